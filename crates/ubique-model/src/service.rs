@@ -1,0 +1,112 @@
+//! The service file: one anycast service, its checks, its sites and their upstreams.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::check::Check;
+use crate::location::Location;
+use crate::net::{Asn, Community, LargeCommunity, Prefix, Relation};
+
+/// One anycast service, as a valid service file describes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Short name, used in logs, metrics and socket paths.
+    pub name: String,
+    /// Origin AS.
+    pub asn: Asn,
+    /// Prefixes announced by every site.
+    pub prefixes: Vec<Prefix>,
+    /// Addresses clients talk to; each lies in one of `prefixes`. On the loopback of each healthy site.
+    pub addresses: Vec<IpAddr>,
+    /// What makes a site fit to serve; all must pass.
+    pub checks: Vec<Check>,
+    /// The places that announce.
+    pub sites: Vec<Site>,
+    /// How the agent behaves.
+    pub agent: AgentSettings,
+    /// What the lab starts on each site.
+    pub rehearse: RehearseSettings,
+}
+
+impl Service {
+    /// The site of that name.
+    pub fn site(&self, name: &str) -> Option<&Site> {
+        self.sites.iter().find(|s| s.name == name)
+    }
+}
+
+/// `[agent]`: settings of `ubique run`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentSettings {
+    /// Admin socket; `{site}` and `{service}` are replaced.
+    pub socket: PathBuf,
+    /// Prometheus endpoint, when wanted.
+    pub metrics: Option<SocketAddr>,
+    /// How long the service goes on serving after a withdrawal before the addresses are removed.
+    pub drain: Duration,
+    /// How long an essential thread may stall before the watchdog ends the agent.
+    pub watchdog: Duration,
+}
+
+/// `[rehearse]`: what the lab runs as the service on each site.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub struct RehearseSettings {
+    /// The user's own service; `{site}` and `{address}` are replaced. Empty: the built-in DNS responder.
+    pub command: Vec<String>,
+}
+
+/// `[[site]]`: one place that announces the service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Site {
+    /// Short name, unique in the file.
+    pub name: String,
+    /// Where it is.
+    pub location: Location,
+    /// What it can carry, when stated.
+    pub capacity: Capacity,
+    /// BGP identifier; default: derived from the first IPv4 local address or from the site's index.
+    pub router_id: Option<std::net::Ipv4Addr>,
+    /// Its BGP neighbours.
+    pub upstreams: Vec<Upstream>,
+}
+
+/// What a site can carry.
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Bits per second.
+    pub bits_per_s: Option<u64>,
+    /// Queries per second.
+    pub queries_per_s: Option<u64>,
+}
+
+/// `[[site.upstream]]`: a BGP neighbour of a site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// The neighbour's AS.
+    pub asn: Asn,
+    /// The neighbour's address; its family is the family of the routes announced over the session.
+    pub address: IpAddr,
+    /// Our address on the session; default: what the kernel's route to `address` picks.
+    pub local_address: Option<IpAddr>,
+    /// What the neighbour is to us.
+    pub relation: Relation,
+    /// TCP port of the neighbour; default 179.
+    pub port: u16,
+    /// Proposed hold time (RFC 4271 §4.2): 0 or at least 3 s; default 9 s.
+    pub hold_time: Duration,
+    /// IP TTL for an eBGP neighbour more than one hop away; default 1 hop.
+    pub multihop: Option<u8>,
+    /// File with the TCP MD5 secret (RFC 2385).
+    pub password_file: Option<PathBuf>,
+    /// Communities on every announcement to this neighbour.
+    pub communities: Vec<Community>,
+    /// Large communities likewise.
+    pub large_communities: Vec<LargeCommunity>,
+    /// How often our AS is prepended in addition.
+    pub prepend: u8,
+    /// MULTI_EXIT_DISC, when wanted.
+    pub med: Option<u32>,
+}

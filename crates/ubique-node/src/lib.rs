@@ -1,0 +1,1 @@
+//! ubique-node

@@ -1,0 +1,27 @@
+//! Every protocol of ubique as a sans-IO core.
+//!
+//! A core never reads a clock, opens a socket or draws from global randomness. Its driver passes the
+//! time in, feeds inputs, asks for the next deadline and carries out the outputs:
+//!
+//! ```text
+//! handle_input(now, In) · handle_deadline(now) · next_deadline() -> Option<Time> · poll_output() -> Option<Out>
+//! ```
+//!
+//! Inputs and outputs can be serialised, so that any incident can be recorded and replayed.
+//!
+//! - [`bgp::wire`]: messages ↔ bytes (RFC 4271, 4760, 5492, 6793, 2918, 7606, 1997, 8092, 9003).
+//! - [`bgp::session`]: one neighbour: the finite state machine and connection collision (RFC 4271 §6.8, §8).
+//! - [`bgp::rib`]: Adj-RIB-In, Loc-RIB, Adj-RIB-Out and the decision process (RFC 4271 §9).
+//! - [`bgp::speaker`]: sessions and RIB together: what a driver runs.
+//! - [`health`]: rise, fall and events of one check; the verdict over all checks.
+//! - [`site`]: the order that is safety: address, healthy, announce; withdraw, drain, remove.
+
+#![forbid(unsafe_code)]
+
+pub mod bgp;
+pub mod health;
+pub mod rng;
+pub mod site;
+pub mod time;
+
+pub use time::Time;

@@ -1,0 +1,2 @@
+//! ubique
+fn main() {}
