@@ -112,7 +112,9 @@ impl Connection {
     }
 
     fn hold_time(&self) -> Duration {
-        self.negotiated.as_ref().map_or(Duration::ZERO, |n| n.hold_time)
+        self.negotiated
+            .as_ref()
+            .map_or(Duration::ZERO, |n| n.hold_time)
     }
 
     /// Bytes ever passed to the driver.
@@ -126,7 +128,10 @@ impl Connection {
     }
 
     pub(crate) fn deadline(&self) -> Option<Time> {
-        [self.hold, self.keepalive, self.send_hold].into_iter().flatten().min()
+        [self.hold, self.keepalive, self.send_hold]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The timer that has expired, the fatal ones first. It is stopped.

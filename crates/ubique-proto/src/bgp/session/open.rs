@@ -72,7 +72,8 @@ impl Identity {
             return Err(refusal(subcode::BAD_PEER_AS));
         }
         // RFC 6286 §2.2: not zero, and unique within an AS. Two ASes may well use the same.
-        if open.router_id.is_unspecified() || (!self.external() && open.router_id == self.local_id) {
+        if open.router_id.is_unspecified() || (!self.external() && open.router_id == self.local_id)
+        {
             return Err(refusal(subcode::BAD_BGP_IDENTIFIER));
         }
         if (1..HOLD_TIME_MIN_S).contains(&open.hold_time_s) {
@@ -85,7 +86,10 @@ impl Identity {
             family: self.family,
             router_id: open.router_id,
             hold_time: Duration::from_secs(u64::from(self.hold_time_s.min(open.hold_time_s))),
-            four_octet_as: open.capabilities.iter().any(|c| matches!(c, Capability::FourOctetAs(_))),
+            four_octet_as: open
+                .capabilities
+                .iter()
+                .any(|c| matches!(c, Capability::FourOctetAs(_))),
             route_refresh: open.capabilities.contains(&Capability::RouteRefresh),
         })
     }
@@ -95,10 +99,17 @@ impl Identity {
     fn family_agreed(&self, open: &Open) -> bool {
         let multiprotocol = |c: &Capability| {
             matches!(c, Capability::Multiprotocol(_))
-                || matches!(c, Capability::Unknown { code: MULTIPROTOCOL, .. })
+                || matches!(
+                    c,
+                    Capability::Unknown {
+                        code: MULTIPROTOCOL,
+                        ..
+                    }
+                )
         };
         let plain = !open.capabilities.iter().any(multiprotocol);
-        open.capabilities.contains(&Capability::Multiprotocol(self.family))
+        open.capabilities
+            .contains(&Capability::Multiprotocol(self.family))
             || (plain && self.family == Family::Ipv4)
     }
 }
@@ -109,12 +120,18 @@ fn refusal(subcode: u8) -> Notification {
 
 /// The data is the capability it should have sent (RFC 5492 §5).
 fn missing_family(family: Family) -> Notification {
-    let afi = match family {
-        Family::Ipv4 => 1,
-        Family::Ipv6 => 2,
-    };
-    let capability = [MULTIPROTOCOL, 4, 0, afi, 0, 1];
+    let (afi, safi) = afi_safi(family);
+    let [high, low] = afi.to_be_bytes();
+    let capability = [MULTIPROTOCOL, 4, high, low, 0, safi];
     Notification::with_data(code::OPEN, subcode::UNSUPPORTED_CAPABILITY, capability)
+}
+
+/// Numbers of a family on the wire (RFC 4760).
+pub(crate) fn afi_safi(family: Family) -> (u16, u8) {
+    match family {
+        Family::Ipv4 => (1, 1),
+        Family::Ipv6 => (2, 1),
+    }
 }
 
 /// A configured hold time as it goes into an OPEN: whole seconds, zero or at least [`HOLD_TIME_MIN_S`].
@@ -122,5 +139,7 @@ pub(crate) fn hold_time_s(configured: Duration) -> u16 {
     if configured.is_zero() {
         return 0;
     }
-    u16::try_from(configured.as_secs()).unwrap_or(u16::MAX).max(HOLD_TIME_MIN_S)
+    u16::try_from(configured.as_secs())
+        .unwrap_or(u16::MAX)
+        .max(HOLD_TIME_MIN_S)
 }

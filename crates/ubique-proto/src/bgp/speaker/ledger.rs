@@ -25,8 +25,13 @@ pub enum Delivery {
 #[derive(Clone, Debug, PartialEq)]
 enum Told {
     Nothing,
-    Announced { announcement: Announcement, end: u64 },
-    Withdrawn { end: u64 },
+    Announced {
+        announcement: Announcement,
+        end: u64,
+    },
+    Withdrawn {
+        end: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -44,8 +49,14 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn announce(&mut self, announcement: &Announcement) {
-        let fresh = || Entry { wanted: None, told: Told::Nothing };
-        let entry = self.entries.entry(announcement.prefix).or_insert_with(fresh);
+        let fresh = || Entry {
+            wanted: None,
+            told: Told::Nothing,
+        };
+        let entry = self
+            .entries
+            .entry(announcement.prefix)
+            .or_insert_with(fresh);
         entry.wanted = Some(announcement.clone());
     }
 
@@ -58,10 +69,15 @@ impl Ledger {
 
     /// Sent in octets that end at stream offset `end`. The same said again (RFC 2918) changes nothing.
     pub(super) fn announced(&mut self, prefix: &Prefix, end: u64) {
-        let Some(entry) = self.entries.get_mut(prefix) else { return };
+        let Some(entry) = self.entries.get_mut(prefix) else {
+            return;
+        };
         let Some(wanted) = &entry.wanted else { return };
         if !matches!(&entry.told, Told::Announced { announcement, .. } if announcement == wanted) {
-            entry.told = Told::Announced { announcement: wanted.clone(), end };
+            entry.told = Told::Announced {
+                announcement: wanted.clone(),
+                end,
+            };
         }
     }
 
@@ -88,11 +104,12 @@ impl Ledger {
 
     fn forget_settled(&mut self) {
         let acknowledged = self.acknowledged;
-        self.entries.retain(|_, entry| match (&entry.wanted, &entry.told) {
-            (Some(_), _) | (None, Told::Announced { .. }) => true,
-            (None, Told::Nothing) => false,
-            (None, Told::Withdrawn { end }) => *end > acknowledged,
-        });
+        self.entries
+            .retain(|_, entry| match (&entry.wanted, &entry.told) {
+                (Some(_), _) | (None, Told::Announced { .. }) => true,
+                (None, Told::Nothing) => false,
+                (None, Told::Withdrawn { end }) => *end > acknowledged,
+            });
     }
 
     pub(super) fn deliveries(&self) -> impl Iterator<Item = (Prefix, Delivery)> + '_ {
@@ -100,7 +117,11 @@ impl Ledger {
             let wanted = entry.wanted.as_ref()?;
             let delivery = match &entry.told {
                 Told::Announced { announcement, end } if announcement == wanted => {
-                    if *end <= self.acknowledged { Delivery::Acknowledged } else { Delivery::Sent }
+                    if *end <= self.acknowledged {
+                        Delivery::Acknowledged
+                    } else {
+                        Delivery::Sent
+                    }
                 }
                 _ => Delivery::Pending,
             };
@@ -109,6 +130,9 @@ impl Ledger {
     }
 
     pub(super) fn withdrawals(&self) -> impl Iterator<Item = Prefix> + '_ {
-        self.entries.iter().filter(|(_, entry)| entry.wanted.is_none()).map(|(prefix, _)| *prefix)
+        self.entries
+            .iter()
+            .filter(|(_, entry)| entry.wanted.is_none())
+            .map(|(prefix, _)| *prefix)
     }
 }

@@ -10,14 +10,17 @@ use super::{ConnId, In, Out, PeerId, SessionEvent, SpeakerConfig};
 use crate::bgp::message::{Notification, Update};
 use crate::bgp::notification::{cease, code};
 use crate::bgp::rib::{Change, MAX_PREFIXES, Rib, RibConfig};
-use crate::bgp::session::{Output, Session, SessionConfig};
-use crate::bgp::wire;
+use crate::bgp::session::{Output, Session, SessionConfig, afi_safi};
+use crate::bgp::wire::{self, EncodeContext};
 use crate::rng::Rng;
 use crate::time::Time;
 
 /// Octets under way to a neighbour beyond which no more UPDATEs are written to it. What it is owed stays in its
 /// Adj-RIB-Out, where each prefix has room once, until [`In::Acknowledged`] makes room.
 pub const SEND_WINDOW: u64 = 1 << 20;
+
+/// Where a message has its length (RFC 4271 §4.1).
+const LENGTH_AT: usize = 16;
 
 /// A BGP speaker.
 #[derive(Debug)]
@@ -85,7 +88,11 @@ impl Speaker {
                 }
             }
             In::StartPeer(peer) => self.with_session(now, peer, |session| session.start(now)),
-            In::StopPeer { peer, subcode, message } => {
+            In::StopPeer {
+                peer,
+                subcode,
+                message,
+            } => {
                 self.with_session(now, peer, |session| session.stop(now, subcode, &message));
             }
             In::Connected { peer, conn, local } => {
@@ -126,9 +133,7 @@ impl Speaker {
             }
             In::Originate { prefix } => self.rib.originate(prefix),
             In::RequestRefresh { peer } => {
-                self.with_session(now, peer, |session| {
-                    session.request_refresh(now);
-                });
+                self.with_session(now, peer, |session| session.request_refresh(now));
             }
         }
         self.flush(now);
@@ -144,7 +149,10 @@ impl Speaker {
 
     /// When to call [`Speaker::handle_deadline`]. Changes with every input and deadline.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.peers.iter().filter_map(|p| p.session.next_deadline()).min()
+        self.peers
+            .iter()
+            .filter_map(|p| p.session.next_deadline())
+            .min()
     }
 
     /// What to do next; call until `None` after every input and deadline.
@@ -164,8 +172,12 @@ impl Speaker {
     }
 
     fn acknowledged(&mut self, now: Time, conn: ConnId, offset: u64) {
-        let Some(&peer) = self.owners.get(&conn) else { return };
-        let Some(p) = self.peers.get_mut(peer.0 as usize) else { return };
+        let Some(&peer) = self.owners.get(&conn) else {
+            return;
+        };
+        let Some(p) = self.peers.get_mut(peer.0 as usize) else {
+            return;
+        };
         p.session.acknowledged(now, conn, offset);
         if p.session.established().is_some_and(|c| c.id == conn) {
             p.ledger.acknowledged(offset);
@@ -174,14 +186,18 @@ impl Speaker {
 
     /// Does something to a session and carries its outputs on, in their order.
     fn with_session(&mut self, now: Time, peer: PeerId, act: impl FnOnce(&mut Session)) {
-        let Some(p) = self.peers.get_mut(peer.0 as usize) else { return };
+        let Some(p) = self.peers.get_mut(peer.0 as usize) else {
+            return;
+        };
         act(&mut p.session);
         self.drain(now, peer);
     }
 
     fn drain(&mut self, now: Time, peer: PeerId) {
         while let Some(p) = self.peers.get_mut(peer.0 as usize) {
-            let Some(output) = p.session.poll_output() else { return };
+            let Some(output) = p.session.poll_output() else {
+                return;
+            };
             match output {
                 Output::Connect => self.output.push_back(Out::Connect { peer }),
                 Output::CancelConnect => self.output.push_back(Out::CancelConnect { peer }),
@@ -193,7 +209,7 @@ impl Speaker {
                 Output::Up(local, negotiated) => {
                     p.ledger.restart();
                     p.end_of_rib_sent = false;
-                    self.rib.peer_up(peer, local, negotiated.router_id);
+                    self.rib.peer_up(now, peer, local, negotiated.router_id);
                     let event = SessionEvent::Up {
                         router_id: negotiated.router_id,
                         hold_time: negotiated.hold_time,
@@ -205,7 +221,14 @@ impl Speaker {
                         p.ledger.restart();
                         self.rib.peer_down(peer);
                     }
-                    self.session_event(now, peer, SessionEvent::Down { was_established, reason });
+                    self.session_event(
+                        now,
+                        peer,
+                        SessionEvent::Down {
+                            was_established,
+                            reason,
+                        },
+                    );
                 }
                 Output::Update(update) => self.update(now, peer, &update),
                 Output::Resend => self.rib.refresh(peer),
@@ -222,7 +245,9 @@ impl Speaker {
         self.last_activity = now;
         self.rib.update(now, peer, update);
         let over_limit = self.rib.over_limit(peer);
-        let Some(p) = self.peers.get_mut(peer.0 as usize) else { return };
+        let Some(p) = self.peers.get_mut(peer.0 as usize) else {
+            return;
+        };
         p.faults.record(&update.faults);
         if over_limit && p.session.established().is_some() {
             p.session.cease(now, too_many_prefixes(p.family));
@@ -240,30 +265,95 @@ impl Speaker {
     }
 
     fn flush_peer(&mut self, now: Time, peer: PeerId) {
-        let Some(p) = self.peers.get_mut(peer.0 as usize) else { return };
-        let Some(context) = p.session.encode_context() else { return };
-        let Some((start, under_way)) = p.session.established().map(|c| (c.sent(), c.unacknowledged()))
+        let Some(p) = self.peers.get_mut(peer.0 as usize) else {
+            return;
+        };
+        let Some(context) = p.session.encode_context() else {
+            return;
+        };
+        let Some((start, under_way)) = p
+            .session
+            .established()
+            .map(|c| (c.sent(), c.unacknowledged()))
         else {
             return;
         };
         let mut bytes = vec![];
-        let mut messages = 0;
         while under_way + (bytes.len() as u64) < SEND_WINDOW {
             let Some(change) = self.rib.poll_changes(peer) else {
                 if !p.end_of_rib_sent {
                     p.end_of_rib_sent = true;
                     wire::encode_end_of_rib(p.family, &mut bytes);
-                    messages += 1;
                 }
                 break;
             };
-            messages += write_change(&change, &context, &mut bytes);
-            record(&mut p.ledger, &change, start + bytes.len() as u64);
+            write_change(&change, &context, start, &mut bytes, &mut p.ledger);
         }
         if !bytes.is_empty() {
+            let messages = count_messages(&bytes);
             p.session.send_updates(now, bytes, messages);
             self.last_activity = now;
             self.drain(now, peer);
         }
     }
+}
+
+fn peer_id(index: usize) -> PeerId {
+    PeerId(u32::try_from(index).unwrap_or(u32::MAX))
+}
+
+/// Appends the UPDATEs of a change and notes in the ledger where they end, in octets after `start`. Routes whose
+/// attributes no message can hold are withdrawn instead: what the neighbour held before is no longer true.
+fn write_change(
+    change: &Change,
+    context: &EncodeContext,
+    start: u64,
+    bytes: &mut Vec<u8>,
+    ledger: &mut Ledger,
+) {
+    let announced = change
+        .announced
+        .as_ref()
+        .map(|(a, next_hop, prefixes)| (&**a, *next_hop, &prefixes[..]));
+    let prefixes = announced.map_or(&[][..], |(_, _, prefixes)| prefixes);
+    let sent = wire::encode_updates(&change.withdrawn, announced, context, bytes);
+    if sent.is_err() {
+        // Cannot fail: without attributes there is nothing that is too long.
+        let _ = wire::encode_updates(prefixes, None, context, bytes);
+    }
+    let end = start + bytes.len() as u64;
+    for prefix in &change.withdrawn {
+        ledger.withdrawn(prefix, end);
+    }
+    for prefix in prefixes {
+        if sent.is_ok() {
+            ledger.announced(prefix, end)
+        } else {
+            ledger.withdrawn(prefix, end)
+        }
+    }
+}
+
+/// Messages in a buffer of whole ones.
+fn count_messages(mut bytes: &[u8]) -> u64 {
+    let mut count = 0;
+    while let Some(length) = bytes.get(LENGTH_AT..LENGTH_AT + 2) {
+        let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+        bytes = bytes.get(length.max(wire::HEADER_LEN)..).unwrap_or(&[]);
+        count += 1;
+    }
+    count
+}
+
+/// Cease, Maximum Number of Prefixes Reached, with family and limit (RFC 4486 §4).
+fn too_many_prefixes(family: Family) -> Notification {
+    let (afi, safi) = afi_safi(family);
+    let mut data = afi.to_be_bytes().to_vec();
+    data.push(safi);
+    data.extend_from_slice(
+        &u32::try_from(MAX_PREFIXES)
+            .unwrap_or(u32::MAX)
+            .to_be_bytes(),
+    );
+    Notification::with_data(code::CEASE, cease::MAXIMUM_NUMBER_OF_PREFIXES, data)
 }
