@@ -51,7 +51,12 @@ impl Session {
         self.write(now, side, bytes, 1);
     }
 
-    pub(super) fn message(&mut self, now: Time, side: Side, message: Result<Message, Notification>) {
+    pub(super) fn message(
+        &mut self,
+        now: Time,
+        side: Side,
+        message: Result<Message, Notification>,
+    ) {
         let event = match message {
             Ok(Message::Open(open)) => Event::Open(open),
             Ok(Message::Update(update)) => Event::Update(update),

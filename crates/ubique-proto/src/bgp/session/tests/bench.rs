@@ -91,7 +91,10 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(config: &SessionConfig) -> Bench {
-        Bench { session: Session::new(config), now: Time(1_000_000_000) }
+        Bench {
+            session: Session::new(config),
+            now: Time(1_000_000_000),
+        }
     }
 
     /// A neighbour in the given state, its outputs so far thrown away. Connection [`A`] where there is one.
@@ -114,6 +117,25 @@ impl Bench {
         }
         b.outputs();
         assert_eq!(b.session.state(), state);
+        b
+    }
+
+    /// Idle after an error, waiting to call again.
+    pub(super) fn held() -> Bench {
+        let mut b = Bench::in_state(State::OpenSent);
+        b.receive(A, &[0; 19]);
+        b.outputs();
+        assert_eq!(b.session.state(), State::Idle);
+        b
+    }
+
+    /// Waiting for a neighbour it never calls.
+    pub(super) fn listening() -> Bench {
+        let mut b = Bench::new(&SessionConfig {
+            passive: true,
+            ..config()
+        });
+        b.session.start(b.now);
         b
     }
 
@@ -146,7 +168,9 @@ impl Bench {
     /// State and outputs in one line.
     pub(super) fn outcome(&mut self) -> String {
         let outputs = self.outputs();
-        format!("{}: {}", self.session.state(), outputs).trim_end().to_owned()
+        format!("{}: {}", self.session.state(), outputs)
+            .trim_end()
+            .to_owned()
     }
 
     /// Outputs so far in one line.

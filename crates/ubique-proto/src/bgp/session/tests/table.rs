@@ -4,10 +4,16 @@ use super::bench::*;
 use crate::bgp::message::{Notification, Update};
 use crate::bgp::session::State;
 use crate::bgp::session::fsm::{Event, Step, step};
-use crate::bgp::speaker::DownReason;
+use crate::bgp::speaker::{ConnId, DownReason};
 
 fn nothing() -> Update {
-    Update { withdrawn: vec![], announced: vec![], attributes: None, end_of_rib: None, faults: vec![] }
+    Update {
+        withdrawn: vec![],
+        announced: vec![],
+        attributes: None,
+        end_of_rib: None,
+        faults: vec![],
+    }
 }
 
 /// The pure table: RFC 4271 §8.2.2 for a connection whose transport is up.
@@ -18,7 +24,8 @@ fn connection() {
     let fsm = |subcode, kind: u8| sent(Notification::with_data(5, subcode, [kind]));
     let open = || their_open(LOW_ID);
     let refresh = Event::RouteRefresh { afi: 1, safi: 1 };
-    let (cease, header, bad_open, bad_update) = (plain(6, 2), plain(1, 1), plain(2, 4), plain(3, 1));
+    let (cease, header, bad_open, bad_update) =
+        (plain(6, 2), plain(1, 1), plain(2, 4), plain(3, 1));
     let bad_refresh = plain(7, 1);
     let received = Step::End(DownReason::Received(plain(6, 4)));
     let closed = Step::End(DownReason::TransportClosed);
@@ -26,20 +33,54 @@ fn connection() {
     let resend = Step::Resend { afi: 1, safi: 1 };
     // event, then the step in OpenSent, OpenConfirm and Established
     let rows: Vec<(Event, [Step; 3])> = vec![
-        (Event::Stop(cease.clone()), [sent(cease.clone()), sent(cease.clone()), sent(cease)]),
-        (Event::HoldTimerExpires, [sent(plain(4, 0)), sent(plain(4, 0)), sent(plain(4, 0))]),
-        (Event::KeepaliveTimerExpires, [sent(plain(5, 0)), Step::SendKeepalive, Step::SendKeepalive]),
-        (Event::SendHoldTimerExpires, [sent(plain(5, 0)), sent(plain(5, 0)), sent(plain(8, 0))]),
-        (Event::TransportClosed, [closed.clone(), closed.clone(), closed]),
-        (Event::Open(open()), [Step::Confirm(open()), fsm(2, 1), fsm(3, 1)]),
-        (Event::Malformed(header.clone()), [sent(header.clone()), sent(header.clone()), sent(header)]),
-        (Event::Malformed(bad_open.clone()), [sent(bad_open.clone()), sent(bad_open), fsm(3, 1)]),
-        (Event::Malformed(bad_update.clone()), [fsm(1, 2), fsm(2, 2), sent(bad_update)]),
+        (
+            Event::Stop(cease.clone()),
+            [sent(cease.clone()), sent(cease.clone()), sent(cease)],
+        ),
+        (
+            Event::HoldTimerExpires,
+            [sent(plain(4, 0)), sent(plain(4, 0)), sent(plain(4, 0))],
+        ),
+        (
+            Event::KeepaliveTimerExpires,
+            [sent(plain(5, 0)), Step::SendKeepalive, Step::SendKeepalive],
+        ),
+        (
+            Event::SendHoldTimerExpires,
+            [sent(plain(5, 0)), sent(plain(5, 0)), sent(plain(8, 0))],
+        ),
+        (
+            Event::TransportClosed,
+            [closed.clone(), closed.clone(), closed],
+        ),
+        (
+            Event::Open(open()),
+            [Step::Confirm(open()), fsm(2, 1), fsm(3, 1)],
+        ),
+        (
+            Event::Malformed(header.clone()),
+            [sent(header.clone()), sent(header.clone()), sent(header)],
+        ),
+        (
+            Event::Malformed(bad_open.clone()),
+            [sent(bad_open.clone()), sent(bad_open), fsm(3, 1)],
+        ),
+        (
+            Event::Malformed(bad_update.clone()),
+            [fsm(1, 2), fsm(2, 2), sent(bad_update)],
+        ),
         (
             Event::Malformed(bad_refresh.clone()),
-            [sent(bad_refresh.clone()), sent(bad_refresh.clone()), sent(bad_refresh)],
+            [
+                sent(bad_refresh.clone()),
+                sent(bad_refresh.clone()),
+                sent(bad_refresh),
+            ],
         ),
-        (Event::Notification(plain(6, 4)), [received.clone(), received.clone(), received]),
+        (
+            Event::Notification(plain(6, 4)),
+            [received.clone(), received.clone(), received],
+        ),
         (Event::Keepalive, [fsm(1, 4), Step::Establish, Step::Alive]),
         (Event::Update(nothing()), [fsm(1, 2), fsm(2, 2), deliver]),
         (refresh, [fsm(1, 5), fsm(2, 5), resend]),
@@ -52,13 +93,16 @@ fn connection() {
     }
 }
 
+/// A connection the driver reports when we no longer, or not yet, want one.
+const LATE: ConnId = ConnId(3);
+
 type Act = fn(&mut Bench);
 
 /// What can happen to a neighbour, by name.
 const EVENTS: [(&str, Act); 18] = [
     ("start", |b| b.session.start(b.now)),
     ("stop", |b| b.session.stop(b.now, 2, "bye")),
-    ("connected", |b| b.session.connected(b.now, A, LOCAL)),
+    ("connected", |b| b.session.connected(b.now, LATE, LOCAL)),
     ("connect failed", |b| b.session.connect_failed(b.now)),
     ("accepted", |b| b.session.accepted(b.now, P, LOCAL)),
     ("closed", |b| b.session.closed(b.now, A)),
@@ -66,12 +110,16 @@ const EVENTS: [(&str, Act); 18] = [
     ("silence", silence),
     ("stuck", stuck),
     ("OPEN", |b| b.receive(A, &open_bytes(&their_open(LOW_ID)))),
-    ("bad OPEN", |b| b.receive(A, &open_bytes(&their_open([0, 0, 0, 0].into())))),
+    ("bad OPEN", |b| {
+        b.receive(A, &open_bytes(&their_open([0, 0, 0, 0].into())))
+    }),
     ("KEEPALIVE", |b| b.receive(A, &keepalive())),
     ("UPDATE", |b| b.receive(A, &update())),
     ("bad UPDATE", |b| b.receive(A, &bad_update())),
     ("NOTIFICATION", |b| b.receive(A, &notification(6, 4))),
-    ("REFRESH", |b| b.receive(A, &refresh(ubique_model::Family::Ipv4))),
+    ("REFRESH", |b| {
+        b.receive(A, &refresh(ubique_model::Family::Ipv4))
+    }),
     ("garbage", |b| b.receive(A, &[0; 19])),
     ("unknown connection", |b| b.receive(P, &keepalive())),
 ];
@@ -99,18 +147,21 @@ fn stuck(b: &mut Bench) {
 
 #[test]
 fn neighbour() {
+    let states: [(&str, fn() -> Bench); 8] = [
+        ("Idle, disabled", || Bench::in_state(State::Idle)),
+        ("Idle, held back", Bench::held),
+        ("Connect", || Bench::in_state(State::Connect)),
+        ("Active", || Bench::in_state(State::Active)),
+        ("Active, never connects", Bench::listening),
+        ("OpenSent", || Bench::in_state(State::OpenSent)),
+        ("OpenConfirm", || Bench::in_state(State::OpenConfirm)),
+        ("Established", || Bench::in_state(State::Established)),
+    ];
     let mut actual = String::new();
-    for state in [
-        State::Idle,
-        State::Connect,
-        State::Active,
-        State::OpenSent,
-        State::OpenConfirm,
-        State::Established,
-    ] {
+    for (state, bench) in states {
         actual.push_str(&format!("{state}\n"));
         for (name, act) in EVENTS {
-            let mut b = Bench::in_state(state);
+            let mut b = bench();
             act(&mut b);
             actual.push_str(&format!("  {name:20}{}\n", b.outcome()));
         }
