@@ -85,7 +85,7 @@ impl Netlink {
     ) -> io::Result<()> {
         let what = || format!("veth pair {} - {}", a.0, b.0);
         self.change(what, |encoder, sequence| {
-            request::add_veth(encoder, sequence, a, b, false);
+            request::add_veth(encoder, sequence, a, b);
         })
     }
 

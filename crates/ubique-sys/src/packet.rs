@@ -29,6 +29,8 @@ const ETHTOOL_COMMANDS: [u32; 4] = [
 
 /// A raw packet socket of one interface. It hears what arrives, not what is sent through the same interface, and
 /// sends past the protocol stack and all queueing. Non-blocking.
+///
+/// An ordinary user's buffers end at `net.core.rmem_max` (by default about 180 full or 500 short frames): read often.
 #[derive(Debug)]
 pub struct PacketSocket(OwnedFd);
 

@@ -39,15 +39,16 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// As [`Netlink::add_veth`], but both ends come up at once.
-    pub fn add_veth_up(
+    /// As [`Netlink::add_veth`]. Both ends are down: the kernel cannot bring one up before it has its peer.
+    /// [`Netlink::links`] then tells the indices, and [`Batch::set_up`] in each namespace does the rest.
+    pub fn add_veth(
         &mut self,
         a: (&str, Option<&'a NetNs>),
         b: (&str, Option<&'a NetNs>),
     ) -> io::Result<()> {
         let request = format!("veth pair {} - {}", a.0, b.0);
         self.push(request, None, |encoder, sequence| {
-            request::add_veth(encoder, sequence, a, b, true);
+            request::add_veth(encoder, sequence, a, b);
         })
     }
 

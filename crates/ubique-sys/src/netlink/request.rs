@@ -60,24 +60,22 @@ pub(super) fn add_veth(
     sequence: u32,
     a: (&str, Option<&NetNs>),
     b: (&str, Option<&NetNs>),
-    up: bool,
 ) {
     begin(encoder, sequence, libc::RTM_NEWLINK, CREATE_ONLY);
-    veth_end(encoder, a, up);
+    veth_end(encoder, a);
     let info = encoder.nest(libc::IFLA_LINKINFO);
     encoder.attribute_str(libc::IFLA_INFO_KIND, "veth");
     let data = encoder.nest(libc::IFLA_INFO_DATA);
     let peer = encoder.nest(VETH_INFO_PEER);
-    veth_end(encoder, b, up);
+    veth_end(encoder, b);
     encoder.end_nest(peer);
     encoder.end_nest(data);
     encoder.end_nest(info);
     encoder.finish();
 }
 
-fn veth_end(encoder: &mut Encoder, (name, ns): (&str, Option<&NetNs>), up: bool) {
-    let flags = if up { libc::IFF_UP } else { 0 };
-    link_header(encoder, 0, flags, flags);
+fn veth_end(encoder: &mut Encoder, (name, ns): (&str, Option<&NetNs>)) {
+    link_header(encoder, 0, 0, 0);
     encoder.attribute_str(libc::IFLA_IFNAME, name);
     // The default is a queue for each processor: memory and time that a lab of thousands of ends cannot use.
     encoder.attribute_u32(IFLA_NUM_TX_QUEUES, 1);

@@ -34,7 +34,9 @@ impl AsFd for NetlinkSocket {
 impl NetlinkSocket {
     /// A socket of netlink family `protocol` (`None`: rtnetlink, number 0) in the network namespace of the calling thread.
     pub(crate) fn open(protocol: Option<Protocol>) -> io::Result<NetlinkSocket> {
-        NetlinkSocket::with_flags(protocol, SocketFlags::CLOEXEC, 0)
+        let socket = NetlinkSocket::unbound(protocol, SocketFlags::CLOEXEC)?;
+        rustix::net::bind(&socket.fd, &SocketAddrNetlink::new(0, 0))?;
+        Ok(socket)
     }
 
     /// A non-blocking socket that hears the multicast groups of the bit mask `groups`.
@@ -44,7 +46,7 @@ impl NetlinkSocket {
         filter: Option<&[libc::sock_filter]>,
     ) -> io::Result<NetlinkSocket> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = NetlinkSocket::with_flags(protocol, flags, 0)?;
+        let socket = NetlinkSocket::unbound(protocol, flags)?;
         if let Some(filter) = filter {
             sockopt::attach_filter(socket.as_fd(), filter)?;
         }
@@ -53,14 +55,9 @@ impl NetlinkSocket {
         Ok(socket)
     }
 
-    fn with_flags(
-        protocol: Option<Protocol>,
-        flags: SocketFlags,
-        groups: u32,
-    ) -> io::Result<NetlinkSocket> {
+    fn unbound(protocol: Option<Protocol>, flags: SocketFlags) -> io::Result<NetlinkSocket> {
         let fd =
             rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
-        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
         sockopt::enlarge_recv_buffer(fd.as_fd(), SOCKET_BUFFER_BYTES)?;
         // Both only make errors short and readable; kernels before 4.12 lack them.
         for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK] {
