@@ -25,7 +25,13 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(stream: TcpStream, now_ns: u64) -> Connection {
-        Connection { stream, active_ns: now_ns, received: Vec::new(), unsent: Vec::new(), finished: false }
+        Connection {
+            stream,
+            active_ns: now_ns,
+            received: Vec::new(),
+            unsent: Vec::new(),
+            finished: false,
+        }
     }
 
     /// Something waits to be sent.
@@ -60,12 +66,16 @@ impl Connection {
     fn answer(&mut self, zone: &Zone) -> io::Result<()> {
         let mut taken = 0;
         while self.unsent.len() < MAX_UNSENT_BYTES {
-            let Some((length, rest)) = self.received[taken..].split_first_chunk::<2>() else { break };
+            let Some((length, rest)) = self.received[taken..].split_first_chunk::<2>() else {
+                break;
+            };
             let length = usize::from(u16::from_be_bytes(*length));
             if length > MAX_QUERY_BYTES {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            let Some(query) = rest.get(..length) else { break };
+            let Some(query) = rest.get(..length) else {
+                break;
+            };
             if let Some(response) = zone.respond(query, Transport::Tcp)
                 && let Ok(length) = u16::try_from(response.len())
             {

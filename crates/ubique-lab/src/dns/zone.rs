@@ -3,14 +3,17 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use domain::base::iana::{Class, OptRcode, OptionCode, Opcode, Rcode, Rtype};
+use domain::base::iana::{Class, Opcode, OptRcode, OptionCode, Rcode, Rtype};
 use domain::base::message::Message;
-use domain::base::message_builder::{AnswerBuilder, MessageBuilder, StaticCompressor};
+use domain::base::message_builder::{
+    AnswerBuilder, AuthorityBuilder, MessageBuilder, StaticCompressor,
+};
 use domain::base::name::ParsedName;
-use domain::base::opt::OptRecord;
+use domain::base::opt::{Opt, OptRecord, UnknownOptData};
 use domain::base::record::ComposeRecord;
 use domain::base::wire::ParseError;
 use domain::base::{Name, Question, Record, Serial, ToName, Ttl};
+use domain::dep::octseq::OctetsBuilder;
 use domain::rdata::{A, Aaaa, Ns, Soa, Txt};
 
 use super::DnsError;
@@ -79,7 +82,9 @@ enum Answer {
 impl Zone {
     /// A zone whose every name has the same records: `addresses` as A and AAAA, the site's name as TXT.
     pub fn new(apex: &str, site: &str, addresses: &[IpAddr]) -> Result<Zone, DnsError> {
-        let name = |text: String| Name::<Vec<u8>>::from_str(&text).map_err(|_| DnsError::Zone(apex.to_owned()));
+        let name = |text: String| {
+            Name::<Vec<u8>>::from_str(&text).map_err(|_| DnsError::Zone(apex.to_owned()))
+        };
         if site.len() > MAX_SITE_BYTES {
             return Err(DnsError::Site(MAX_SITE_BYTES));
         }
@@ -89,7 +94,13 @@ impl Zone {
         let contact = name(format!("hostmaster.{trimmed}"))?;
         let (refresh, retry, expire) = (Ttl::from_hours(1), Ttl::from_mins(10), Ttl::from_days(7));
         let soa = Soa::new(ns.clone(), contact, Serial(1), refresh, retry, expire, TTL);
-        Ok(Zone { apex: apex_name, ns, soa, site: site.to_owned(), addresses: addresses.to_vec() })
+        Ok(Zone {
+            apex: apex_name,
+            ns,
+            soa,
+            site: site.to_owned(),
+            addresses: addresses.to_vec(),
+        })
     }
 
     /// The response to a message; `None`: it gets none, being a response itself or shorter than a header.
@@ -114,7 +125,9 @@ impl Zone {
         let limit = match (transport, query.edns) {
             (Transport::Tcp, _) => TCP_BYTES,
             (Transport::Udp, None) => UDP_PLAIN_BYTES,
-            (Transport::Udp, Some(edns)) => edns.payload_bytes.clamp(UDP_PLAIN_BYTES, UDP_PAYLOAD_BYTES),
+            (Transport::Udp, Some(edns)) => {
+                edns.payload_bytes.clamp(UDP_PLAIN_BYTES, UDP_PAYLOAD_BYTES)
+            }
         };
         let mut answer = self.decide(&query.question);
         if query.edns.is_some_and(|edns| edns.version > 0) {
@@ -123,7 +136,9 @@ impl Zone {
         let whole = self.compose(message, query, Some(&answer));
         match whole {
             Some(bytes) if bytes.len() <= usize::from(limit) => bytes,
-            _ => self.compose(message, query, None).unwrap_or_else(|| bare(message, Rcode::SERVFAIL)),
+            _ => self
+                .compose(message, query, None)
+                .unwrap_or_else(|| bare(message, Rcode::SERVFAIL)),
         }
     }
 
@@ -150,21 +165,33 @@ impl Zone {
     }
 
     /// The response's bytes; without `answer` it is truncated (RFC 2181 §9).
-    fn compose(&self, message: &Message<&[u8]>, query: &Query, answer: Option<&Answer>) -> Option<Vec<u8>> {
+    fn compose(
+        &self,
+        message: &Message<&[u8]>,
+        query: &Query,
+        answer: Option<&Answer>,
+    ) -> Option<Vec<u8>> {
         let bad_version = query.edns.is_some_and(|edns| edns.version > 0);
         let target = StaticCompressor::new(Vec::with_capacity(usize::from(UDP_PLAIN_BYTES)));
         let rcode = match answer {
             Some(Answer::Refused) if !bad_version => Rcode::REFUSED,
             _ => Rcode::NOERROR,
         };
-        let mut builder = MessageBuilder::from_target(target).ok()?.start_answer(message, rcode).ok()?;
-        builder.header_mut().set_aa(rcode == Rcode::NOERROR && !bad_version);
+        let mut builder = MessageBuilder::from_target(target)
+            .ok()?
+            .start_answer(message, rcode)
+            .ok()?;
+        builder
+            .header_mut()
+            .set_aa(rcode == Rcode::NOERROR && !bad_version);
         builder.header_mut().set_tc(answer.is_none());
         let mut authority = match answer {
             Some(Answer::Zone(qtype)) => self.records(builder, &query.question, *qtype)?,
             Some(Answer::Chaos(text)) => {
                 let txt = Txt::<Vec<u8>>::build_from_slice(text.as_bytes()).ok()?;
-                builder.push((query.question.qname(), Class::CH, Ttl::ZERO, txt)).ok()?;
+                builder
+                    .push((query.question.qname(), Class::CH, Ttl::ZERO, txt))
+                    .ok()?;
                 builder.authority()
             }
             Some(Answer::Refused) | None => builder.authority(),
@@ -179,7 +206,10 @@ impl Zone {
                         opt.set_rcode(OptRcode::BADVERS);
                     }
                     if edns.nsid {
-                        opt.nsid(self.site.as_bytes())?;
+                        let site = self.site.as_bytes();
+                        opt.push_raw_option(OptionCode::NSID, site.len() as u16, |target| {
+                            target.append_slice(site)
+                        })?;
                     }
                     Ok(())
                 })
@@ -194,7 +224,7 @@ impl Zone {
         mut answer: Builder,
         question: &Asked,
         qtype: Rtype,
-    ) -> Option<domain::base::message_builder::AuthorityBuilder<StaticCompressor<Vec<u8>>>> {
+    ) -> Option<AuthorityBuilder<StaticCompressor<Vec<u8>>>> {
         let owner = question.qname();
         let at_apex = owner.name_eq(&self.apex);
         let before = answer.counts().ancount();
@@ -202,8 +232,12 @@ impl Zone {
             Rtype::A | Rtype::AAAA => {
                 for address in &self.addresses {
                     match address {
-                        IpAddr::V4(a) if qtype == Rtype::A => push(&mut answer, (owner, TTL, A::new(*a)))?,
-                        IpAddr::V6(a) if qtype == Rtype::AAAA => push(&mut answer, (owner, TTL, Aaaa::new(*a)))?,
+                        IpAddr::V4(a) if qtype == Rtype::A => {
+                            push(&mut answer, (owner, TTL, A::new(*a)))?
+                        }
+                        IpAddr::V6(a) if qtype == Rtype::AAAA => {
+                            push(&mut answer, (owner, TTL, Aaaa::new(*a)))?
+                        }
                         _ => {}
                     }
                 }
@@ -260,20 +294,27 @@ fn parse<'a>(message: &'a Message<&'a [u8]>) -> Result<Query<'a>, ParseError> {
         if record.rtype() != Rtype::OPT {
             continue;
         }
-        let record: Record<_, domain::base::opt::Opt<_>> = record.into_record()?.ok_or(formerr)?;
+        let record: Record<_, Opt<_>> = record.into_record()?.ok_or(formerr)?;
         if !record.owner().is_root() {
             return Err(formerr);
         }
         let opt = OptRecord::from(record);
-        let nsid = opt.opt().iter::<domain::base::opt::AllOptData<_, _>>().try_fold(false, |seen, option| {
-            Ok::<_, ParseError>(seen | (option?.code() == OptionCode::NSID))
-        })?;
-        if edns.replace(Edns { payload_bytes: opt.udp_payload_size(), version: opt.version(), nsid }).is_some() {
+        let nsid = opt
+            .opt()
+            .iter::<UnknownOptData<_>>()
+            .try_fold(false, |seen, option| {
+                Ok::<_, ParseError>(seen | (option?.code() == OptionCode::NSID))
+            })?;
+        if edns
+            .replace(Edns {
+                payload_bytes: opt.udp_payload_size(),
+                version: opt.version(),
+                nsid,
+            })
+            .is_some()
+        {
             return Err(formerr);
         }
     }
     Ok(Query { question, edns })
 }
-
-#[cfg(test)]
-mod tests;

@@ -116,7 +116,11 @@ pub enum ProbeError {
 }
 
 /// Runs until the reader of `output` is gone or `stop` is set.
-pub fn run(spec: &ProbeSpec, output: impl Write + Send + 'static, stop: &AtomicBool) -> Result<(), ProbeError> {
+pub fn run(
+    spec: &ProbeSpec,
+    output: impl Write + Send + 'static,
+    stop: &AtomicBool,
+) -> Result<(), ProbeError> {
     check(spec)?;
     let mut prober = Prober::open(spec, output)?;
     while !prober.output.closed && !stop.load(Ordering::Relaxed) {
@@ -182,9 +186,13 @@ impl Prober {
         let mut due = BinaryHeap::with_capacity(askers.len());
         for (index, asker) in askers.iter().enumerate() {
             let data = epoll::EventData::new_u64(index as u64);
-            epoll::add(&epoll, &asker.socket, data, epoll::EventFlags::IN).map_err(io::Error::from)?;
+            epoll::add(&epoll, &asker.socket, data, epoll::EventFlags::IN)
+                .map_err(io::Error::from)?;
             let phases = (asker.every_ns / PHASE_NS).max(1);
-            due.push(Reverse((start_ns + index as u64 % phases * PHASE_NS, index)));
+            due.push(Reverse((
+                start_ns + index as u64 % phases * PHASE_NS,
+                index,
+            )));
         }
         Ok(Prober {
             askers,
@@ -195,7 +203,11 @@ impl Prober {
             query,
             timeout_ns: nanos(spec.timeout),
             stall_ns: nanos(spec.every.min(spec.every_other)),
-            output: Output::start(output, spec.vantages.len() as u16, spec.addresses.len() as u16)?,
+            output: Output::start(
+                output,
+                spec.vantages.len() as u16,
+                spec.addresses.len() as u16,
+            )?,
             lateness: Histogram::default(),
             quality: Quality::default(),
             stalled_until_ns: 0,
@@ -235,12 +247,17 @@ impl Prober {
 
     fn send(&mut self, index: usize) {
         let asker = &mut self.askers[index];
-        let Some(id) = asker.lane.next_id() else { return };
+        let Some(id) = asker.lane.next_id() else {
+            return;
+        };
         self.query[..2].copy_from_slice(&id.to_be_bytes());
         let (sent_ns, sent_realtime_ns) = (clock::monotonic_ns(), clock::realtime_ns());
         if asker.send(&self.query).is_ok() {
             self.quality.sent += 1;
-            asker.lane.sent(Open { sent_ns, sent_realtime_ns });
+            asker.lane.sent(Open {
+                sent_ns,
+                sent_realtime_ns,
+            });
         } else {
             let sample = asker.sample(sent_ns, Outcome::Unsent);
             self.output.push(&Record::Sample(sample));
@@ -250,13 +267,22 @@ impl Prober {
     /// Reads every answer that is there.
     fn receive(&mut self) -> io::Result<()> {
         self.ready.clear();
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.ready), Some(&now)) {
+        let now = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        match epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut self.ready),
+            Some(&now),
+        ) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
         for event in &self.ready {
-            let Some(asker) = self.askers.get_mut(event.data.u64() as usize) else { continue };
+            let Some(asker) = self.askers.get_mut(event.data.u64() as usize) else {
+                continue;
+            };
             asker.receive(&mut self.batch, &mut self.output);
         }
         Ok(())
@@ -265,7 +291,9 @@ impl Prober {
     /// Gives up what has waited too long. Runs after [`Prober::receive`], so that an answer that lies in a socket
     /// while the prober stands still is not counted as lost.
     fn expire(&mut self) {
-        let Some(until_ns) = clock::monotonic_ns().checked_sub(self.timeout_ns) else { return };
+        let Some(until_ns) = clock::monotonic_ns().checked_sub(self.timeout_ns) else {
+            return;
+        };
         for asker in &mut self.askers {
             while let Some(query) = asker.lane.expire(until_ns) {
                 let sample = asker.sample(query.sent_ns, Outcome::Lost);
@@ -292,7 +320,10 @@ impl Prober {
 
     /// Sleeps until the next deadline or flush. Answers do not wake it: the kernel has stamped them.
     fn sleep(&self) {
-        let due_ns = self.due.peek().map_or(u64::MAX, |Reverse((deadline_ns, _))| *deadline_ns);
+        let due_ns = self
+            .due
+            .peek()
+            .map_or(u64::MAX, |Reverse((deadline_ns, _))| *deadline_ns);
         let wake_ns = due_ns.min(self.next_flush_ns);
         let wake = rustix::time::Timespec {
             tv_sec: (wake_ns / 1_000_000_000) as i64,
@@ -305,7 +336,12 @@ impl Prober {
 
 impl Asker {
     fn sample(&self, sent_ns: u64, outcome: Outcome) -> Sample {
-        Sample { vantage: self.vantage, address: self.address, sent_ns, outcome }
+        Sample {
+            vantage: self.vantage,
+            address: self.address,
+            sent_ns,
+            outcome,
+        }
     }
 
     fn send(&mut self, query: &[u8]) -> io::Result<()> {
@@ -315,26 +351,43 @@ impl Asker {
         }
         // An ICMP error of an earlier query makes the next call fail once, without sending.
         match self.socket.send(query) {
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => self.socket.send(query).map(drop),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                self.socket.send(query).map(drop)
+            }
             result => result.map(drop),
         }
     }
 
     /// Reads all answers of this socket. Errors are ICMP errors of earlier queries, which time out on their own.
     fn receive(&mut self, batch: &mut UdpBatch, output: &mut Output) {
-        let Asker { vantage, address, socket, target, lane, .. } = self;
+        let Asker {
+            vantage,
+            address,
+            socket,
+            target,
+            lane,
+            ..
+        } = self;
         let mut failed = false;
         loop {
             let result = udp::recv_batch(socket.as_fd(), batch, |received| {
                 // Before `connect` the socket takes anything.
-                if received.from != *target {
+                if (received.from.ip(), received.from.port()) != (target.ip(), target.port()) {
                     return;
                 }
-                let Some(query) = query::response_id(received.bytes).and_then(|id| lane.close(id)) else { return };
+                let Some(query) = query::response_id(received.bytes).and_then(|id| lane.close(id))
+                else {
+                    return;
+                };
                 let site = output.site(query::response_site(received.bytes));
                 let rtt_ns = rtt_ns(&query, received.timestamp_ns);
                 let outcome = Outcome::Answered { site, rtt_ns };
-                let sample = Sample { vantage: *vantage, address: *address, sent_ns: query.sent_ns, outcome };
+                let sample = Sample {
+                    vantage: *vantage,
+                    address: *address,
+                    sent_ns: query.sent_ns,
+                    outcome,
+                };
                 output.push(&Record::Sample(sample));
             });
             match result {
@@ -352,7 +405,9 @@ impl Asker {
 fn rtt_ns(query: &Open, stamp_ns: Option<u64>) -> u32 {
     let until_now_ns = clock::monotonic_ns().saturating_sub(query.sent_ns);
     let stamped = stamp_ns.and_then(|stamp| stamp.checked_sub(query.sent_realtime_ns));
-    let rtt_ns = stamped.filter(|rtt| *rtt <= until_now_ns).unwrap_or(until_now_ns);
+    let rtt_ns = stamped
+        .filter(|rtt| *rtt <= until_now_ns)
+        .unwrap_or(until_now_ns);
     u32::try_from(rtt_ns).unwrap_or(u32::MAX)
 }
 
@@ -362,8 +417,11 @@ fn open_all(spec: &ProbeSpec) -> Result<Vec<Asker>, ProbeError> {
     for (a, target) in spec.addresses.iter().enumerate() {
         let every_ns = nanos(if a == 0 { spec.every } else { spec.every_other });
         for (v, vantage) in spec.vantages.iter().enumerate() {
-            let source: Option<IpAddr> =
-                if target.is_ipv4() { vantage.ipv4.map(Into::into) } else { vantage.ipv6.map(Into::into) };
+            let source: Option<IpAddr> = if target.is_ipv4() {
+                vantage.ipv4.map(Into::into)
+            } else {
+                vantage.ipv6.map(Into::into)
+            };
             let Some(source) = source else { continue };
             let socket = open_socket(vantage, source).map_err(|source| ProbeError::Socket {
                 vantage: vantage.name.clone(),
@@ -372,7 +430,15 @@ fn open_all(spec: &ProbeSpec) -> Result<Vec<Asker>, ProbeError> {
             })?;
             let lane = Lane::default();
             let (vantage, address) = (v as u16, a as u8);
-            askers.push(Asker { vantage, address, socket, target: *target, connected: false, every_ns, lane });
+            askers.push(Asker {
+                vantage,
+                address,
+                socket,
+                target: *target,
+                connected: false,
+                every_ns,
+                lane,
+            });
         }
     }
     Ok(askers)

@@ -33,17 +33,30 @@ impl Output {
         addresses: u16,
     ) -> std::io::Result<Output> {
         let (chunks, received) = sync_channel::<Vec<u8>>(MAX_CHUNKS);
-        std::thread::Builder::new().name("probe-output".into()).spawn(move || {
-            for chunk in received {
-                if target.write_all(&chunk).and_then(|()| target.flush()).is_err() {
-                    return;
+        std::thread::Builder::new()
+            .name("probe-output".into())
+            .spawn(move || {
+                for chunk in received {
+                    if target
+                        .write_all(&chunk)
+                        .and_then(|()| target.flush())
+                        .is_err()
+                    {
+                        return;
+                    }
                 }
-            }
-        })?;
+            })?;
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         encode_header(vantages, addresses, &mut chunk);
         let sites = HashMap::new();
-        let mut output = Output { chunks, chunk, chunk_records: 0, sites, dropped: 0, closed: false };
+        let mut output = Output {
+            chunks,
+            chunk,
+            chunk_records: 0,
+            sites,
+            dropped: 0,
+            closed: false,
+        };
         output.flush();
         Ok(output)
     }
@@ -59,7 +72,9 @@ impl Output {
 
     /// The index of a site; a new one is announced first.
     pub(super) fn site(&mut self, name: Option<String>) -> SiteIndex {
-        let Some(name) = name else { return UNKNOWN_SITE };
+        let Some(name) = name else {
+            return UNKNOWN_SITE;
+        };
         if let Some(index) = self.sites.get(&name) {
             return *index;
         }
@@ -67,7 +82,10 @@ impl Output {
             return UNKNOWN_SITE;
         }
         let index = self.sites.len() as SiteIndex + 1;
-        self.push(&Record::Site { index, name: name.clone() });
+        self.push(&Record::Site {
+            index,
+            name: name.clone(),
+        });
         self.sites.insert(name, index);
         index
     }
@@ -86,7 +104,11 @@ impl Output {
                 self.dropped += records;
                 // A site may have been announced in the chunk that is gone.
                 for (name, index) in &self.sites {
-                    Record::Site { index: *index, name: name.clone() }.encode(&mut self.chunk);
+                    Record::Site {
+                        index: *index,
+                        name: name.clone(),
+                    }
+                    .encode(&mut self.chunk);
                 }
             }
         }
@@ -107,7 +129,9 @@ mod tests {
     impl Write for Gate {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
-            self.1.send(bytes.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
+            self.1
+                .send(bytes.to_vec())
+                .map_err(|_| io::ErrorKind::BrokenPipe)?;
             Ok(bytes.len())
         }
 
@@ -121,7 +145,10 @@ mod tests {
         let (permit, permits) = channel();
         let (bytes_in, bytes_out) = channel();
         let mut output = Output::start(Gate(permits, bytes_in), 1, 1).unwrap();
-        let record = Record::Late(Span { from_ns: 1, until_ns: 2 });
+        let record = Record::Late(Span {
+            from_ns: 1,
+            until_ns: 2,
+        });
         // The header waits in the thread or the channel; fill what is left, then announce a site in a chunk that is lost.
         while output.dropped == 0 {
             output.push(&record);
@@ -145,8 +172,17 @@ mod tests {
         stream.extend(bytes_out.iter().flatten());
         let mut reader = Reader::new(stream.as_slice());
         let mut sites = Vec::new();
-        while reader.read(|r| sites.extend(matches!(r, Record::Site { .. }).then_some(r))).unwrap() {}
-        assert_eq!(sites, [Record::Site { index: 1, name: "lon".into() }]);
+        while reader
+            .read(|r| sites.extend(matches!(r, Record::Site { .. }).then_some(r)))
+            .unwrap()
+        {}
+        assert_eq!(
+            sites,
+            [Record::Site {
+                index: 1,
+                name: "lon".into()
+            }]
+        );
     }
 
     #[test]
@@ -156,7 +192,10 @@ mod tests {
         drop(permit);
         let mut output = Output::start(Gate(permits, bytes_in), 1, 1).unwrap();
         while !output.closed {
-            output.push(&Record::Late(Span { from_ns: 1, until_ns: 2 }));
+            output.push(&Record::Late(Span {
+                from_ns: 1,
+                until_ns: 2,
+            }));
             output.flush();
         }
         assert_eq!(output.site(None), UNKNOWN_SITE);

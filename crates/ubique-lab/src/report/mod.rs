@@ -15,15 +15,6 @@ use ubique_model::{Asn, Prefix, Relation};
 
 pub use crate::explain::Surprise;
 
-pub mod geo;
-mod html;
-pub mod live;
-mod paint;
-mod text;
-
-pub use html::html;
-pub use text::text;
-
 /// Version of the JSON form of [`Report`].
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -282,8 +273,3 @@ pub const IDLE: i32 = -2;
 /// A run of equal buckets: (value, count); value is an index in [`Report::sites`], [`LOST`] or [`IDLE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run(pub i32, pub u32);
-
-#[cfg(test)]
-pub(crate) mod fixture;
-#[cfg(test)]
-mod tests;
