@@ -7,15 +7,16 @@
 //! Namespaces are bound at `DIRECTORY/ns/NAME`; they vanish with the mount namespace of the lab. Deliberately absent:
 //! processes. Must run where the caller may create namespaces: in the sandbox.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ubique_model::IpNet;
 use ubique_sys::packet;
-use ubique_sys::netlink::{Netlink, RTPROT_STATIC, Route};
+use ubique_sys::netlink::{Family, Netlink, RTPROT_STATIC, Route};
 use ubique_sys::netns::NetNs;
 
 use crate::plan::{EndPlan, LinkPlan, NetworkPlan, Plan, SitePlan};
@@ -25,6 +26,9 @@ use crate::wire::{WireLink, WireSpec};
 pub const WIRE: &str = "wire";
 /// Threads that set up namespaces; more do not help, the kernel does most of it under one lock.
 const THREADS: usize = 4;
+/// The kernel may put off telling of a carrier for a second.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+const READY_POLL: Duration = Duration::from_millis(1);
 /// First octets of hardware addresses: locally administered (IEEE 802 §8.4.2), and "ub".
 const MAC_PREFIX: [u8; 3] = [0x02, 0x75, 0x62];
 /// `lo` is the first interface of every namespace.
@@ -136,7 +140,13 @@ impl Built {
                     .map_err(failed(format!("link {index}, end in {}", end.netns)))?;
             }
         }
-        batch.commit().map_err(failed("veth pairs"))
+        batch.commit().map_err(failed("veth pairs"))?;
+        let far = netlink.links().map_err(failed("interfaces of the wire's namespace"))?;
+        let mut batch = netlink.batch();
+        for link in far {
+            batch.set_up(link.index).map_err(failed(format!("interface {}", link.name)))?;
+        }
+        batch.commit().map_err(failed("interfaces of the wire's namespace"))
     }
 
     /// Addresses, default routes and offloads, inside each namespace.
@@ -186,6 +196,7 @@ impl Work<'_> {
         for end in &self.ends {
             packet::disable_offloads(&end.interface)?;
             let interface = index(&end.interface)?;
+            batch.set_up(interface)?;
             for &(local, remote) in &end.addresses {
                 batch.add_peer_address(interface, local, remote)?;
             }
@@ -195,11 +206,11 @@ impl Work<'_> {
             batch.add_address(LOOPBACK, IpNet::from(address))?;
         }
         for &(gateway, link) in self.site.iter().flat_map(|s| &s.defaults) {
-            let unspecified: IpAddr =
-                if gateway.is_ipv4() { [0u8; 4].into() } else { [0u8; 16].into() };
+            let unspecified: IpAddr = if gateway.is_ipv4() { [0u8; 4].into() } else { [0u8; 16].into() };
             batch.replace_route(&Route {
                 destination: IpNet::new_assert(unspecified, 0),
-                gateway: Some(gateway),
+                // Whoever is at the other end is the gateway; stating it would need its route, which comes later.
+                gateway: None,
                 interface: Some(index(&format!("l{link}"))?),
                 protocol: RTPROT_STATIC,
                 metric: None,
@@ -207,7 +218,25 @@ impl Work<'_> {
                 source: None,
             })?;
         }
-        batch.commit()
+        batch.commit()?;
+        self.wait_until_ready(&mut netlink)
+    }
+
+    /// IPv6 addresses, and the routes to their peers, come to life only when the kernel has noticed the carrier.
+    fn wait_until_ready(&self, netlink: &mut Netlink) -> io::Result<()> {
+        let peers = self.ends.iter().flat_map(|e| &e.addresses).map(|a| IpNet::from(a.1));
+        let mut missing: HashSet<IpNet> = peers.filter(|p| p.addr().is_ipv6()).collect();
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            for route in netlink.routes(Family::V6)? {
+                missing.remove(&route.destination);
+            }
+            let Some(peer) = missing.iter().next() else { return Ok(()) };
+            if Instant::now() > deadline {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no route to {peer}")));
+            }
+            std::thread::sleep(READY_POLL);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -66,6 +67,9 @@ pub fn bench(directory: &Path, link: &WireLink, rate: u64, duration: Duration) -
     batch.add_point_to_point(("l0", Some(&a)), (&link.a, None), MAC)?;
     batch.add_point_to_point(("l0", Some(&b)), (&link.b, None), MAC)?;
     batch.commit()?;
+    for link in netlink.links()? {
+        netlink.set_up(link.index)?;
+    }
     let (sender, receiver) = (SENDER.into(), RECEIVER.into());
     for (ns, local, remote) in [(&a, sender, receiver), (&b, receiver, sender)] {
         ns.run(|| {
@@ -73,13 +77,14 @@ pub fn bench(directory: &Path, link: &WireLink, rate: u64, duration: Duration) -
             let mut netlink = Netlink::open()?;
             let index = netlink.link_index("l0")?;
             let mut batch = netlink.batch();
+            batch.set_up(index)?;
             batch.add_peer_address(index, local, remote)?;
             batch.commit()
         })??;
     }
     let from = a.run(|| UdpSocket::bind(SocketAddr::new(sender, 0)))??;
     let to = b.run(|| UdpSocket::bind(SocketAddr::new(receiver, PORT)))??;
-    udp::enable_timestamps(&to)?;
+    udp::enable_timestamps(to.as_fd())?;
     let spec = WireSpec { socket: directory.join("bench-wire.sock"), seed: 1, links: vec![link.clone()] };
     let mut wire = middle.run(|| Wire::open(&spec))?.map_err(io::Error::other)?;
     let run = std::thread::scope(|scope| {
@@ -153,7 +158,7 @@ fn receive(socket: &UdpSocket, delay_ns: u64, rate: u64, duration: Duration) -> 
         if rustix::event::poll(&mut fds, Some(&timeout))? == 0 {
             break;
         }
-        let taken = udp::recv_batch(socket, &mut batch, |packet| {
+        let taken = udp::recv_batch(socket.as_fd(), &mut batch, |packet| {
             received.take(packet.bytes, packet.timestamp_ns, delay_ns);
         });
         match taken {
