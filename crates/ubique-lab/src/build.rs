@@ -1,0 +1,1 @@
+//! Makes a plan real: namespaces, veth pairs, addresses, kernel settings.

@@ -1,0 +1,1 @@
+//! The built-in service of a site: a small authoritative DNS responder.

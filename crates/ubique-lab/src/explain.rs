@@ -1,0 +1,1 @@
+//! Why a vantage point lands where it does.

@@ -1,0 +1,1 @@
+//! From answers of vantage points to landings, outages and losses.

@@ -1,0 +1,1 @@
+//! What will be built: names, addresses, links and delays, computed purely.

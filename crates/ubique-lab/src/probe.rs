@@ -1,0 +1,1 @@
+//! The vantage points: DNS queries at a fixed interval, with kernel timestamps.

@@ -1,0 +1,1 @@
+//! The report of a rehearsal: JSON and one self-contained HTML page.

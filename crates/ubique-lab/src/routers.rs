@@ -1,0 +1,1 @@
+//! The BGP routers of the emulated Internet.

@@ -1,0 +1,1 @@
+//! The wire: moves frames between veth ends with delay, loss and rate.

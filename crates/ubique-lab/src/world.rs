@@ -1,0 +1,1 @@
+//! A running emulated Internet with its sites.
