@@ -47,15 +47,12 @@ impl Guard {
         Ok(Guard { stall, watchdog, heartbeat })
     }
 
-    /// Beats as long as the runtime runs its tasks; a watchdog that has died is replaced.
+    /// Beats as long as the runtime runs its tasks; a watchdog process that has ended is replaced.
     pub(super) async fn beat(mut self) {
         loop {
             self.until_child_ends().await;
-            match Guard::start(self.stall) {
-                Ok(next) => {
-                    tracing::warn!("the watchdog process has ended: another one was started");
-                    self = next;
-                }
+            match self.watchdog.respawn() {
+                Ok(()) => tracing::warn!("the watchdog process has ended: another one was started"),
                 Err(error) => {
                     tracing::error!(%error, "the watchdog process has ended and cannot be started again");
                     tokio::time::sleep(self.stall).await;

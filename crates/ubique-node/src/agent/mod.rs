@@ -37,7 +37,6 @@ use ubique_model::service::Service;
 use crate::admin::{self, Status};
 use crate::bgp::{BGP_PORT, DriverError, SecretError};
 use crate::checks::CheckError;
-use site::Agent;
 
 pub use http::HttpError;
 

@@ -1,0 +1,5 @@
+//! Embedded routers.
+
+use crate::runner::Test;
+
+pub const TESTS: &[Test] = &[];
