@@ -5,9 +5,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
+use tokio::sync::Notify;
+use tokio::time::sleep;
 use ubique_sys::process::{PidFd, Signal, command_in, signal_group};
 
 use super::{quote, words};
@@ -15,6 +18,9 @@ use crate::fd::exited;
 
 /// Octets of the command's output that are kept for the cause; the rest is read and dropped.
 const OUTPUT_BYTES: usize = 1024;
+
+/// How long the output is read after the end of the command and its group.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// An `exec` check.
 pub(super) struct Exec {
@@ -48,16 +54,23 @@ impl Exec {
         let ended = exited(PidFd::open(group.0).map_err(|e| words(&e))?);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (mut said, mut errors) = (Vec::new(), Vec::new());
-        tokio::select! {
-            // A background child may keep the pipes open: the end of the command is what counts.
-            end = ended => end.map_err(|e| words(&e))?,
-            _ = async {
-                tokio::join!(drain(stdout, &mut said), drain(stderr, &mut errors));
-                std::future::pending::<()>().await
-            } => {}
-        }
-        // Before the leader is reaped: until then its number cannot mean another group.
-        drop(group);
+        let over = Notify::new();
+        let ending = async {
+            let end = ended.await;
+            // Before the leader is reaped: until then its number cannot mean another group.
+            drop(group);
+            over.notify_one();
+            end
+        };
+        let reading = async {
+            tokio::select! {
+                _ = async { tokio::join!(drain(stdout, &mut said), drain(stderr, &mut errors)) } => {}
+                // Who left the group may hold the pipes open: the end of the command counts.
+                () = async { over.notified().await; sleep(LAST_WORDS).await } => {}
+            }
+        };
+        let (end, ()) = tokio::join!(ending, reading);
+        end.map_err(|e| words(&e))?;
         let status = child.wait().await.map_err(|e| words(&e))?;
         verdict(status, if errors.is_empty() { &said } else { &errors })
     }

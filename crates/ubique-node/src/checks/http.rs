@@ -37,22 +37,34 @@ impl Http {
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD_BYTES);
         let (mut sender, connection) =
-            builder.handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+            builder.handshake(TokioIo::new(stream)).await.map_err(|e| reason(&e))?;
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = Method::GET;
         *request.uri_mut() = self.path.clone();
         request.headers_mut().insert(header::HOST, self.host.clone());
         request.headers_mut().insert(header::USER_AGENT, header::HeaderValue::from_static("ubique"));
         request.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        let mut answer = std::pin::pin!(sender.send_request(request));
         let answer = tokio::select! {
-            answer = sender.send_request(request) => answer.map_err(|e| e.to_string())?,
-            end = connection => {
-                return Err(end.err().map_or("connection closed early".to_owned(), |e| e.to_string()));
-            }
-        };
+            answer = &mut answer => answer,
+            end = connection => match end {
+                // The connection may end before its answer is picked up.
+                Ok(()) => answer.await,
+                Err(error) => Err(error),
+            },
+        }
+        .map_err(|e| reason(&e))?;
         match answer.status().as_u16() {
             status if status == self.status => Ok(()),
             status => Err(format!("status {status}, expected {}", self.status)),
         }
+    }
+}
+
+/// The error with the one it came from: hyper's own says little.
+fn reason(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }

@@ -14,7 +14,7 @@ pub const BIRD: &str = "/usr/sbin/bird";
 
 /// A running BIRD and its control connection.
 pub struct Bird {
-    pub process: Process,
+    _process: Process,
     control: BufReader<UnixStream>,
 }
 
@@ -37,7 +37,7 @@ impl Bird {
         let arguments = ["-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl", "-P", "/run/bird.pid"];
         let process = start(ns, "bird", Path::new(BIRD), &arguments);
         let (stream, _) = until("BIRD answers", || UnixStream::connect("/run/bird.ctl").ok());
-        let mut bird = Bird { process, control: BufReader::new(stream) };
+        let mut bird = Bird { _process: process, control: BufReader::new(stream) };
         bird.reply();
         bird
     }
@@ -74,8 +74,7 @@ impl Bird {
         self.route(PREFIX_V4).is_none() && self.route(PREFIX_V6).is_none()
     }
 
-    /// Details of the session over IPv4.
-    pub fn session(&mut self) -> String {
-        self.ask("show protocols all site4")
+    pub fn log(&self) -> String {
+        fs::read_to_string("/run/bird-messages.log").unwrap_or_default()
     }
 }

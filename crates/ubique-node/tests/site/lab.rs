@@ -169,12 +169,15 @@ impl Lab {
         netlink.addresses(index).unwrap().into_iter().map(|a| a.addr()).collect()
     }
 
+    /// How many service addresses are on the loopback of the site.
+    pub fn service_addresses(&self) -> usize {
+        let have = self.addresses(&self.site);
+        [SERVICE_V4, SERVICE_V6].iter().filter(|a| have.contains(&a.parse().unwrap())).count()
+    }
+
     /// Waits until the agent has put the service addresses on the loopback.
     pub fn wait_for_addresses(&self) {
-        until_true("service addresses on lo", || {
-            let have = self.addresses(&self.site);
-            [SERVICE_V4, SERVICE_V6].iter().all(|a| have.contains(&a.parse().unwrap()))
-        });
+        until_true("service addresses on lo", || self.service_addresses() == 2);
     }
 }
 
@@ -269,5 +272,12 @@ pub fn status() -> Status {
     match ask(&Request::Status).unwrap() {
         Reply::Status(status) => *status,
         Reply::Done => panic!("not a status"),
+    }
+}
+
+pub fn try_status() -> Option<Status> {
+    match ask(&Request::Status) {
+        Ok(Reply::Status(status)) => Some(*status),
+        _ => None,
     }
 }

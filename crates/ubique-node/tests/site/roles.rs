@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use ubique_model::router::RoutersSpec;
 use ubique_model::service::Service;
 use ubique_node::agent::{self, AgentOptions, End};
@@ -61,12 +62,16 @@ fn agent(file: &str, site: &str, extra: Option<&str>) -> i32 {
     }
 }
 
-/// Answers every query with its question and NOERROR, over UDP, on all addresses in one process.
+/// Answers every query with its question and NOERROR, over UDP, on all addresses; `reuse:` shares the port.
 fn dns(addresses: &[String]) -> i32 {
     let mut threads = Vec::new();
     for address in addresses {
-        let address: SocketAddr = address.parse().unwrap();
-        let socket = UdpSocket::bind(address).unwrap();
+        let shared = address.strip_prefix("reuse:");
+        let address: SocketAddr = shared.unwrap_or(address).parse().unwrap();
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None).unwrap();
+        socket.set_reuse_port(shared.is_some()).unwrap();
+        socket.bind(&address.into()).unwrap();
+        let socket = UdpSocket::from(socket);
         threads.push(std::thread::spawn(move || {
             let mut buffer = [0u8; 1500];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
