@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use ubique_proto::Time;
 use ubique_proto::bgp::speaker::{CLOSE_LINGER, PeerId};
@@ -122,7 +123,12 @@ impl Connection {
             }
             match self.stream.try_read(buffer) {
                 Ok(0) => return Poll::Ready(Read::End),
-                Ok(n) => return Poll::Ready(Read::Bytes(n)),
+                Ok(n) => {
+                    // Speakers that leave Nagle's algorithm on hold their next UPDATE until this one is acknowledged.
+                    // Without it they wait for the delayed acknowledgement, 40 ms.
+                    let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
+                    return Poll::Ready(Read::Bytes(n));
+                }
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(_) => return Poll::Ready(Read::End),
             }

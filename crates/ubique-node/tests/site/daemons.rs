@@ -1,7 +1,7 @@
-//! BIRD as the upstream.
+//! BIRD and FRR as the upstream.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -24,12 +24,13 @@ impl Bird {
         let session = |name: &str, family: &str, ours: &str, theirs: &str| {
             format!(
                 "protocol bgp {name} {{\n local {ours} as {ROUTER_ASN};\n neighbor {theirs} as {SITE_ASN};\n \
-                 hold time 9;\n {extra}\n {family} {{ import all; export none; }};\n}}\n"
+                 hold time 9;\n {extra}\n {family} {{ import all; export where source = RTS_STATIC; }};\n}}\n"
             )
         };
         let config = format!(
             "router id {ROUTER_V4};\nlog \"/run/bird-messages.log\" all;\ndebug protocols {{ states, events }};\n\
-             protocol device {{}}\n{}{}",
+             protocol device {{}}\nprotocol static static4 {{ ipv4; route 203.0.113.0/24 blackhole; }}\n\
+             protocol static static6 {{ ipv6; route 2001:db8:113::/48 blackhole; }}\n{}{}",
             session("site4", "ipv4", ROUTER_V4, SITE_V4),
             session("site6", "ipv6", ROUTER_V6, SITE_V6),
         );
@@ -76,5 +77,66 @@ impl Bird {
 
     pub fn log(&self) -> String {
         fs::read_to_string("/run/bird-messages.log").unwrap_or_default()
+    }
+}
+
+pub const BGPD: &str = "/usr/lib/frr/bgpd";
+
+/// A running bgpd of FRR, without zebra: its RIB is what is looked at.
+pub struct Frr {
+    _process: Process,
+    control: UnixStream,
+}
+
+impl Frr {
+    pub fn start(ns: &NetNs) -> Frr {
+        let neighbor = |family: &str, theirs: &str| {
+            format!(
+                " neighbor {theirs} remote-as {SITE_ASN}\n no neighbor {theirs} capability dynamic\n \
+                 address-family {family} unicast\n  neighbor {theirs} activate\n exit-address-family\n"
+            )
+        };
+        let config = format!(
+            "frr defaults datacenter\nrouter bgp {ROUTER_ASN}\n bgp router-id {ROUTER_V4}\n no bgp ebgp-requires-policy\n \
+             no bgp default ipv4-unicast\n timers bgp 3 9\n{}{}",
+            neighbor("ipv4", SITE_V4),
+            neighbor("ipv6", SITE_V6),
+        );
+        fs::create_dir_all("/run/frr").unwrap();
+        fs::write("/run/frr/bgpd.conf", config).unwrap();
+        let arguments = [
+            "-f", "/run/frr/bgpd.conf", "-i", "/run/frr/bgpd.pid", "--vty_socket", "/run/frr", "-z", "/run/frr/zserv",
+            "-Z", "-S", "-u", "root", "-g", "root", "-P", "0", "--log", "stdout",
+        ];
+        let process = start(ns, "bgpd", Path::new(BGPD), &arguments);
+        let (control, _) = until("bgpd answers", || UnixStream::connect("/run/frr/bgpd.vty").ok());
+        let mut frr = Frr { _process: process, control };
+        frr.ask("enable");
+        frr
+    }
+
+    /// The protocol of vtysh: a command and NUL; text, three NULs and the command's status.
+    pub fn ask(&mut self, command: &str) -> String {
+        self.control.write_all(format!("{command}\0").as_bytes()).unwrap();
+        let mut reply = Vec::new();
+        let mut octet = [0];
+        while !(reply.len() >= 4 && reply[reply.len() - 4..reply.len() - 1] == [0, 0, 0]) {
+            self.control.read_exact(&mut octet).unwrap();
+            reply.push(octet[0]);
+        }
+        reply.truncate(reply.len() - 4);
+        String::from_utf8(reply).unwrap()
+    }
+
+    fn has(&mut self, family: &str, prefix: &str) -> bool {
+        self.ask(&format!("show bgp {family} unicast {prefix} json")).contains("\"aspath\"")
+    }
+
+    pub fn has_both(&mut self) -> bool {
+        self.has("ipv4", PREFIX_V4) && self.has("ipv6", PREFIX_V6)
+    }
+
+    pub fn has_none(&mut self) -> bool {
+        !self.has("ipv4", PREFIX_V4) && !self.has("ipv6", PREFIX_V6)
     }
 }

@@ -281,3 +281,15 @@ pub fn try_status() -> Option<Status> {
         _ => None,
     }
 }
+
+/// The processes whose parent is this one, zombies excluded.
+pub fn children_of(parent: u32) -> Vec<u32> {
+    let child = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let (state, ppid) = (fields.next()?, fields.next()?);
+        (state != "Z" && ppid == parent.to_string()).then_some(pid)
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter_map(child).collect()
+}

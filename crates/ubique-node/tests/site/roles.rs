@@ -30,7 +30,7 @@ pub fn play(role: &str, arguments: Vec<String>) -> i32 {
 }
 
 fn log() {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG).init();
+    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG).init();
 }
 
 fn complain(error: impl std::error::Error) -> i32 {
