@@ -17,6 +17,8 @@ pub mod netns;
 pub mod packet;
 pub mod process;
 pub mod sandbox;
+pub mod sockdiag;
 mod sockopt;
 pub mod tcp;
 pub mod udp;
+pub mod watchdog;
