@@ -56,7 +56,7 @@ pub(super) fn afi_safi(family: Family) -> (u16, u8) {
 }
 
 /// The family of an AFI and SAFI, if ubique knows it.
-pub(super) fn family(afi: u16, safi: u8) -> Option<Family> {
+pub fn family(afi: u16, safi: u8) -> Option<Family> {
     Family::ALL
         .into_iter()
         .find(|&family| afi_safi(family) == (afi, safi))
