@@ -18,7 +18,10 @@ impl<T: AsFd> AsRawFd for Watched<T> {
 
 /// Registers a non-blocking kernel object with the runtime.
 pub(crate) fn watch<T: AsFd>(object: T) -> io::Result<AsyncFd<Watched<T>>> {
-    #[expect(deprecated, reason = "its unsafe successor demands what `AsFd` says: the descriptor lives as long as its owner")]
+    #[expect(
+        deprecated,
+        reason = "its unsafe successor demands what `AsFd` says: the descriptor lives as long as its owner"
+    )]
     AsyncFd::with_interest(Watched(object), Interest::READABLE)
 }
 

@@ -20,7 +20,7 @@ use ubique_model::IpNet;
 use ubique_model::check::CheckKind;
 use ubique_sys::netlink::{AddressEvent, AddressMonitor};
 use ubique_sys::process::{PidFd, owner_of_socket};
-use ubique_sys::sockdiag::{Destroyed, DestroyMonitor, Listener, listeners};
+use ubique_sys::sockdiag::{DestroyMonitor, Destroyed, Listener, listeners};
 
 use crate::checks::{self, Find};
 use crate::fd::{Watched, watch};
@@ -74,7 +74,10 @@ impl Server {
                 IpAddr::V4(any) => any.is_unspecified() && ip.is_ipv4(),
                 // A socket bound to :: serves IPv4 too unless IPV6_V6ONLY is set.
                 IpAddr::V6(any) => {
-                    any.is_unspecified() || any.to_ipv4_mapped().is_some_and(|v4| v4 == ip || v4.is_unspecified())
+                    any.is_unspecified()
+                        || any
+                            .to_ipv4_mapped()
+                            .is_some_and(|v4| v4 == ip || v4.is_unspecified())
                 }
             };
         socket.tcp == self.tcp && socket.port == self.target.port() && covers
@@ -82,7 +85,10 @@ impl Server {
 
     /// The sockets that serve it now.
     fn sockets(&self) -> io::Result<Vec<Listener>> {
-        Ok(listeners(self.target.port())?.into_iter().filter(|s| self.is_served_by(s)).collect())
+        Ok(listeners(self.target.port())?
+            .into_iter()
+            .filter(|s| self.is_served_by(s))
+            .collect())
     }
 
     /// Whether any is left. When that cannot be seen, the polls will tell.
@@ -112,7 +118,13 @@ pub(super) async fn sockets(
             };
             for server in servers.iter().filter(concerned) {
                 if !server.is_served()
-                    && out.send(Detected::Gone { check: server.check, cause: server.gone() }).await.is_err()
+                    && out
+                        .send(Detected::Gone {
+                            check: server.check,
+                            cause: server.gone(),
+                        })
+                        .await
+                        .is_err()
                 {
                     return Ok(());
                 }
@@ -123,13 +135,20 @@ pub(super) async fn sockets(
 }
 
 /// Tells of addresses that were removed.
-pub(super) async fn addresses(monitor: AddressMonitor, out: mpsc::Sender<Detected>) -> io::Result<()> {
+pub(super) async fn addresses(
+    monitor: AddressMonitor,
+    out: mpsc::Sender<Detected>,
+) -> io::Result<()> {
     let mut monitor = watch(monitor)?;
     loop {
         let mut ready = monitor.readable_mut().await?;
         while let Some(event) = ready.get_inner_mut().0.recv()? {
             let which = match event {
-                AddressEvent::Address { added: false, index, address } => Some((index, address)),
+                AddressEvent::Address {
+                    added: false,
+                    index,
+                    address,
+                } => Some((index, address)),
                 AddressEvent::Overrun => None,
                 AddressEvent::Address { .. } | AddressEvent::Link { .. } => continue,
             };
@@ -154,7 +173,9 @@ impl Subject {
     /// What to watch for a check, if anything.
     pub(super) fn of(check: usize, kind: &CheckKind, service: &[IpAddr]) -> Option<Subject> {
         if let CheckKind::Process { pidfile, name } = kind {
-            return Find::new(pidfile.as_deref(), name.as_deref()).ok().map(Subject::Process);
+            return Find::new(pidfile.as_deref(), name.as_deref())
+                .ok()
+                .map(Subject::Process);
         }
         Server::of(check, kind, service).map(Subject::Owners)
     }
@@ -178,7 +199,9 @@ impl Subject {
         match self {
             Subject::Owners(server) => server.is_served(),
             Subject::Process(find) => find.pids().is_ok_and(|pids| {
-                pids.into_iter().any(|pid| PidFd::open(pid).is_ok_and(|fd| fd.exited().is_ok_and(|ended| !ended)))
+                pids.into_iter().any(|pid| {
+                    PidFd::open(pid).is_ok_and(|fd| fd.exited().is_ok_and(|ended| !ended))
+                })
             }),
         }
     }
@@ -209,7 +232,9 @@ pub(super) async fn processes(
 async fn watch_once(subject: &Subject, resolve: &Notify) -> Option<u32> {
     loop {
         let search = subject.clone();
-        let pids = tokio::task::spawn_blocking(move || search.processes()).await.unwrap_or_default();
+        let pids = tokio::task::spawn_blocking(move || search.processes())
+            .await
+            .unwrap_or_default();
         let held: Vec<(u32, AsyncFd<Watched<PidFd>>)> = pids
             .into_iter()
             .take(PROCESSES)
@@ -241,13 +266,27 @@ mod tests {
     use super::*;
 
     fn listener(address: &str, tcp: bool) -> Listener {
-        Listener { tcp, address: address.parse().unwrap(), port: 53, inode: 1, uid: 0 }
+        Listener {
+            tcp,
+            address: address.parse().unwrap(),
+            port: 53,
+            inode: 1,
+            uid: 0,
+        }
     }
 
     #[test]
     fn wildcard_sockets_serve_what_they_cover() {
-        let v4 = Server { check: 0, target: "198.51.100.53:53".parse().unwrap(), tcp: false };
-        let v6 = Server { check: 1, target: "[2001:db8::53]:53".parse().unwrap(), tcp: false };
+        let v4 = Server {
+            check: 0,
+            target: "198.51.100.53:53".parse().unwrap(),
+            tcp: false,
+        };
+        let v6 = Server {
+            check: 1,
+            target: "[2001:db8::53]:53".parse().unwrap(),
+            tcp: false,
+        };
         for (socket, serves_v4, serves_v6) in [
             ("198.51.100.53", true, false),
             ("198.51.100.54", false, false),
@@ -256,9 +295,20 @@ mod tests {
             ("::ffff:198.51.100.53", true, false),
             ("2001:db8::53", false, true),
         ] {
-            assert_eq!(v4.is_served_by(&listener(socket, false)), serves_v4, "{socket} v4");
-            assert_eq!(v6.is_served_by(&listener(socket, false)), serves_v6, "{socket} v6");
-            assert!(!v4.is_served_by(&listener(socket, true)), "another protocol");
+            assert_eq!(
+                v4.is_served_by(&listener(socket, false)),
+                serves_v4,
+                "{socket} v4"
+            );
+            assert_eq!(
+                v6.is_served_by(&listener(socket, false)),
+                serves_v6,
+                "{socket} v6"
+            );
+            assert!(
+                !v4.is_served_by(&listener(socket, true)),
+                "another protocol"
+            );
         }
     }
 }

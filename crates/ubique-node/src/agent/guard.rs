@@ -44,7 +44,11 @@ impl Guard {
         let watchdog = Watchdog::start(stall)?;
         let heartbeat = watchdog.heartbeat("runtime");
         heartbeat.beat();
-        Ok(Guard { stall, watchdog, heartbeat })
+        Ok(Guard {
+            stall,
+            watchdog,
+            heartbeat,
+        })
     }
 
     /// Beats as long as the runtime runs its tasks; a watchdog process that has ended is replaced.
@@ -63,7 +67,9 @@ impl Guard {
 
     async fn until_child_ends(&self) {
         let mut beat = tokio::time::interval(self.stall / BEATS_PER_STALL);
-        let Ok(child) = watch(Child(&self.watchdog)) else { return };
+        let Ok(child) = watch(Child(&self.watchdog)) else {
+            return;
+        };
         loop {
             tokio::select! {
                 _ = beat.tick() => self.heartbeat.beat(),

@@ -61,7 +61,9 @@ pub(super) async fn serve(listener: TcpListener, requests: mpsc::Sender<Ask>) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Ok(permit) = room.clone().try_acquire_owned() else { continue };
+        let Ok(permit) = room.clone().try_acquire_owned() else {
+            continue;
+        };
         let requests = requests.clone();
         tokio::task::spawn_local(async move {
             let _ = timeout(CONNECTION_TIMEOUT, connection(stream, requests)).await;
@@ -88,15 +90,24 @@ async fn answer(
     let plain = |status, text: String| {
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+        response.headers_mut().insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; version=0.0.4"),
+        );
         response
     };
     let path = request.uri().path();
     if request.method() != Method::GET {
-        return Ok(plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned()));
+        return Ok(plain(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET\n".to_owned(),
+        ));
     }
     if path != "/metrics" && path != "/healthz" {
-        return Ok(plain(StatusCode::NOT_FOUND, "see /metrics and /healthz\n".to_owned()));
+        return Ok(plain(
+            StatusCode::NOT_FOUND,
+            "see /metrics and /healthz\n".to_owned(),
+        ));
     }
     // Both go through the loop: an answer says that it turns.
     let (reply, text) = oneshot::channel();
@@ -104,6 +115,9 @@ async fn answer(
     Ok(match text.await {
         Ok(_) if sent && path == "/healthz" => plain(StatusCode::OK, "ok\n".to_owned()),
         Ok(text) => plain(StatusCode::OK, text),
-        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending\n".to_owned()),
+        Err(_) => plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the agent is ending\n".to_owned(),
+        ),
     })
 }

@@ -137,7 +137,8 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
         return Err(AgentError::NoSuchSite(site.to_owned()));
     }
     guard::abort_on_panic();
-    let watchdog = guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
+    let watchdog =
+        guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
@@ -211,7 +212,11 @@ async fn serve(
         agent.settle();
         if agent.is_over() {
             agent.farewell(FAREWELL).await;
-            return Ok(if signals_seen > 1 { End::Hurried } else { End::Stopped });
+            return Ok(if signals_seen > 1 {
+                End::Hurried
+            } else {
+                End::Stopped
+            });
         }
     }
 }

@@ -1,13 +1,15 @@
 //! What `ubique status` shows, read from the cores.
 
+use ubique_model::Prefix;
+use ubique_model::service::Upstream;
 use ubique_proto::bgp::session::State as SessionState;
 use ubique_proto::bgp::speaker::{Delivery, PeerId, PeerStatus as SpeakerPeer};
 use ubique_proto::health::CheckStatus as CoreCheck;
-use ubique_model::Prefix;
-use ubique_model::service::Upstream;
 
 use super::site::Agent;
-use crate::admin::{Announced, CheckStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status};
+use crate::admin::{
+    Announced, CheckStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status,
+};
 use crate::checks::kind_name;
 use crate::clock::{rfc3339, wall};
 
@@ -25,8 +27,13 @@ impl Agent {
             since: rfc3339(wall(site.since)),
             cause: site.cause.to_owned(),
             healthy: self.health.healthy(),
-            checks: checks.map(|(spec, core)| check_status(kind_name(&spec.kind), core)).collect(),
-            peers: self.peers().map(|(upstream, peer)| self.peer_status(upstream, peer)).collect(),
+            checks: checks
+                .map(|(spec, core)| check_status(kind_name(&spec.kind), core))
+                .collect(),
+            peers: self
+                .peers()
+                .map(|(upstream, peer)| self.peer_status(upstream, peer))
+                .collect(),
             events: self.events.iter().cloned().collect(),
         }
     }
@@ -48,7 +55,12 @@ impl Agent {
             None if withdrawing.contains(&prefix) => Announced::Withdrawing,
             None => Announced::No,
         };
-        self.prefixes(peer).map(|prefix| PrefixStatus { prefix, announced: state(prefix) }).collect()
+        self.prefixes(peer)
+            .map(|prefix| PrefixStatus {
+                prefix,
+                announced: state(prefix),
+            })
+            .collect()
     }
 
     fn peer_status(&self, upstream: &Upstream, peer: SpeakerPeer<'_>) -> PeerStatus {
@@ -61,7 +73,10 @@ impl Agent {
             hold_time_s: peer.negotiated.map(|n| n.hold_time.as_secs()),
             prefixes: self.announced(peer.peer),
             last_error: peer.last_down.map(ToString::to_string),
-            messages: Messages { received: peer.counters.messages_in, sent: peer.counters.messages_out },
+            messages: Messages {
+                received: peer.counters.messages_in,
+                sent: peer.counters.messages_out,
+            },
         }
     }
 
@@ -78,7 +93,9 @@ fn check_status(kind: &str, core: CoreCheck<'_>) -> CheckStatus {
         up: core.up,
         since: rfc3339(wall(core.since)),
         cause: core.cause.to_owned(),
-        last_result: core.last.map(|_| core.last_error.unwrap_or("ok").to_owned()),
+        last_result: core
+            .last
+            .map(|_| core.last_error.unwrap_or("ok").to_owned()),
         polls: core.counters.successes + core.counters.failures,
         failures: core.counters.failures,
     }

@@ -71,7 +71,11 @@ impl Connection {
     /// Writes at once what the kernel takes and keeps the rest.
     pub(super) fn send(&mut self, now: Time, bytes: &[u8]) -> Result<(), Broken> {
         self.passed += bytes.len() as u64;
-        let written = if self.head == self.queue.len() { self.write_now(bytes)? } else { 0 };
+        let written = if self.head == self.queue.len() {
+            self.write_now(bytes)?
+        } else {
+            0
+        };
         if written < bytes.len() {
             self.queue.extend_from_slice(&bytes[written..]);
             if self.queue.len() - self.head > SEND_QUEUE_BYTES {
@@ -129,7 +133,11 @@ impl Connection {
                     let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
                     return Poll::Ready(Read::Bytes(n));
                 }
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
                 Err(_) => return Poll::Ready(Read::End),
             }
         }
@@ -142,7 +150,10 @@ impl Connection {
         }
         let waiting = (self.queue.len() - self.head) as u64;
         let unacknowledged = tcp::unacknowledged(self.stream.as_fd()).map_or(u64::MAX, u64::from);
-        let acknowledged = self.passed.saturating_sub(waiting).saturating_sub(unacknowledged);
+        let acknowledged = self
+            .passed
+            .saturating_sub(waiting)
+            .saturating_sub(unacknowledged);
         self.pause = (self.pause + 1).min(ACK_PAUSES.len() - 1);
         self.look_at = (acknowledged < self.passed).then(|| now + ACK_PAUSES[self.pause]);
         let grown = acknowledged > self.acknowledged;
@@ -164,7 +175,9 @@ impl Connection {
 
     /// Sends FIN once a closing connection has nothing queued. True: nothing more to wait for.
     pub(super) fn finish(&mut self, now: Time) -> bool {
-        let Some(until) = self.closing else { return false };
+        let Some(until) = self.closing else {
+            return false;
+        };
         if !self.fin_sent && self.head == self.queue.len() {
             self.fin_sent = true;
             if rustix::net::shutdown(self.stream.as_fd(), rustix::net::Shutdown::Write).is_err() {

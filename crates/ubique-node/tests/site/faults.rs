@@ -10,7 +10,11 @@ use crate::lab::{self, Lab, Process, until, until_true};
 use crate::runner::Test;
 
 const fn test(name: &'static str, run: fn()) -> Test {
-    Test { name, needs: &[BIRD], run }
+    Test {
+        name,
+        needs: &[BIRD],
+        run,
+    }
 }
 
 pub const TESTS: &[Test] = &[
@@ -18,9 +22,16 @@ pub const TESTS: &[Test] = &[
     test("a_panic_in_any_thread_ends_the_sessions", panic),
     test("a_stopped_agent_is_killed_by_its_watchdog", stopped),
     test("a_dead_watchdog_is_replaced", watchdog_killed),
-    test("md5_with_the_right_key_works_and_with_a_wrong_one_does_not", md5),
+    test(
+        "md5_with_the_right_key_works_and_with_a_wrong_one_does_not",
+        md5,
+    ),
     test("an_upstream_that_comes_later_is_found", late_upstream),
-    Test { name: "frr_learns_and_unlearns", needs: &[BGPD], run: frr },
+    Test {
+        name: "frr_learns_and_unlearns",
+        needs: &[BGPD],
+        run: frr,
+    },
 ];
 
 /// Announced to BIRD, with `extra` arguments for the agent.
@@ -40,20 +51,32 @@ fn killed() {
     agent.kill();
     until_true("withdrawn", || bird.has_none());
     println!("agent killed to withdrawn {:?}", start.elapsed());
-    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        start.elapsed()
+    );
     // The next one finds a stale socket and addresses that are there already.
     let mut agent = lab.agent(&lab::service());
     until_true("announced again", || bird.has_both());
     agent.signal(Signal::Term);
     assert_eq!(agent.wait(), 0);
-    assert_eq!(lab.service_addresses(), 2, "they were there before this agent");
+    assert_eq!(
+        lab.service_addresses(),
+        2,
+        "they were there before this agent"
+    );
 }
 
 fn panic() {
     let (_lab, mut bird, mut agent, _dns) = announced(&["panic-after=1.0"]);
     until_true("withdrawn", || bird.has_none());
     assert_eq!(agent.wait(), -1, "ended by a signal");
-    assert!(agent.log().contains("asked for by the test"), "{}", agent.log());
+    assert!(
+        agent.log().contains("asked for by the test"),
+        "{}",
+        agent.log()
+    );
 }
 
 fn stopped() {
@@ -71,7 +94,11 @@ fn watchdog_killed() {
     let (_lab, mut bird, mut agent, _dns) = announced(&[]);
     let first = lab::children_of(agent.pid())[0];
     PidFd::open(first).unwrap().signal(Signal::Kill).unwrap();
-    let (second, _) = until("another watchdog", || lab::children_of(agent.pid()).into_iter().find(|&pid| pid != first));
+    let (second, _) = until("another watchdog", || {
+        lab::children_of(agent.pid())
+            .into_iter()
+            .find(|&pid| pid != first)
+    });
     assert!(bird.has_both(), "nothing else happens");
     agent.signal(Signal::Stop);
     until_true("withdrawn", || bird.has_none());
@@ -82,7 +109,9 @@ fn md5() {
     let lab = Lab::new();
     let mut bird = Bird::start(&lab.router, "password \"right\";");
     let mut service = lab::service();
-    let [v4, v6] = service.sites[0].upstreams.as_mut_slice() else { unreachable!() };
+    let [v4, v6] = service.sites[0].upstreams.as_mut_slice() else {
+        unreachable!()
+    };
     fs::write("/run/right", "right\n").unwrap();
     fs::write("/run/wrong", "wrong\n").unwrap();
     v4.password_file = Some("/run/right".into());
@@ -90,14 +119,24 @@ fn md5() {
     let agent = lab.agent(&service);
     lab.wait_for_addresses();
     let _dns = lab.dns();
-    until_true("the session with the right key is up", || bird.route(lab::PREFIX_V4).is_some());
+    until_true("the session with the right key is up", || {
+        bird.route(lab::PREFIX_V4).is_some()
+    });
     std::thread::sleep(Duration::from_millis(1500));
-    assert!(bird.route(lab::PREFIX_V6).is_none(), "the wrong key keeps the other down");
+    assert!(
+        bird.route(lab::PREFIX_V6).is_none(),
+        "the wrong key keeps the other down"
+    );
     let status = lab::status();
     assert_eq!(status.peers[0].state, "established");
     assert_ne!(status.peers[1].state, "established");
     let words: Vec<String> = agent.log().split_whitespace().map(String::from).collect();
-    assert!(!words.iter().any(|w| w.contains("wrong") && !w.contains("/run/")), "no secret in the log");
+    assert!(
+        !words
+            .iter()
+            .any(|w| w.contains("wrong") && !w.contains("/run/")),
+        "no secret in the log"
+    );
 }
 
 fn late_upstream() {

@@ -3,6 +3,8 @@
 //! Each test is PID 1 of its own sandbox: whatever it starts ends with it. The binary plays every role itself:
 //! called with a role as its first argument it is the agent, the routers, or the service of a site.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 mod agent;
 mod daemons;
 mod faults;
@@ -19,6 +21,12 @@ fn main() {
     if let (Some("role"), Some(role)) = (arguments.next().as_deref(), arguments.next()) {
         std::process::exit(roles::play(&role, arguments.collect()));
     }
-    let tests: Vec<Test> = [agent::TESTS, faults::TESTS, interfaces::TESTS, routers::TESTS].concat();
+    let tests: Vec<Test> = [
+        agent::TESTS,
+        faults::TESTS,
+        interfaces::TESTS,
+        routers::TESTS,
+    ]
+    .concat();
     runner::run(&tests);
 }

@@ -30,7 +30,11 @@ pub fn play(role: &str, arguments: Vec<String>) -> i32 {
 }
 
 fn log() {
-    tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).with_max_level(tracing::Level::DEBUG).init();
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::DEBUG)
+        .init();
 }
 
 fn complain(error: impl std::error::Error) -> i32 {
@@ -55,7 +59,14 @@ fn agent(file: &str, site: &str, extra: Option<&str>) -> i32 {
             panic!("asked for by the test");
         });
     }
-    match agent::run(service, site, AgentOptions { version: "test".into(), ..AgentOptions::default() }) {
+    match agent::run(
+        service,
+        site,
+        AgentOptions {
+            version: "test".into(),
+            ..AgentOptions::default()
+        },
+    ) {
         Ok(End::Stopped) => 0,
         Ok(End::Hurried) => HURRIED,
         Err(error) => complain(error),
