@@ -81,7 +81,11 @@ fn check(ctx: &DecodeContext, name: &str, attributes: &str, want: &Want) {
                 [*code],
                 "{name}"
             );
-            assert_eq!(codes(&update, Treatment::TreatAsWithdraw), [], "{name}");
+            assert_eq!(
+                codes(&update, Treatment::TreatAsWithdraw),
+                [0_u8; 0],
+                "{name}"
+            );
             assert_eq!(
                 update.announced[0].prefixes,
                 [prefix("203.0.113.0/24")],

@@ -55,7 +55,10 @@ fn header_errors() {
     }
     for kind in [0, 6, 7, 255] {
         let bad = Err(Notification::with_data(1, 3, [kind]));
-        assert_eq!(decode_all(&message(kind, b"body"), 1, &EBGP), [bad.clone()]);
+        assert_eq!(
+            decode_all(&message(kind, b"body"), 1, &EBGP),
+            std::slice::from_ref(&bad)
+        );
         assert_eq!(decode(&message(kind, b"body"), &EBGP), bad);
     }
     // Marker before length before type.

@@ -69,7 +69,10 @@ pub fn hex(text: &str) -> Vec<u8> {
         .filter_map(|c| c.to_digit(16))
         .map(|d| d as u8)
         .collect();
-    assert!(digits.len() % 2 == 0, "odd number of digits in {text:?}");
+    assert!(
+        digits.len().is_multiple_of(2),
+        "odd number of digits in {text:?}"
+    );
     digits
         .chunks(2)
         .map(|pair| pair[0] << 4 | pair[1])
