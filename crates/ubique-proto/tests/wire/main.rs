@@ -12,4 +12,5 @@ mod notification;
 mod open;
 mod roundtrip;
 mod support;
+mod updates;
 mod vectors;
