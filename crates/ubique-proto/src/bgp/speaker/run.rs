@@ -179,8 +179,8 @@ impl Speaker {
             return;
         };
         p.session.acknowledged(now, conn, offset);
-        if p.session.established().is_some_and(|c| c.id == conn) {
-            p.ledger.acknowledged(offset);
+        if let Some(connection) = p.session.established().filter(|c| c.id == conn) {
+            p.ledger.acknowledged(connection.confirmed());
         }
     }
 

@@ -26,19 +26,31 @@ fn open_on(b: &mut Bench, conn: ConnId, id: Ipv4Addr) -> String {
 #[test]
 fn the_higher_identifier_called_and_its_open_comes_first() {
     let mut b = both();
-    assert_eq!(open_on(&mut b, A, LOW_ID), "OpenConfirm: 6/7@2, close@2, KEEPALIVE@1");
+    assert_eq!(
+        open_on(&mut b, A, LOW_ID),
+        "OpenConfirm: 6/7@2, close@2, KEEPALIVE@1"
+    );
     let mut b = both();
-    assert_eq!(open_on(&mut b, P, HIGH_ID), "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2");
+    assert_eq!(
+        open_on(&mut b, P, HIGH_ID),
+        "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2"
+    );
 }
 
 #[test]
 fn the_lower_identifier_called_and_its_open_comes_first() {
     let mut b = both();
     assert_eq!(open_on(&mut b, P, LOW_ID), "OpenConfirm: KEEPALIVE@2");
-    assert_eq!(open_on(&mut b, A, LOW_ID), "OpenConfirm: 6/7@2, close@2, KEEPALIVE@1");
+    assert_eq!(
+        open_on(&mut b, A, LOW_ID),
+        "OpenConfirm: 6/7@2, close@2, KEEPALIVE@1"
+    );
     let mut b = both();
     assert_eq!(open_on(&mut b, A, HIGH_ID), "OpenConfirm: KEEPALIVE@1");
-    assert_eq!(open_on(&mut b, P, HIGH_ID), "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2");
+    assert_eq!(
+        open_on(&mut b, P, HIGH_ID),
+        "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2"
+    );
 }
 
 #[test]
@@ -46,13 +58,19 @@ fn equal_identifiers_compare_as_numbers() {
     // 64501 calls, 64500 is called.
     let mut b = both();
     assert_eq!(open_on(&mut b, A, OUR_ID), "OpenConfirm: KEEPALIVE@1");
-    assert_eq!(open_on(&mut b, P, OUR_ID), "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2");
+    assert_eq!(
+        open_on(&mut b, P, OUR_ID),
+        "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2"
+    );
 }
 
 #[test]
 fn identifiers_compare_as_numbers_not_as_text() {
     let mut b = both();
-    assert_eq!(open_on(&mut b, A, [9, 255, 255, 255].into()), "OpenConfirm: 6/7@2, close@2, KEEPALIVE@1");
+    assert_eq!(
+        open_on(&mut b, A, [9, 255, 255, 255].into()),
+        "OpenConfirm: 6/7@2, close@2, KEEPALIVE@1"
+    );
 }
 
 #[test]
@@ -95,7 +113,10 @@ fn a_call_in_open_confirm_is_compared() {
     let mut b = Bench::in_state(State::OpenConfirm);
     b.session.accepted(b.now, P, LOCAL);
     b.outputs();
-    assert_eq!(open_on(&mut b, P, HIGH_ID), "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2");
+    assert_eq!(
+        open_on(&mut b, P, HIGH_ID),
+        "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2"
+    );
     b.receive(P, &keepalive());
     assert_eq!(b.outcome(), "Established: up 9");
 }
@@ -105,7 +126,10 @@ fn an_accepted_open_ends_our_attempt() {
     let mut b = Bench::in_state(State::Connect);
     b.session.accepted(b.now, P, LOCAL);
     b.outputs();
-    assert_eq!(open_on(&mut b, P, LOW_ID), "OpenConfirm: cancel, KEEPALIVE@2");
+    assert_eq!(
+        open_on(&mut b, P, LOW_ID),
+        "OpenConfirm: cancel, KEEPALIVE@2"
+    );
     // It crossed our cancellation.
     b.session.connected(b.now, A, LOCAL);
     assert_eq!(b.outcome(), "OpenConfirm: close@1");
@@ -184,7 +208,10 @@ fn stop_ends_both() {
 
 #[test]
 fn internal_neighbours_collide_too() {
-    let internal = SessionConfig { peer_asn: config().local_asn, ..config() };
+    let internal = SessionConfig {
+        peer_asn: config().local_asn,
+        ..config()
+    };
     let open = |id| {
         open_bytes(&crate::bgp::message::Open {
             asn: internal.peer_asn,
@@ -199,5 +226,8 @@ fn internal_neighbours_collide_too() {
     b.outputs();
     b.receive(P, &open(LOW_ID));
     b.receive(A, &open(LOW_ID));
-    assert_eq!(b.outcome(), "OpenConfirm: KEEPALIVE@2, 6/7@2, close@2, KEEPALIVE@1");
+    assert_eq!(
+        b.outcome(),
+        "OpenConfirm: KEEPALIVE@2, 6/7@2, close@2, KEEPALIVE@1"
+    );
 }

@@ -97,6 +97,7 @@ fn connection() {
 const LATE: ConnId = ConnId(3);
 
 type Act = fn(&mut Bench);
+type Setup = fn() -> Bench;
 
 /// What can happen to a neighbour, by name.
 const EVENTS: [(&str, Act); 18] = [
@@ -147,7 +148,7 @@ fn stuck(b: &mut Bench) {
 
 #[test]
 fn neighbour() {
-    let states: [(&str, fn() -> Bench); 8] = [
+    let states: [(&str, Setup); 8] = [
         ("Idle, disabled", || Bench::in_state(State::Idle)),
         ("Idle, held back", Bench::held),
         ("Connect", || Bench::in_state(State::Connect)),

@@ -108,10 +108,16 @@ pub(super) fn keepalive() -> Vec<u8> {
 /// UPDATEs of speaker `n`: takes back the first list, announces the second.
 pub(super) fn update(n: u8, withdrawn: &[&str], announced: &[&str]) -> Vec<u8> {
     let parse = |list: &[&str]| list.iter().map(|text| prefix(text)).collect::<Vec<_>>();
-    let attributes =
-        Attributes { as_path: AsPath::sequence([asn(n), Asn(65000)]), ..Attributes::originated() };
+    let attributes = Attributes {
+        as_path: AsPath::sequence([asn(n), Asn(65000)]),
+        ..Attributes::originated()
+    };
     let next_hop = NextHop::V4(Ipv4Addr::new(10, 0, 0, n));
-    let context = EncodeContext { four_octet_as: true, external: true, max_message: MAX_MESSAGE };
+    let context = EncodeContext {
+        four_octet_as: true,
+        external: true,
+        max_message: MAX_MESSAGE,
+    };
     let (withdrawn, announced) = (parse(withdrawn), parse(announced));
     let mut bytes = vec![];
     let routes = Some((&attributes, next_hop, &announced[..]));
