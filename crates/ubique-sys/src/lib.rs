@@ -6,7 +6,8 @@
 //! - [`sandbox`] and [`netns`]: namespaces, [`netlink`]: links, addresses and routes in them
 //! - [`process`]: pidfds and children, [`sockdiag`]: who serves a port and when that socket dies
 //! - [`packet`], [`tcp`], [`udp`]: sockets beyond the standard library
-//! - [`watchdog`]: a process that ends us when a thread stalls; [`clock`]: time
+//! - [`watchdog`]: a process that ends us when a thread stalls; [`clock`]: time;
+//!   [`priority`]: threads that must run in time
 //!
 //! Deliberately absent: policy, protocols, async. Linux 5.6 or later (pidfd, `PACKET_IGNORE_OUTGOING`).
 
@@ -15,6 +16,7 @@ mod mmsg;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
+pub mod priority;
 pub mod process;
 pub mod sandbox;
 mod sockopt;

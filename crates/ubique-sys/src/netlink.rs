@@ -22,7 +22,7 @@ use ipnet::IpNet;
 pub use batch::Batch;
 pub(crate) use message::Encoder;
 pub use monitor::{AddressEvent, AddressMonitor};
-pub use route::{Family, RTPROT_BGP, Route};
+pub use route::{Family, RTPROT_BGP, RTPROT_STATIC, Route};
 pub(crate) use socket::NetlinkSocket;
 
 use crate::netns::NetNs;

@@ -1,6 +1,7 @@
 //! Many changes in few system calls.
 
 use std::io;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -49,6 +50,34 @@ impl<'a> Batch<'a> {
         let request = format!("veth pair {} - {}", a.0, b.0);
         self.push(request, None, |encoder, sequence| {
             request::add_veth(encoder, sequence, a, b);
+        })
+    }
+
+    /// As [`Batch::add_veth`]; the end `a` has the hardware address `mac` and does without ARP and neighbour
+    /// discovery. With the same `mac` at the far end of the cable, every frame is for whoever gets it.
+    pub fn add_point_to_point(
+        &mut self,
+        a: (&str, Option<&'a NetNs>),
+        b: (&str, Option<&'a NetNs>),
+        mac: [u8; 6],
+    ) -> io::Result<()> {
+        let request = format!("veth pair {} - {}", a.0, b.0);
+        self.push(request, None, |encoder, sequence| {
+            request::add_point_to_point(encoder, sequence, a, b, mac);
+        })
+    }
+
+    /// Adds `local` with its peer `remote` at the other end of the link, which becomes reachable by that: no subnet.
+    /// The interface must be up, or the kernel makes no IPv6 route to the peer.
+    pub fn add_peer_address(
+        &mut self,
+        index: u32,
+        local: IpAddr,
+        remote: IpAddr,
+    ) -> io::Result<()> {
+        let request = format!("address {local} peer {remote} on interface {index}");
+        self.push(request, Some(libc::EEXIST), |encoder, sequence| {
+            request::add_peer_address(encoder, sequence, index, (local, remote));
         })
     }
 

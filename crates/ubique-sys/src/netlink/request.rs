@@ -1,5 +1,6 @@
 //! The requests about links and addresses, byte for byte as in `rtnetlink(7)`.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
 use ipnet::IpNet;
@@ -62,11 +63,32 @@ pub(super) fn add_veth(
     b: (&str, Option<&NetNs>),
 ) {
     begin(encoder, sequence, libc::RTM_NEWLINK, CREATE_ONLY);
+    link_header(encoder, 0, 0, 0);
+    veth(encoder, a, b);
+}
+
+/// A veth pair whose end `a` has the given hardware address and no ARP.
+pub(super) fn add_point_to_point(
+    encoder: &mut Encoder,
+    sequence: u32,
+    a: (&str, Option<&NetNs>),
+    b: (&str, Option<&NetNs>),
+    mac: [u8; 6],
+) {
+    begin(encoder, sequence, libc::RTM_NEWLINK, CREATE_ONLY);
+    link_header(encoder, 0, libc::IFF_NOARP, libc::IFF_NOARP);
+    encoder.attribute(libc::IFLA_ADDRESS, &mac);
+    veth(encoder, a, b);
+}
+
+/// What follows the header of a request for a veth pair.
+fn veth(encoder: &mut Encoder, a: (&str, Option<&NetNs>), b: (&str, Option<&NetNs>)) {
     veth_end(encoder, a);
     let info = encoder.nest(libc::IFLA_LINKINFO);
     encoder.attribute_str(libc::IFLA_INFO_KIND, "veth");
     let data = encoder.nest(libc::IFLA_INFO_DATA);
     let peer = encoder.nest(VETH_INFO_PEER);
+    link_header(encoder, 0, 0, 0);
     veth_end(encoder, b);
     encoder.end_nest(peer);
     encoder.end_nest(data);
@@ -75,7 +97,6 @@ pub(super) fn add_veth(
 }
 
 fn veth_end(encoder: &mut Encoder, (name, ns): (&str, Option<&NetNs>)) {
-    link_header(encoder, 0, 0, 0);
     encoder.attribute_str(libc::IFLA_IFNAME, name);
     // The default is a queue for each processor: memory and time that a lab of thousands of ends cannot use.
     encoder.attribute_u32(IFLA_NUM_TX_QUEUES, 1);
@@ -101,6 +122,25 @@ fn address_header(encoder: &mut Encoder, index: u32, address: IpNet) {
 pub(super) fn add_address(encoder: &mut Encoder, sequence: u32, index: u32, address: IpNet) {
     begin(encoder, sequence, libc::RTM_NEWADDR, CREATE_ONLY);
     address_header(encoder, index, address);
+    encoder.finish();
+}
+
+/// An address with its peer, as `ip address add LOCAL peer REMOTE`; both must be of one family.
+pub(super) fn add_peer_address(
+    encoder: &mut Encoder,
+    sequence: u32,
+    index: u32,
+    (local, remote): (IpAddr, IpAddr),
+) {
+    begin(encoder, sequence, libc::RTM_NEWADDR, CREATE_ONLY);
+    let mut header = [0; ADDRESS_HEADER_LEN];
+    header[0] = family_code(local);
+    header[1] = if local.is_ipv6() { 128 } else { 32 };
+    header[2] = if local.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+    header[4..].copy_from_slice(&index.to_ne_bytes());
+    encoder.body(&header);
+    push_address(encoder, libc::IFA_LOCAL, local);
+    push_address(encoder, libc::IFA_ADDRESS, remote);
     encoder.finish();
 }
 

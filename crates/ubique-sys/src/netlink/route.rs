@@ -11,6 +11,9 @@ use super::{family_code, octets, parse_ip, push_address};
 /// `RTPROT_BGP`: the mark of routes that came from BGP.
 pub const RTPROT_BGP: u8 = 186;
 
+/// `RTPROT_STATIC`: the mark of routes an administrator made.
+pub const RTPROT_STATIC: u8 = 4;
+
 /// `struct rtmsg`: family, destination length, source length, TOS, table, protocol, scope, type (u8 each), flags u32.
 const ROUTE_HEADER_LEN: usize = 12;
 /// `struct rtnexthop`: length u16, flags u8, hops u8, interface u32.
