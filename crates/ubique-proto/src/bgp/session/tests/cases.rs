@@ -5,7 +5,7 @@ use std::time::Duration;
 use ubique_model::Family;
 
 use super::bench::*;
-use crate::bgp::message::{Capability, Message, Open};
+use crate::bgp::message::{Capability, Message, Notification, Open};
 use crate::bgp::session::dial::{RECONNECT_DELAY, STABLE_AFTER};
 use crate::bgp::session::{OPEN_HOLD_TIME, Output, SEND_HOLD_MIN, SessionConfig, State};
 use crate::bgp::speaker::{CONNECT_RETRY_MAX, ConnId, DownReason};
@@ -260,6 +260,15 @@ fn stopped_stays_stopped() {
 }
 
 #[test]
+fn a_cease_of_our_own_keeps_the_neighbour_enabled() {
+    let mut b = Bench::in_state(State::Established);
+    b.session.cease(b.now, Notification::new(6, 1));
+    assert_eq!(b.outcome(), "Idle: 6/1@1, close@1, lost sent 6/1");
+    b.next_timer();
+    assert_eq!(b.outcome(), "Connect: connect");
+}
+
+#[test]
 fn shutdown_communication() {
     let sent = |subcode, text: &str| {
         let mut b = Bench::in_state(State::Established);
@@ -291,7 +300,7 @@ fn shutdown_communication() {
 fn what_the_neighbour_said_is_kept() {
     let mut b = Bench::in_state(State::Established);
     let mut bytes = vec![];
-    let cease = crate::bgp::message::Notification::cease(2, "bye");
+    let cease = Notification::cease(2, "bye");
     crate::bgp::wire::encode_notification(&cease, &mut bytes);
     b.receive(A, &bytes);
     assert_eq!(b.session.last_down(), Some(&DownReason::Received(cease)));
