@@ -75,7 +75,10 @@ mod tests {
     #[test]
     fn everybody_gets_some_preference() {
         // On a thread of its own: the others stay as they are.
-        let preference = std::thread::spawn(prefer_this_thread).join().unwrap().unwrap();
+        let preference = std::thread::spawn(prefer_this_thread)
+            .join()
+            .unwrap()
+            .unwrap();
         // SAFETY: no pointers.
         let root = unsafe { libc::geteuid() } == 0;
         assert!(root || preference == Preference::ShortSlice);

@@ -1,3 +1,8 @@
-//! The RIB's four rungs: each rule by name, decision steps, random operations against an oracle, and a network.
+//! Four rungs: the decision step by step, each rule by name, random operations against an oracle, a network of RIBs.
 
+mod common;
+mod decision;
+mod export;
 mod named;
+mod network;
+mod oracle;

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use super::connection::Connection;
 use super::dial::Dial;
 use super::fsm::{self, Event, State, Step};
-use super::open::afi_safi;
 use super::{Output, Session, Side};
 use crate::bgp::message::{Message, Notification, Open};
 use crate::bgp::notification::{cease, code};
@@ -82,7 +81,7 @@ impl Session {
                 self.output.push_back(Output::Update(update));
             }
             Step::Resend { afi, safi } => {
-                if (afi, safi) == afi_safi(self.identity.family) {
+                if wire::family(afi, safi) == Some(self.identity.family) {
                     self.output.push_back(Output::Resend);
                 }
             }

@@ -1,1 +1,0 @@
-//! The built-in service of a site: a small authoritative DNS responder.

@@ -1,1 +1,0 @@
-//! Why a vantage point lands where it does.

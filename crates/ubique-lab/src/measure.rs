@@ -1,1 +1,0 @@
-//! From answers of vantage points to landings, outages and losses.

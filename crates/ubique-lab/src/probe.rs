@@ -1,1 +1,0 @@
-//! The vantage points: DNS queries at a fixed interval, with kernel timestamps.

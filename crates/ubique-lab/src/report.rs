@@ -1,1 +1,0 @@
-//! The report of a rehearsal: JSON and one self-contained HTML page.
