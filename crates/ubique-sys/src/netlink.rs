@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub use batch::Batch;
-pub(crate) use message::Encoder;
+pub(crate) use message::{Encoder, Message, attributes, messages, read_u32};
 pub use monitor::{AddressEvent, AddressMonitor};
 pub use route::{Family, RTPROT_BGP, RTPROT_STATIC, Route};
 pub(crate) use socket::NetlinkSocket;
