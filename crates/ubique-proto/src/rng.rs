@@ -30,7 +30,7 @@ impl Rng {
 
     /// Uniform in `0..bound`; 0 when `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.next_u64()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
     /// `d` times a factor uniform in [0.75, 1.0): the jitter of RFC 4271 §10.

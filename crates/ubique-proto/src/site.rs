@@ -2,10 +2,21 @@
 //!
 //! Up: addresses, healthy, announce. Down: withdraw, drain, remove. Each decision is local (design
 //! principle 1) and carries its cause.
+//!
+//! Two rules hold in every state and are tested as invariants: nothing is announced unless the addresses are on
+//! the loopback, the verdict is healthy and no operator wants the site empty; and the addresses stay until
+//! `drain` has passed since the last withdrawal, so that queries on their way are answered. Only a second
+//! [`In::Stop`] cuts that wait short. A site that is unhealthy or drained keeps its addresses: the checks of a
+//! recovering service need them.
+//!
+//! Outputs are to be carried out in their order.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::Time;
 
 /// Parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,3 +105,216 @@ pub enum Out {
     /// Close all sessions (Cease, administrative shutdown) and exit.
     Exit,
 }
+
+/// What an operator sees of a site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SiteStatus<'a> {
+    /// Its state.
+    pub state: State,
+    /// Since when.
+    pub since: Time,
+    /// Why.
+    pub cause: &'a str,
+    /// The last verdict heard.
+    pub healthy: bool,
+    /// Why an operator wants the site empty; `None`: none does.
+    pub drain: Option<&'a str>,
+}
+
+/// The site core: see the module's header.
+#[derive(Debug)]
+pub struct Site {
+    config: SiteConfig,
+    state: State,
+    since: Time,
+    cause: String,
+    started: bool,
+    healthy: bool,
+    health_cause: String,
+    drain: Option<String>,
+    /// Until when queries that were routed here before the last withdrawal may still arrive.
+    stragglers_until: Option<Time>,
+    outputs: VecDeque<Out>,
+}
+
+impl Site {
+    /// A site that waits for [`In::Start`].
+    pub fn new(config: SiteConfig) -> Site {
+        Site {
+            config,
+            state: State::Starting,
+            since: Time::ZERO,
+            cause: String::from("not started"),
+            started: false,
+            healthy: false,
+            health_cause: String::from("no verdict yet"),
+            drain: None,
+            stragglers_until: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Tells what happened. What does not apply in the present state, or repeats what is known, changes nothing.
+    pub fn handle_input(&mut self, now: Time, input: In) {
+        match input {
+            In::Start => self.start(now),
+            In::AddressesAdded => {
+                if self.started && self.state == State::Starting {
+                    self.settle(now, None);
+                }
+            }
+            In::AddressesRemoved => self.addresses_removed(now),
+            In::Verdict { healthy, cause } => {
+                let news = (healthy != self.healthy).then(|| cause.clone());
+                self.healthy = healthy;
+                self.health_cause = cause;
+                if news.is_some() {
+                    self.resettle(now, news);
+                }
+            }
+            In::Drain { reason } => {
+                if self.drain.is_none() {
+                    self.drain = Some(reason);
+                    self.resettle(now, None);
+                }
+            }
+            In::Undrain { reason } => {
+                if self.drain.take().is_some() {
+                    let cause = self.healthy.then(|| format!("undrained: {reason}"));
+                    self.resettle(now, cause);
+                }
+            }
+            In::Stop { reason } => self.stop(now, &reason),
+        }
+    }
+
+    /// Ends the wait for stragglers when it is over.
+    pub fn handle_deadline(&mut self, now: Time) {
+        if self.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.remove(now, "drain time is over");
+        }
+    }
+
+    /// When [`Site::handle_deadline`] must be called next.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.stragglers_until
+            .filter(|_| self.state == State::Stopping)
+    }
+
+    /// What the driver must do next; call until `None`.
+    pub fn poll_output(&mut self) -> Option<Out> {
+        self.outputs.pop_front()
+    }
+
+    /// What an operator sees.
+    pub fn status(&self) -> SiteStatus<'_> {
+        SiteStatus {
+            state: self.state,
+            since: self.since,
+            cause: &self.cause,
+            healthy: self.healthy,
+            drain: self.drain.as_deref(),
+        }
+    }
+
+    fn start(&mut self, now: Time) {
+        if self.started || self.state == State::Stopped {
+            return;
+        }
+        self.started = true;
+        self.outputs.push_back(Out::AddAddresses);
+        self.enter(now, State::Starting, "started");
+    }
+
+    /// Somebody took the addresses away unasked: no query can be answered until they are back.
+    fn addresses_removed(&mut self, now: Time) {
+        const CAUSE: &str = "addresses are gone from the loopback";
+        match self.state {
+            State::Starting | State::Stopped => {}
+            State::Unhealthy | State::Announced | State::Drained => {
+                self.withdraw_if_announced(now, CAUSE);
+                self.outputs.push_back(Out::AddAddresses);
+                self.enter(now, State::Starting, CAUSE);
+            }
+            State::Stopping | State::Removing => self.exit(now, "addresses are removed"),
+        }
+    }
+
+    /// After a change of verdict or wish, where these matter.
+    fn resettle(&mut self, now: Time, cause: Option<String>) {
+        if matches!(
+            self.state,
+            State::Unhealthy | State::Announced | State::Drained
+        ) {
+            self.settle(now, cause);
+        }
+    }
+
+    /// Enters the state that verdict and wish ask for, now that the addresses are there.
+    fn settle(&mut self, now: Time, cause: Option<String>) {
+        let (state, standing_cause) = match &self.drain {
+            Some(reason) => (State::Drained, format!("drained: {reason}")),
+            None if self.healthy => (State::Announced, self.health_cause.clone()),
+            None => (State::Unhealthy, self.health_cause.clone()),
+        };
+        if state == self.state {
+            return;
+        }
+        let cause = cause.unwrap_or(standing_cause);
+        self.withdraw_if_announced(now, &cause);
+        if state == State::Announced {
+            self.outputs.push_back(Out::Announce {
+                cause: cause.clone(),
+            });
+        }
+        self.enter(now, state, &cause);
+    }
+
+    fn stop(&mut self, now: Time, reason: &str) {
+        match self.state {
+            State::Starting if !self.started => self.exit(now, reason),
+            State::Starting | State::Unhealthy | State::Announced | State::Drained => {
+                self.withdraw_if_announced(now, reason);
+                if self.stragglers_until.is_some_and(|until| until > now) {
+                    self.enter(now, State::Stopping, reason);
+                } else {
+                    self.remove(now, reason);
+                }
+            }
+            State::Stopping => self.remove(now, &format!("told to stop again: {reason}")),
+            State::Removing | State::Stopped => {}
+        }
+    }
+
+    fn withdraw_if_announced(&mut self, now: Time, cause: &str) {
+        if self.state == State::Announced {
+            self.outputs.push_back(Out::Withdraw {
+                cause: cause.to_owned(),
+            });
+            self.stragglers_until = Some(now + self.config.drain);
+        }
+    }
+
+    fn remove(&mut self, now: Time, cause: &str) {
+        self.outputs.push_back(Out::RemoveAddresses);
+        self.enter(now, State::Removing, cause);
+    }
+
+    fn exit(&mut self, now: Time, cause: &str) {
+        self.enter(now, State::Stopped, cause);
+        self.outputs.push_back(Out::Exit);
+    }
+
+    fn enter(&mut self, now: Time, state: State, cause: &str) {
+        self.state = state;
+        self.since = now;
+        cause.clone_into(&mut self.cause);
+        self.outputs.push_back(Out::State {
+            state,
+            cause: cause.to_owned(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

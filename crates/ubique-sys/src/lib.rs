@@ -1,1 +1,26 @@
-//! ubique-sys
+//! ubique-sys: the kernel contact of ubique, and the only crate with `unsafe`.
+//!
+//! Each module wraps one facility of Linux in a few safe calls and decides nothing. Everything is synchronous;
+//! what produces events is non-blocking and has `AsFd`, for the event loop of the caller.
+//!
+//! - [`sandbox`] and [`netns`]: namespaces, [`netlink`]: links, addresses and routes in them
+//! - [`process`]: pidfds and children, [`sockdiag`]: who serves a port and when that socket dies
+//! - [`packet`], [`tcp`], [`udp`]: sockets beyond the standard library
+//! - [`watchdog`]: a process that ends us when a thread stalls; [`clock`]: time;
+//!   [`priority`]: threads that must run in time
+//!
+//! Deliberately absent: policy, protocols, async. Linux 5.6 or later (pidfd, `PACKET_IGNORE_OUTGOING`).
+
+pub mod clock;
+mod mmsg;
+pub mod netlink;
+pub mod netns;
+pub mod packet;
+pub mod priority;
+pub mod process;
+pub mod sandbox;
+pub mod sockdiag;
+mod sockopt;
+pub mod tcp;
+pub mod udp;
+pub mod watchdog;

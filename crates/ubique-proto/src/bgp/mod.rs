@@ -2,6 +2,7 @@
 
 pub mod attributes;
 pub mod message;
+pub mod notification;
 pub mod rib;
 pub mod session;
 pub mod speaker;

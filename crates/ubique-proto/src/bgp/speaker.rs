@@ -3,7 +3,28 @@
 //! A driver owns sockets and time: it carries out [`Out`], reports what happened as [`In`], and calls
 //! [`Speaker::handle_deadline`] when [`Speaker::next_deadline`] has come. The agent and every embedded
 //! router of the lab run the same core; only [`SpeakerConfig`] differs.
+//!
+//! What a driver owes the core:
+//! - It drains [`Speaker::poll_output`] after every input and deadline, in order.
+//! - It passes on what sockets have before it says that a deadline has come: a process that was paused must not
+//!   declare a neighbour dead whose KEEPALIVE lies unread.
+//! - It reports [`In::Acknowledged`] as long as anything is unacknowledged. Without it announcements never count as
+//!   acknowledged, nothing more is sent beyond [`SEND_WINDOW`], and the send hold timer (RFC 9687) ends the session.
+//! - After [`Out::Close`] it writes what is left for at most [`CLOSE_LINGER`]; a neighbour that does not read must
+//!   not keep a socket for ever.
+//!
+//! There is no MinRouteAdvertisementInterval (RFC 4271 §9.2.1.1): it is zero, since a withdrawal must not wait, and an
+//! announcing edge has few routes.
+//!
+//! `run` is the core, `ledger` follows our announcements to the neighbour, `status` holds the views.
 
+mod ledger;
+mod run;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -13,6 +34,10 @@ use ubique_model::{Asn, Prefix, Relation};
 
 use super::attributes::NextHop;
 use super::message::Notification;
+
+pub use ledger::Delivery;
+pub use run::{SEND_WINDOW, Speaker};
+pub use status::{Faults, PeerStatus};
 
 /// A neighbour, by its index in [`SpeakerConfig::peers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -80,6 +105,9 @@ pub enum Export {
 
 /// Upper bound of the connect retry back-off.
 pub const CONNECT_RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How long a driver goes on writing after [`Out::Close`].
+pub const CLOSE_LINGER: Duration = Duration::from_secs(1);
 
 /// What happened, told by the driver.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -226,7 +254,7 @@ pub enum SessionEvent {
 }
 
 /// Why a session ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DownReason {
     /// We sent this.
     Sent(Notification),
@@ -234,4 +262,14 @@ pub enum DownReason {
     Received(Notification),
     /// The transport closed without a word.
     TransportClosed,
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DownReason::Sent(notification) => write!(f, "sent {notification}"),
+            DownReason::Received(notification) => write!(f, "received {notification}"),
+            DownReason::TransportClosed => f.write_str("connection closed"),
+        }
+    }
 }

@@ -1,0 +1,159 @@
+//! The prober against the responder, on loopback.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::dns::{DnsOptions, Server};
+use crate::measure::Log;
+
+fn spec(addresses: Vec<SocketAddr>) -> ProbeSpec {
+    let vantage = ProbeVantage {
+        name: "here".into(),
+        netns: "/proc/self/ns/net".into(),
+        ipv4: Some(Ipv4Addr::LOCALHOST),
+        ipv6: None,
+    };
+    ProbeSpec {
+        vantages: vec![vantage],
+        addresses,
+        every: Duration::from_millis(5),
+        every_other: Duration::from_millis(25),
+        timeout: Duration::from_millis(200),
+        query: ProbeQuery::default(),
+    }
+}
+
+/// Runs the prober until `enough`, and gives the log.
+fn probe(spec: ProbeSpec, enough: impl Fn(&Log, &Record) -> bool) -> Log {
+    let (read, write) = std::io::pipe().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (stopped, addresses) = (stop.clone(), spec.addresses.len());
+    let prober = std::thread::spawn(move || run(&spec, write, &stopped));
+    let mut reader = Reader::new(read);
+    let mut log = Log::new(1, addresses);
+    let mut done = false;
+    while !done {
+        let more = reader.read(|record| {
+            log.record(record.clone());
+            done |= enough(&log, &record);
+        });
+        assert!(
+            more.unwrap(),
+            "the prober ended: {:?}",
+            prober.is_finished()
+        );
+    }
+    assert_eq!(reader.dimensions(), Some((1, addresses as u16)));
+    stop.store(true, Ordering::Relaxed);
+    prober.join().unwrap().unwrap();
+    log
+}
+
+#[test]
+fn answers_name_the_site_and_silence_is_lost() {
+    let options = DnsOptions {
+        site: "lon".into(),
+        zone: "example.com".into(),
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        addresses: vec![],
+    };
+    let server = Server::bind(&options).unwrap();
+    let address = server.addresses().unwrap()[0];
+    let stop_server = Arc::new(AtomicBool::new(false));
+    let stopped = stop_server.clone();
+    let server = std::thread::spawn(move || server.run(&stopped));
+    // The second address is a socket that nobody reads: queries to it time out.
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let spec = spec(vec![address, silent.local_addr().unwrap()]);
+    let log = probe(spec, |log, record| {
+        let quality = matches!(record, Record::Quality(q) if q.sent > 50);
+        quality && log.lane(0, 1, 0..u64::MAX).len() > 5
+    });
+    stop_server.store(true, Ordering::Relaxed);
+    server.join().unwrap().unwrap();
+
+    let landing = &log.landings(0, 0..u64::MAX)[0];
+    assert_eq!(landing.site.and_then(|s| log.site_name(s)), Some("lon"));
+    assert!(
+        landing.rtt_ns.unwrap() > 1_000,
+        "no round trip takes less than a microsecond"
+    );
+    let silent = log.lane(0, 1, 0..u64::MAX);
+    assert!(
+        silent.iter().all(|s| s.outcome == Outcome::Lost),
+        "{silent:?}"
+    );
+    let sent: Vec<u64> = log
+        .lane(0, 0, 0..u64::MAX)
+        .iter()
+        .map(|s| s.sent_ns)
+        .collect();
+    assert!(sent.windows(2).all(|w| w[0] < w[1]));
+    assert!(log.quality().late_max_ns > 0);
+}
+
+#[test]
+fn an_address_without_route_gives_unsent_queries() {
+    // A socket bound to loopback cannot leave it.
+    let log = probe(spec(vec!["192.0.2.1:53".parse().unwrap()]), |log, _| {
+        log.lane(0, 0, 0..u64::MAX).len() >= 3
+    });
+    let lane = log.lane(0, 0, 0..u64::MAX);
+    assert!(
+        lane.iter().all(|s| s.outcome == Outcome::Unsent),
+        "{lane:?}"
+    );
+    assert_eq!(log.quality().sent, 0);
+}
+
+#[test]
+fn a_refused_port_is_lost_and_does_not_stop_the_lane() {
+    let closed = UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let log = probe(spec(vec![closed]), |log, _| {
+        log.lane(0, 0, 0..u64::MAX).len() >= 20
+    });
+    assert!(
+        log.lane(0, 0, 0..u64::MAX)
+            .iter()
+            .all(|s| s.outcome == Outcome::Lost)
+    );
+}
+
+#[test]
+fn a_spec_out_of_bounds_is_refused() {
+    let stop = AtomicBool::new(true);
+    let refused = |change: fn(&mut ProbeSpec)| {
+        let mut spec = spec(vec![]);
+        change(&mut spec);
+        run(&spec, std::io::sink(), &stop).unwrap_err().to_string()
+    };
+    assert!(refused(|s| s.every = Duration::ZERO).contains("below 1 ms"));
+    assert!(refused(|s| s.timeout = Duration::from_secs(3600)).contains("timeout is too long"));
+    assert!(refused(|s| s.query.qtype = "NOPE".into()).contains("not a record type"));
+    assert!(
+        refused(|s| {
+            s.addresses = vec!["127.0.0.1:53".parse().unwrap()];
+            s.vantages[0].netns = "/nonexistent".into();
+        })
+        .contains("vantage point here")
+    );
+}
+
+#[test]
+fn a_round_trip_survives_a_clock_that_was_set() {
+    let now = clock::monotonic_ns();
+    let query = Open {
+        sent_ns: now - 5_000_000,
+        sent_realtime_ns: 1_000_000_000,
+    };
+    assert_eq!(rtt_ns(&query, Some(1_002_000_000)), 2_000_000);
+    for wrong in [Some(999_000_000), Some(9_000_000_000), None] {
+        assert!(
+            (5_000_000..1_000_000_000).contains(&rtt_ns(&query, wrong)),
+            "{wrong:?}"
+        );
+    }
+}

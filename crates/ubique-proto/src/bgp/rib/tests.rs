@@ -1,0 +1,8 @@
+//! Four rungs: the decision step by step, each rule by name, random operations against an oracle, a network of RIBs.
+
+mod common;
+mod decision;
+mod export;
+mod named;
+mod network;
+mod oracle;

@@ -1,0 +1,138 @@
+//! What all tests of the RIB build upon: neighbours, attributes, updates.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ubique_model::policy::Announcement;
+use ubique_model::{Asn, Prefix, Relation};
+
+use crate::Time;
+use crate::bgp::attributes::{AsPath, Attributes, NextHop};
+use crate::bgp::message::{Reach, Update};
+use crate::bgp::rib::{Change, Rib, RibConfig, RibPeer};
+use crate::bgp::speaker::{Export, Import, PeerId};
+
+pub(super) const OWN_AS: Asn = Asn(64500);
+
+/// Next hop of every route a neighbour gives.
+pub(super) const NEXT_HOP: NextHop = NextHop::V4(Ipv4Addr::new(192, 0, 2, 200));
+
+pub(super) fn address(peer: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, peer as u8 + 1))
+}
+
+pub(super) fn router_id(peer: u32) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, peer as u8 + 1)
+}
+
+pub(super) fn local(peer: u32) -> Ipv4Addr {
+    Ipv4Addr::new(203, 0, 113, peer as u8 + 1)
+}
+
+pub(super) fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+/// A neighbour of AS 100 × (index + 1) with Gao-Rexford policy both ways.
+pub(super) fn neighbor(index: u32, relation: Relation) -> RibPeer {
+    RibPeer {
+        address: address(index),
+        asn: Asn(100 * (index + 1)),
+        relation,
+        import: Import::GaoRexford,
+        export: Export::GaoRexford,
+    }
+}
+
+pub(super) fn rib(peers: Vec<RibPeer>) -> Rib {
+    let count = peers.len() as u32;
+    let router_id_own = Ipv4Addr::new(10, 1, 1, 1);
+    let config = RibConfig {
+        asn: OWN_AS,
+        router_id: router_id_own,
+        peers,
+        prefer_oldest: false,
+    };
+    let mut rib = Rib::new(config);
+    for peer in 0..count {
+        rib.peer_up(
+            Time::ZERO,
+            PeerId(peer),
+            IpAddr::V4(local(peer)),
+            router_id(peer),
+        );
+    }
+    rib
+}
+
+pub(super) fn path(ases: &[u32]) -> Attributes {
+    Attributes {
+        as_path: AsPath::sequence(ases.iter().map(|&a| Asn(a))),
+        ..Attributes::originated()
+    }
+}
+
+pub(super) fn announce(prefixes: &[&str], attributes: Attributes) -> Update {
+    Update {
+        withdrawn: vec![],
+        announced: vec![Reach {
+            next_hop: NEXT_HOP,
+            prefixes: prefixes.iter().map(|p| prefix(p)).collect(),
+        }],
+        attributes: Some(Arc::new(attributes)),
+        end_of_rib: None,
+        faults: vec![],
+    }
+}
+
+pub(super) fn withdraw(prefixes: &[&str]) -> Update {
+    Update {
+        withdrawn: prefixes.iter().map(|p| prefix(p)).collect(),
+        announced: vec![],
+        attributes: None,
+        end_of_rib: None,
+        faults: vec![],
+    }
+}
+
+/// Drains what one neighbour is owed.
+pub(super) fn changes(rib: &mut Rib, peer: u32) -> Vec<Change> {
+    std::iter::from_fn(|| rib.poll_changes(PeerId(peer))).collect()
+}
+
+pub(super) fn own(text: &str) -> Announcement {
+    Announcement {
+        prefix: prefix(text),
+        prepend: 0,
+        med: None,
+        communities: vec![],
+        large_communities: vec![],
+    }
+}
+
+pub(super) const P: &str = "198.51.100.0/24";
+pub(super) const Q: &str = "203.0.113.0/24";
+
+/// An internal neighbour.
+pub(super) fn internal(index: u32) -> RibPeer {
+    RibPeer {
+        asn: OWN_AS,
+        ..neighbor(index, Relation::Internal)
+    }
+}
+
+/// Prefixes and attributes a neighbour is sent next.
+pub(super) fn sent(rib: &mut Rib, peer: u32) -> Option<(Arc<Attributes>, usize)> {
+    let change = rib.poll_changes(PeerId(peer))?;
+    assert_eq!(rib.poll_changes(PeerId(peer)), None);
+    change
+        .announced
+        .map(|(attributes, _, prefixes)| (attributes, prefixes.len()))
+}
+
+pub(super) fn withdrawal(prefixes: &[&str]) -> Change {
+    Change {
+        withdrawn: prefixes.iter().map(|p| prefix(p)).collect(),
+        announced: None,
+    }
+}

@@ -1,0 +1,226 @@
+//! A neighbour on a test bench: inputs by name, outputs as one line of text.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use ubique_model::{Asn, Family};
+
+use crate::bgp::message::{Capability, Message, Notification, Open};
+use crate::bgp::session::{Output, Session, SessionConfig, State};
+use crate::bgp::speaker::{ConnId, DownReason};
+use crate::bgp::wire::{self, DecodeContext, Families, MAX_MESSAGE};
+use crate::time::Time;
+
+pub(super) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+pub(super) const OUR_ID: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(super) const LOW_ID: Ipv4Addr = Ipv4Addr::new(1, 1, 1, 1);
+pub(super) const HIGH_ID: Ipv4Addr = Ipv4Addr::new(200, 1, 1, 1);
+/// Numbers for connections: the one we open, the one the neighbour opens.
+pub(super) const A: ConnId = ConnId(1);
+pub(super) const P: ConnId = ConnId(2);
+
+pub(super) fn config() -> SessionConfig {
+    SessionConfig {
+        local_asn: Asn(64500),
+        router_id: OUR_ID,
+        peer_asn: Asn(64501),
+        family: Family::Ipv4,
+        passive: false,
+        hold_time: Duration::from_secs(9),
+        connect_retry: Duration::from_secs(1),
+        seed: 7,
+    }
+}
+
+/// The OPEN of a neighbour that suits [`config`].
+pub(super) fn their_open(router_id: Ipv4Addr) -> Open {
+    Open {
+        asn: Asn(64501),
+        hold_time_s: 90,
+        router_id,
+        capabilities: vec![
+            Capability::Multiprotocol(Family::Ipv4),
+            Capability::RouteRefresh,
+            Capability::FourOctetAs(Asn(64501)),
+        ],
+    }
+}
+
+pub(super) fn open_bytes(open: &Open) -> Vec<u8> {
+    let mut bytes = vec![];
+    wire::encode_open(open, &mut bytes);
+    bytes
+}
+
+pub(super) fn keepalive() -> Vec<u8> {
+    let mut bytes = vec![];
+    wire::encode_keepalive(&mut bytes);
+    bytes
+}
+
+pub(super) fn notification(code: u8, subcode: u8) -> Vec<u8> {
+    let mut bytes = vec![];
+    wire::encode_notification(&Notification::new(code, subcode), &mut bytes);
+    bytes
+}
+
+pub(super) fn refresh(family: Family) -> Vec<u8> {
+    let mut bytes = vec![];
+    wire::encode_route_refresh(family, &mut bytes);
+    bytes
+}
+
+/// An UPDATE that says nothing but End-of-RIB.
+pub(super) fn update() -> Vec<u8> {
+    let mut bytes = vec![];
+    wire::encode_end_of_rib(Family::Ipv4, &mut bytes);
+    bytes
+}
+
+/// An UPDATE whose withdrawn routes are longer than the message.
+pub(super) fn bad_update() -> Vec<u8> {
+    let mut bytes = update();
+    bytes[20] = 200;
+    bytes
+}
+
+pub(super) struct Bench {
+    pub(super) session: Session,
+    pub(super) now: Time,
+}
+
+impl Bench {
+    pub(super) fn new(config: &SessionConfig) -> Bench {
+        Bench {
+            session: Session::new(config),
+            now: Time(1_000_000_000),
+        }
+    }
+
+    /// A neighbour in the given state, its outputs so far thrown away. Connection [`A`] where there is one.
+    pub(super) fn in_state(state: State) -> Bench {
+        let mut b = Bench::new(&config());
+        if state >= State::Connect {
+            b.session.start(b.now);
+        }
+        if state == State::Active {
+            b.session.connect_failed(b.now);
+        }
+        if state >= State::OpenSent {
+            b.session.connected(b.now, A, LOCAL);
+        }
+        if state >= State::OpenConfirm {
+            b.receive(A, &open_bytes(&their_open(LOW_ID)));
+        }
+        if state >= State::Established {
+            b.receive(A, &keepalive());
+        }
+        b.outputs();
+        assert_eq!(b.session.state(), state);
+        b
+    }
+
+    /// Idle after an error, waiting to call again.
+    pub(super) fn held() -> Bench {
+        let mut b = Bench::in_state(State::OpenSent);
+        b.receive(A, &[0; 19]);
+        b.outputs();
+        assert_eq!(b.session.state(), State::Idle);
+        b
+    }
+
+    /// Waiting for a neighbour it never calls.
+    pub(super) fn listening() -> Bench {
+        let mut b = Bench::new(&SessionConfig {
+            passive: true,
+            ..config()
+        });
+        b.session.start(b.now);
+        b
+    }
+
+    pub(super) fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.session.received(self.now, conn, bytes);
+    }
+
+    pub(super) fn wait(&mut self, d: Duration) {
+        let end = self.now + d;
+        while let Some(at) = self.session.next_deadline().filter(|at| *at <= end) {
+            self.now = at.max(self.now);
+            self.session.handle_deadline(self.now);
+        }
+        self.now = end;
+    }
+
+    /// Lets the next timer expire.
+    pub(super) fn next_timer(&mut self) {
+        if let Some(at) = self.session.next_deadline() {
+            self.now = self.now.max(at);
+            self.session.handle_deadline(self.now);
+        }
+    }
+
+    /// Confirms all that was sent.
+    pub(super) fn acknowledge(&mut self, conn: ConnId) {
+        self.session.acknowledged(self.now, conn, u64::MAX);
+    }
+
+    /// State and outputs in one line.
+    pub(super) fn outcome(&mut self) -> String {
+        let outputs = self.outputs();
+        format!("{}: {}", self.session.state(), outputs)
+            .trim_end()
+            .to_owned()
+    }
+
+    /// Outputs so far in one line.
+    pub(super) fn outputs(&mut self) -> String {
+        let mut words = vec![];
+        while let Some(output) = self.session.poll_output() {
+            words.push(word(&output));
+        }
+        words.join(", ")
+    }
+}
+
+fn word(output: &Output) -> String {
+    match output {
+        Output::Connect => "connect".to_owned(),
+        Output::CancelConnect => "cancel".to_owned(),
+        Output::Send(conn, bytes) => format!("{}@{}", message(bytes), conn.0),
+        Output::Close(conn) => format!("close@{}", conn.0),
+        Output::Up(_, negotiated) => format!("up {}", negotiated.hold_time.as_secs()),
+        Output::Down(true, reason) => format!("lost {}", cause(reason)),
+        Output::Down(false, reason) => format!("failed {}", cause(reason)),
+        Output::Update(_) => "update".to_owned(),
+        Output::Resend => "resend".to_owned(),
+    }
+}
+
+fn cause(reason: &DownReason) -> String {
+    match reason {
+        DownReason::Sent(n) => format!("sent {}/{}", n.code, n.subcode),
+        DownReason::Received(n) => format!("received {}/{}", n.code, n.subcode),
+        DownReason::TransportClosed => "closed".to_owned(),
+    }
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Message {
+    let context = DecodeContext {
+        four_octet_as: true,
+        external: true,
+        families: Families::ALL,
+        max_message: MAX_MESSAGE,
+    };
+    wire::decode(bytes, &context).expect("what we send is well formed")
+}
+
+fn message(bytes: &[u8]) -> String {
+    match decode(bytes) {
+        Message::Open(_) => "OPEN".to_owned(),
+        Message::Update(_) => "UPDATE".to_owned(),
+        Message::Notification(n) => format!("{}/{}", n.code, n.subcode),
+        Message::Keepalive => "KEEPALIVE".to_owned(),
+        Message::RouteRefresh { .. } => "REFRESH".to_owned(),
+    }
+}

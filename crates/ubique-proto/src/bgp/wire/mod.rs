@@ -1,0 +1,220 @@
+//! BGP messages ↔ bytes.
+//!
+//! [`Framer`] cuts a byte stream into messages, [`decode`] reads one, `encode_*` append one to a buffer and
+//! [`encode_updates`] packs prefixes into as few UPDATEs as fit. Every fault of a received message ends in exactly one
+//! of three ways: a [`Notification`] with the code, subcode and data the RFCs ask for; an
+//! [`AttributeFault`](super::message::AttributeFault) that says whether the attribute was dropped or the routes
+//! withdrawn (RFC 7606); or, where an RFC says so, silence (an unknown optional non-transitive attribute).
+//!
+//! What the codec cannot know is left to the session: whether the AS is the configured one, whether a message fits the
+//! state, whether a next hop is on the shared subnet (RFC 4271 §5.1.3), whether the path starts with the neighbour's AS.
+//!
+//! Deliberately absent: ADD-PATH, extended messages (RFC 8654), IPv4 routes with IPv6 next hops (RFC 8950), families
+//! other than unicast, confederations of our own. None is ever negotiated. AS_SETs are accepted (RFC 9774 wants them
+//! withdrawn; most neighbours still send some). A missing LOCAL_PREF from an internal neighbour is `None`, no fault.
+//!
+//! Where to start: `update` for RFC 7606, `attributes` for its table.
+//!
+//! RFCs: 4271 §4 and §6, 4360, 4456, 4724 §2, 4760, 2545, 2918, 5065, 5492, 6286, 6793, 7313 §5, 7606, 7607, 8092, 9072, 1997.
+
+mod attributes;
+mod encode;
+mod framer;
+mod nlri;
+mod open;
+mod reader;
+mod update;
+
+use ubique_model::Family;
+
+pub use encode::{
+    EncodeError, encode_end_of_rib, encode_keepalive, encode_notification, encode_route_refresh,
+    encode_updates,
+};
+pub use framer::{FRAMER_CAPACITY, Framer};
+pub use nlri::{afi_safi, family};
+pub use open::encode_open;
+
+use super::message::{Message, Notification};
+use super::notification::{code, header};
+use reader::Reader;
+
+/// Length of the header: marker, length, type (RFC 4271 §4.1).
+pub const HEADER_LEN: usize = 19;
+
+/// Longest message (RFC 4271 §4.1).
+pub const MAX_MESSAGE: usize = 4096;
+
+/// Message types (RFC 4271 §4.1, RFC 2918).
+mod kind {
+    pub(super) const OPEN: u8 = 1;
+    pub(super) const UPDATE: u8 = 2;
+    pub(super) const NOTIFICATION: u8 = 3;
+    pub(super) const KEEPALIVE: u8 = 4;
+    pub(super) const ROUTE_REFRESH: u8 = 5;
+}
+
+/// A set of address families.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Families {
+    /// IPv4 unicast.
+    pub ipv4: bool,
+    /// IPv6 unicast.
+    pub ipv6: bool,
+}
+
+impl Families {
+    /// Both.
+    pub const ALL: Families = Families {
+        ipv4: true,
+        ipv6: true,
+    };
+
+    /// One.
+    pub fn only(family: Family) -> Families {
+        [family].into_iter().collect()
+    }
+
+    /// Whether `family` is in it.
+    pub fn contains(self, family: Family) -> bool {
+        match family {
+            Family::Ipv4 => self.ipv4,
+            Family::Ipv6 => self.ipv6,
+        }
+    }
+}
+
+impl FromIterator<Family> for Families {
+    fn from_iter<I: IntoIterator<Item = Family>>(families: I) -> Families {
+        let mut set = Families::default();
+        for family in families {
+            match family {
+                Family::Ipv4 => set.ipv4 = true,
+                Family::Ipv6 => set.ipv6 = true,
+            }
+        }
+        set
+    }
+}
+
+/// What was negotiated, as far as reading needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeContext {
+    /// AS numbers have four octets: both sides sent the capability (RFC 6793).
+    pub four_octet_as: bool,
+    /// The neighbour is in another AS.
+    pub external: bool,
+    /// Families negotiated; routes of others are ignored.
+    pub families: Families,
+    /// Longest message accepted, at most [`MAX_MESSAGE`].
+    pub max_message: usize,
+}
+
+/// What was negotiated, as far as writing needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodeContext {
+    /// AS numbers have four octets: both sides sent the capability (RFC 6793).
+    pub four_octet_as: bool,
+    /// The neighbour is in another AS: LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST stay here.
+    pub external: bool,
+    /// Longest message to send, at most [`MAX_MESSAGE`].
+    pub max_message: usize,
+}
+
+/// Reads one message, header included.
+///
+/// # Errors
+/// The NOTIFICATION to send before the session is closed.
+pub fn decode(message: &[u8], ctx: &DecodeContext) -> Result<Message, Notification> {
+    let bad_length = |length: usize| bad_length(u16::try_from(length).unwrap_or(u16::MAX));
+    let Some((head, body)) = message.split_first_chunk::<HEADER_LEN>() else {
+        return Err(bad_length(message.len()));
+    };
+    let (length, kind) = check_header(head, ctx.max_message)?;
+    if length != message.len() {
+        return Err(bad_length(length));
+    }
+    Ok(match kind {
+        kind::OPEN => Message::Open(open::decode(body)?),
+        kind::UPDATE => Message::Update(update::decode(body, ctx)?),
+        kind::NOTIFICATION => {
+            Message::Notification(decode_notification(body).ok_or_else(|| bad_length(length))?)
+        }
+        kind::KEEPALIVE => Message::Keepalive,
+        kind::ROUTE_REFRESH => {
+            decode_route_refresh(message, body).ok_or_else(|| bad_length(length))??
+        }
+        // check_header knows no other.
+        other => return Err(bad_type(other)),
+    })
+}
+
+/// Checks a header (RFC 4271 §6.1): length of the whole message and type.
+fn check_header(head: &[u8; HEADER_LEN], max_message: usize) -> Result<(usize, u8), Notification> {
+    let (marker, rest) = head.split_at(16);
+    if marker.iter().any(|&octet| octet != 0xff) {
+        return Err(Notification::new(
+            code::MESSAGE_HEADER,
+            header::CONNECTION_NOT_SYNCHRONIZED,
+        ));
+    }
+    let length = u16::from_be_bytes([rest[0], rest[1]]);
+    let octets = usize::from(length);
+    if octets < HEADER_LEN || octets > max_message.min(MAX_MESSAGE) {
+        return Err(bad_length(length));
+    }
+    let kind = rest[2];
+    let fits = match kind {
+        kind::OPEN => octets >= 29,
+        kind::UPDATE => octets >= 23,
+        kind::NOTIFICATION => octets >= 21,
+        kind::KEEPALIVE => octets == HEADER_LEN,
+        // Longer ones are judged with their body (RFC 7313 §5).
+        kind::ROUTE_REFRESH => octets >= 23,
+        other => return Err(bad_type(other)),
+    };
+    if fits {
+        Ok((octets, kind))
+    } else {
+        Err(bad_length(length))
+    }
+}
+
+fn bad_length(length: u16) -> Notification {
+    Notification::with_data(
+        code::MESSAGE_HEADER,
+        header::BAD_MESSAGE_LENGTH,
+        length.to_be_bytes(),
+    )
+}
+
+fn bad_type(kind: u8) -> Notification {
+    Notification::with_data(code::MESSAGE_HEADER, header::BAD_MESSAGE_TYPE, [kind])
+}
+
+fn decode_notification(body: &[u8]) -> Option<Notification> {
+    let mut r = Reader::new(body);
+    Some(Notification {
+        code: r.u8()?,
+        subcode: r.u8()?,
+        data: r.rest().to_vec(),
+    })
+}
+
+/// `None`: a bad length by RFC 4271. A wrong length of the subtypes of RFC 7313 has a NOTIFICATION of its own.
+fn decode_route_refresh(message: &[u8], body: &[u8]) -> Option<Result<Message, Notification>> {
+    let mut r = Reader::new(body);
+    let (afi, subtype, safi) = (r.u16()?, r.u8()?, r.u8()?);
+    if r.is_empty() {
+        return Some(Ok(Message::RouteRefresh { afi, subtype, safi }));
+    }
+    let own_error = matches!(subtype, 1 | 2);
+    own_error.then(|| {
+        let subcode = super::notification::route_refresh::INVALID_MESSAGE_LENGTH;
+        Err(Notification::with_data(
+            code::ROUTE_REFRESH,
+            subcode,
+            message,
+        ))
+    })
+}

@@ -1,0 +1,83 @@
+//! Prefixes as a length in bits and as few octets as hold it (RFC 4271 §4.3, RFC 4760 §5).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use ubique_model::{Family, Prefix};
+
+use super::reader::Reader;
+
+/// Longest encoding of a prefix of `family`, octets.
+pub(super) fn longest(family: Family) -> usize {
+    match family {
+        Family::Ipv4 => 5,
+        Family::Ipv6 => 17,
+    }
+}
+
+/// Reads a field of prefixes to its end; host bits are cleared. `None`: syntactically incorrect, that is, a prefix
+/// longer than its family allows or cut off (RFC 7606 §5.3).
+pub(super) fn decode(field: &[u8], family: Family) -> Option<Vec<Prefix>> {
+    let mut r = Reader::new(field);
+    let mut prefixes = Vec::new();
+    while let Some(bits) = r.u8() {
+        let octets = r.take(usize::from(bits).div_ceil(8))?;
+        prefixes.push(match family {
+            Family::Ipv4 => Prefix::V4(Ipv4Net::new(padded(octets)?.into(), bits).ok()?.trunc()),
+            Family::Ipv6 => Prefix::V6(Ipv6Net::new(padded(octets)?.into(), bits).ok()?.trunc()),
+        });
+    }
+    Some(prefixes)
+}
+
+fn padded<const N: usize>(octets: &[u8]) -> Option<[u8; N]> {
+    let mut full = [0; N];
+    full.get_mut(..octets.len())?.copy_from_slice(octets);
+    Some(full)
+}
+
+/// Appends one prefix.
+pub(super) fn encode(prefix: &Prefix, out: &mut Vec<u8>) {
+    let bits = prefix.prefix_len();
+    let octets = usize::from(bits).div_ceil(8);
+    out.push(bits);
+    match prefix.trunc() {
+        Prefix::V4(net) => out.extend_from_slice(&net.addr().octets()[..octets]),
+        Prefix::V6(net) => out.extend_from_slice(&net.addr().octets()[..octets]),
+    }
+}
+
+/// AFI and SAFI of a family (RFC 4760 §3).
+pub fn afi_safi(family: Family) -> (u16, u8) {
+    match family {
+        Family::Ipv4 => (1, 1),
+        Family::Ipv6 => (2, 1),
+    }
+}
+
+/// The family of an AFI and SAFI, if ubique knows it.
+pub fn family(afi: u16, safi: u8) -> Option<Family> {
+    Family::ALL
+        .into_iter()
+        .find(|&family| afi_safi(family) == (afi, safi))
+}
+
+/// A multicast destination has no place among unicast routes (RFC 4271 §6.3: log, ignore the prefix).
+pub(super) fn is_multicast(prefix: &Prefix) -> bool {
+    // A shorter prefix, the default route above all, merely contains multicast addresses.
+    match prefix {
+        Prefix::V4(net) => net.prefix_len() >= 4 && net.addr().is_multicast(),
+        Prefix::V6(net) => net.prefix_len() >= 8 && net.addr().is_multicast(),
+    }
+}
+
+/// Whether it can be the address of a host at all (RFC 4271 §6.3, "syntactically correct"). Loopback addresses can:
+/// sessions over loopback are normal in labs.
+pub(super) fn is_host_v4(address: Ipv4Addr) -> bool {
+    !matches!(address.octets()[0], 0 | 224..)
+}
+
+/// As [`is_host_v4`], for IPv6.
+pub(super) fn is_host_v6(address: Ipv6Addr) -> bool {
+    !address.is_unspecified() && !address.is_multicast()
+}

@@ -1,0 +1,103 @@
+//! Events of addresses and links.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use ipnet::IpNet;
+
+use super::message::{Message, attributes, messages, read_str, read_u32};
+use super::request::{LINK_HEADER_LEN, parse_address};
+use super::{Link, NetlinkSocket};
+
+/// What changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressEvent {
+    /// An address came (or changed, or was confirmed) or went.
+    Address {
+        /// False: it is gone.
+        added: bool,
+        /// Interface.
+        index: u32,
+        /// With its prefix length.
+        address: IpNet,
+    },
+    /// An interface came, went or changed.
+    Link {
+        /// Its state now.
+        link: Link,
+        /// It is gone.
+        deleted: bool,
+    },
+    /// Events were lost: look at the present state again.
+    Overrun,
+}
+
+/// Hears of every change of addresses and links in the namespace it was opened in. Non-blocking; readable when an event waits.
+#[derive(Debug)]
+pub struct AddressMonitor {
+    socket: NetlinkSocket,
+}
+
+impl AsFd for AddressMonitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AddressMonitor {
+    /// In the namespace of the calling thread. Look at the present state after this, so that no change is missed.
+    pub fn open() -> io::Result<AddressMonitor> {
+        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        let socket = NetlinkSocket::subscribe(None, groups as u32, None)?;
+        Ok(AddressMonitor { socket })
+    }
+
+    /// The next event; `None` when none waits.
+    pub fn recv(&mut self) -> io::Result<Option<AddressEvent>> {
+        loop {
+            match self.socket.recv_event() {
+                // The kernel sends each event in a datagram of its own.
+                Ok(Some(datagram)) => {
+                    if let Some(event) = messages(datagram).find_map(|message| parse(&message)) {
+                        return Ok(Some(event));
+                    }
+                }
+                Ok(None) => return Ok(None),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    return Ok(Some(AddressEvent::Overrun));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn parse(message: &Message<'_>) -> Option<AddressEvent> {
+    match message.kind {
+        libc::RTM_NEWADDR | libc::RTM_DELADDR => {
+            let (index, address) = parse_address(message.body)?;
+            Some(AddressEvent::Address {
+                added: message.kind == libc::RTM_NEWADDR,
+                index,
+                address,
+            })
+        }
+        libc::RTM_NEWLINK | libc::RTM_DELLINK => Some(AddressEvent::Link {
+            link: parse_link(message.body)?,
+            deleted: message.kind == libc::RTM_DELLINK,
+        }),
+        _ => None,
+    }
+}
+
+pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
+    let (header, rest) = body.split_at_checked(LINK_HEADER_LEN)?;
+    let name = attributes(rest)
+        .find(|(kind, _)| *kind == libc::IFLA_IFNAME)?
+        .1;
+    Some(Link {
+        index: read_u32(header, 4)?,
+        name: read_str(name)?.into(),
+        up: read_u32(header, 8)? & libc::IFF_UP as u32 != 0,
+    })
+}

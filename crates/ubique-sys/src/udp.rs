@@ -1,0 +1,87 @@
+//! UDP in batches, with the kernel's receive times.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::BorrowedFd;
+
+use crate::clock;
+use crate::mmsg::{self, Buffers};
+use crate::sockopt;
+
+/// Most datagrams that one call of [`recv_batch`] takes.
+pub const BATCH_DATAGRAMS_MAX: usize = mmsg::BATCH_MAX;
+
+/// One received datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    /// The payload.
+    pub bytes: &'a [u8],
+    /// The sender.
+    pub from: SocketAddr,
+    /// When the kernel got it, `CLOCK_REALTIME` in ns (see [`clock::realtime_ns`]); only after [`enable_timestamps`].
+    pub timestamp_ns: Option<u64>,
+    /// It was longer than the buffer; the rest is lost.
+    pub truncated: bool,
+}
+
+/// Memory for received datagrams, used again and again.
+#[derive(Debug)]
+pub struct UdpBatch(Buffers);
+
+impl UdpBatch {
+    /// For `datagrams` (at most [`BATCH_DATAGRAMS_MAX`]) of up to `bytes` bytes.
+    pub fn new(datagrams: usize, bytes: usize) -> UdpBatch {
+        UdpBatch(Buffers::new(datagrams, bytes))
+    }
+}
+
+/// The kernel notes when each datagram arrives (`SO_TIMESTAMPNS`), however late the program reads it.
+pub fn enable_timestamps(fd: BorrowedFd<'_>) -> io::Result<()> {
+    sockopt::set(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32)
+}
+
+/// Takes what waits, at most the size of `batch`, without blocking, and calls `f` for each datagram.
+/// Returns how many were taken. `WouldBlock` when none waits; `ConnectionRefused` and the like on connected sockets.
+pub fn recv_batch(
+    fd: BorrowedFd<'_>,
+    batch: &mut UdpBatch,
+    mut f: impl FnMut(Received<'_>),
+) -> io::Result<usize> {
+    batch.0.recv(fd, |datagram| {
+        if let Some(from) = socket_address(datagram.address, datagram.address_length) {
+            f(Received {
+                bytes: datagram.bytes,
+                from,
+                timestamp_ns: datagram.timestamp.map(|time| {
+                    clock::to_ns(rustix::time::Timespec {
+                        tv_sec: time.tv_sec,
+                        tv_nsec: time.tv_nsec,
+                    })
+                }),
+                truncated: datagram.truncated,
+            });
+        }
+    })
+}
+
+fn socket_address(storage: &libc::sockaddr_storage, length: usize) -> Option<SocketAddr> {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET if length >= size_of::<libc::sockaddr_in>() => {
+            // SAFETY: the family says what the kernel wrote; the storage is larger and aligned for every address.
+            let v4 = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
+            let address = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+            Some((address, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 if length >= size_of::<libc::sockaddr_in6>() => {
+            // SAFETY: as above.
+            let v6 = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
+            Some(SocketAddr::V6(SocketAddrV6::new(
+                Ipv6Addr::from(v6.sin6_addr.s6_addr),
+                u16::from_be(v6.sin6_port),
+                v6.sin6_flowinfo,
+                v6.sin6_scope_id,
+            )))
+        }
+        _ => None,
+    }
+}
