@@ -138,8 +138,8 @@ fn present<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<u64>>
 ///
 /// # Errors
 /// [`WireError`] when an interface or socket cannot be opened, or epoll fails.
-pub fn run(spec: &WireSpec) -> Result<(), WireError> {
-    Wire::open(spec)?.run()
+pub fn run(spec: WireSpec) -> Result<(), WireError> {
+    Wire::open(&spec)?.run()
 }
 
 /// The driver: sockets, timer and control around a [`Shaper`].

@@ -19,6 +19,8 @@ pub mod packet;
 pub mod priority;
 pub mod process;
 pub mod sandbox;
+pub mod sockdiag;
 mod sockopt;
 pub mod tcp;
 pub mod udp;
+pub mod watchdog;

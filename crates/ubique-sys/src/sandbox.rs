@@ -25,8 +25,8 @@ pub enum SandboxError {
     /// A fork copies only the calling thread; locks held by others would stay locked.
     #[error("the sandbox must be made before other threads exist, there are {0}")]
     Threads(usize),
-    /// Namespaces are denied.
-    #[error("not allowed to make namespaces ({source}). {advice}")]
+    /// The kernel makes no namespaces for us.
+    #[error("cannot make namespaces: {source}. {advice}")]
     Denied {
         /// The refusal.
         source: io::Error,
@@ -130,8 +130,11 @@ pub fn spawn(main: impl FnOnce() -> i32) -> Result<Sandbox, SandboxError> {
 fn fork_into_namespaces(root: bool) -> Result<(Option<Pid>, bool), SandboxError> {
     if root {
         match clone_process(NAMESPACES) {
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
-            other => return Ok((other?, false)),
+            Ok(child) => return Ok((child, false)),
+            Err(source) if source.raw_os_error() != Some(libc::EPERM) => {
+                return Err(denied(source));
+            }
+            Err(_) => {}
         }
     }
     match clone_process(NAMESPACES | libc::CLONE_NEWUSER) {

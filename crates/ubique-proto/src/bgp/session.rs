@@ -45,7 +45,6 @@ use ubique_model::{Asn, Family};
 
 pub use connection::{OPEN_HOLD_TIME, SEND_HOLD_MIN};
 pub use fsm::State;
-pub(crate) use open::afi_safi;
 pub use open::{HOLD_TIME_MIN_S, Negotiated};
 
 use super::message::{Notification, Update};

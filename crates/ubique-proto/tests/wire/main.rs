@@ -1,4 +1,16 @@
 //! The BGP codec against tables of the RFCs, generated messages, and data made by others.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod corpus;
+mod exabgp;
+mod faults;
+mod header;
+mod mrt;
+mod neighbours;
+mod notification;
+mod open;
 mod roundtrip;
 mod support;
+mod updates;
+mod vectors;

@@ -6,11 +6,13 @@ use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use ubique_model::{Asn, Community, Family, LargeCommunity, Prefix};
-use ubique_proto::bgp::attributes::{Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment};
+use ubique_proto::bgp::attributes::{
+    Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment,
+};
 use ubique_proto::bgp::message::{Capability, Message, Notification, Open};
 use ubique_proto::bgp::wire::{
-    DecodeContext, MAX_MESSAGE, encode_end_of_rib, encode_keepalive, encode_notification, encode_open,
-    encode_route_refresh, encode_updates,
+    DecodeContext, MAX_MESSAGE, encode_end_of_rib, encode_keepalive, encode_notification,
+    encode_open, encode_route_refresh, encode_updates,
 };
 
 use crate::support::{context, decode_all, sender};
@@ -42,7 +44,13 @@ fn unknown() -> impl Strategy<Value = Vec<RawAttribute>> {
     vec((code, vec(any::<u8>(), 0..300)), 0..3).prop_map(|mut all| {
         all.sort();
         all.dedup_by_key(|(code, _)| *code);
-        all.into_iter().map(|(code, value)| RawAttribute { flags: 0xe0, code, value }).collect()
+        all.into_iter()
+            .map(|(code, value)| RawAttribute {
+                flags: 0xe0,
+                code,
+                value,
+            })
+            .collect()
     })
 }
 
@@ -116,7 +124,11 @@ struct Routes {
 }
 
 fn routes() -> impl Strategy<Value = Routes> {
-    (any::<bool>(), any::<bool>(), prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)])
+    (
+        any::<bool>(),
+        any::<bool>(),
+        prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)],
+    )
         .prop_map(|(four, external, family)| (context(four, external), family))
         .prop_flat_map(|(ctx, family)| {
             (
@@ -128,10 +140,18 @@ fn routes() -> impl Strategy<Value = Routes> {
                 vec(prefix(family), 0..1200),
             )
         })
-        .prop_map(|(ctx, mut withdrawn, withdrawn6, attributes, next_hop, announced)| {
-            withdrawn.extend(withdrawn6);
-            Routes { ctx, withdrawn, attributes, next_hop, announced }
-        })
+        .prop_map(
+            |(ctx, mut withdrawn, withdrawn6, attributes, next_hop, announced)| {
+                withdrawn.extend(withdrawn6);
+                Routes {
+                    ctx,
+                    withdrawn,
+                    attributes,
+                    next_hop,
+                    announced,
+                }
+            },
+        )
 }
 
 proptest! {
@@ -206,6 +226,35 @@ proptest! {
         );
     }
 
+    /// Sound UPDATEs with octets changed: never a panic, and what is announced always has attributes.
+    #[test]
+    fn damaged_updates(
+        r in routes(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        step in 1..5000usize,
+    ) {
+        let mut stream = Vec::new();
+        let few = &r.announced[..r.announced.len().min(20)];
+        let withdrawn = &r.withdrawn[..r.withdrawn.len().min(20)];
+        encode_updates(withdrawn, Some((&r.attributes, r.next_hop, few)), &sender(&r.ctx), &mut stream).unwrap();
+        prop_assume!(!stream.is_empty());
+        for (at, octet) in damage {
+            let at = at.index(stream.len());
+            stream[at] = octet;
+        }
+        for ctx in crate::support::contexts() {
+            let results = decode_all(&stream, step, &ctx);
+            prop_assert_eq!(&results, &decode_all(&stream, stream.len(), &ctx));
+            for result in results {
+                match result {
+                    Ok(Message::Update(u)) => prop_assert_eq!(u.attributes.is_some(), !u.announced.is_empty()),
+                    Ok(_) => {}
+                    Err(notification) => prop_assert!((1..=7).contains(&notification.code)),
+                }
+            }
+        }
+    }
+
     /// Whatever comes, in whatever pieces: the same result as in one piece, and no panic.
     #[test]
     fn any_octets(mut stream in vec(any::<u8>(), 0..600), kind in 0..7u8, step in 1..50usize, framed: bool) {
@@ -230,14 +279,26 @@ fn the_rest() {
     encode_end_of_rib(Family::Ipv4, &mut stream);
     encode_end_of_rib(Family::Ipv6, &mut stream);
     for step in 1..stream.len() {
-        let all: Vec<Message> =
-            decode_all(&stream, step, &context(true, true)).into_iter().map(Result::unwrap).collect();
+        let all: Vec<Message> = decode_all(&stream, step, &context(true, true))
+            .into_iter()
+            .map(Result::unwrap)
+            .collect();
         let [keepalive, refresh, Message::Update(v4), Message::Update(v6)] = all.as_slice() else {
             panic!("{all:?}");
         };
         assert_eq!(*keepalive, Message::Keepalive);
-        assert_eq!(*refresh, Message::RouteRefresh { afi: 2, subtype: 0, safi: 1 });
-        assert_eq!((v4.end_of_rib, v6.end_of_rib), (Some(Family::Ipv4), Some(Family::Ipv6)));
+        assert_eq!(
+            *refresh,
+            Message::RouteRefresh {
+                afi: 2,
+                subtype: 0,
+                safi: 1
+            }
+        );
+        assert_eq!(
+            (v4.end_of_rib, v6.end_of_rib),
+            (Some(Family::Ipv4), Some(Family::Ipv6))
+        );
         assert!(v4.faults.is_empty() && v6.faults.is_empty());
     }
 }

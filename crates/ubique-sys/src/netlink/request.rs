@@ -136,7 +136,11 @@ pub(super) fn add_peer_address(
     let mut header = [0; ADDRESS_HEADER_LEN];
     header[0] = family_code(local);
     header[1] = if local.is_ipv6() { 128 } else { 32 };
-    header[2] = if local.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+    header[2] = if local.is_ipv6() {
+        libc::IFA_F_NODAD as u8
+    } else {
+        0
+    };
     header[4..].copy_from_slice(&index.to_ne_bytes());
     encoder.body(&header);
     push_address(encoder, libc::IFA_LOCAL, local);

@@ -59,7 +59,7 @@ pub(super) fn preference(own: Own, from: &RibPeer, attributes: &Attributes) -> u
         .communities
         .contains(&Community::GRACEFUL_SHUTDOWN)
     {
-        // RFC 8326 §4.2: the session is about to go; any other route is better.
+        // RFC 8326 §4.1: the session is about to go; any other route is better.
         0
     } else {
         policy::local_preference(from.relation)

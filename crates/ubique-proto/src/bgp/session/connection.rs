@@ -122,6 +122,11 @@ impl Connection {
         self.sent
     }
 
+    /// Bytes the neighbour has confirmed; never more than were sent, never fewer than before.
+    pub(crate) fn confirmed(&self) -> u64 {
+        self.acknowledged
+    }
+
     /// Bytes the neighbour has not confirmed.
     pub(crate) fn unacknowledged(&self) -> u64 {
         self.sent - self.acknowledged

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use super::connection::Connection;
 use super::dial::Dial;
 use super::fsm::{self, Event, State, Step};
-use super::open::afi_safi;
 use super::{Output, Session, Side};
 use crate::bgp::message::{Message, Notification, Open};
 use crate::bgp::notification::{cease, code};
@@ -82,7 +81,7 @@ impl Session {
                 self.output.push_back(Output::Update(update));
             }
             Step::Resend { afi, safi } => {
-                if (afi, safi) == afi_safi(self.identity.family) {
+                if wire::family(afi, safi) == Some(self.identity.family) {
                     self.output.push_back(Output::Resend);
                 }
             }
@@ -134,6 +133,10 @@ impl Session {
         self.send_keepalive(now, side);
     }
 
+    /// KEEPALIVE came: the other connection has lost, whatever the identifiers (§6.8).
+    ///
+    /// When the neighbour prefers that other one at the same moment, both go. Under random latency that is one start
+    /// in thousands; the dial then calls again within milliseconds.
     fn establish(&mut self, now: Time, side: Side) {
         let collision = Notification::cease(cease::CONNECTION_COLLISION_RESOLUTION, "");
         self.event(now, side.other(), Event::Stop(collision));

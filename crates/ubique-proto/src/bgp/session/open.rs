@@ -8,6 +8,7 @@ use ubique_model::{Asn, Family};
 
 use crate::bgp::message::{Capability, Notification, Open};
 use crate::bgp::notification::{code, open as subcode};
+use crate::bgp::wire;
 
 /// Code of the multiprotocol capability (RFC 4760 §8).
 const MULTIPROTOCOL: u8 = 1;
@@ -120,18 +121,10 @@ fn refusal(subcode: u8) -> Notification {
 
 /// The data is the capability it should have sent (RFC 5492 §5).
 fn missing_family(family: Family) -> Notification {
-    let (afi, safi) = afi_safi(family);
+    let (afi, safi) = wire::afi_safi(family);
     let [high, low] = afi.to_be_bytes();
     let capability = [MULTIPROTOCOL, 4, high, low, 0, safi];
     Notification::with_data(code::OPEN, subcode::UNSUPPORTED_CAPABILITY, capability)
-}
-
-/// Numbers of a family on the wire (RFC 4760).
-pub(crate) fn afi_safi(family: Family) -> (u16, u8) {
-    match family {
-        Family::Ipv4 => (1, 1),
-        Family::Ipv6 => (2, 1),
-    }
 }
 
 /// A configured hold time as it goes into an OPEN: whole seconds, zero or at least [`HOLD_TIME_MIN_S`].

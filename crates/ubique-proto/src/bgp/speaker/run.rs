@@ -10,7 +10,7 @@ use super::{ConnId, In, Out, PeerId, SessionEvent, SpeakerConfig};
 use crate::bgp::message::{Notification, Update};
 use crate::bgp::notification::{cease, code};
 use crate::bgp::rib::{Change, MAX_PREFIXES, Rib, RibConfig};
-use crate::bgp::session::{Output, Session, SessionConfig, afi_safi};
+use crate::bgp::session::{Output, Session, SessionConfig};
 use crate::bgp::wire::{self, EncodeContext};
 use crate::rng::Rng;
 use crate::time::Time;
@@ -179,8 +179,8 @@ impl Speaker {
             return;
         };
         p.session.acknowledged(now, conn, offset);
-        if p.session.established().is_some_and(|c| c.id == conn) {
-            p.ledger.acknowledged(offset);
+        if let Some(connection) = p.session.established().filter(|c| c.id == conn) {
+            p.ledger.acknowledged(connection.confirmed());
         }
     }
 
@@ -347,7 +347,7 @@ fn count_messages(mut bytes: &[u8]) -> u64 {
 
 /// Cease, Maximum Number of Prefixes Reached, with family and limit (RFC 4486 §4).
 fn too_many_prefixes(family: Family) -> Notification {
-    let (afi, safi) = afi_safi(family);
+    let (afi, safi) = wire::afi_safi(family);
     let mut data = afi.to_be_bytes().to_vec();
     data.push(safi);
     data.extend_from_slice(

@@ -32,7 +32,7 @@ pub use encode::{
     encode_updates,
 };
 pub use framer::{FRAMER_CAPACITY, Framer};
-pub use nlri::family;
+pub use nlri::{afi_safi, family};
 pub use open::encode_open;
 
 use super::message::{Message, Notification};

@@ -48,7 +48,7 @@ pub(super) fn encode(prefix: &Prefix, out: &mut Vec<u8>) {
 }
 
 /// AFI and SAFI of a family (RFC 4760 §3).
-pub(super) fn afi_safi(family: Family) -> (u16, u8) {
+pub fn afi_safi(family: Family) -> (u16, u8) {
     match family {
         Family::Ipv4 => (1, 1),
         Family::Ipv6 => (2, 1),

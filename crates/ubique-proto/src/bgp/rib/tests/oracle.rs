@@ -333,6 +333,19 @@ impl Bench {
                 };
                 self.log += &format!("to {peer}: {change:?}\n");
                 assert!(self.model.up[peer]);
+                let told = change
+                    .announced
+                    .iter()
+                    .flat_map(|(a, _, ps)| ps.iter().map(move |p| (p, Some(&**a))));
+                for (p, attributes) in change.withdrawn.iter().map(|p| (p, None)).chain(told) {
+                    let wanted = self.model.wanted(peer, p);
+                    assert_eq!(
+                        attributes,
+                        wanted.as_ref(),
+                        "{p} at {peer} is out of date\n{}",
+                        self.log
+                    );
+                }
                 for p in &change.withdrawn {
                     assert!(
                         held.remove(p).is_some(),

@@ -16,9 +16,9 @@ fn nothing() -> Update {
     }
 }
 
-/// The pure table: RFC 4271 §8.2.2 for a connection whose transport is up.
-#[test]
-fn connection() {
+/// RFC 4271 §8.2.2 for a connection whose transport is up: an event, then the step in OpenSent, OpenConfirm and
+/// Established.
+fn rows() -> Vec<(Event, [Step; 3])> {
     let plain = |code, subcode| Notification::new(code, subcode);
     let sent = |n: Notification| Step::End(DownReason::Sent(n));
     let fsm = |subcode, kind: u8| sent(Notification::with_data(5, subcode, [kind]));
@@ -31,8 +31,7 @@ fn connection() {
     let closed = Step::End(DownReason::TransportClosed);
     let deliver = Step::Deliver(nothing());
     let resend = Step::Resend { afi: 1, safi: 1 };
-    // event, then the step in OpenSent, OpenConfirm and Established
-    let rows: Vec<(Event, [Step; 3])> = vec![
+    vec![
         (
             Event::Stop(cease.clone()),
             [sent(cease.clone()), sent(cease.clone()), sent(cease)],
@@ -84,9 +83,13 @@ fn connection() {
         (Event::Keepalive, [fsm(1, 4), Step::Establish, Step::Alive]),
         (Event::Update(nothing()), [fsm(1, 2), fsm(2, 2), deliver]),
         (refresh, [fsm(1, 5), fsm(2, 5), resend]),
-    ];
+    ]
+}
+
+#[test]
+fn connection() {
     let states = [State::OpenSent, State::OpenConfirm, State::Established];
-    for (event, expected) in rows {
+    for (event, expected) in rows() {
         for (state, expected) in states.into_iter().zip(expected) {
             assert_eq!(step(state, event.clone()), expected, "{event:?} in {state}");
         }
@@ -97,6 +100,7 @@ fn connection() {
 const LATE: ConnId = ConnId(3);
 
 type Act = fn(&mut Bench);
+type Setup = fn() -> Bench;
 
 /// What can happen to a neighbour, by name.
 const EVENTS: [(&str, Act); 18] = [
@@ -147,7 +151,7 @@ fn stuck(b: &mut Bench) {
 
 #[test]
 fn neighbour() {
-    let states: [(&str, fn() -> Bench); 8] = [
+    let states: [(&str, Setup); 8] = [
         ("Idle, disabled", || Bench::in_state(State::Idle)),
         ("Idle, held back", Bench::held),
         ("Connect", || Bench::in_state(State::Connect)),

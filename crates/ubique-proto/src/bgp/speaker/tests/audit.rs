@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::bgp::message::Message;
+use super::fixture::{CONTEXT, messages};
+use crate::bgp::message::{Message, Notification};
 use crate::bgp::session::State;
-use crate::bgp::speaker::tests::fixture::messages;
 use crate::bgp::speaker::{ConnId, DownReason, In, Out, PeerId, SessionEvent, Speaker};
+use crate::bgp::wire::Framer;
 use crate::time::Time;
 
 #[derive(Debug, Default)]
@@ -13,7 +14,23 @@ struct Line {
     peer: Option<PeerId>,
     /// A NOTIFICATION went out: nothing but the close may follow.
     notified: bool,
+    /// One came in: the close needs no words.
+    told: bool,
     sent: u64,
+    received: usize,
+    framer: Framer,
+}
+
+impl Line {
+    fn listen(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            bytes = &bytes[self.framer.push(bytes)..];
+            while let Some(message) = self.framer.next(&CONTEXT) {
+                self.received += 1;
+                self.told |= matches!(message, Ok(Message::Notification(_)));
+            }
+        }
+    }
 }
 
 /// The world as a driver of a [`Speaker`] sees it.
@@ -23,6 +40,7 @@ pub(super) struct Audit {
     dialling: BTreeSet<PeerId>,
     established: BTreeSet<PeerId>,
     notified_now: Vec<ConnId>,
+    last_notification: Option<Notification>,
 }
 
 impl Audit {
@@ -53,6 +71,11 @@ impl Audit {
             In::Closed { conn } => {
                 self.open.remove(conn);
             }
+            In::Received { conn, bytes } => {
+                if let Some(line) = self.open.get_mut(conn) {
+                    line.listen(bytes);
+                }
+            }
             _ => {}
         }
     }
@@ -71,9 +94,10 @@ impl Audit {
                 assert!(!bytes.is_empty(), "empty Send");
                 for message in messages(bytes) {
                     assert!(!line.notified, "something was sent after a NOTIFICATION");
-                    if matches!(message, Message::Notification(_)) {
+                    if let Message::Notification(notification) = message {
                         line.notified = true;
                         self.notified_now.push(*conn);
+                        self.last_notification = Some(notification);
                     }
                 }
                 line.sent += bytes.len() as u64;
@@ -93,6 +117,7 @@ impl Audit {
                 } => {
                     assert_eq!(self.established.remove(peer), *was_established);
                     if let DownReason::Sent(n) = reason {
+                        assert_eq!(self.last_notification.as_ref(), Some(n));
                         assert!((1..=8).contains(&n.code), "no such error code: {n:?}");
                     }
                 }
@@ -153,6 +178,14 @@ impl Audit {
 
     pub(super) fn sent(&self, conn: ConnId) -> u64 {
         self.open.get(&conn).map_or(0, |l| l.sent)
+    }
+
+    pub(super) fn peer_of(&self, conn: ConnId) -> Option<PeerId> {
+        self.open.get(&conn)?.peer
+    }
+
+    pub(super) fn messages_in(&self, conn: ConnId) -> usize {
+        self.open.get(&conn).map_or(0, |l| l.received)
     }
 
     pub(super) fn is_dialling(&self, peer: PeerId) -> bool {

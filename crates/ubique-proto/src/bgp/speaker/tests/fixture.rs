@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ubique_model::policy::Announcement;
-use ubique_model::{Asn, Prefix, Relation};
+use ubique_model::{Asn, Family, Prefix, Relation};
 
-use crate::bgp::message::Message;
+use crate::bgp::attributes::{AsPath, Attributes, NextHop};
+use crate::bgp::message::{Capability, Message, Open};
 use crate::bgp::speaker::{Export, Import, Out, PeerConfig, Speaker, SpeakerConfig};
-use crate::bgp::wire::{DecodeContext, Families, Framer, MAX_MESSAGE};
+use crate::bgp::wire::{self, DecodeContext, EncodeContext, Families, Framer, MAX_MESSAGE};
 
 /// Speaker `n` is AS 64500 + n, identifier and address 10.0.0.n.
 pub(super) fn asn(n: u8) -> Asn {
@@ -56,23 +57,72 @@ pub(super) fn announcement(text: &str) -> Announcement {
     }
 }
 
+pub(super) const CONTEXT: DecodeContext = DecodeContext {
+    four_octet_as: true,
+    external: true,
+    families: Families::ALL,
+    max_message: MAX_MESSAGE,
+};
+
 /// The messages in a buffer of whole ones.
 pub(super) fn messages(bytes: &[u8]) -> Vec<Message> {
-    let context = DecodeContext {
-        four_octet_as: true,
-        external: true,
-        families: Families::ALL,
-        max_message: MAX_MESSAGE,
-    };
     let mut framer = Framer::new();
     let (mut rest, mut all) = (bytes, vec![]);
     while !rest.is_empty() {
         rest = &rest[framer.push(rest)..];
-        while let Some(message) = framer.next(&context) {
+        while let Some(message) = framer.next(&CONTEXT) {
             all.push(message.expect("what we send is well formed"));
         }
     }
     all
+}
+
+/// The OPEN of speaker `n`.
+pub(super) fn open(n: u8, family: Family) -> Vec<u8> {
+    open_as(n, asn(n), family)
+}
+
+/// The OPEN of speaker `n` in that AS.
+pub(super) fn open_as(n: u8, asn: Asn, family: Family) -> Vec<u8> {
+    let open = Open {
+        asn,
+        hold_time_s: 90,
+        router_id: Ipv4Addr::new(10, 0, 0, n),
+        capabilities: vec![
+            Capability::Multiprotocol(family),
+            Capability::RouteRefresh,
+            Capability::FourOctetAs(asn),
+        ],
+    };
+    let mut bytes = vec![];
+    wire::encode_open(&open, &mut bytes);
+    bytes
+}
+
+pub(super) fn keepalive() -> Vec<u8> {
+    let mut bytes = vec![];
+    wire::encode_keepalive(&mut bytes);
+    bytes
+}
+
+/// UPDATEs of speaker `n`: takes back the first list, announces the second.
+pub(super) fn update(n: u8, withdrawn: &[&str], announced: &[&str]) -> Vec<u8> {
+    let parse = |list: &[&str]| list.iter().map(|text| prefix(text)).collect::<Vec<_>>();
+    let attributes = Attributes {
+        as_path: AsPath::sequence([asn(n), Asn(65000)]),
+        ..Attributes::originated()
+    };
+    let next_hop = NextHop::V4(Ipv4Addr::new(10, 0, 0, n));
+    let context = EncodeContext {
+        four_octet_as: true,
+        external: true,
+        max_message: MAX_MESSAGE,
+    };
+    let (withdrawn, announced) = (parse(withdrawn), parse(announced));
+    let mut bytes = vec![];
+    let routes = Some((&attributes, next_hop, &announced[..]));
+    wire::encode_updates(&withdrawn, routes, &context, &mut bytes).expect("fits");
+    bytes
 }
 
 pub(super) fn drain(speaker: &mut Speaker) -> Vec<Out> {

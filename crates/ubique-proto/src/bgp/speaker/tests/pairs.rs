@@ -163,3 +163,61 @@ fn runs_and_recordings_repeat() {
         }
     }
 }
+
+/// A line of routers 1 – 2 – 3: what 1 originates reaches 3 through 2, whatever happens to connections on the way.
+#[test]
+fn a_route_crosses_a_line() {
+    for seed in 0..SEEDS / 3 {
+        let mut rng = Rng::new(seed);
+        let latency = Duration::from_micros(100 + rng.below(50_000));
+        let configs = vec![
+            config(1, rng.next_u64(), vec![peer(2, Relation::Transit)]),
+            config(
+                2,
+                rng.next_u64(),
+                vec![peer(1, Relation::Customer), peer(3, Relation::Peer)],
+            ),
+            config(3, rng.next_u64(), vec![peer(2, Relation::Peer)]),
+        ];
+        let mut net = Net::new(rng.next_u64(), latency, configs);
+        for node in 0..3 {
+            net.start(node);
+        }
+        net.input(
+            0,
+            In::Originate {
+                prefix: prefix("203.0.113.0/24"),
+            },
+        );
+        for _ in 0..5 {
+            net.run(Duration::from_millis(rng.below(3000)));
+            net.reset_one();
+        }
+        net.run(Duration::from_secs(60));
+        assert!(all_established(&net), "seed {seed}");
+        let routes = net.nodes[2].speaker.routes(prefix("203.0.113.0/24"));
+        let paths: Vec<String> = routes
+            .iter()
+            .map(|r| r.attributes.as_path.to_string())
+            .collect();
+        assert_eq!(paths, ["64502 64501"], "seed {seed}");
+
+        // Withdrawn at the source by the loss of its session, for everyone.
+        net.input(
+            1,
+            In::StopPeer {
+                peer: PeerId(0),
+                subcode: 2,
+                message: String::new(),
+            },
+        );
+        net.run(latency * 3);
+        assert!(
+            net.nodes[2]
+                .speaker
+                .routes(prefix("203.0.113.0/24"))
+                .is_empty(),
+            "seed {seed}"
+        );
+    }
+}

@@ -1,0 +1,242 @@
+//! The admin socket of an agent: what can be asked, what is answered, and a client for the command line.
+//!
+//! One JSON object a line, one reply for each request, over a Unix stream socket. Access is by the mode of the
+//! socket file. `{"query":"status"}` is answered by a [`Status`]; `{"query":"drain","reason":"…"}` and
+//! `undrain` by `{"ok":true}`; anything that cannot be done by `{"error":"…"}`.
+
+mod server;
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use ubique_model::{Asn, Prefix, Relation};
+use ubique_proto::site::State;
+
+pub use server::SocketError;
+pub(crate) use server::{bind, error_line, serve};
+
+/// Version of [`Status`]; raised when a field changes its meaning or goes away.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Longest request, octets.
+pub(crate) const REQUEST_BYTES: usize = 4 << 10;
+
+/// Longest reply a client reads, octets.
+const REPLY_BYTES: u64 = 16 << 20;
+
+/// How long a client waits for the agent.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "query", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How are things?
+    Status,
+    /// Withdraw the site; it stays withdrawn until `undrain` or a restart.
+    Drain {
+        /// Why, for the log.
+        reason: String,
+    },
+    /// Announce it again once it is healthy.
+    Undrain {
+        /// Why, for the log.
+        reason: String,
+    },
+}
+
+/// A reply.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// The request was carried out.
+    Done,
+}
+
+/// The state of an agent. Times are RFC 3339, UTC.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Version of the program.
+    pub version: String,
+    /// Name of the service.
+    pub service: String,
+    /// Name of the site.
+    pub site: String,
+    /// State of the site.
+    pub state: State,
+    /// Since when.
+    pub since: String,
+    /// Why.
+    pub cause: String,
+    /// Verdict over all checks.
+    pub healthy: bool,
+    /// The checks, in the order of the service file.
+    pub checks: Vec<CheckStatus>,
+    /// The upstreams, in the order of the service file.
+    pub peers: Vec<PeerStatus>,
+    /// The last transitions, oldest first.
+    pub events: Vec<Event>,
+}
+
+/// State of a check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// Its name.
+    pub name: String,
+    /// Its kind, as the service file spells it.
+    pub kind: String,
+    /// Whether it counts as passed.
+    pub up: bool,
+    /// Since when.
+    pub since: String,
+    /// Why it took that state.
+    pub cause: String,
+    /// `ok`, or why the last poll failed; absent before the first result.
+    pub last_result: Option<String>,
+    /// Polls that ended.
+    pub polls: u64,
+    /// Those that failed.
+    pub failures: u64,
+}
+
+/// State of the session with an upstream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its AS.
+    pub asn: Asn,
+    /// Its address.
+    pub address: std::net::IpAddr,
+    /// What it is to us.
+    pub relation: Relation,
+    /// State of RFC 4271 §8.2.2 in lower case: `idle`, `connect`, `active`, `opensent`, `openconfirm`, `established`.
+    pub state: String,
+    /// Since when it is in that state.
+    pub since: String,
+    /// Negotiated hold time, s; absent while not established.
+    pub hold_time_s: Option<u64>,
+    /// The prefixes this session can carry.
+    pub prefixes: Vec<PrefixStatus>,
+    /// Why the session last went down, or did not come up.
+    pub last_error: Option<String>,
+    /// BGP messages since the start of the agent.
+    pub messages: Messages,
+}
+
+/// What an upstream knows of a prefix, read back from its session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrefixStatus {
+    /// The prefix.
+    pub prefix: Prefix,
+    /// How far its announcement got.
+    pub announced: Announced,
+}
+
+/// How far an announcement got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Announced {
+    /// Not meant to be announced, and not announced.
+    No,
+    /// Meant to be announced, not sent yet.
+    Pending,
+    /// Sent.
+    Sent,
+    /// The upstream's TCP has acknowledged it.
+    Acknowledged,
+    /// A withdrawal was sent and is not acknowledged yet.
+    Withdrawing,
+}
+
+/// Counts of BGP messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Messages {
+    /// Received from the upstream.
+    pub received: u64,
+    /// Sent to it.
+    pub sent: u64,
+}
+
+/// A transition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub time: String,
+    /// What changed, and to what: `site announced`, `check answers down`, `session 192.0.2.1 up`.
+    pub what: String,
+    /// Why.
+    pub cause: String,
+}
+
+/// Why a request got no reply.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Nobody answers there.
+    #[error("no agent answers on {}: is `ubique run` running there, and may you use its socket?", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The conversation broke off.
+    #[error("the agent did not answer the request")]
+    Conversation(#[source] io::Error),
+    /// The agent said no.
+    #[error("{0}")]
+    Refused(String),
+    /// The reply cannot be understood: another version, or not an agent.
+    #[error("the reply of the agent cannot be understood")]
+    Malformed(#[source] serde_json::Error),
+}
+
+/// The path of the admin socket: `{site}` and `{service}` replaced.
+pub fn socket_path(template: &Path, service: &str, site: &str) -> PathBuf {
+    PathBuf::from(
+        template
+            .to_string_lossy()
+            .replace("{service}", service)
+            .replace("{site}", site),
+    )
+}
+
+/// Asks the agent behind the socket at `path`; blocks for at most a few seconds.
+pub fn request(path: &Path, request: &Request) -> Result<Reply, RequestError> {
+    let stream = UnixStream::connect(path).map_err(|source| RequestError::Connect {
+        path: path.to_owned(),
+        source,
+    })?;
+    let reply = converse(&stream, request).map_err(RequestError::Conversation)?;
+    let value: serde_json::Value = serde_json::from_str(&reply).map_err(RequestError::Malformed)?;
+    if let Some(error) = value.get("error") {
+        return Err(RequestError::Refused(
+            error.as_str().unwrap_or("unknown error").to_owned(),
+        ));
+    }
+    match request {
+        Request::Status => serde_json::from_value(value)
+            .map(Reply::Status)
+            .map_err(RequestError::Malformed),
+        Request::Drain { .. } | Request::Undrain { .. } => Ok(Reply::Done),
+    }
+}
+
+fn converse(mut stream: &UnixStream, request: &Request) -> io::Result<String> {
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut reply = String::new();
+    BufReader::new(stream.take(REPLY_BYTES)).read_line(&mut reply)?;
+    if reply.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(reply)
+}

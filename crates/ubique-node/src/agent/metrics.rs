@@ -1,0 +1,339 @@
+//! Prometheus metrics in the text format, version 0.0.4.
+//!
+//! Numbers are read from the cores when a scrape asks; only what they do not keep is counted here.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use ubique_proto::site::State;
+
+use super::site::{Agent, state_name};
+use crate::admin::Announced;
+use crate::clock::{unix_seconds, wall};
+
+/// Upper bounds of the duration histogram, s: local checks take less than a millisecond.
+const BUCKETS: [f64; 10] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
+];
+
+#[derive(Clone, Default)]
+struct Histogram {
+    /// By bucket, not cumulative; those beyond the last are in `count` only.
+    counts: [u64; BUCKETS.len()],
+    count: u64,
+    sum: f64,
+}
+
+/// What is counted here.
+pub(super) struct Metrics {
+    transitions: BTreeMap<&'static str, u64>,
+    durations: Vec<Histogram>,
+}
+
+impl Metrics {
+    pub(super) fn new(checks: usize) -> Metrics {
+        Metrics {
+            transitions: BTreeMap::new(),
+            durations: vec![Histogram::default(); checks],
+        }
+    }
+
+    /// The site began or ceased to announce.
+    pub(super) fn transition(&mut self, reason: &'static str) {
+        *self.transitions.entry(reason).or_default() += 1;
+    }
+
+    /// A poll ended.
+    pub(super) fn polled(&mut self, check: usize, took: Duration) {
+        let Some(histogram) = self.durations.get_mut(check) else {
+            return;
+        };
+        let seconds = took.as_secs_f64();
+        if let Some(bucket) = BUCKETS.iter().position(|&bound| seconds <= bound) {
+            histogram.counts[bucket] += 1;
+        }
+        histogram.count += 1;
+        histogram.sum += seconds;
+    }
+}
+
+/// One exposition under construction.
+struct Exposition {
+    text: String,
+    /// Labels of every sample.
+    common: String,
+}
+
+impl Exposition {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &dyn fmt::Display)],
+        value: impl fmt::Display,
+    ) {
+        let _ = write!(self.text, "{name}{{{}", self.common);
+        for (label, content) in labels {
+            let _ = write!(self.text, ",{label}=\"{}\"", escape(&content.to_string()));
+        }
+        let _ = writeln!(self.text, "}} {value}");
+    }
+}
+
+/// A label's content as the format wants it.
+fn escape(content: &str) -> String {
+    content
+        .replace('\\', r"\\")
+        .replace('"', r#"\""#)
+        .replace('\n', r"\n")
+}
+
+impl Agent {
+    /// The answer to a scrape.
+    pub(super) fn exposition(&self) -> String {
+        let common = format!(
+            "service=\"{}\",site=\"{}\"",
+            escape(&self.service.name),
+            escape(&self.spec().name)
+        );
+        let mut out = Exposition {
+            text: String::with_capacity(8 << 10),
+            common,
+        };
+        self.site_metrics(&mut out);
+        self.announcement_metrics(&mut out);
+        self.session_metrics(&mut out);
+        self.check_metrics(&mut out);
+        out.text
+    }
+
+    fn site_metrics(&self, out: &mut Exposition) {
+        out.family("ubique_build_info", "gauge", "Version of the program.");
+        out.sample("ubique_build_info", &[("version", &self.version)], 1);
+        out.family(
+            "ubique_agent_start_timestamp_seconds",
+            "gauge",
+            "When the agent started.",
+        );
+        out.sample(
+            "ubique_agent_start_timestamp_seconds",
+            &[],
+            unix_seconds(self.started),
+        );
+        let state = self.core.status().state;
+        out.family(
+            "ubique_site_ready",
+            "gauge",
+            "1 while the site is meant to be announced.",
+        );
+        out.sample(
+            "ubique_site_ready",
+            &[],
+            u8::from(state == State::Announced),
+        );
+        out.family(
+            "ubique_site_state",
+            "gauge",
+            "1 for the state the site is in.",
+        );
+        for each in [
+            State::Starting,
+            State::Unhealthy,
+            State::Announced,
+            State::Drained,
+            State::Stopping,
+            State::Removing,
+            State::Stopped,
+        ] {
+            out.sample(
+                "ubique_site_state",
+                &[("state", &state_name(each))],
+                u8::from(each == state),
+            );
+        }
+        out.family(
+            "ubique_announce_transitions_total",
+            "counter",
+            "Announcements and withdrawals of the site.",
+        );
+        for (reason, count) in &self.metrics.transitions {
+            out.sample(
+                "ubique_announce_transitions_total",
+                &[("reason", reason)],
+                count,
+            );
+        }
+    }
+
+    fn announcement_metrics(&self, out: &mut Exposition) {
+        let mut announced = Vec::new();
+        for (upstream, peer) in self.peers() {
+            for prefix in self.announced(peer.peer) {
+                announced.push((upstream.address, prefix));
+            }
+        }
+        out.family(
+            "ubique_prefix_desired",
+            "gauge",
+            "1 while the prefix is meant to be announced to the peer.",
+        );
+        for (peer, p) in &announced {
+            let desired = !matches!(p.announced, Announced::No | Announced::Withdrawing);
+            out.sample(
+                "ubique_prefix_desired",
+                &[("prefix", &p.prefix), ("peer", peer)],
+                u8::from(desired),
+            );
+        }
+        let help = "1 while the announcement is sent to the peer and acknowledged by its TCP.";
+        out.family("ubique_prefix_announced", "gauge", help);
+        for (peer, p) in &announced {
+            // A withdrawal the peer has not acknowledged leaves the route with it.
+            let with_peer = matches!(
+                p.announced,
+                Announced::Acknowledged | Announced::Withdrawing
+            );
+            out.sample(
+                "ubique_prefix_announced",
+                &[("prefix", &p.prefix), ("peer", peer)],
+                u8::from(with_peer),
+            );
+        }
+    }
+
+    fn session_metrics(&self, out: &mut Exposition) {
+        let peers: Vec<_> = self.peers().collect();
+        out.family(
+            "ubique_bgp_session_up",
+            "gauge",
+            "1 while the session is Established.",
+        );
+        for (upstream, peer) in &peers {
+            let up = u8::from(Agent::established(peer));
+            out.sample(
+                "ubique_bgp_session_up",
+                &[("peer", &upstream.address), ("asn", &upstream.asn)],
+                up,
+            );
+        }
+        let name = "ubique_bgp_session_established_timestamp_seconds";
+        out.family(
+            name,
+            "gauge",
+            "When the session was established; absent while it is not.",
+        );
+        for (upstream, peer) in peers.iter().filter(|(_, peer)| Agent::established(peer)) {
+            out.sample(
+                name,
+                &[("peer", &upstream.address)],
+                unix_seconds(wall(peer.since)),
+            );
+        }
+        let name = "ubique_bgp_messages_total";
+        out.family(name, "counter", "BGP messages.");
+        for (upstream, peer) in &peers {
+            let (received, sent) = (peer.counters.messages_in, peer.counters.messages_out);
+            out.sample(
+                name,
+                &[("peer", &upstream.address), ("direction", &"received")],
+                received,
+            );
+            out.sample(
+                name,
+                &[("peer", &upstream.address), ("direction", &"sent")],
+                sent,
+            );
+        }
+        let name = "ubique_bgp_connections_refused_total";
+        out.family(
+            name,
+            "counter",
+            "Connections from addresses that are no neighbor's.",
+        );
+        out.sample(name, &[], self.bgp.refused());
+    }
+
+    fn check_metrics(&self, out: &mut Exposition) {
+        let checks: Vec<_> = self.health.checks().collect();
+        out.family(
+            "ubique_health_check_up",
+            "gauge",
+            "1 while the check counts as passed.",
+        );
+        for check in &checks {
+            out.sample(
+                "ubique_health_check_up",
+                &[("check", &check.name)],
+                u8::from(check.up),
+            );
+        }
+        out.family(
+            "ubique_health_check_polls_total",
+            "counter",
+            "Polls that ended, by result.",
+        );
+        for check in &checks {
+            let counters = check.counters;
+            let name = "ubique_health_check_polls_total";
+            out.sample(
+                name,
+                &[("check", &check.name), ("result", &"success")],
+                counters.successes,
+            );
+            out.sample(
+                name,
+                &[("check", &check.name), ("result", &"failure")],
+                counters.failures,
+            );
+        }
+        out.family(
+            "ubique_health_check_flaps_total",
+            "counter",
+            "Changes of the check between up and down.",
+        );
+        for check in &checks {
+            out.sample(
+                "ubique_health_check_flaps_total",
+                &[("check", &check.name)],
+                check.counters.transitions,
+            );
+        }
+        let name = "ubique_health_check_duration_seconds";
+        out.family(
+            name,
+            "histogram",
+            "How long polls took that were not abandoned.",
+        );
+        for (check, histogram) in checks.iter().zip(&self.metrics.durations) {
+            let mut below = 0;
+            for (bound, count) in BUCKETS.iter().zip(histogram.counts) {
+                below += count;
+                out.sample(
+                    &format!("{name}_bucket"),
+                    &[("check", &check.name), ("le", bound)],
+                    below,
+                );
+            }
+            out.sample(
+                &format!("{name}_bucket"),
+                &[("check", &check.name), ("le", &"+Inf")],
+                histogram.count,
+            );
+            out.sample(
+                &format!("{name}_sum"),
+                &[("check", &check.name)],
+                histogram.sum,
+            );
+            out.sample(
+                &format!("{name}_count"),
+                &[("check", &check.name)],
+                histogram.count,
+            );
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! `ubique run`: the agent of one site of one service.
+//!
+//! [`run`] builds a current-thread runtime and drives, in one loop, the health core (checks and detectors), the
+//! site core (the order that is safety) and a BGP speaker that announces the service's prefixes and nothing else.
+//! An event that makes the site unfit is turned into withdrawals in the sockets before the loop looks at anything
+//! else. The admin socket and the metrics endpoint ask the loop through a bounded queue.
+//!
+//! The checker cannot die apart from the speaker: they are one process, a panic aborts it, and a watchdog process
+//! kills it when the runtime stalls. In each case the kernel closes the sessions and the upstreams move on.
+//!
+//! - `addresses`: service addresses on the loopback.
+//! - `detect`: sock_diag, pidfd and address events.
+//! - `site`: the loop's state and what the cores' outputs mean.
+//! - `status`, `metrics`, `http`: what others see.
+//!
+//! Deliberately absent: decisions (`ubique_proto`), and reload, which is a later change: SIGHUP is ignored.
+
+mod addresses;
+mod detect;
+mod guard;
+mod http;
+mod metrics;
+mod setup;
+mod site;
+mod status;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use ubique_model::service::Service;
+
+use crate::admin::{self, Status};
+use crate::bgp::{BGP_PORT, DriverError, SecretError};
+use crate::checks::CheckError;
+
+pub use http::HttpError;
+
+/// Requests of admin clients and scrapes that wait for the loop.
+const REQUESTS: usize = 16;
+
+/// Results of polls, and events, that wait for the loop; the sender of one more waits.
+const EVENTS: usize = 64;
+
+/// How long the end waits for the upstreams to take the last NOTIFICATION.
+const FAREWELL: Duration = Duration::from_millis(1500);
+
+/// What the command line may set beside the service file.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// Version of the program, for `status` and `ubique_build_info`.
+    pub version: String,
+    /// Admin socket, instead of the service file's.
+    pub socket: Option<PathBuf>,
+    /// Metrics endpoint, instead of the service file's.
+    pub metrics: Option<SocketAddr>,
+    /// Port to accept BGP connections on; `None`: only connect.
+    pub listen: Option<u16>,
+}
+
+impl Default for AgentOptions {
+    fn default() -> AgentOptions {
+        AgentOptions {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            socket: None,
+            metrics: None,
+            listen: Some(BGP_PORT),
+        }
+    }
+}
+
+/// How an agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Withdrawn, drained, addresses removed.
+    Stopped,
+    /// The same without waiting for the drain time: a second signal came.
+    Hurried,
+}
+
+/// Why an agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The service file has no such site.
+    #[error("the service has no site {0:?}")]
+    NoSuchSite(String),
+    /// A check cannot be set up.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// A TCP MD5 key cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// BGP cannot be spoken.
+    #[error(transparent)]
+    Bgp(#[from] DriverError),
+    /// The admin socket cannot be opened.
+    #[error(transparent)]
+    Socket(#[from] admin::SocketError),
+    /// The metrics endpoint cannot be opened.
+    #[error(transparent)]
+    Metrics(#[from] HttpError),
+    /// The service addresses cannot be put on the loopback.
+    #[error("cannot put the service addresses on the loopback: that needs CAP_NET_ADMIN")]
+    Addresses(#[source] io::Error),
+    /// The system refused something else.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> AgentError {
+    move |source| AgentError::System { what, source }
+}
+
+/// Where the end of a request is told; `Err`: why it cannot be carried out.
+type Done = oneshot::Sender<Result<(), String>>;
+
+/// What admin clients and scrapes ask the loop for.
+enum Request {
+    Status(oneshot::Sender<Box<Status>>),
+    Metrics(oneshot::Sender<String>),
+    Drain { reason: String, reply: Done },
+    Undrain { reason: String, reply: Done },
+}
+
+/// Runs the site `site` of `service` until it is told to stop.
+///
+/// Sets a panic hook that aborts the process, and forks the watchdog: call it before any thread exists.
+pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, AgentError> {
+    if service.site(site).is_none() {
+        return Err(AgentError::NoSuchSite(site.to_owned()));
+    }
+    guard::abort_on_panic();
+    let watchdog =
+        guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .thread_keep_alive(Duration::from_secs(1))
+        .build()
+        .map_err(system("start the runtime"))?;
+    LocalSet::new().block_on(&runtime, async move {
+        let signals = Signals::new().map_err(system("handle signals"))?;
+        tokio::task::spawn_local(watchdog.beat());
+        serve(service, site.to_owned(), options, signals).await
+    })
+}
+
+/// The signals an agent knows.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one that asks for the end.
+    async fn end(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP ignored: restart the agent to use a changed service file");
+                }
+            }
+        }
+    }
+}
+
+async fn serve(
+    service: Service,
+    site: String,
+    options: AgentOptions,
+    mut signals: Signals,
+) -> Result<End, AgentError> {
+    let (results, mut polled) = mpsc::channel(EVENTS);
+    let (events, mut detected) = mpsc::channel(EVENTS);
+    let (requests, mut asked) = mpsc::channel(REQUESTS);
+    let mut agent = setup::agent(service, &site, &options, results, &events)?;
+    setup::interfaces(agent.service(), &site, &options, requests)?;
+    drop(events);
+    agent.start()?;
+    let mut signals_seen = 0;
+    loop {
+        tokio::select! {
+            biased;
+            Some(event) = detected.recv() => agent.detected(event),
+            Some(result) = polled.recv() => agent.polled(result),
+            notice = agent.bgp.next() => agent.noticed(notice),
+            () = agent.timer.wait() => {}
+            signal = signals.end() => {
+                signals_seen += 1;
+                agent.stop(signal);
+            }
+            Some(request) = asked.recv() => agent.asked(request),
+        }
+        agent.settle();
+        if agent.is_over() {
+            agent.farewell(FAREWELL).await;
+            return Ok(if signals_seen > 1 {
+                End::Hurried
+            } else {
+                End::Stopped
+            });
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! From a service file to a running agent.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use ubique_model::service::{Service, Site as SiteSpec, Upstream};
+use ubique_proto::bgp::speaker::{Export, Import, PeerConfig, SpeakerConfig};
+use ubique_proto::health::{CheckConfig, Health};
+use ubique_proto::site::{Site, SiteConfig};
+use ubique_sys::netlink::AddressMonitor;
+use ubique_sys::sockdiag::DestroyMonitor;
+
+use super::addresses::Addresses;
+use super::detect::{self, Detected, Server, Subject};
+use super::site::{Agent, Parts};
+use super::{AgentError, AgentOptions, Request, http, system};
+use crate::admin;
+use crate::bgp::{Driver, DriverConfig, DriverError, Endpoint, Secret};
+use crate::checks::{PollResult, Runner};
+use crate::random::seed;
+
+/// ConnectRetryTimer of an agent: an upstream that comes back shall see us soon.
+const CONNECT_RETRY: Duration = Duration::from_secs(1);
+
+/// TTL of an internal session, which may cross the site's own routers.
+const INTERNAL_TTL: u8 = 64;
+
+/// TTL of an external session on a common link (RFC 4271 §5.1.3 assumes one).
+const EXTERNAL_TTL: u8 = 1;
+
+/// Builds the agent with its cores, tasks of checks, and detectors. Must be called on the runtime.
+pub(super) fn agent(
+    service: Service,
+    site: &str,
+    options: &AgentOptions,
+    results: mpsc::Sender<PollResult>,
+    events: &mpsc::Sender<Detected>,
+) -> Result<Agent, AgentError> {
+    let place = service.sites.iter().position(|s| s.name == site);
+    let index = place.ok_or_else(|| AgentError::NoSuchSite(site.to_owned()))?;
+    let spec = &service.sites[index];
+    let mut runners = Vec::new();
+    for (number, check) in service.checks.iter().enumerate() {
+        runners.push(Runner::start(
+            number,
+            &check.name,
+            &check.kind,
+            results.clone(),
+        )?);
+    }
+    let bgp = speaker(&service, spec, index, options.listen)?;
+    let health = Health::new(service.checks.iter().map(check_config).collect(), seed());
+    let core = Site::new(SiteConfig {
+        drain: service.agent.drain,
+    });
+    let addresses = Addresses::new(&service.addresses).map_err(AgentError::Addresses)?;
+    let resolve = detectors(&service, events)?;
+    let parts = Parts {
+        bgp,
+        health,
+        core,
+        addresses,
+        runners,
+        resolve,
+    };
+    Ok(Agent::new(service, index, options.version.clone(), parts))
+}
+
+fn check_config(check: &ubique_model::check::Check) -> CheckConfig {
+    CheckConfig {
+        name: check.name.clone(),
+        every: check.every,
+        timeout: check.timeout,
+        fall: check.fall,
+        rise: check.rise,
+    }
+}
+
+fn speaker(
+    service: &Service,
+    site: &SiteSpec,
+    index: usize,
+    listen: Option<u16>,
+) -> Result<Driver, AgentError> {
+    let endpoints: Vec<Endpoint> = site
+        .upstreams
+        .iter()
+        .map(|u| endpoint(service, u))
+        .collect::<Result<_, _>>()?;
+    let speaker = SpeakerConfig {
+        asn: service.asn,
+        router_id: router_id(site, index),
+        peers: site.upstreams.iter().map(peer).collect(),
+        seed: seed(),
+        prefer_oldest: false,
+    };
+    let config = |listen| DriverConfig {
+        speaker: speaker.clone(),
+        endpoints: endpoints.clone(),
+        place: None,
+        listen,
+    };
+    match Driver::new(config(listen)) {
+        // Another BGP speaker on this machine, or no right to the port: sessions we open ourselves suffice.
+        Err(DriverError::Listen {
+            port,
+            family,
+            source,
+        }) => {
+            tracing::warn!(port, %family, error = %source, "cannot listen for BGP connections: only connecting");
+            Ok(Driver::new(config(None))?)
+        }
+        Ok(driver) => Ok(driver),
+    }
+}
+
+fn peer(upstream: &Upstream) -> PeerConfig {
+    PeerConfig {
+        address: upstream.address,
+        asn: upstream.asn,
+        relation: upstream.relation,
+        passive: false,
+        hold_time: upstream.hold_time,
+        connect_retry: CONNECT_RETRY,
+        import: Import::Observe,
+        export: Export::OwnOnly,
+    }
+}
+
+fn endpoint(service: &Service, upstream: &Upstream) -> Result<Endpoint, AgentError> {
+    let external = upstream.multihop.unwrap_or(EXTERNAL_TTL);
+    Ok(Endpoint {
+        remote: upstream.address,
+        port: upstream.port,
+        local: upstream.local_address,
+        ttl: if upstream.asn == service.asn {
+            INTERNAL_TTL
+        } else {
+            external
+        },
+        secret: upstream
+            .password_file
+            .as_deref()
+            .map(Secret::read)
+            .transpose()?,
+        user_timeout: upstream.hold_time,
+    })
+}
+
+/// The BGP identifier: as stated, or our first IPv4 address towards an upstream, or made from the site's index
+/// (RFC 6286: any number but 0 that is unique in the AS).
+fn router_id(site: &SiteSpec, index: usize) -> Ipv4Addr {
+    let towards = |u: &Upstream| match (u.local_address, u.address) {
+        (Some(IpAddr::V4(local)), _) => Some(local),
+        (None, IpAddr::V4(remote)) => local_towards(SocketAddr::new(remote.into(), u.port)),
+        _ => None,
+    };
+    site.router_id
+        .or_else(|| site.upstreams.iter().find_map(towards))
+        .unwrap_or_else(|| {
+            let number = u32::try_from(index)
+                .unwrap_or(u32::MAX - 1)
+                .saturating_add(1);
+            Ipv4Addr::from(number)
+        })
+}
+
+/// The source address of the kernel's route; no packet is sent.
+fn local_towards(remote: SocketAddr) -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(remote).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(local) if !local.is_unspecified() => Some(local),
+        _ => None,
+    }
+}
+
+/// Starts the detectors; returns for each check what makes its processes be looked for again.
+fn detectors(
+    service: &Service,
+    events: &mpsc::Sender<Detected>,
+) -> Result<Vec<Option<Arc<Notify>>>, AgentError> {
+    let monitor = AddressMonitor::open().map_err(system("watch addresses"))?;
+    let out = events.clone();
+    tokio::task::spawn_local(async move {
+        if let Err(error) = detect::addresses(monitor, out).await {
+            tracing::error!(%error, "addresses are not watched any more");
+        }
+    });
+    let server =
+        |(n, c): (usize, &ubique_model::check::Check)| Server::of(n, &c.kind, &service.addresses);
+    let servers: Vec<Server> = service
+        .checks
+        .iter()
+        .enumerate()
+        .filter_map(server)
+        .collect();
+    if !servers.is_empty() {
+        sockets(servers, events.clone());
+    }
+    let mut resolve = Vec::new();
+    for (number, check) in service.checks.iter().enumerate() {
+        resolve.push(
+            Subject::of(number, &check.kind, &service.addresses).map(|subject| {
+                let notify = Arc::new(Notify::new());
+                tokio::task::spawn_local(detect::processes(
+                    number,
+                    subject,
+                    notify.clone(),
+                    events.clone(),
+                ));
+                notify
+            }),
+        );
+    }
+    Ok(resolve)
+}
+
+fn sockets(servers: Vec<Server>, out: mpsc::Sender<Detected>) {
+    match DestroyMonitor::open() {
+        Ok(monitor) => {
+            tokio::task::spawn_local(async move {
+                if let Err(error) = detect::sockets(monitor, servers, out).await {
+                    tracing::error!(%error, "sockets are not watched any more: polls and processes only");
+                }
+            });
+        }
+        Err(error) => {
+            tracing::warn!(%error, "socket events are not permitted here: polls and processes only");
+        }
+    }
+}
+
+/// Opens the admin socket and the metrics endpoint.
+pub(super) fn interfaces(
+    service: &Service,
+    site: &str,
+    options: &AgentOptions,
+    requests: mpsc::Sender<Request>,
+) -> Result<(), AgentError> {
+    let template = &service.agent.socket;
+    let path = options
+        .socket
+        .clone()
+        .unwrap_or_else(|| admin::socket_path(template, &service.name, site));
+    let socket = admin::bind(&path)?;
+    if let Some(address) = options.metrics.or(service.agent.metrics) {
+        let listener = http::bind(address)?;
+        tokio::task::spawn_local(http::serve(listener, requests.clone()));
+    }
+    let answer = move |line: String| {
+        let requests = requests.clone();
+        async move {
+            answer(&line, requests)
+                .await
+                .unwrap_or_else(|error| admin::error_line(&error))
+        }
+    };
+    tokio::task::spawn_local(admin::serve(socket, answer));
+    Ok(())
+}
+
+async fn answer(line: &str, requests: mpsc::Sender<Request>) -> Result<String, String> {
+    let request: admin::Request =
+        serde_json::from_str(line).map_err(|e| format!("the request cannot be understood: {e}"))?;
+    match request {
+        admin::Request::Status => {
+            let status = ask(&requests, Request::Status).await?;
+            serde_json::to_string(&status).map_err(|e| e.to_string())
+        }
+        admin::Request::Drain { reason } => {
+            done(ask(&requests, |reply| Request::Drain { reason, reply }).await?)
+        }
+        admin::Request::Undrain { reason } => {
+            done(ask(&requests, |reply| Request::Undrain { reason, reply }).await?)
+        }
+    }
+}
+
+fn done(end: Result<(), String>) -> Result<String, String> {
+    end.map(|()| r#"{"ok":true}"#.to_owned())
+}
+
+/// Asks the loop and waits for its answer.
+async fn ask<T>(
+    requests: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, String> {
+    let ending = |()| "the agent is ending".to_owned();
+    let (reply, answer) = oneshot::channel();
+    requests
+        .send(request(reply))
+        .await
+        .map_err(|_| ending(()))?;
+    answer.await.map_err(|_| ending(()))
+}

@@ -1,0 +1,501 @@
+//! The state of the loop: three cores, and what their outputs mean.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+use tokio::time::Sleep;
+use ubique_model::Prefix;
+use ubique_model::policy::{Announcement, announcements};
+use ubique_model::service::{Service, Site as SiteSpec};
+use ubique_proto::Time;
+use ubique_proto::bgp::speaker::{In as BgpIn, PeerId, SessionEvent};
+use ubique_proto::health::{self, Health};
+use ubique_proto::site::{self, Site, State};
+
+use super::addresses::Addresses;
+use super::detect::Detected;
+use super::metrics::Metrics;
+use super::{AgentError, Request};
+use crate::admin::Event;
+use crate::bgp::{Driver, Notice};
+use crate::checks::{PollResult, Runner};
+use crate::clock::{instant, now, rfc3339};
+
+/// Transitions kept for `status`.
+const EVENTS_KEPT: usize = 50;
+
+/// How long after a failure the addresses are tried again.
+const ADDRESSES_RETRY: Duration = Duration::from_secs(1);
+
+/// Cease subcode: administrative shutdown (RFC 4486 §3).
+const ADMINISTRATIVE_SHUTDOWN: u8 = 2;
+
+/// The one timer of the health and site cores.
+pub(super) struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    armed: Option<Time>,
+}
+
+impl Timer {
+    fn new() -> Timer {
+        Timer {
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            armed: None,
+        }
+    }
+
+    fn arm(&mut self, next: Option<Time>) {
+        if next != self.armed {
+            self.armed = next;
+            if let Some(at) = next {
+                self.sleep.as_mut().reset(instant(at, now()));
+            }
+        }
+    }
+
+    /// Waits for the deadline it is armed for.
+    pub(super) async fn wait(&mut self) {
+        match self.armed {
+            Some(_) => self.sleep.as_mut().await,
+            None => std::future::pending().await,
+        }
+        self.armed = None;
+    }
+}
+
+/// What an agent is made of.
+pub(super) struct Parts {
+    pub bgp: Driver,
+    pub health: Health,
+    pub core: Site,
+    pub addresses: Addresses,
+    pub runners: Vec<Runner>,
+    /// For each check: look for its processes (again).
+    pub resolve: Vec<Option<Arc<Notify>>>,
+}
+
+/// The agent.
+pub(super) struct Agent {
+    pub(super) service: Service,
+    pub(super) site: usize,
+    pub(super) version: String,
+    pub(super) bgp: Driver,
+    pub(super) health: Health,
+    pub(super) core: Site,
+    pub(super) timer: Timer,
+    pub(super) metrics: Metrics,
+    pub(super) events: VecDeque<Event>,
+    pub(super) started: SystemTime,
+    addresses: Addresses,
+    runners: Vec<Runner>,
+    resolve: Vec<Option<Arc<Notify>>>,
+    /// The processes of a check are known and watched.
+    resolved: Vec<bool>,
+    /// What each upstream is to get.
+    announcements: Vec<(PeerId, Announcement)>,
+    /// Why announcements change now, as a label of metrics.
+    reason: &'static str,
+    /// When to try again to put the addresses on the loopback.
+    addresses_due: Option<Time>,
+    over: bool,
+}
+
+impl Agent {
+    pub(super) fn new(service: Service, site: usize, version: String, parts: Parts) -> Agent {
+        let upstreams = (0..).map(PeerId).zip(&service.sites[site].upstreams);
+        let announcements = upstreams
+            .flat_map(|(peer, upstream)| {
+                announcements(&service, upstream)
+                    .into_iter()
+                    .map(move |a| (peer, a))
+            })
+            .collect();
+        Agent {
+            metrics: Metrics::new(service.checks.len()),
+            resolved: vec![false; service.checks.len()],
+            service,
+            site,
+            version,
+            bgp: parts.bgp,
+            health: parts.health,
+            core: parts.core,
+            timer: Timer::new(),
+            events: VecDeque::new(),
+            started: SystemTime::now(),
+            addresses: parts.addresses,
+            runners: parts.runners,
+            resolve: parts.resolve,
+            announcements,
+            reason: "start",
+            addresses_due: None,
+            over: false,
+        }
+    }
+
+    pub(super) fn service(&self) -> &Service {
+        &self.service
+    }
+
+    pub(super) fn spec(&self) -> &SiteSpec {
+        &self.service.sites[self.site]
+    }
+
+    /// Everything begins at once: sessions come up while the first polls run.
+    pub(super) fn start(&mut self) -> Result<(), AgentError> {
+        let found = self.addresses.add().map_err(|error| {
+            // Some may be there by now.
+            let _ = self.addresses.remove();
+            AgentError::Addresses(error)
+        })?;
+        for address in found {
+            tracing::warn!(%address, "service address was on the loopback already: it will not be removed");
+        }
+        self.bgp.handle(BgpIn::Start);
+        self.core.handle_input(now(), site::In::Start);
+        self.settle();
+        Ok(())
+    }
+
+    /// The prefixes the session with an upstream can carry.
+    pub(super) fn prefixes(&self, peer: PeerId) -> impl Iterator<Item = Prefix> {
+        self.announcements
+            .iter()
+            .filter(move |(p, _)| *p == peer)
+            .map(|(_, a)| a.prefix)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Carries out what the health and site cores want, until both are silent.
+    pub(super) fn settle(&mut self) {
+        self.deadlines();
+        loop {
+            if let Some(out) = self.health.poll_output() {
+                self.health_wants(out);
+            } else if let Some(out) = self.core.poll_output() {
+                self.site_wants(out);
+            } else {
+                break;
+            }
+        }
+        let next = [
+            self.health.next_deadline(),
+            self.core.next_deadline(),
+            self.addresses_due,
+        ];
+        self.timer.arm(next.into_iter().flatten().min());
+    }
+
+    fn deadlines(&mut self) {
+        let now = now();
+        if self.health.next_deadline().is_some_and(|at| at <= now) {
+            self.health.handle_deadline(now);
+        }
+        if self.core.next_deadline().is_some_and(|at| at <= now) {
+            self.core.handle_deadline(now);
+        }
+        if self.addresses_due.is_some_and(|at| at <= now) {
+            self.add_addresses();
+        }
+    }
+
+    fn health_wants(&mut self, out: health::Out) {
+        match out {
+            health::Out::Poll { check, poll } => {
+                if let Some(runner) = self.runners.get(check) {
+                    runner.poll(poll);
+                }
+            }
+            health::Out::Abandon { check, .. } => {
+                if let Some(runner) = self.runners.get(check) {
+                    runner.abandon();
+                }
+                self.failed(check);
+            }
+            health::Out::Check { check, up, cause } => {
+                let name = self
+                    .service
+                    .checks
+                    .get(check)
+                    .map_or("", |c| c.name.as_str());
+                let state = if up { "up" } else { "down" };
+                tracing::info!(check = name, state, cause, "check");
+                let what = format!("check {name} {state}");
+                self.remember(what, cause);
+            }
+            health::Out::Verdict { healthy, cause } => {
+                self.reason = if healthy { "healthy" } else { "unhealthy" };
+                self.core
+                    .handle_input(now(), site::In::Verdict { healthy, cause });
+                // Withdrawals go out before anything else is looked at, logged or remembered.
+                while let Some(out) = self.core.poll_output() {
+                    self.site_wants(out);
+                }
+            }
+        }
+    }
+
+    fn site_wants(&mut self, out: site::Out) {
+        match out {
+            site::Out::AddAddresses => self.add_addresses(),
+            site::Out::Announce { cause } => {
+                for (peer, announcement) in self.announcements.clone() {
+                    self.bgp.handle(BgpIn::Announce { peer, announcement });
+                }
+                self.metrics.transition(self.reason);
+                tracing::info!(cause, "announcing");
+            }
+            site::Out::Withdraw { cause } => {
+                self.withdraw();
+                self.metrics.transition(self.reason);
+                tracing::warn!(cause, "withdrawn");
+            }
+            site::Out::RemoveAddresses => {
+                self.remove_addresses();
+                self.core.handle_input(now(), site::In::AddressesRemoved);
+            }
+            site::Out::State { state, cause } => {
+                let state = state_name(state);
+                tracing::info!(site = self.spec().name, state, cause, "site");
+                self.remember(format!("site {state}"), cause);
+            }
+            site::Out::Exit => {
+                let message = format!("site {}: {}", self.spec().name, self.core.status().cause);
+                self.close_sessions(&message);
+                self.over = true;
+            }
+        }
+    }
+
+    fn add_addresses(&mut self) {
+        match self.addresses.restore() {
+            Ok(_) => {
+                self.addresses_due = None;
+                self.core.handle_input(now(), site::In::AddressesAdded);
+            }
+            Err(error) => {
+                self.addresses_due = Some(now() + ADDRESSES_RETRY);
+                tracing::error!(%error, "service addresses cannot be put on the loopback: trying again");
+            }
+        }
+    }
+
+    fn withdraw(&mut self) {
+        for (peer, announcement) in &self.announcements {
+            self.bgp.handle(BgpIn::Withdraw {
+                peer: *peer,
+                prefix: announcement.prefix,
+            });
+        }
+    }
+
+    fn remove_addresses(&mut self) {
+        if let Err(error) = self.addresses.remove() {
+            tracing::error!(%error, "a service address cannot be removed from the loopback");
+        }
+    }
+
+    fn close_sessions(&mut self, message: &str) {
+        for index in 0..self.spec().upstreams.len() {
+            let peer = PeerId(u32::try_from(index).unwrap_or(u32::MAX));
+            let message = message.to_owned();
+            self.bgp.handle(BgpIn::StopPeer {
+                peer,
+                subcode: ADMINISTRATIVE_SHUTDOWN,
+                message,
+            });
+        }
+    }
+
+    /// Waits until the upstreams have the last NOTIFICATION, but not longer than `limit`.
+    pub(super) async fn farewell(&mut self, limit: Duration) {
+        if tokio::time::timeout(limit, self.bgp.drained())
+            .await
+            .is_err()
+        {
+            tracing::warn!("an upstream did not take the last message in time");
+        }
+    }
+
+    /// An event of a detector.
+    pub(super) fn detected(&mut self, event: Detected) {
+        match event {
+            Detected::Gone { check, cause } => {
+                self.health
+                    .handle_input(now(), health::In::Gone { check, cause });
+                self.failed(check);
+            }
+            Detected::AddressRemoved { which } => {
+                let ours = |(index, address)| {
+                    index == self.addresses.index() && self.addresses.wants(&address)
+                };
+                if which.is_none_or(ours) {
+                    self.restore_addresses();
+                }
+            }
+        }
+    }
+
+    fn restore_addresses(&mut self) {
+        match self.addresses.restore() {
+            Ok(restored) => {
+                for address in restored {
+                    tracing::warn!(%address, "service address was removed from the loopback: it is back");
+                    self.remember(
+                        format!("address {address} restored"),
+                        "it was removed by somebody else".into(),
+                    );
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "service addresses were removed from the loopback and cannot be put back");
+                self.reason = "addresses";
+                self.core.handle_input(now(), site::In::AddressesRemoved);
+            }
+        }
+    }
+
+    /// The end of a poll.
+    pub(super) fn polled(&mut self, end: PollResult) {
+        let PollResult {
+            check,
+            poll,
+            result,
+            took,
+        } = end;
+        self.metrics.polled(check, took);
+        match &result {
+            Ok(()) => self.succeeded(check),
+            Err(_) => self.failed(check),
+        }
+        self.health.handle_input(
+            now(),
+            health::In::Result {
+                check,
+                poll,
+                result,
+            },
+        );
+    }
+
+    /// Who serves is looked up when it begins to serve: that is a search through all processes.
+    fn succeeded(&mut self, check: usize) {
+        if let (Some(known @ false), Some(Some(resolve))) =
+            (self.resolved.get_mut(check), self.resolve.get(check))
+        {
+            *known = true;
+            resolve.notify_one();
+        }
+    }
+
+    fn failed(&mut self, check: usize) {
+        if let Some(known) = self.resolved.get_mut(check) {
+            *known = false;
+        }
+    }
+
+    /// News of the speaker.
+    pub(super) fn noticed(&mut self, notice: Notice) {
+        // An announcing edge installs no routes; acknowledgements are read back when somebody asks.
+        let Notice::Session { peer, event } = notice else {
+            return;
+        };
+        let Some(upstream) = self.spec().upstreams.get(peer.0 as usize) else {
+            return;
+        };
+        let (address, asn) = (upstream.address, upstream.asn);
+        match event {
+            SessionEvent::Up {
+                router_id,
+                hold_time,
+            } => {
+                tracing::info!(%address, %asn, %router_id, ?hold_time, state = "up", "session");
+                self.remember(format!("session {address} up"), format!("AS{asn} answered"));
+            }
+            SessionEvent::Down {
+                was_established,
+                reason,
+            } => {
+                let cause = reason.to_string();
+                if was_established {
+                    tracing::warn!(%address, %asn, cause, state = "down", "session");
+                    self.remember(format!("session {address} down"), cause);
+                } else {
+                    tracing::info!(%address, %asn, cause, state = "down", "session did not come up");
+                }
+            }
+        }
+    }
+
+    /// A request of an admin client or a scrape.
+    pub(super) fn asked(&mut self, request: Request) {
+        match request {
+            // A client that has gone meanwhile is no concern of ours.
+            Request::Status(reply) => drop(reply.send(Box::new(self.status()))),
+            Request::Metrics(reply) => drop(reply.send(self.exposition())),
+            Request::Drain { reason, reply } => {
+                tracing::info!(reason, "drain requested");
+                self.reason = "drain";
+                let _ = reply.send(self.wish(site::In::Drain { reason }));
+            }
+            Request::Undrain { reason, reply } => {
+                tracing::info!(reason, "undrain requested");
+                self.reason = "undrain";
+                let _ = reply.send(self.wish(site::In::Undrain { reason }));
+            }
+        }
+    }
+
+    /// What an operator wants, carried out when this returns.
+    fn wish(&mut self, wish: site::In) -> Result<(), String> {
+        if matches!(
+            self.core.status().state,
+            State::Stopping | State::Removing | State::Stopped
+        ) {
+            return Err("the agent is stopping".to_owned());
+        }
+        self.core.handle_input(now(), wish);
+        self.settle();
+        Ok(())
+    }
+
+    /// A signal that asks for the end: the first one in order, the second without waiting for the drain time.
+    pub(super) fn stop(&mut self, signal: &str) {
+        self.reason = "stop";
+        self.core.handle_input(
+            now(),
+            site::In::Stop {
+                reason: signal.to_owned(),
+            },
+        );
+    }
+
+    fn remember(&mut self, what: String, cause: String) {
+        if self.events.len() == EVENTS_KEPT {
+            self.events.pop_front();
+        }
+        self.events.push_back(Event {
+            time: rfc3339(SystemTime::now()),
+            what,
+            cause,
+        });
+    }
+}
+
+/// The word for a state, as `status` spells it.
+pub(super) fn state_name(state: State) -> &'static str {
+    match state {
+        State::Starting => "starting",
+        State::Unhealthy => "unhealthy",
+        State::Announced => "announced",
+        State::Drained => "drained",
+        State::Stopping => "stopping",
+        State::Removing => "removing",
+        State::Stopped => "stopped",
+    }
+}

@@ -1,0 +1,106 @@
+//! What `ubique status` shows, read from the cores.
+
+use ubique_model::Prefix;
+use ubique_model::service::Upstream;
+use ubique_proto::bgp::session::State as SessionState;
+use ubique_proto::bgp::speaker::{Delivery, PeerId, PeerStatus as SpeakerPeer};
+use ubique_proto::health::CheckStatus as CoreCheck;
+
+use super::site::Agent;
+use crate::admin::{
+    Announced, CheckStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status,
+};
+use crate::checks::kind_name;
+use crate::clock::{rfc3339, wall};
+
+impl Agent {
+    /// Everything, now.
+    pub(super) fn status(&self) -> Status {
+        let site = self.core.status();
+        let checks = self.service.checks.iter().zip(self.health.checks());
+        Status {
+            schema_version: SCHEMA_VERSION,
+            version: self.version.clone(),
+            service: self.service.name.clone(),
+            site: self.spec().name.clone(),
+            state: site.state,
+            since: rfc3339(wall(site.since)),
+            cause: site.cause.to_owned(),
+            healthy: self.health.healthy(),
+            checks: checks
+                .map(|(spec, core)| check_status(kind_name(&spec.kind), core))
+                .collect(),
+            peers: self
+                .peers()
+                .map(|(upstream, peer)| self.peer_status(upstream, peer))
+                .collect(),
+            events: self.events.iter().cloned().collect(),
+        }
+    }
+
+    /// The upstreams with their sessions.
+    pub(super) fn peers(&self) -> impl Iterator<Item = (&Upstream, SpeakerPeer<'_>)> {
+        self.spec().upstreams.iter().zip(self.bgp.speaker().peers())
+    }
+
+    /// Every prefix the session can carry, and how far its announcement got: read from the session, not from intent.
+    pub(super) fn announced(&self, peer: PeerId) -> Vec<PrefixStatus> {
+        let speaker = self.bgp.speaker();
+        let withdrawing: Vec<Prefix> = speaker.withdrawal_pending(peer).collect();
+        let wanted: Vec<(Prefix, Delivery)> = speaker.announced(peer).collect();
+        let state = |prefix| match wanted.iter().find(|(p, _)| *p == prefix) {
+            Some((_, Delivery::Pending)) => Announced::Pending,
+            Some((_, Delivery::Sent)) => Announced::Sent,
+            Some((_, Delivery::Acknowledged)) => Announced::Acknowledged,
+            None if withdrawing.contains(&prefix) => Announced::Withdrawing,
+            None => Announced::No,
+        };
+        self.prefixes(peer)
+            .map(|prefix| PrefixStatus {
+                prefix,
+                announced: state(prefix),
+            })
+            .collect()
+    }
+
+    fn peer_status(&self, upstream: &Upstream, peer: SpeakerPeer<'_>) -> PeerStatus {
+        PeerStatus {
+            asn: upstream.asn,
+            address: upstream.address,
+            relation: upstream.relation,
+            state: peer.state.name().to_ascii_lowercase(),
+            since: rfc3339(wall(peer.since)),
+            hold_time_s: peer.negotiated.map(|n| n.hold_time.as_secs()),
+            prefixes: self.announced(peer.peer),
+            last_error: self
+                .bgp
+                .connect_error(peer.peer)
+                .map(|error| format!("cannot connect: {error}"))
+                .or_else(|| peer.last_down.map(ToString::to_string)),
+            messages: Messages {
+                received: peer.counters.messages_in,
+                sent: peer.counters.messages_out,
+            },
+        }
+    }
+
+    /// Sessions that are established.
+    pub(super) fn established(peer: &SpeakerPeer<'_>) -> bool {
+        peer.state == SessionState::Established
+    }
+}
+
+fn check_status(kind: &str, core: CoreCheck<'_>) -> CheckStatus {
+    CheckStatus {
+        name: core.name.to_owned(),
+        kind: kind.to_owned(),
+        up: core.up,
+        since: rfc3339(wall(core.since)),
+        cause: core.cause.to_owned(),
+        last_result: core
+            .last
+            .map(|_| core.last_error.unwrap_or("ok").to_owned()),
+        polls: core.counters.successes + core.counters.failures,
+        failures: core.counters.failures,
+    }
+}

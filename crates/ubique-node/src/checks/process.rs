@@ -1,0 +1,95 @@
+//! The `process` check: a process runs, found by its pid file or its name.
+//!
+//! A found process is held by a pidfd, which cannot come to mean another process; `/proc` is searched again
+//! only after it has ended.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use ubique_sys::process::{self, PidFd};
+
+use super::{quote, words};
+
+/// Longest pid file that makes sense, octets.
+const PIDFILE_BYTES: u64 = 64;
+
+/// How a process is found.
+#[derive(Clone, Debug)]
+pub(crate) enum Find {
+    /// By the number in this file.
+    Pidfile(PathBuf),
+    /// By its name (`comm`).
+    Name(String),
+}
+
+impl Find {
+    pub(crate) fn new(pidfile: Option<&Path>, name: Option<&str>) -> Result<Find, String> {
+        match (pidfile, name) {
+            (Some(path), _) => Ok(Find::Pidfile(path.to_owned())),
+            (None, Some(name)) => Ok(Find::Name(name.to_owned())),
+            (None, None) => Err("neither a pid file nor a name is given".to_owned()),
+        }
+    }
+
+    /// The processes it means now.
+    pub(crate) fn pids(&self) -> Result<Vec<u32>, String> {
+        match self {
+            Find::Pidfile(path) => read_pid(path).map(|pid| vec![pid]),
+            Find::Name(name) => process::find_by_name(name).map_err(|e| words(&e)),
+        }
+    }
+}
+
+fn read_pid(path: &Path) -> Result<u32, String> {
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(PIDFILE_BYTES).read_to_end(&mut text))
+        .map_err(|e| format!("{}: {e}", path.display()))?;
+    let pid = std::str::from_utf8(&text)
+        .ok()
+        .and_then(|t| t.trim().parse().ok())
+        .filter(|&pid: &u32| pid > 0);
+    pid.ok_or_else(|| format!("{}: {:?} is not a pid", path.display(), quote(&text)))
+}
+
+/// A `process` check.
+pub(super) struct Process {
+    find: Find,
+    held: Option<(u32, PidFd)>,
+}
+
+impl Process {
+    pub(super) fn new(pidfile: Option<&Path>, name: Option<&str>) -> Result<Process, String> {
+        Ok(Process {
+            find: Find::new(pidfile, name)?,
+            held: None,
+        })
+    }
+
+    pub(super) fn poll(&mut self) -> Result<(), String> {
+        if let Some((pid, fd)) = &self.held {
+            let same = match &self.find {
+                Find::Pidfile(path) => read_pid(path)? == *pid,
+                Find::Name(_) => true,
+            };
+            if same && !fd.exited().map_err(|e| words(&e))? {
+                return Ok(());
+            }
+        }
+        self.held = None;
+        for pid in self.find.pids()? {
+            // It may have ended since it was found.
+            if let Ok(fd) = PidFd::open(pid)
+                && !fd.exited().map_err(|e| words(&e))?
+            {
+                self.held = Some((pid, fd));
+                return Ok(());
+            }
+        }
+        Err(match &self.find {
+            Find::Pidfile(path) => format!("the process of {} does not run", path.display()),
+            Find::Name(name) => format!("no process is named {name:?}"),
+        })
+    }
+}

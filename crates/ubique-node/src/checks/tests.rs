@@ -1,0 +1,468 @@
+//! Each kind of check against a real server on the loopback.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Polls once; a test must not hang.
+fn poll(checker: &mut Checker) -> Result<(), String> {
+    runtime().block_on(async {
+        let end = tokio::time::timeout(LIMIT, checker.poll())
+            .await
+            .expect("a poll ends");
+        // A socket belongs to the runtime it was opened on.
+        checker.abandon();
+        end
+    })
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn checker(kind: &CheckKind) -> Checker {
+    Checker::new(kind).unwrap_or_else(|e| panic!("{e}"))
+}
+
+const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+
+/// A UDP server that answers one query after another with what `answer` makes of it.
+fn udp_server(answer: impl Fn(Vec<u8>) -> Vec<Vec<u8>> + Send + 'static) -> SocketAddr {
+    let socket = UdpSocket::bind(LOOPBACK).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            for reply in answer(buffer[..length].to_vec()) {
+                socket.send_to(&reply, from).unwrap();
+            }
+        }
+    });
+    address
+}
+
+/// A TCP server that answers the first read of each connection.
+fn tcp_server(answer: impl Fn(Vec<u8>) -> Vec<u8> + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind(LOOPBACK).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut buffer = [0; 4096];
+            let length = stream.read(&mut buffer).unwrap_or(0);
+            let _ = stream.write_all(&answer(buffer[..length].to_vec()));
+        }
+    });
+    address
+}
+
+/// A port where nobody listens.
+fn closed_port() -> SocketAddr {
+    TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap()
+}
+
+fn dns(target: SocketAddr, tcp: bool) -> CheckKind {
+    CheckKind::Dns {
+        target,
+        name: "www.example.com".into(),
+        qtype: "AAAA".into(),
+        class: "IN".into(),
+        rcode: "NOERROR".into(),
+        tcp,
+    }
+}
+
+/// The query as an answer with this RCODE.
+fn answered(mut query: Vec<u8>, rcode: u8) -> Vec<u8> {
+    query[2] |= 0x80;
+    query[3] = query[3] & 0xf0 | rcode;
+    query
+}
+
+#[test]
+fn dns_over_udp_wants_the_rcode() {
+    let fine = udp_server(|query| vec![answered(query, 0)]);
+    assert_eq!(poll(&mut checker(&dns(fine, false))), Ok(()));
+    let failing = udp_server(|query| vec![answered(query, 2)]);
+    assert_eq!(
+        poll(&mut checker(&dns(failing, false))),
+        Err("SERVFAIL, expected NOERROR".into())
+    );
+}
+
+#[test]
+fn dns_query_is_what_was_asked_for() {
+    let strict = udp_server(|query| {
+        // One question: www.example.com AAAA IN (RFC 1035 §4.1.2).
+        let expected = b"\x03www\x07example\x03com\x00\x00\x1c\x00\x01";
+        let fits = query[4..6] == [0, 1] && query[12..] == expected[..];
+        vec![answered(query, if fits { 0 } else { 1 })]
+    });
+    assert_eq!(poll(&mut checker(&dns(strict, false))), Ok(()));
+}
+
+#[test]
+fn dns_ignores_answers_to_other_queries() {
+    // A late answer to an earlier poll comes first.
+    let late = udp_server(|query| {
+        let mut other = answered(query.clone(), 2);
+        other[0] ^= 0xff;
+        vec![other, answered(query, 0)]
+    });
+    assert_eq!(poll(&mut checker(&dns(late, false))), Ok(()));
+}
+
+#[test]
+fn dns_refuses_what_is_no_answer() {
+    type Answer = fn(Vec<u8>) -> Vec<u8>;
+    let cases: [(&str, Answer); 4] = [
+        ("answer of 5 octets is not a DNS message", |query| {
+            query[..5].to_vec()
+        }),
+        ("answer is a query", |query| query),
+        ("answer to another question", |query| {
+            let mut answer = answered(query, 0);
+            answer[13] = b'x';
+            answer
+        }),
+        ("answer without the question", |query| {
+            let mut answer = answered(query, 0)[..12].to_vec();
+            answer[5] = 0;
+            answer
+        }),
+    ];
+    for (error, answer) in cases {
+        let server = udp_server(move |query| vec![answer(query)]);
+        assert_eq!(poll(&mut checker(&dns(server, false))), Err(error.into()));
+    }
+}
+
+#[test]
+fn dns_over_udp_sees_a_closed_port_at_once() {
+    let target = closed_port();
+    let start = Instant::now();
+    assert_eq!(
+        poll(&mut checker(&dns(target, false))),
+        Err("connection refused".into())
+    );
+    assert!(start.elapsed() < LIMIT / 2);
+}
+
+#[test]
+fn dns_over_udp_keeps_its_socket_while_all_is_well() {
+    let (send, receive) = std::sync::mpsc::channel();
+    let socket = UdpSocket::bind(LOOPBACK).unwrap();
+    let target = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            send.send((from, u16::from_be_bytes([buffer[0], buffer[1]])))
+                .unwrap();
+            socket
+                .send_to(&answered(buffer[..length].to_vec(), 0), from)
+                .unwrap();
+        }
+    });
+    let mut checker = checker(&dns(target, false));
+    runtime().block_on(async {
+        for _ in 0..8 {
+            assert_eq!(checker.poll().await, Ok(()));
+        }
+    });
+    let seen: Vec<(SocketAddr, u16)> = receive.try_iter().collect();
+    assert!(seen.iter().all(|(from, _)| *from == seen[0].0));
+    assert!(
+        seen.iter().any(|(_, id)| *id != seen[0].1),
+        "identifiers are random"
+    );
+}
+
+#[test]
+fn dns_over_tcp_reads_length_and_answer() {
+    let fine = tcp_server(|query| {
+        let answer = answered(query[2..].to_vec(), 0);
+        [&(answer.len() as u16).to_be_bytes()[..], &answer].concat()
+    });
+    assert_eq!(poll(&mut checker(&dns(fine, true))), Ok(()));
+    let short = tcp_server(|_| vec![0, 200, 1, 2, 3]);
+    assert_eq!(
+        poll(&mut checker(&dns(short, true))),
+        Err("connection closed early".into())
+    );
+    assert_eq!(
+        poll(&mut checker(&dns(closed_port(), true))),
+        Err("connection refused".into())
+    );
+}
+
+#[test]
+fn dns_parameters_are_judged_when_the_check_is_set_up() {
+    let good = dns(closed_port(), false);
+    let CheckKind::Dns {
+        target,
+        name,
+        qtype,
+        class,
+        rcode,
+        tcp,
+    } = good
+    else {
+        unreachable!()
+    };
+    for (bad_name, bad_type, bad_class, bad_rcode) in [
+        ("no..dots", &*qtype, &*class, &*rcode),
+        (&*name, "NOTYPE", &*class, &*rcode),
+        (&*name, &*qtype, "XX", &*rcode),
+        (&*name, &*qtype, &*class, "NOTARCODE"),
+    ] {
+        let kind = CheckKind::Dns {
+            target,
+            name: bad_name.into(),
+            qtype: bad_type.into(),
+            class: bad_class.into(),
+            rcode: bad_rcode.into(),
+            tcp,
+        };
+        assert!(Checker::new(&kind).is_err());
+    }
+}
+
+fn http(target: SocketAddr) -> CheckKind {
+    CheckKind::Http {
+        target,
+        host: "service.example".into(),
+        path: "/health?full=1".into(),
+        status: 200,
+    }
+}
+
+#[test]
+fn http_wants_the_status() {
+    let server = tcp_server(|request| {
+        let text = String::from_utf8(request).unwrap();
+        let fits = text.starts_with("GET /health?full=1 HTTP/1.1\r\n")
+            && text.contains("host: service.example\r\n");
+        let status = if fits { "200 OK" } else { "400 Bad Request" };
+        format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").into_bytes()
+    });
+    assert_eq!(poll(&mut checker(&http(server))), Ok(()));
+    let broken = tcp_server(|_| b"HTTP/1.1 503 Service Unavailable\r\n\r\n".to_vec());
+    assert_eq!(
+        poll(&mut checker(&http(broken))),
+        Err("status 503, expected 200".into())
+    );
+}
+
+#[test]
+fn http_fails_on_what_is_not_http() {
+    let garbage = tcp_server(|_| b"SSH-2.0-OpenSSH\r\n".to_vec());
+    assert!(poll(&mut checker(&http(garbage))).is_err());
+    let silent = tcp_server(|_| Vec::new());
+    assert!(poll(&mut checker(&http(silent))).is_err());
+    let endless = tcp_server(|_| [&b"HTTP/1.1 200 OK\r\nx: "[..], &vec![b'a'; 64 << 10]].concat());
+    assert!(
+        poll(&mut checker(&http(endless))).is_err(),
+        "a head is bounded"
+    );
+    assert_eq!(
+        poll(&mut checker(&http(closed_port()))),
+        Err("connection refused".into())
+    );
+}
+
+#[test]
+fn tcp_wants_a_connection() {
+    let server = tcp_server(|_| Vec::new());
+    assert_eq!(
+        poll(&mut checker(&CheckKind::Tcp { target: server })),
+        Ok(())
+    );
+    assert_eq!(
+        poll(&mut checker(&CheckKind::Tcp {
+            target: closed_port()
+        })),
+        Err("connection refused".into())
+    );
+}
+
+fn temporary(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("ubique-check-{}-{name}", std::process::id()))
+}
+
+#[test]
+fn process_follows_its_pid_file() {
+    let path = temporary("pidfile");
+    let mut check = checker(&CheckKind::Process {
+        pidfile: Some(path.clone()),
+        name: None,
+    });
+    assert!(poll(&mut check).unwrap_err().contains("No such file"));
+    std::fs::write(&path, "not a pid").unwrap();
+    assert!(poll(&mut check).unwrap_err().contains("is not a pid"));
+    let mut child = std::process::Command::new("sleep")
+        .arg("60")
+        .spawn()
+        .unwrap();
+    std::fs::write(&path, format!("{}\n", child.id())).unwrap();
+    assert_eq!(poll(&mut check), Ok(()));
+    child.kill().unwrap();
+    // Not reaped yet: a zombie does not run.
+    let start = Instant::now();
+    while poll(&mut check).is_ok() {
+        assert!(start.elapsed() < LIMIT);
+    }
+    child.wait().unwrap();
+    assert!(poll(&mut check).unwrap_err().contains("does not run"));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn process_is_found_by_name() {
+    // The name is the file's: a copy under a name of its own cannot be mistaken for another test's.
+    let path = temporary("p");
+    std::fs::copy("/bin/sleep", &path).unwrap();
+    let name: String = path
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .chars()
+        .take(15)
+        .collect();
+    let mut check = checker(&CheckKind::Process {
+        pidfile: None,
+        name: Some(name),
+    });
+    assert!(
+        poll(&mut check)
+            .unwrap_err()
+            .starts_with("no process is named")
+    );
+    let mut child = std::process::Command::new(&path).arg("60").spawn().unwrap();
+    let start = Instant::now();
+    while poll(&mut check).is_err() {
+        assert!(
+            start.elapsed() < LIMIT,
+            "the name is that of the file once it was executed"
+        );
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(poll(&mut check).is_err());
+    std::fs::remove_file(path).unwrap();
+}
+
+fn exec(command: &[&str]) -> CheckKind {
+    CheckKind::Exec {
+        command: command.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn exec_wants_exit_code_zero() {
+    assert_eq!(poll(&mut checker(&exec(&["true"]))), Ok(()));
+    assert_eq!(
+        poll(&mut checker(&exec(&["false"]))),
+        Err("exit status: 1".into())
+    );
+    let said = poll(&mut checker(&exec(&[
+        "sh",
+        "-c",
+        "echo broken >&2; exit 3",
+    ])));
+    assert_eq!(said, Err("exit status: 3: broken".into()));
+    assert!(
+        poll(&mut checker(&exec(&["/nonexistent/program"])))
+            .unwrap_err()
+            .contains("No such file")
+    );
+    assert!(Checker::new(&exec(&[])).is_err());
+}
+
+#[test]
+fn exec_survives_a_flood_of_output() {
+    let flood = exec(&[
+        "sh",
+        "-c",
+        "head -c 10000000 /dev/zero | tr '\\0' 'x'; exit 1",
+    ]);
+    let error = poll(&mut checker(&flood)).unwrap_err();
+    assert!(
+        error.starts_with("exit status: 1: xxx") && error.len() < 300,
+        "{error}"
+    );
+}
+
+#[test]
+fn exec_does_not_wait_for_children_in_the_background_and_kills_them() {
+    let path = temporary("background");
+    let script = format!("sleep 60 & echo $! > {}; exit 0", path.display());
+    assert_eq!(poll(&mut checker(&exec(&["sh", "-c", &script]))), Ok(()));
+    wait_for_end(&path);
+}
+
+#[test]
+fn exec_is_killed_with_its_group_when_abandoned() {
+    let path = temporary("abandoned");
+    let script = format!("sleep 60 & echo $! > {}; wait", path.display());
+    let mut check = checker(&exec(&["sh", "-c", &script]));
+    runtime().block_on(async {
+        let wait = Duration::from_millis(10);
+        while std::fs::read_to_string(&path)
+            .unwrap_or_default()
+            .is_empty()
+        {
+            assert!(tokio::time::timeout(wait, check.poll()).await.is_err());
+        }
+    });
+    wait_for_end(&path);
+}
+
+/// The process whose pid is in the file ends.
+fn wait_for_end(path: &PathBuf) {
+    let pid = std::fs::read_to_string(path).unwrap().trim().to_owned();
+    let start = Instant::now();
+    let stat = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    while stat(&pid).is_some_and(|s| !s.contains(") Z ")) {
+        assert!(start.elapsed() < LIMIT, "process {pid} lives on");
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_stuck_poll_is_abandoned_and_the_next_one_counts() {
+    runtime().block_on(async {
+        let silent = udp_server(|_| Vec::new());
+        let (results, mut ends) = mpsc::channel(4);
+        let runner = Runner::start(7, "stuck", &dns(silent, false), results).unwrap();
+        runner.poll(1);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(20), ends.recv())
+                .await
+                .is_err()
+        );
+        runner.abandon();
+        runner.poll(2);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(20), ends.recv())
+                .await
+                .is_err()
+        );
+        drop(runner);
+        assert!(ends.recv().await.is_none(), "the task ends with its runner");
+    });
+}
+
+#[test]
+fn quotes_are_bounded_and_printable() {
+    assert_eq!(quote(b"  a\x07b\nc  "), "a b c");
+    assert_eq!(quote(&[0xff; 3]).chars().count(), 3);
+    assert!(quote(&[b'x'; 1000]).len() <= QUOTE_BYTES + '…'.len_utf8());
+}

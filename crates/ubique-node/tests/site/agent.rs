@@ -1,0 +1,366 @@
+//! The agent against BIRD: announce, withdraw, drain, stop.
+
+use std::time::{Duration, Instant};
+
+use ubique_model::check::CheckKind;
+use ubique_node::admin::{Announced, Request};
+use ubique_proto::site::State;
+use ubique_sys::netlink::Netlink;
+use ubique_sys::process::{Signal, find_by_name};
+
+use crate::daemons::{BIRD, Bird};
+use crate::lab::{self, Lab, PREFIX_V4, Process, SERVICE_V4, SERVICE_V6, ask, status, until_true};
+use crate::roles::HURRIED;
+use crate::runner::Test;
+
+const fn test(name: &'static str, run: fn()) -> Test {
+    Test {
+        name,
+        needs: &[BIRD],
+        run,
+    }
+}
+
+pub const TESTS: &[Test] = &[
+    test("service_up_announces_and_killed_withdraws", up_and_killed),
+    test("hung_service_is_withdrawn_after_fall_polls", hung),
+    test("drain_and_undrain_over_the_admin_socket", drain),
+    test("sigterm_withdraws_then_drains_then_removes", terminated),
+    test("second_sigterm_does_not_wait", hurried),
+    test("addresses_found_stay_and_removed_ones_return", addresses),
+    test(
+        "killed_process_of_a_process_check_withdraws",
+        process_killed,
+    ),
+    test("a_worker_that_dies_beside_another_is_no_event", workers),
+    test(
+        "a_stuck_exec_check_blocks_nobody_and_leaves_nothing",
+        stuck_exec,
+    ),
+];
+
+/// Both sessions up, the service up, both prefixes announced.
+struct Running {
+    lab: Lab,
+    bird: Bird,
+    agent: Process,
+    dns: Process,
+}
+
+fn running() -> Running {
+    let lab = Lab::new();
+    let mut bird = Bird::start(&lab.router, "");
+    let agent = lab.agent(&lab::service());
+    lab.wait_for_addresses();
+    let dns = lab.dns();
+    until_true("both prefixes announced", || bird.has_both());
+    Running {
+        lab,
+        bird,
+        agent,
+        dns,
+    }
+}
+
+fn up_and_killed() {
+    let lab = Lab::new();
+    let mut bird = Bird::start(&lab.router, "");
+    let mut agent = lab.agent(&lab::service());
+    lab.wait_for_addresses();
+    until_true("both sessions up", || {
+        lab::try_status().is_some_and(|s| s.peers.iter().all(|p| p.state == "established"))
+    });
+    assert!(
+        bird.has_none(),
+        "nothing is announced before the service answers"
+    );
+    let mut dns = lab.dns();
+    let up = until_true("both prefixes announced", || bird.has_both());
+    assert!(
+        up < Duration::from_millis(300),
+        "healthy to announced took {up:?}"
+    );
+    let route = bird.route(PREFIX_V4).unwrap();
+    for expected in [
+        "BGP.origin: IGP",
+        "BGP.as_path: 64500 64500",
+        "BGP.med: 7",
+        "(64500,100)",
+        "(64500, 1, 2)",
+    ] {
+        assert!(route.contains(expected), "{expected} not in\n{route}");
+    }
+    let mut gaps = Vec::new();
+    for _ in 0..5 {
+        let start = Instant::now();
+        dns.kill();
+        until_true("withdrawn", || bird.has_none());
+        gaps.push(start.elapsed());
+        let status = status();
+        assert_eq!(status.state, State::Unhealthy);
+        let event = ["no socket serves UDP", "ended"]
+            .iter()
+            .any(|seen| status.cause.contains(seen));
+        assert!(event, "{}", status.cause);
+        dns = lab.dns();
+        until_true("announced again", || bird.has_both());
+    }
+    gaps.sort();
+    println!("healthy to announced {up:?}; killed to withdrawn {gaps:?}");
+    assert!(gaps[2] < Duration::from_millis(20), "median of {gaps:?}");
+    agent.signal(Signal::Term);
+    assert_eq!(agent.wait(), 0);
+}
+
+fn hung() {
+    let mut r = running();
+    let start = Instant::now();
+    r.dns.signal(Signal::Stop);
+    until_true("withdrawn", || r.bird.has_none());
+    let gap = start.elapsed();
+    println!("hung to withdrawn {gap:?}");
+    // Two polls of 50 ms and the timeout of the last one, and a busy machine.
+    assert!(
+        gap > Duration::from_millis(50) && gap < Duration::from_millis(300),
+        "{gap:?}"
+    );
+    let check = &status().checks[0];
+    assert!(!check.up && check.cause.contains("timeout"), "{check:?}");
+    r.dns.signal(Signal::Cont);
+    until_true("announced again", || r.bird.has_both());
+}
+
+fn drain() {
+    let mut r = running();
+    let drain = Request::Drain {
+        reason: "disk swap".into(),
+    };
+    let undrain = Request::Undrain {
+        reason: "done".into(),
+    };
+    ask(&drain).unwrap();
+    let drained = status();
+    until_true("withdrawn", || r.bird.has_none());
+    assert_eq!((drained.state, drained.healthy), (State::Drained, true));
+    assert!(drained.cause.contains("disk swap"), "{}", drained.cause);
+    assert!(
+        drained.peers.iter().all(|p| p.state == "established"),
+        "sessions stay"
+    );
+    assert_eq!(r.lab.service_addresses(), 2, "addresses stay");
+    until_true("withdrawals acknowledged", || {
+        status()
+            .peers
+            .iter()
+            .all(|p| p.prefixes.iter().all(|x| x.announced == Announced::No))
+    });
+    ask(&undrain).unwrap();
+    until_true("announced again", || r.bird.has_both());
+    until_true("announcements acknowledged", || {
+        status().peers.iter().all(|p| {
+            p.prefixes
+                .iter()
+                .all(|x| x.announced == Announced::Acknowledged)
+        })
+    });
+    let events: Vec<String> = status().events.into_iter().map(|e| e.what).collect();
+    for expected in [
+        "site starting",
+        "site announced",
+        "site drained",
+        "check answers up",
+    ] {
+        assert!(
+            events.iter().any(|e| e == expected),
+            "{expected} not in {events:?}"
+        );
+    }
+}
+
+fn terminated() {
+    let mut r = running();
+    let start = Instant::now();
+    r.agent.signal(Signal::Term);
+    until_true("withdrawn", || r.bird.has_none());
+    let withdrawn = start.elapsed();
+    assert_eq!(
+        r.lab.service_addresses(),
+        2,
+        "withdrawn before the addresses go"
+    );
+    until_true("addresses removed", || r.lab.service_addresses() == 0);
+    let removed = start.elapsed();
+    println!("SIGTERM to withdrawn {withdrawn:?}, to removed {removed:?}");
+    assert!(
+        removed >= Duration::from_millis(500),
+        "the drain time is kept: {removed:?}"
+    );
+    assert_eq!(r.agent.wait(), 0);
+    let message = "Administrative shutdown";
+    until_true("BIRD heard why", || r.bird.log().contains(message));
+    assert!(
+        r.bird.log().contains("site ams: "),
+        "with the words of RFC 9003:\n{}",
+        r.bird.log()
+    );
+    assert!(
+        !std::path::Path::new(lab::SOCKET).exists(),
+        "the socket file is removed"
+    );
+}
+
+/// SIGHUP does no harm, and an agent that stops takes no wishes.
+fn hurried() {
+    let lab = Lab::new();
+    let mut bird = Bird::start(&lab.router, "");
+    let mut service = lab::service();
+    service.agent.drain = Duration::from_secs(60);
+    let mut agent = lab.agent(&service);
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    until_true("both prefixes announced", || bird.has_both());
+    let pid = rustix::process::Pid::from_raw(agent.pid() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    until_true("SIGHUP is seen", || agent.log().contains("SIGHUP ignored"));
+    assert!(bird.has_both());
+    agent.signal(Signal::Int);
+    until_true("withdrawn", || bird.has_none());
+    let refusal = ask(&Request::Undrain {
+        reason: "too late".into(),
+    })
+    .unwrap_err();
+    assert_eq!(refusal.to_string(), "the agent is stopping");
+    agent.signal(Signal::Term);
+    assert_eq!(agent.wait(), HURRIED);
+    assert_eq!(lab.service_addresses(), 0);
+}
+
+fn addresses() {
+    let lab = Lab::new();
+    let mut bird = Bird::start(&lab.router, "");
+    let mut netlink = Netlink::open_in(&lab.site).unwrap();
+    let lo = netlink.link_index("lo").unwrap();
+    let found = format!("{SERVICE_V4}/32").parse().unwrap();
+    let ours = format!("{SERVICE_V6}/128").parse().unwrap();
+    netlink.add_address(lo, found).unwrap();
+    let mut agent = lab.agent(&lab::service());
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    until_true("both prefixes announced", || bird.has_both());
+    for address in [found, ours] {
+        assert!(netlink.delete_address(lo, address).unwrap());
+    }
+    until_true("addresses return", || lab.service_addresses() == 2);
+    until_true("it is told", || {
+        status()
+            .events
+            .iter()
+            .filter(|e| e.what.ends_with("restored"))
+            .count()
+            == 2
+    });
+    agent.signal(Signal::Term);
+    assert_eq!(agent.wait(), 0);
+    let left = lab.addresses(&lab.site);
+    assert!(
+        left.contains(&SERVICE_V4.parse().unwrap()),
+        "it was there before"
+    );
+    assert!(!left.contains(&SERVICE_V6.parse().unwrap()));
+}
+
+fn process_killed() {
+    let lab = Lab::new();
+    let mut bird = Bird::start(&lab.router, "");
+    let mut service = lab::service();
+    let name = CheckKind::Process {
+        pidfile: None,
+        name: Some("sleep".into()),
+    };
+    service.checks = vec![lab::check("daemon", name)];
+    // An event must not wait for a poll.
+    service.checks[0].every = Duration::from_secs(2);
+    service.checks[0].rise = 1;
+    let _agent = lab.agent(&service);
+    lab.wait_for_addresses();
+    let sleep = || lab::start(&lab.site, "sleep", "/bin/sleep".as_ref(), &["1000"]);
+    let (mut first, mut second) = (sleep(), sleep());
+    until_true("both prefixes announced", || bird.has_both());
+    // The search for processes runs beside the loop.
+    std::thread::sleep(Duration::from_millis(100));
+    first.kill();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(bird.has_both(), "another one runs");
+    let start = Instant::now();
+    second.kill();
+    until_true("withdrawn", || bird.has_none());
+    println!("process killed to withdrawn {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(100));
+}
+
+fn workers() {
+    let lab = Lab::new();
+    let mut bird = Bird::start(&lab.router, "");
+    let mut service = lab::service();
+    // Polls are too slow to tell; a query may be lost with the socket of the dead worker.
+    for check in &mut service.checks {
+        check.every = Duration::from_secs(1);
+        check.timeout = Duration::from_millis(500);
+        check.rise = 1;
+    }
+    let _agent = lab.agent(&service);
+    lab.wait_for_addresses();
+    let worker = || {
+        let addresses = [
+            format!("reuse:{SERVICE_V4}:53"),
+            format!("reuse:[{SERVICE_V6}]:53"),
+        ];
+        lab::start_ready(&lab.site, "dns", &[&addresses[0], &addresses[1]])
+    };
+    let (mut first, mut second) = (worker(), worker());
+    until_true("both prefixes announced", || bird.has_both());
+    first.kill();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(bird.has_both(), "the other worker serves");
+    let start = Instant::now();
+    second.kill();
+    until_true("withdrawn", || bird.has_none());
+    assert!(
+        start.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+fn stuck_exec() {
+    let lab = Lab::new();
+    let mut bird = Bird::start(&lab.router, "");
+    let mut service = lab::service();
+    let script = "sleep 1000 & sleep 1000; true";
+    let command = CheckKind::Exec {
+        command: ["sh", "-c", script].map(String::from).to_vec(),
+    };
+    service.checks.push(lab::check("stuck", command));
+    let mut agent = lab.agent(&service);
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    until_true("the others are up", || {
+        lab::try_status()
+            .is_some_and(|s| s.checks[0].up && s.checks[1].up && s.checks[2].failures > 3)
+    });
+    let status = status();
+    assert!(!status.checks[2].up && !status.healthy);
+    assert!(
+        status.checks[2]
+            .last_result
+            .as_deref()
+            .unwrap()
+            .contains("timeout")
+    );
+    assert!(bird.has_none());
+    agent.signal(Signal::Term);
+    assert_eq!(agent.wait(), 0);
+    until_true("no child is left", || {
+        find_by_name("sleep").unwrap().is_empty()
+    });
+}

@@ -1,0 +1,179 @@
+//! What happens when the agent itself is sick or killed, and when the transport is not what it should be.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use ubique_sys::process::{PidFd, Signal};
+
+use crate::daemons::{BGPD, BIRD, Bird, Frr};
+use crate::lab::{self, Lab, Process, until, until_true};
+use crate::runner::Test;
+
+const fn test(name: &'static str, run: fn()) -> Test {
+    Test {
+        name,
+        needs: &[BIRD],
+        run,
+    }
+}
+
+pub const TESTS: &[Test] = &[
+    test("sigkill_of_the_agent_ends_the_sessions_at_once", killed),
+    test("a_panic_in_any_thread_ends_the_sessions", panic),
+    test("a_stopped_agent_is_killed_by_its_watchdog", stopped),
+    test("a_dead_watchdog_is_replaced", watchdog_killed),
+    test(
+        "md5_with_the_right_key_works_and_with_a_wrong_one_does_not",
+        md5,
+    ),
+    test("an_upstream_that_comes_later_is_found", late_upstream),
+    Test {
+        name: "frr_learns_and_unlearns",
+        needs: &[BGPD],
+        run: frr,
+    },
+];
+
+/// Announced to BIRD, with `extra` arguments for the agent.
+fn announced(extra: &[&str]) -> (Lab, Bird, Process, Process) {
+    let lab = Lab::new();
+    let mut bird = Bird::start(&lab.router, "");
+    let agent = lab.agent_with(&lab::service(), extra);
+    lab.wait_for_addresses();
+    let dns = lab.dns();
+    until_true("both prefixes announced", || bird.has_both());
+    (lab, bird, agent, dns)
+}
+
+fn killed() {
+    let (lab, mut bird, mut agent, _dns) = announced(&[]);
+    let start = Instant::now();
+    agent.kill();
+    until_true("withdrawn", || bird.has_none());
+    println!("agent killed to withdrawn {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        start.elapsed()
+    );
+    // The next one finds a stale socket and addresses that are there already.
+    let mut agent = lab.agent(&lab::service());
+    until_true("announced again", || bird.has_both());
+    agent.signal(Signal::Term);
+    assert_eq!(agent.wait(), 0);
+    assert_eq!(
+        lab.service_addresses(),
+        2,
+        "they were there before this agent"
+    );
+}
+
+fn panic() {
+    let (_lab, mut bird, mut agent, _dns) = announced(&["panic-after=1.0"]);
+    until_true("withdrawn", || bird.has_none());
+    assert_eq!(agent.wait(), -1, "ended by a signal");
+    assert!(
+        agent.log().contains("asked for by the test"),
+        "{}",
+        agent.log()
+    );
+}
+
+fn stopped() {
+    let (_lab, mut bird, mut agent, _dns) = announced(&[]);
+    let start = Instant::now();
+    agent.signal(Signal::Stop);
+    until_true("withdrawn", || bird.has_none());
+    let gap = start.elapsed();
+    println!("agent stopped to withdrawn {gap:?}, with a watchdog of 1 s");
+    assert!(gap < Duration::from_millis(1600), "{gap:?}");
+    assert_eq!(agent.wait(), -1, "killed by the watchdog");
+}
+
+fn watchdog_killed() {
+    let (_lab, mut bird, mut agent, _dns) = announced(&[]);
+    let first = lab::children_of(agent.pid())[0];
+    PidFd::open(first).unwrap().signal(Signal::Kill).unwrap();
+    let (second, _) = until("another watchdog", || {
+        lab::children_of(agent.pid())
+            .into_iter()
+            .find(|&pid| pid != first)
+    });
+    assert!(bird.has_both(), "nothing else happens");
+    agent.signal(Signal::Stop);
+    until_true("withdrawn", || bird.has_none());
+    assert_eq!(agent.wait(), -1, "killed by the second watchdog, {second}");
+}
+
+fn md5() {
+    let lab = Lab::new();
+    let mut bird = Bird::start(&lab.router, "password \"right\";");
+    let mut service = lab::service();
+    let [v4, v6] = service.sites[0].upstreams.as_mut_slice() else {
+        unreachable!()
+    };
+    fs::write("/run/right", "right\n").unwrap();
+    fs::write("/run/wrong", "wrong\n").unwrap();
+    v4.password_file = Some("/run/right".into());
+    v6.password_file = Some("/run/wrong".into());
+    let agent = lab.agent(&service);
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    until_true("the session with the right key is up", || {
+        bird.route(lab::PREFIX_V4).is_some()
+    });
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(
+        bird.route(lab::PREFIX_V6).is_none(),
+        "the wrong key keeps the other down"
+    );
+    let status = lab::status();
+    assert_eq!(status.peers[0].state, "established");
+    assert_ne!(status.peers[1].state, "established");
+    let words: Vec<String> = agent.log().split_whitespace().map(String::from).collect();
+    assert!(
+        !words
+            .iter()
+            .any(|w| w.contains("wrong") && !w.contains("/run/")),
+        "no secret in the log"
+    );
+}
+
+fn late_upstream() {
+    let lab = Lab::new();
+    let mut agent = lab.agent(&lab::service());
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    until_true("healthy", || lab::try_status().is_some_and(|s| s.healthy));
+    for peer in lab::status().peers {
+        let error = peer.last_error.unwrap_or_default();
+        assert!(
+            error.starts_with("cannot connect: Connection refused"),
+            "{error}"
+        );
+    }
+    let mut bird = Bird::start(&lab.router, "");
+    let found = until_true("announced", || bird.has_both());
+    println!("upstream started to announced {found:?}");
+    agent.signal(Signal::Term);
+    assert_eq!(agent.wait(), 0);
+}
+
+fn frr() {
+    let lab = Lab::new();
+    let mut frr = Frr::start(&lab.router);
+    let mut agent = lab.agent(&lab::service());
+    lab.wait_for_addresses();
+    let mut dns = lab.dns();
+    until_true("both prefixes announced", || frr.has_both());
+    let path = frr.ask(&format!("show bgp ipv4 unicast {} json", lab::PREFIX_V4));
+    for expected in ["\"64500 64500\"", "64500:100", "64500:1:2", "\"metric\":7"] {
+        assert!(path.contains(expected), "{expected} not in\n{path}");
+    }
+    let start = Instant::now();
+    dns.kill();
+    until_true("withdrawn", || frr.has_none());
+    println!("killed to withdrawn from FRR {:?}", start.elapsed());
+    agent.signal(Signal::Term);
+    assert_eq!(agent.wait(), 0);
+}

@@ -1,0 +1,32 @@
+//! The agent and the embedded routers as processes, in network namespaces, against BIRD and FRR.
+//!
+//! Each test is PID 1 of its own sandbox: whatever it starts ends with it. The binary plays every role itself:
+//! called with a role as its first argument it is the agent, the routers, or the service of a site.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod agent;
+mod daemons;
+mod faults;
+mod interfaces;
+mod lab;
+mod roles;
+mod routers;
+mod runner;
+
+use runner::Test;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if let (Some("role"), Some(role)) = (arguments.next().as_deref(), arguments.next()) {
+        std::process::exit(roles::play(&role, arguments.collect()));
+    }
+    let tests: Vec<Test> = [
+        agent::TESTS,
+        faults::TESTS,
+        interfaces::TESTS,
+        routers::TESTS,
+    ]
+    .concat();
+    runner::run(&tests);
+}

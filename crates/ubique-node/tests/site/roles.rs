@@ -1,0 +1,116 @@
+//! What this binary does when it is started as a part of a lab.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use ubique_model::router::RoutersSpec;
+use ubique_model::service::Service;
+use ubique_node::agent::{self, AgentOptions, End};
+use ubique_node::routers;
+
+/// Exit code of an agent that was hurried.
+pub const HURRIED: i32 = 42;
+
+/// Plays a role until it ends.
+pub fn play(role: &str, arguments: Vec<String>) -> i32 {
+    match (role, arguments.as_slice()) {
+        ("agent", [file, site, extra @ ..]) => agent(file, site, extra.first().map(String::as_str)),
+        ("routers", [file]) => {
+            log();
+            let spec: RoutersSpec = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+            routers::run(spec).map_or_else(complain, |()| 0)
+        }
+        ("dns", addresses) => dns(addresses),
+        ("http", [address]) => http(address),
+        _ => 2,
+    }
+}
+
+fn log() {
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::DEBUG)
+        .init();
+}
+
+fn complain(error: impl std::error::Error) -> i32 {
+    let mut source = error.source();
+    eprint!("error: {error}");
+    while let Some(cause) = source {
+        eprint!(": {cause}");
+        source = cause.source();
+    }
+    eprintln!();
+    3
+}
+
+fn agent(file: &str, site: &str, extra: Option<&str>) -> i32 {
+    log();
+    let service: Service = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    if let Some(seconds) = extra.and_then(|e| e.strip_prefix("panic-after=")) {
+        let delay = Duration::from_secs_f64(seconds.parse().unwrap());
+        // A thread beside the runtime: a panic anywhere must end the agent. It starts after the watchdog's fork.
+        std::thread::spawn(move || {
+            std::thread::sleep(delay);
+            panic!("asked for by the test");
+        });
+    }
+    match agent::run(
+        service,
+        site,
+        AgentOptions {
+            version: "test".into(),
+            ..AgentOptions::default()
+        },
+    ) {
+        Ok(End::Stopped) => 0,
+        Ok(End::Hurried) => HURRIED,
+        Err(error) => complain(error),
+    }
+}
+
+/// Answers every query with its question and NOERROR, over UDP, on all addresses; `reuse:` shares the port.
+fn dns(addresses: &[String]) -> i32 {
+    let mut threads = Vec::new();
+    for address in addresses {
+        let shared = address.strip_prefix("reuse:");
+        let address: SocketAddr = shared.unwrap_or(address).parse().unwrap();
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None).unwrap();
+        socket.set_reuse_port(shared.is_some()).unwrap();
+        socket.bind(&address.into()).unwrap();
+        let socket = UdpSocket::from(socket);
+        threads.push(std::thread::spawn(move || {
+            let mut buffer = [0u8; 1500];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                if length > 3 {
+                    buffer[2] |= 0x80;
+                    let _ = socket.send_to(&buffer[..length], from);
+                }
+            }
+        }));
+    }
+    println!("ready");
+    threads.into_iter().for_each(|t| t.join().unwrap());
+    1
+}
+
+fn http(address: &str) -> i32 {
+    let listener = TcpListener::bind(address).unwrap();
+    println!("ready");
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let mut head = [0u8; 2048];
+        let _ = stream.read(&mut head);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    }
+    1
+}
+
+/// This binary.
+pub fn myself() -> PathBuf {
+    std::env::current_exe().unwrap()
+}

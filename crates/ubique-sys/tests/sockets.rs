@@ -1,0 +1,311 @@
+//! Sockets on the real kernel: TCP options, packet sockets, UDP timestamps.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod ground;
+mod runner;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use ground::{pair, readable};
+use runner::wait_until;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use ubique_sys::clock;
+use ubique_sys::netlink::Netlink;
+use ubique_sys::netns::NetNs;
+use ubique_sys::packet::{self, Batch, PacketSocket};
+use ubique_sys::{tcp, udp};
+
+fn main() {
+    runner::run(
+        runner::Where::Sandbox,
+        &[
+            ("md5_lets_only_the_key_in", md5_lets_only_the_key_in),
+            ("gtsm_drops_distant_senders", gtsm_drops_distant_senders),
+            (
+                "unacknowledged_bytes_go_to_zero",
+                unacknowledged_bytes_go_to_zero,
+            ),
+            ("frames_pass_in_batches", frames_pass_in_batches),
+            (
+                "frames_are_whole_without_offloads",
+                frames_are_whole_without_offloads,
+            ),
+            ("datagrams_carry_timestamps", datagrams_carry_timestamps),
+        ],
+    );
+}
+
+fn tcp_socket(family: AddressFamily) -> OwnedFd {
+    rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap()
+}
+
+/// Connects from namespace `a` with what `prepare` does to the socket before.
+fn connect(a: &NetNs, to: SocketAddr, prepare: impl FnOnce(&OwnedFd) + Send) -> Option<TcpStream> {
+    a.run(|| {
+        let family = if to.is_ipv4() {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
+        let socket = tcp_socket(family);
+        prepare(&socket);
+        // Ends an attempt that nobody answers.
+        let timeout = Duration::from_millis(500);
+        tcp::set_user_timeout(socket.as_fd(), timeout).unwrap();
+        rustix::io::ioctl_fionbio(&socket, true).unwrap();
+        let started = rustix::net::connect(&socket, &to);
+        assert_eq!(started, Err(rustix::io::Errno::INPROGRESS));
+        let mut writable = [PollFd::new(&socket, PollFlags::OUT)];
+        let wait = Timespec {
+            tv_sec: 10,
+            tv_nsec: 0,
+        };
+        let ready = poll(&mut writable, Some(&wait)).unwrap() > 0;
+        let connected = ready && rustix::net::sockopt::socket_error(&socket).unwrap().is_ok();
+        rustix::io::ioctl_fionbio(&socket, false).unwrap();
+        connected.then(|| TcpStream::from(socket))
+    })
+    .unwrap()
+}
+
+fn md5_lets_only_the_key_in() {
+    let (a, b) = pair();
+    for (listen, peer) in [("10.0.0.1:179", "10.0.0.0"), ("[fd00::1]:179", "fd00::")] {
+        let peer: IpAddr = peer.parse().unwrap();
+        let listener = b.run(|| TcpListener::bind(listen).unwrap()).unwrap();
+        tcp::set_md5(listener.as_fd(), peer, b"right").unwrap();
+        let to = listener.local_addr().unwrap();
+        let with = |key: &'static [u8]| {
+            connect(&a, to, |socket| {
+                tcp::set_md5(socket.as_fd(), to.ip(), key).unwrap()
+            })
+        };
+        assert!(with(b"wrong").is_none());
+        assert!(connect(&a, to, |_| {}).is_none());
+        let mut stream = with(b"right").unwrap();
+        let (mut accepted, from) = listener.accept().unwrap();
+        assert_eq!(from.ip(), peer);
+        stream.write_all(b"open").unwrap();
+        let mut bytes = [0; 4];
+        accepted.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"open");
+        // Without the key on the listener, anyone may call again.
+        tcp::set_md5(listener.as_fd(), peer, b"").unwrap();
+        tcp::set_md5(listener.as_fd(), peer, b"").unwrap();
+        assert!(connect(&a, to, |_| {}).is_some());
+    }
+    let socket = tcp_socket(AddressFamily::INET);
+    let too_long = tcp::set_md5(socket.as_fd(), "10.0.0.0".parse().unwrap(), &[7; 81]);
+    assert_eq!(too_long.unwrap_err().kind(), ErrorKind::InvalidInput);
+    // One IPv6 listener for both families.
+    let listener = b.run(|| TcpListener::bind("[::]:1179").unwrap()).unwrap();
+    tcp::set_md5(listener.as_fd(), "10.0.0.0".parse().unwrap(), b"right").unwrap();
+    let to: SocketAddr = "10.0.0.1:1179".parse().unwrap();
+    assert!(connect(&a, to, |_| {}).is_none());
+    assert!(
+        connect(&a, to, |socket| tcp::set_md5(
+            socket.as_fd(),
+            to.ip(),
+            b"right"
+        )
+        .unwrap())
+        .is_some()
+    );
+}
+
+fn gtsm_drops_distant_senders() {
+    let (a, b) = pair();
+    for address in ["10.0.0.1:179", "[fd00::1]:179"] {
+        let listener = b.run(|| TcpListener::bind(address).unwrap()).unwrap();
+        tcp::set_min_ttl(listener.as_fd(), 255).unwrap();
+        tcp::set_ttl(listener.as_fd(), 255).unwrap();
+        let to = listener.local_addr().unwrap();
+        assert!(connect(&a, to, |_| {}).is_none());
+        assert!(connect(&a, to, |socket| tcp::set_ttl(socket.as_fd(), 255).unwrap()).is_some());
+        // Both also where the other options of a session are set.
+        let all = connect(&a, to, |socket| {
+            tcp::set_ttl(socket.as_fd(), 255).unwrap();
+            tcp::set_min_ttl(socket.as_fd(), 255).unwrap();
+            tcp::set_priority_cs6(socket.as_fd()).unwrap();
+            tcp::set_nodelay(socket.as_fd()).unwrap();
+        });
+        assert!(all.unwrap().nodelay().unwrap());
+    }
+    let absent: SocketAddr = "192.0.2.1:0".parse().unwrap();
+    let socket = tcp_socket(AddressFamily::INET);
+    assert!(rustix::net::bind(&socket, &absent).is_err());
+    tcp::set_freebind(socket.as_fd()).unwrap();
+    rustix::net::bind(&socket, &absent).unwrap();
+    tcp::set_freebind(tcp_socket(AddressFamily::INET6).as_fd()).unwrap();
+}
+
+fn unacknowledged_bytes_go_to_zero() {
+    let (a, b) = pair();
+    let listener = b
+        .run(|| TcpListener::bind("10.0.0.1:179").unwrap())
+        .unwrap();
+    let mut stream = connect(&a, listener.local_addr().unwrap(), |_| {}).unwrap();
+    let wait_for_zero = |stream: &TcpStream| {
+        let start = Instant::now();
+        while tcp::unacknowledged(stream.as_fd()).unwrap() > 0 {
+            assert!(start.elapsed() < Duration::from_secs(5));
+            std::thread::yield_now();
+        }
+    };
+    stream.write_all(&[1; 1000]).unwrap();
+    wait_for_zero(&stream);
+    // With the link down nothing is acknowledged.
+    let mut at_b = Netlink::open_in(&b).unwrap();
+    let index = at_b.link_index("l0").unwrap();
+    at_b.set_down(index).unwrap();
+    stream.write_all(&[1; 777]).unwrap();
+    assert_eq!(tcp::unacknowledged(stream.as_fd()).unwrap(), 777);
+}
+
+/// A frame to everyone, with an EtherType for experiments.
+fn frame(number: u32) -> Vec<u8> {
+    let mut frame = vec![0xff; 12];
+    frame.extend([0x88, 0xb5]);
+    frame.extend(number.to_be_bytes());
+    frame.resize(1514, number as u8);
+    frame
+}
+
+fn frames_pass_in_batches() {
+    const FRAMES: u32 = 10_000;
+    let (a, b) = pair();
+    let sender = PacketSocket::open_in(&a, "l0").unwrap();
+    let receiver = PacketSocket::open_in(&b, "l0").unwrap();
+    let mut batch = Batch::new(64, 2048);
+    let frames: Vec<_> = (0..FRAMES).map(frame).collect();
+    let all: Vec<_> = frames.iter().map(Vec::as_slice).collect();
+    let mut next = 0;
+    let mut rest = &all[..];
+    let mut taken = 0;
+    let start = Instant::now();
+    while next < FRAMES {
+        if !rest.is_empty() {
+            let sent = sender.send_batch(&rest[..rest.len().min(64)]).unwrap();
+            rest = &rest[sent..];
+        }
+        assert!(readable(&receiver, 1000));
+        // All of it: an ordinary user's socket holds less than 200 frames.
+        while let Ok(count) = receiver.recv_batch(&mut batch, |bytes| {
+            if bytes[12..14] == [0x88, 0xb5] {
+                assert_eq!(bytes, frames[next as usize]);
+                next += 1;
+            }
+        }) {
+            taken += count;
+        }
+    }
+    eprintln!("{FRAMES} frames in {:?}", start.elapsed());
+    assert!(taken >= FRAMES as usize);
+    assert_eq!(batch.truncated(), 0);
+    // Nothing of what was sent is heard by the sender itself.
+    let mut own = 0;
+    while let Ok(_count) = sender.recv_batch(&mut batch, |bytes| {
+        own += u32::from(bytes[12..14] == [0x88, 0xb5])
+    }) {}
+    assert_eq!(own, 0);
+    // Too long for the buffers: counted, not shown.
+    let mut small = Batch::new(4, 100);
+    sender.send_batch(&[&frames[1]]).unwrap();
+    assert!(readable(&receiver, 1000));
+    receiver
+        .recv_batch(&mut small, |_| panic!("shown"))
+        .unwrap();
+    assert_eq!(small.truncated(), 1);
+    let empty = receiver.recv_batch(&mut small, |_| {});
+    assert_eq!(empty.unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+fn frames_are_whole_without_offloads() {
+    let (a, b) = pair();
+    a.run(|| packet::disable_offloads("l0")).unwrap().unwrap();
+    assert!(packet::disable_offloads("nothing").is_err());
+    let wire = PacketSocket::open_in(&b, "l0").unwrap();
+    let listener = b
+        .run(|| TcpListener::bind("10.0.0.1:5000").unwrap())
+        .unwrap();
+    let mut stream = connect(&a, listener.local_addr().unwrap(), |_| {}).unwrap();
+    stream.write_all(&[5; 100_000]).unwrap();
+    let mut batch = Batch::new(64, 2048);
+    let mut segments = 0;
+    while readable(&wire, 200) {
+        wire.recv_batch(&mut batch, |frame| {
+            if frame[12..14] == [8, 0] && frame[14 + 9] == 6 {
+                assert_eq!(tcp_checksum(&frame[14..]), 0xffff);
+                segments += 1;
+            }
+        })
+        .unwrap();
+    }
+    assert_eq!(batch.truncated(), 0);
+    assert!(segments > 60, "{segments}");
+}
+
+/// Over the pseudo header and the segment, its checksum included: 0xffff when right (RFC 9293 §3.1).
+fn tcp_checksum(packet: &[u8]) -> u16 {
+    let total = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+    let segment = &packet[20..total];
+    let mut sum = 6 + segment.len() as u32;
+    for pair in packet[12..20].chunks(2).chain(segment.chunks(2)) {
+        sum += u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+fn datagrams_carry_timestamps() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let receiver = UdpSocket::bind(address).unwrap();
+        let sender = UdpSocket::bind(address).unwrap();
+        let to = receiver.local_addr().unwrap();
+        let mut batch = udp::UdpBatch::new(8, 16);
+        let empty = udp::recv_batch(receiver.as_fd(), &mut batch, |_| {});
+        assert_eq!(empty.unwrap_err().kind(), ErrorKind::WouldBlock);
+        sender.send_to(b"before", to).unwrap();
+        let without = udp::recv_batch(receiver.as_fd(), &mut batch, |received| {
+            assert_eq!(received.timestamp_ns, None);
+        });
+        assert_eq!(without.unwrap(), 1);
+        udp::enable_timestamps(receiver.as_fd()).unwrap();
+        // Until the kernel's stamping has been switched on, it is the time of reading that is given.
+        let stamped_on_arrival = || {
+            sender.send_to(b"warm", to).unwrap();
+            let sent = clock::realtime_ns();
+            let mut time = None;
+            udp::recv_batch(receiver.as_fd(), &mut batch, |received| {
+                time = received.timestamp_ns;
+            })
+            .unwrap();
+            time.unwrap() <= sent
+        };
+        assert!(wait_until(Duration::from_secs(10), stamped_on_arrival));
+        let before = clock::realtime_ns();
+        for _ in 0..8 {
+            sender.send_to(b"a query longer than 16 bytes", to).unwrap();
+        }
+        let after = clock::realtime_ns();
+        let mut last = before;
+        let count = udp::recv_batch(receiver.as_fd(), &mut batch, |received| {
+            assert_eq!(received.from, sender.local_addr().unwrap());
+            assert_eq!(
+                (received.bytes, received.truncated),
+                (&b"a query longer t"[..], true)
+            );
+            let time = received.timestamp_ns.unwrap();
+            assert!(last <= time && time <= after);
+            last = time;
+        });
+        assert_eq!(count.unwrap(), 8);
+    }
+}
