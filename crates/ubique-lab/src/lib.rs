@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod child;
 pub mod control;
 pub mod dns;
 pub mod explain;

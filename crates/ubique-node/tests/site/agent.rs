@@ -139,8 +139,8 @@ fn drain() {
         reason: "done".into(),
     };
     ask(&drain).unwrap();
-    until_true("withdrawn", || r.bird.has_none());
     let drained = status();
+    until_true("withdrawn", || r.bird.has_none());
     assert_eq!((drained.state, drained.healthy), (State::Drained, true));
     assert!(drained.cause.contains("disk swap"), "{}", drained.cause);
     assert!(
@@ -209,6 +209,7 @@ fn terminated() {
     );
 }
 
+/// SIGHUP does no harm, and an agent that stops takes no wishes.
 fn hurried() {
     let lab = Lab::new();
     let mut bird = Bird::start(&lab.router, "");
@@ -218,8 +219,17 @@ fn hurried() {
     lab.wait_for_addresses();
     let _dns = lab.dns();
     until_true("both prefixes announced", || bird.has_both());
+    let pid = rustix::process::Pid::from_raw(agent.pid() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    until_true("SIGHUP is seen", || agent.log().contains("SIGHUP ignored"));
+    assert!(bird.has_both());
     agent.signal(Signal::Int);
     until_true("withdrawn", || bird.has_none());
+    let refusal = ask(&Request::Undrain {
+        reason: "too late".into(),
+    })
+    .unwrap_err();
+    assert_eq!(refusal.to_string(), "the agent is stopping");
     agent.signal(Signal::Term);
     assert_eq!(agent.wait(), HURRIED);
     assert_eq!(lab.service_addresses(), 0);

@@ -145,6 +145,13 @@ fn late_upstream() {
     lab.wait_for_addresses();
     let _dns = lab.dns();
     until_true("healthy", || lab::try_status().is_some_and(|s| s.healthy));
+    for peer in lab::status().peers {
+        let error = peer.last_error.unwrap_or_default();
+        assert!(
+            error.starts_with("cannot connect: Connection refused"),
+            "{error}"
+        );
+    }
     let mut bird = Bird::start(&lab.router, "");
     let found = until_true("announced", || bird.has_both());
     println!("upstream started to announced {found:?}");

@@ -6,12 +6,12 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::Path;
 
-use ubique_model::Prefix;
+use ubique_model::{Community, Prefix};
 use ubique_proto::bgp::attributes::{Attributes, NextHop, Origin, Segment};
 use ubique_proto::bgp::message::{Message, Notification, Update};
-use ubique_proto::bgp::wire::{DecodeContext, decode};
+use ubique_proto::bgp::wire::{DecodeContext, decode, encode_updates};
 
-use crate::support::{EBGP, OLD, message, shared};
+use crate::support::{EBGP, IBGP, OLD, decode_all, message, sender, shared};
 
 /// A message as the collector got it.
 struct Record {
@@ -136,7 +136,7 @@ fn read(records: &[Record], external: bool, mut each: impl FnMut(&Update)) -> Co
 #[test]
 fn collectors_updates_decode() {
     let Some(root) = shared("mrt") else { return };
-    let mut files = 0;
+    let (mut files, mut trips) = (0, 0);
     for folder in ["bgpdump", "bgpkit", "mrtparse"] {
         let mut paths: Vec<_> = std::fs::read_dir(root.join(folder))
             .unwrap()
@@ -151,7 +151,16 @@ fn collectors_updates_decode() {
             let records = records(&contents(&path));
             // A collector's records do not say on which side of an AS border they were taken.
             let count = read(&records, true, |_| {});
-            read(&records, false, |_| {});
+            read(&records, false, |update| {
+                trips += round_trip(update, &IBGP);
+                trips += round_trip(
+                    update,
+                    &DecodeContext {
+                        external: false,
+                        ..OLD
+                    },
+                );
+            });
             // The rest are tables, cut off, or broken; see below.
             let broken = ["2000.03", "long_withdrawal", "nlri_mask"]
                 .iter()
@@ -166,7 +175,46 @@ fn collectors_updates_decode() {
             println!("{name}: {count:?}");
         }
     }
+    println!("{trips} round trips");
+    assert!(trips > 300_000, "{trips} round trips only");
     assert!(files >= 20, "UPDATEs in {files} files only");
+}
+
+/// What a speaker would send on, written and read again, is what came. Says how many UPDATEs were compared.
+fn round_trip(update: &Update, ctx: &DecodeContext) -> usize {
+    let mut octets = Vec::new();
+    let withdrawn = update.withdrawn.as_slice();
+    let mut announced = update.announced.iter();
+    let mut one = announced.next();
+    encode_updates(withdrawn, None, &sender(ctx), &mut octets).unwrap();
+    while let (Some(reach), Some(attributes)) = (one, update.attributes.as_deref()) {
+        let routes = Some((attributes, reach.next_hop, reach.prefixes.as_slice()));
+        if encode_updates(&[], routes, &sender(ctx), &mut octets).is_err() {
+            // AS_PATH and AS4_PATH together can exceed what came with 4-octet numbers alone.
+            return 0;
+        }
+        one = announced.next();
+    }
+    let (mut withdrawn, mut announced) = (vec![], vec![]);
+    for message in decode_all(&octets, octets.len(), ctx) {
+        let Ok(Message::Update(back)) = message else {
+            panic!("{message:?}")
+        };
+        assert_eq!(back.faults, vec![]);
+        assert!(
+            back.attributes.is_none() || back.attributes == update.attributes,
+            "{update:?}"
+        );
+        withdrawn.extend(back.withdrawn);
+        announced.extend(back.announced.into_iter().flat_map(|reach| reach.prefixes));
+    }
+    let all: Vec<Prefix> = update
+        .announced
+        .iter()
+        .flat_map(|reach| reach.prefixes.iter().copied())
+        .collect();
+    assert_eq!((withdrawn.len(), announced), (update.withdrawn.len(), all));
+    1
 }
 
 /// bgpdump's notation of what a route is.
@@ -211,19 +259,32 @@ fn about(a: &Attributes, next_hop: NextHop) -> String {
     };
     let med = a.med.unwrap_or(0);
     let local_pref = a.local_pref.unwrap_or(0);
+    // bgpdump has words for the well-known ones.
+    let community = |c: &Community| match *c {
+        Community::NO_EXPORT => "no-export".to_owned(),
+        Community::NO_ADVERTISE => "no-advertise".to_owned(),
+        Community(0xFFFF_FF03) => "local-AS".to_owned(),
+        other => other.to_string(),
+    };
+    let communities = a
+        .communities
+        .iter()
+        .map(community)
+        .collect::<Vec<_>>()
+        .join(" ");
     let atomic = if a.atomic_aggregate { "AG" } else { "NAG" };
     let aggregator = a
         .aggregator
         .map(|it| format!("{} {}", it.asn, it.router_id))
         .unwrap_or_default();
     format!(
-        "{}|{origin}|{}|{local_pref}|{med}|{atomic}|{aggregator}",
+        "{}|{origin}|{}|{local_pref}|{med}|{communities}|{atomic}|{aggregator}",
         path.join(" "),
         next_hop.address()
     )
 }
 
-/// The same of a line of bgpdump: without time and neighbour, addresses in our spelling, and without communities (it has words for some).
+/// The same of a line of bgpdump: without time and neighbour, addresses in our spelling.
 fn bgpdump_line(line: &str) -> Option<String> {
     let mut f: Vec<&str> = line.split('|').collect();
     let prefix: Prefix = f.get(5)?.parse().ok()?;
@@ -233,8 +294,8 @@ fn bgpdump_line(line: &str) -> Option<String> {
             f.resize(14, "");
             let next_hop: IpAddr = f[8].parse().ok()?;
             Some(format!(
-                "A|{prefix}|{}|{}|{next_hop}|{}|{}|{}|{}",
-                f[6], f[7], f[9], f[10], f[12], f[13]
+                "A|{prefix}|{}|{}|{next_hop}|{}|{}|{}|{}|{}",
+                f[6], f[7], f[9], f[10], f[11], f[12], f[13]
             ))
         }
         _ => None,

@@ -315,3 +315,19 @@ fn end_of_rib() {
     let withdrawn = decode_update(&update(&hex(NLRI), &[], &[]), &EBGP).unwrap();
     assert_eq!((withdrawn.end_of_rib, withdrawn.withdrawn.len()), (None, 1));
 }
+
+#[test]
+fn repeated_large_communities() {
+    let (one, two) = ("000000010000000200000003", "000000010000000200000004");
+    let field = field(&EBGP, &format!("C02030{two}{one}{two}{one}"));
+    let update = decode_update(&update(&[], &field, &hex(NLRI)), &EBGP).unwrap();
+    assert_eq!(update.faults, vec![]);
+    let found: Vec<String> = update
+        .attributes
+        .unwrap()
+        .large_communities
+        .iter()
+        .map(|c| c.to_string())
+        .collect();
+    assert_eq!(found, ["1:2:4", "1:2:3"]);
+}
