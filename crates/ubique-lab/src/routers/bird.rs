@@ -130,8 +130,8 @@ fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
     let _ = write!(
         text,
         "log stderr all;\nrouter id {};\nprotocol device {{ scan time 3600; }}\n\
-         filter down {{ if source ~ [ RTS_STATIC, RTS_BGP ] then accept; reject; }}\n\
-         filter up {{ if source = RTS_STATIC then accept;\n\
+         filter to_customers {{ if source ~ [ RTS_STATIC, RTS_BGP ] then accept; reject; }}\n\
+         filter to_others {{ if source = RTS_STATIC then accept;\n\
          \x20 if source = RTS_BGP && bgp_local_pref = {customer} then accept; reject; }}\n",
         network.router_id
     );
@@ -162,7 +162,7 @@ fn session_configuration(
     let family = if remote.is_ipv4() { "ipv4" } else { "ipv6" };
     let preference = policy::local_preference(*relation);
     // Everything goes to customers, to others only what is ours or a customer's.
-    let export = if policy::exports(Some(Relation::Peer), *relation) { "down" } else { "up" };
+    let export = if policy::exports(Some(Relation::Peer), *relation) { "to_customers" } else { "to_others" };
     let passive = if session.passive { "passive on; " } else { "" };
     let (hold, keepalive) = if hold == 0 { (0, 0) } else { (hold, (hold / 3).max(1)) };
     let password = match &session.password_file {

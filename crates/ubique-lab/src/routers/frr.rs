@@ -180,10 +180,24 @@ fn cover_crash_logs() -> Result<(), RoutersError> {
 /// The configuration of a network's bgpd.
 fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
     let customer = policy::local_preference(Relation::Customer);
+    // Before whatever uses them: a change of one in use takes effect seconds later. Our own routes are exported as a
+    // customer's are.
     let mut text = format!(
-        "hostname {}\nrouter bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n \
+        "hostname {}\nroute-map own permit 10\n set local-preference {customer}\nexit\nroute-map to-customers permit 10\nexit\n\
+         route-map to-others permit 10\n match local-preference {customer}\nexit\n",
+        network.netns
+    );
+    let relations =
+        [Relation::Transit, Relation::Peer, Relation::RouteServer, Relation::Internal, Relation::Customer];
+    for relation in relations {
+        let preference = policy::local_preference(relation);
+        let _ = write!(text, "route-map from-{relation} permit 10\n set local-preference {preference}\nexit\n");
+    }
+    let _ = write!(
+        text,
+        "router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n \
          no bgp network import-check\n bgp bestpath compare-routerid\n bgp deterministic-med\n bgp graceful-restart-disable\n",
-        network.netns, network.asn, network.router_id
+        network.asn, network.router_id
     );
     for session in &network.sessions {
         text.push_str(&session_configuration(session)?);
@@ -195,7 +209,7 @@ fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
         }
         for s in network.sessions.iter().filter(|s| Family::of_address(s.remote) == family) {
             let peer = s.remote;
-            let export = if policy::exports(Some(Relation::Peer), s.relation) { "down" } else { "up" };
+            let export = if policy::exports(Some(Relation::Peer), s.relation) { "to-customers" } else { "to-others" };
             let _ = writeln!(
                 text,
                 "  neighbor {peer} activate\n  neighbor {peer} next-hop-self\n  \
@@ -204,18 +218,6 @@ fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
             );
         }
         text.push_str(" exit-address-family\n");
-    }
-    // Our own routes are exported as a customer's are.
-    let _ = write!(
-        text,
-        "exit\nroute-map own permit 10\n set local-preference {customer}\nexit\nroute-map down permit 10\nexit\n\
-         route-map up permit 10\n match local-preference {customer}\nexit\n"
-    );
-    let relations =
-        [Relation::Transit, Relation::Peer, Relation::RouteServer, Relation::Internal, Relation::Customer];
-    for relation in relations {
-        let preference = policy::local_preference(relation);
-        let _ = write!(text, "route-map from-{relation} permit 10\n set local-preference {preference}\nexit\n");
     }
     Ok(text)
 }
