@@ -13,7 +13,6 @@ mod table;
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -24,6 +23,7 @@ use ubique_model::{Asn, Prefix};
 use crate::build::Built;
 use crate::child::{Exit, Process};
 use crate::control::ControlError;
+pub use crate::explain::Candidate;
 use crate::plan::Plan;
 
 /// How long routers may take until they listen.
@@ -76,24 +76,6 @@ pub struct Status {
     pub sessions: usize,
     /// Since the last UPDATE in or out, or change of a session.
     pub quiet_ms: u64,
-}
-
-/// A route a router knows for a prefix.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Candidate {
-    /// The neighbour's AS; `None`: the router's own route.
-    pub peer_asn: Option<Asn>,
-    /// The neighbour's address.
-    pub peer_address: Option<IpAddr>,
-    /// Local preference.
-    pub local_pref: u32,
-    /// AS path.
-    pub as_path: Vec<Asn>,
-    /// It is the one in use.
-    pub best: bool,
-    /// Why it lost against the best: `AS path 4 > 3`.
-    #[serde(default)]
-    pub step: Option<String>,
 }
 
 /// Where routers are started and what from.

@@ -9,7 +9,7 @@ use ubique_model::diagnostic::{CODES, Diagnostic, Parsed};
 use ubique_model::internet::Internet;
 use ubique_model::scenario::Scenario;
 use ubique_model::service::Service;
-use ubique_model::{MAX_FILE_BYTES, schema};
+use ubique_model::{MAX_FILE_BYTES, internet_schema, scenario_schema, service_schema};
 
 use crate::Exit;
 use crate::arguments::{CheckArguments, Color, FileKind, Output};
@@ -33,9 +33,9 @@ pub fn check(arguments: &CheckArguments, output: Output, color: Color) -> Exit {
     }
     if arguments.schema {
         let schema = match arguments.kind {
-            FileKind::Service => schema::service_schema(),
-            FileKind::Scenario => schema::scenario_schema(),
-            FileKind::Internet => schema::internet_schema(),
+            FileKind::Service => service_schema(),
+            FileKind::Scenario => scenario_schema(),
+            FileKind::Internet => internet_schema(),
         };
         println!("{schema:#}");
         return Exit::Fine;

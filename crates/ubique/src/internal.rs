@@ -29,7 +29,8 @@ pub fn internal(command: InternalCommand) -> Exit {
             probe::run(&spec, io::stdout(), &stop).map_err(Into::into)
         }),
         InternalCommand::Dns { site, zone, address, listen } => {
-            dns::run(&DnsOptions { site, zone, addresses: address, listen }).map_err(Into::into)
+            let stop = AtomicBool::new(false);
+            dns::run(&DnsOptions { site, zone, addresses: address, listen }, &stop).map_err(Into::into)
         }
         InternalCommand::BenchWire => crate::rehearse::bench_wire(),
     };

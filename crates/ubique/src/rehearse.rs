@@ -4,12 +4,14 @@ use std::error::Error;
 use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ubique_lab::plan::Plan;
-use ubique_lab::play::{self, Frame, Observer, Setup};
-use ubique_lab::report::{self, Event, Report, live};
+use ubique_lab::play::{self, Observer, Setup};
+use ubique_lab::report::live::{self, LiveState};
+use ubique_lab::report::{self, Event, Report};
 use ubique_lab::routers::Backend;
-use ubique_lab::wire;
+use ubique_lab::wire::{self, WireLink};
 use ubique_model::internet::Internet;
 use ubique_model::scenario::Scenario;
 use ubique_model::service::Service;
@@ -82,19 +84,19 @@ fn setup(arguments: &RehearseArguments, color: Color) -> Result<Setup, Exit> {
         Some(file) => load(file, Scenario::parse, color)?,
         None => embedded("quickstart-scenario.toml", QUICKSTART_SCENARIO, Scenario::parse)?,
     };
-    if let Some(file) = &arguments.scenario {
-        let name = file.display().to_string();
-        let findings = scenario.check_against(&service, &name, &scenario_text);
-        if !findings.is_empty() {
-            eprint!("{}", render(&findings, &String::from_utf8_lossy(&scenario_text), color.stderr));
-            return Err(Exit::BadInput);
-        }
-    }
     let beside = arguments.scenario.as_deref().and_then(Path::parent);
     let internet = match (&scenario.internet, beside) {
         (Some(file), Some(beside)) => load(&beside.join(file), Internet::parse, color)?.0,
         _ => embedded("quickstart-internet.toml", QUICKSTART_INTERNET, Internet::parse)?.0,
     };
+    if let Some(file) = &arguments.scenario {
+        let name = file.display().to_string();
+        let findings = Scenario::check_against(&service, Some(&internet), &name, &scenario_text);
+        if !findings.is_empty() {
+            eprint!("{}", render(&findings, &String::from_utf8_lossy(&scenario_text), color.stderr));
+            return Err(Exit::BadInput);
+        }
+    }
     let executable = std::env::current_exe().map_err(|error| {
         eprintln!("ubique: cannot find its own program: {error}");
         Exit::CouldNotRun
@@ -189,15 +191,16 @@ impl Screen {
 
 impl Observer for Screen {
     fn event(&mut self, event: &Event) {
-        self.clear();
-        eprintln!("{}", live::event_line(event, self.color.stderr));
+        if !self.live {
+            eprintln!("{:>8.3} s  {}", event.at_ms / 1000.0, event.text);
+        }
     }
 
-    fn frame(&mut self, frame: &Frame) {
+    fn frame(&mut self, state: &LiveState) {
         if !self.live {
             return;
         }
-        let lines = live::table(frame, width(), self.color.stderr);
+        let lines = live::lines(state, width(), self.color.stderr);
         let mut text = String::new();
         if self.drawn > 0 {
             text.push_str(&format!("\x1b[{}A\x1b[J", self.drawn));
@@ -244,19 +247,30 @@ fn width() -> usize {
     std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH)
 }
 
+/// Link, load and length of `ubique internal bench-wire`.
+const BENCH_DELAY_NS: u64 = 10_000_000;
+const BENCH_PACKETS_PER_S: u64 = 20_000;
+const BENCH_DURATION: Duration = Duration::from_secs(5);
+
 /// `ubique internal bench-wire`.
 pub fn bench_wire() -> Result<(), Box<dyn Error>> {
-    let result = sandbox::spawn(|| match wire::bench() {
-        Ok(figures) => {
-            println!("{}", serde_json::json!(figures));
-            0
-        }
-        Err(error) => {
-            eprintln!("ubique: {}", chain(&error));
-            3
+    let link =
+        WireLink { a: "w0a".into(), b: "w0b".into(), delay_ns: BENCH_DELAY_NS, loss: 0.0, rate_bits_per_s: None };
+    let lab = sandbox::spawn(move || {
+        let figures = fs::create_dir_all("/run/ubique")
+            .and_then(|()| wire::bench(Path::new("/run/ubique"), &link, BENCH_PACKETS_PER_S, BENCH_DURATION));
+        match figures {
+            Ok(figures) => {
+                println!("{}", serde_json::json!(figures));
+                0
+            }
+            Err(error) => {
+                eprintln!("ubique: {}", chain(&error));
+                3
+            }
         }
     })?;
-    match result.wait()? {
+    match lab.wait()? {
         0 => Ok(()),
         code => Err(format!("the benchmark ended with {code}").into()),
     }

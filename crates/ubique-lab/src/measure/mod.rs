@@ -30,6 +30,7 @@ pub struct Log {
     late: VecDeque<Span>,
     quality: Quality,
     answered: u64,
+    unanswered: Vec<u64>,
 }
 
 impl Log {
@@ -38,6 +39,7 @@ impl Log {
         Log {
             addresses,
             lanes: vec![VecDeque::new(); vantages * addresses],
+            unanswered: vec![0; vantages * addresses],
             ..Log::default()
         }
     }
@@ -64,17 +66,16 @@ impl Log {
     }
 
     fn sample(&mut self, sample: Sample) {
-        let Some(lane) = lane_index(self.addresses, sample.vantage.into(), sample.address.into())
-        else {
-            return;
-        };
-        let Some(lane) = self.lanes.get_mut(lane) else {
-            return;
-        };
+        let Some(index) = lane_index(self.addresses, sample.vantage.into(), sample.address.into()) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         if lane.len() == MAX_LANE_SAMPLES {
             lane.pop_front();
         }
-        self.answered += u64::from(matches!(sample.outcome, Outcome::Answered { .. }));
+        if is_answered(&sample) {
+            self.answered += 1;
+        } else {
+            self.unanswered[index] += 1;
+        }
         // Outcomes come nearly in the order sent, so that the place is near the end.
         let place = lane
             .iter()
@@ -154,6 +155,12 @@ impl Log {
     /// Queries answered, over all lanes.
     pub fn answered(&self) -> u64 {
         self.answered
+    }
+
+    /// Queries of a lane that were not answered.
+    pub fn unanswered(&self, vantage: usize, address: usize) -> u64 {
+        let lane = lane_index(self.addresses, vantage, address);
+        lane.and_then(|lane| self.unanswered.get(lane)).copied().unwrap_or(0)
     }
 
     /// When the prober stood still.

@@ -18,9 +18,9 @@ use ubique_model::internet::Internet;
 use ubique_model::scenario::Scenario;
 use ubique_model::service::Service;
 
-use crate::measure::Landing;
 use crate::plan::{Plan, PlanError};
 use crate::probe::record::ReadError;
+use crate::report::live::LiveState;
 use crate::report::{Event, Report};
 use crate::routers::Backend;
 use crate::world::WorldError;
@@ -44,25 +44,12 @@ pub struct Setup {
     pub seed: u64,
 }
 
-/// Who lands where just now, for the first service address.
-#[derive(Clone, Debug)]
-pub struct Frame<'a> {
-    /// Time since the start, ms.
-    pub at_ms: f64,
-    /// Label of the step.
-    pub step: &'a str,
-    /// Names of the sites, in the order of the service file.
-    pub sites: &'a [String],
-    /// Vantage point, its index in `sites` and its landing.
-    pub landings: &'a [(String, Option<usize>, Landing)],
-}
-
 /// Is told what happens.
 pub trait Observer {
     /// Something happened.
     fn event(&mut self, event: &Event);
     /// The state, a few times a second.
-    fn frame(&mut self, frame: &Frame);
+    fn frame(&mut self, state: &LiveState);
     /// The last step is over and the report is made; the lab still stands. Returning ends it.
     fn finished(&mut self, report: &Report);
 }
@@ -76,6 +63,9 @@ pub enum PlayError {
     /// The world could not be built, or a part of it broke.
     #[error(transparent)]
     World(#[from] WorldError),
+    /// The lab's directory or the service file in it.
+    #[error("cannot write to /run/ubique inside the sandbox")]
+    Directory(#[source] std::io::Error),
     /// The vantage points could not be started.
     #[error("cannot start the vantage points")]
     Prober(#[source] std::io::Error),
@@ -95,7 +85,7 @@ pub enum PlayError {
 /// Plays the scenario from start to end.
 pub fn rehearse(setup: &Setup, observer: &mut dyn Observer) -> Result<Report, PlayError> {
     let plan = Plan::new(&setup.internet, &setup.service)?;
-    let mut stage = stage::Stage::open(setup, &plan, observer)?;
+    let mut stage = stage::Stage::open(setup, plan, observer)?;
     for step in &setup.scenario.steps {
         stage.play(step)?;
     }

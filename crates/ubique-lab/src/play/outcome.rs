@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ubique_model::catchment::{Catchment, Landing};
+use ubique_model::check::CheckKind;
 use ubique_model::service::Service;
 use ubique_model::{Asn, Prefix, Relation};
 use ubique_sys::clock::monotonic_ns;
@@ -21,12 +22,29 @@ use crate::report::{
 
 /// How far back the landing before a fault is looked for.
 const BEFORE: Duration = Duration::from_secs(1);
+/// The zone of the built-in responder when no check asks for one.
+const DEFAULT_ZONE: &str = "example.com";
 /// Buckets of the timeline.
 const BUCKET: Duration = Duration::from_millis(50);
 
 /// The longest prefix of the service that contains an address.
 pub(super) fn prefix_of(service: &Service, address: IpAddr) -> Option<Prefix> {
     service.prefixes.iter().filter(|p| p.contains(&address)).max_by_key(|p| p.prefix_len()).copied()
+}
+
+/// The zone of the built-in responder: the name of the first DNS check, so that the check is answered.
+pub(super) fn zone(service: &Service) -> String {
+    let name = service.checks.iter().find_map(|check| match &check.kind {
+        CheckKind::Dns { name, class, .. } if class == "IN" => Some(name.trim_end_matches('.').to_string()),
+        _ => None,
+    });
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT_ZONE.to_string())
+}
+
+/// An RFC 3339 time as nanoseconds since 1970.
+pub(super) fn unix_ns(time: &str) -> Option<u64> {
+    let time: jiff::Timestamp = time.parse().ok()?;
+    u64::try_from(time.as_nanosecond()).ok()
 }
 
 /// The sites for the report.
@@ -125,9 +143,9 @@ pub(super) fn report(stage: &Stage) -> Report {
         duration_ms: stage.ms(monotonic_ns()),
         convergence_ms: stage.convergence_ms,
         sites: sites(&setup.service),
-        vantage_points: vantages(stage.plan, &setup.service),
-        networks: networks(stage.plan),
-        links: links(setup, stage.plan),
+        vantage_points: vantages(&stage.plan, &setup.service),
+        networks: networks(&stage.plan),
+        links: links(setup, &stage.plan),
         phases: stage.played.iter().map(|played| phase(stage, &log, played)).collect(),
         faults,
         verdict: verdict(stage, &expectations, warnings.collect()),

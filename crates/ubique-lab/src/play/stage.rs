@@ -1,6 +1,7 @@
 //! The running rehearsal: the world, the vantage points, and what happened so far.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::thread;
@@ -8,19 +9,22 @@ use std::time::Duration;
 
 use ubique_model::scenario::{Action, SiteSelector, Step};
 use ubique_model::{Asn, Prefix};
-use ubique_sys::clock::monotonic_ns;
+use ubique_sys::clock::{monotonic_ns, realtime_ns};
 
 use super::outcome;
 use super::prober::{Prober, SETTLE};
-use super::{Frame, Observer, PlayError, Setup};
+use super::{Observer, PlayError, Setup};
 use crate::explain::{Candidate, Explainer, Surprise};
 use crate::measure::Landing;
 use crate::plan::Plan;
+use crate::report::live::{LiveRow, LiveSite, LiveState};
 use crate::report::{Event, EventKind, Report};
-use crate::world::World;
+use crate::world::{World, WorldOptions};
 
 /// Work files and sockets of a lab, on a file system of its own.
 pub(super) const DIRECTORY: &str = "/run/ubique";
+/// The reason given for drains.
+const REASON: &str = "rehearsal";
 /// Interval between two looks at the state while observing.
 const FRAME: Duration = Duration::from_millis(100);
 /// Interval between two looks while waiting for convergence.
@@ -47,8 +51,8 @@ pub(super) struct Played {
 /// Everything of a rehearsal while it runs.
 pub(super) struct Stage<'a> {
     pub setup: &'a Setup,
-    pub plan: &'a Plan,
-    pub world: World<'a>,
+    pub plan: Plan,
+    pub world: World,
     pub prober: Prober,
     observer: &'a mut dyn Observer,
     pub sites: Vec<String>,
@@ -61,15 +65,39 @@ pub(super) struct Stage<'a> {
     touched: BTreeSet<String>,
     /// Agent transitions already told, by site.
     told: BTreeMap<String, BTreeSet<String>>,
+    /// Sites whose processes stand still.
+    frozen: BTreeSet<String>,
+    live: Live,
+}
+
+/// What the live table remembers between two frames.
+#[derive(Default)]
+struct Live {
+    /// Vantage point → its site and since when.
+    sites: BTreeMap<String, (Option<usize>, u64)>,
+    /// Sites that an action hit and none restored.
+    down: BTreeSet<String>,
 }
 
 impl<'a> Stage<'a> {
     /// Builds the world and starts the vantage points.
-    pub fn open(setup: &'a Setup, plan: &'a Plan, observer: &'a mut dyn Observer) -> Result<Stage<'a>, PlayError> {
+    pub fn open(setup: &'a Setup, plan: Plan, observer: &'a mut dyn Observer) -> Result<Stage<'a>, PlayError> {
         let started_ns = monotonic_ns();
-        let world = World::start(plan, setup)?;
+        let directory = Path::new(DIRECTORY);
+        let service_file = directory.join("service.toml");
+        let file = fs::create_dir_all(directory).and_then(|()| fs::write(&service_file, &setup.service_text));
+        file.map_err(PlayError::Directory)?;
+        let options = WorldOptions {
+            executable: setup.executable.clone(),
+            service_file,
+            backend: setup.backend,
+            seed: setup.seed,
+            directory: directory.to_path_buf(),
+            zone: outcome::zone(&setup.service),
+        };
+        let world = World::start(plan.clone(), &setup.service, options)?;
         let built_ns = monotonic_ns();
-        let prober = Prober::start(setup, plan, Path::new(DIRECTORY))?;
+        let prober = Prober::start(setup, &plan, directory)?;
         let mut stage = Stage {
             setup,
             plan,
@@ -84,20 +112,22 @@ impl<'a> Stage<'a> {
             convergence_ms: None,
             touched: BTreeSet::new(),
             told: BTreeMap::new(),
+            frozen: BTreeSet::new(),
+            live: Live::default(),
         };
         let built = Duration::from_nanos(built_ns - started_ns).as_secs_f64();
         stage.event(
             EventKind::Action,
             format!(
                 "built {} networks, {} links, {} sites, {} vantage points in {built:.1} s",
-                plan.networks.len(),
-                plan.links.len(),
-                plan.sites.len(),
-                plan.vantages.len()
+                stage.plan.networks.len(),
+                stage.plan.links.len(),
+                stage.plan.sites.len(),
+                stage.plan.vantages.len()
             ),
         );
-        for note in &plan.notes {
-            stage.event(EventKind::Warning, note.clone());
+        for note in stage.plan.notes.clone() {
+            stage.event(EventKind::Warning, note);
         }
         Ok(stage)
     }
@@ -112,13 +142,13 @@ impl<'a> Stage<'a> {
         if let Some(site) = &site {
             self.touched.insert(site.clone());
         }
-        let at_ns = monotonic_ns();
+        let mut at_ns = monotonic_ns();
         match (&step.action, &site) {
             (Action::Converge { within }, _) => self.converge(step, *within)?,
             (Action::Wait, _) => {}
             (action, Some(site)) => {
-                self.event(EventKind::Action, format!("{}: {}", action_name(action), site));
-                self.act(action, site)?;
+                at_ns = self.act(action, site)?;
+                self.event_at(at_ns, EventKind::Action, format!("{} {site}", action_name(action)));
             }
             (_, None) => {}
         }
@@ -165,10 +195,21 @@ impl<'a> Stage<'a> {
             .unwrap_or_default()
     }
 
-    fn act(&mut self, action: &Action, site: &str) -> Result<(), PlayError> {
-        let world = &mut self.world;
+    /// Acts on a site; returns when the action took effect.
+    fn act(&mut self, action: &Action, site: &str) -> Result<u64, PlayError> {
+        if is_fault(action) {
+            self.live.down.insert(site.to_string());
+        } else {
+            self.live.down.remove(site);
+        }
         match action {
-            Action::Converge { .. } | Action::Wait => Ok(()),
+            Action::FreezeSite { .. } => _ = self.frozen.insert(site.to_string()),
+            Action::ThawSite { .. } => _ = self.frozen.remove(site),
+            _ => {}
+        }
+        let world = &mut self.world;
+        let moment = match action {
+            Action::Converge { .. } | Action::Wait => return Ok(monotonic_ns()),
             Action::KillService { .. } => world.kill_service(site),
             Action::HangService { .. } => world.hang_service(site),
             Action::ResumeService { .. } => world.resume_service(site),
@@ -176,14 +217,14 @@ impl<'a> Stage<'a> {
             Action::KillAgent { .. } => world.kill_agent(site),
             Action::StopAgent { .. } => world.stop_agent(site),
             Action::StartAgent { .. } => world.start_agent(site),
-            Action::Drain { .. } => world.drain(site, "rehearsal"),
-            Action::Undrain { .. } => world.undrain(site, "rehearsal"),
+            Action::Drain { .. } => world.drain(site, REASON),
+            Action::Undrain { .. } => world.undrain(site, REASON),
             Action::FreezeSite { .. } => world.freeze_site(site),
             Action::ThawSite { .. } => world.thaw_site(site),
             Action::CutSite { .. } => world.cut_site(site),
             Action::RestoreSite { .. } => world.restore_site(site),
         }?;
-        Ok(())
+        Ok(moment.monotonic_ns)
     }
 
     /// Waits until every session is up, routing is quiet and every vantage point is answered.
@@ -193,7 +234,7 @@ impl<'a> Stage<'a> {
         while monotonic_ns() < deadline_ns {
             self.frame(&step.label);
             self.check()?;
-            let status = self.world.routers_status()?;
+            let status = self.world.routing()?;
             let silent: Vec<String> =
                 self.landings().into_iter().filter(|(_, site, _)| site.is_none()).map(|(v, _, _)| v).collect();
             let quiet = Duration::from_millis(status.quiet_ms);
@@ -233,22 +274,33 @@ impl<'a> Stage<'a> {
     /// Errors when a part of the lab broke; tells of processes that ended by themselves.
     fn check(&mut self) -> Result<(), PlayError> {
         self.prober.check()?;
-        for trouble in self.world.check()? {
-            self.event(EventKind::Warning, trouble);
+        for exit in self.world.exits() {
+            self.event(EventKind::Warning, exit.to_string());
         }
         Ok(())
     }
 
     /// Transitions of a site's agent that were not told yet. An agent that does not answer has none.
     fn agent_events(&mut self, site: &str) {
-        let offset_ns = ubique_sys::clock::realtime_ns().saturating_sub(monotonic_ns());
-        let told = self.told.entry(site.to_string()).or_default();
+        // A frozen agent would only make us wait for its answer.
+        if self.frozen.contains(site) {
+            return;
+        }
+        let Ok(status) = self.world.agent_status(site) else { return };
+        let offset_ns = realtime_ns().saturating_sub(monotonic_ns());
         let mut fresh = Vec::new();
-        for (time_ns, what, cause) in self.world.agent_events(site) {
-            let at_ns = time_ns.saturating_sub(offset_ns);
-            if at_ns >= self.started_ns && told.insert(format!("{time_ns} {what}")) && what.starts_with("site ") {
-                fresh.push((at_ns, format!("{site}: {what}: {cause}")));
+        for event in status["events"].as_array().into_iter().flatten() {
+            let (Some(time), Some(what), Some(cause)) =
+                (event["time"].as_str(), event["what"].as_str(), event["cause"].as_str())
+            else {
+                continue;
+            };
+            let told = self.told.entry(site.to_string()).or_default();
+            if !told.insert(format!("{time} {what}")) {
+                continue;
             }
+            let Some(at_ns) = outcome::unix_ns(time).and_then(|ns| ns.checked_sub(offset_ns)) else { continue };
+            fresh.push((at_ns, format!("{site}: {what}: {cause}")));
         }
         for (at_ns, text) in fresh {
             self.event_at(at_ns, EventKind::Agent, text);
@@ -271,9 +323,29 @@ impl<'a> Stage<'a> {
     }
 
     fn frame(&mut self, step: &str) {
-        let landings = self.landings();
-        let at_ms = self.ms(monotonic_ns());
-        self.observer.frame(&Frame { at_ms, step, sites: &self.sites, landings: &landings });
+        let now_ns = monotonic_ns();
+        let mut rows = Vec::new();
+        for (index, (vantage, site, landing)) in self.landings().into_iter().enumerate() {
+            let entry = self.live.sites.entry(vantage.clone()).or_insert((site, 0));
+            if entry.0 != site {
+                *entry = (site, now_ns);
+            }
+            let moved_ms = (entry.1 > 0).then(|| Duration::from_nanos(now_ns - entry.1).as_secs_f64() * 1000.0);
+            let lost = self.prober.log().unanswered(index, 0);
+            let rtt_ms = landing.rtt_ns.map(|ns| f64::from(ns) / 1e6);
+            rows.push(LiveRow { vantage, site, rtt_ms, lost, moved_ms });
+        }
+        let site = |name: &String| LiveSite { name: name.clone(), down: self.live.down.contains(name) };
+        let setup = self.setup;
+        let state = LiveState {
+            title: format!("{} · {} · {} routers", setup.service.name, setup.scenario.name, setup.backend),
+            step: step.to_string(),
+            elapsed_ms: self.ms(now_ns),
+            sites: self.sites.iter().map(site).collect(),
+            rows,
+            events: self.events.clone(),
+        };
+        self.observer.frame(&state);
     }
 
     /// Milliseconds from the start to a moment.
@@ -317,9 +389,9 @@ impl<'a> Stage<'a> {
         let Some(&address) = self.setup.service.addresses.first() else { return };
         let Some(prefix) = outcome::prefix_of(&self.setup.service, address) else { return };
         let landings = self.landings();
-        let (sites, vantages) = (outcome::sites(&self.setup.service), outcome::vantages(self.plan, &self.setup.service));
-        let links = outcome::links(self.setup, self.plan);
-        let site_links = outcome::site_links(self.plan);
+        let (sites, vantages) = (outcome::sites(&self.setup.service), outcome::vantages(&self.plan, &self.setup.service));
+        let links = outcome::links(self.setup, &self.plan);
+        let site_links = outcome::site_links(&self.plan);
         let world = &mut self.world;
         let mut explainer =
             Explainer::new(&sites, &site_links, &links, |asn| Stage::candidates(world, asn, prefix));

@@ -250,6 +250,13 @@ impl Agent {
                 self.metrics.transition(self.reason);
                 tracing::info!(cause, "announcing");
             }
+            site::Out::GracefulShutdown { cause } => {
+                for (peer, announcement) in self.announcements.clone() {
+                    let announcement = announcement.graceful_shutdown();
+                    self.bgp.handle(BgpIn::Announce { peer, announcement });
+                }
+                tracing::info!(cause, "announcing with GRACEFUL_SHUTDOWN");
+            }
             site::Out::Withdraw { cause } => {
                 self.withdraw();
                 self.metrics.transition(self.reason);
@@ -493,6 +500,7 @@ pub(super) fn state_name(state: State) -> &'static str {
         State::Starting => "starting",
         State::Unhealthy => "unhealthy",
         State::Announced => "announced",
+        State::Draining => "draining",
         State::Drained => "drained",
         State::Stopping => "stopping",
         State::Removing => "removing",
