@@ -111,11 +111,15 @@ impl Log {
         lane.range(start..end).copied().collect()
     }
 
-    /// Where every vantage point lands, by the queries sent within `window`; in the order of the spec.
-    pub fn landings(&self, address: usize, window: Range<u64>) -> Vec<Landing> {
-        self.vantages()
-            .map(|v| landing(&self.lane(v, address, window.clone())))
-            .collect()
+    /// Where every vantage point lands at a moment, by what was known within `back_ns` before it; in the order of the spec.
+    pub fn landings(&self, address: usize, at_ns: u64, back_ns: u64) -> Vec<Landing> {
+        let window = at_ns.saturating_sub(back_ns)..at_ns;
+        let known = |vantage| {
+            let mut samples = self.lane(vantage, address, window.clone());
+            samples.retain(|sample| known_at(sample, at_ns));
+            samples
+        };
+        self.vantages().map(|vantage| landing(&known(vantage))).collect()
     }
 
     /// What a fault did to every vantage point, in the order of the spec.
@@ -196,6 +200,15 @@ pub struct Landing {
 /// So many unanswered queries at the end of a window mean that nobody answers; fewer may be chance.
 pub const SILENT_QUERIES: usize = 3;
 
+/// An answer that takes longer than this counts as missing when it is asked who lands where: no path on Earth does.
+const LATE_ANSWER_NS: u64 = 350_000_000;
+
+/// Whether the outcome of a query was known at a moment: its answer had arrived, or should have. Queries on their
+/// way must not count: they are answered by whom the packets meet later.
+fn known_at(sample: &Sample, at_ns: u64) -> bool {
+    sample.sent_ns + rtt_of(sample).map_or(LATE_ANSWER_NS, u64::from) <= at_ns
+}
+
 /// Where a lane lands, by its samples of a window, in the order sent.
 pub fn landing(samples: &[Sample]) -> Landing {
     let answered = samples.iter().filter(|s| is_answered(s)).count() as u64;
@@ -267,19 +280,18 @@ pub fn effect(samples: &[Sample], fault: &FaultWindow, late: &[Span]) -> Effect 
     let from_ns = fault.at_ns.saturating_sub(rtt_before.into());
     let hit = &samples[samples.partition_point(|s| s.sent_ns < from_ns)..];
     let hit = &hit[..hit.partition_point(|s| s.sent_ns < fault.until_ns)];
-    // What was in flight may be lost already: where the lane was before is told by its last answer, however old.
-    let before = samples[..split].iter().rev().find_map(site_of);
+    // What was in flight may be lost already, or answered by another site: where the lane was before is told by the
+    // last answer that had arrived, however old.
+    let arrived = samples[..split].iter().rev().filter(|s| known_at(s, fault.at_ns));
+    let before = arrived.filter_map(site_of).next();
+    let settled: Vec<Sample> = hit.iter().copied().filter(|s| known_at(s, fault.until_ns)).collect();
     let gaps = gaps(hit, fault.until_ns);
     let mut effect = Effect {
         before,
-        after: if hit.is_empty() {
-            before
-        } else {
-            landing(hit).site
-        },
+        after: if settled.is_empty() { before } else { landing(&settled).site },
         on_site: before.is_some() && before == fault.site,
         gaps: gaps.len() as u32,
-        open: hit.last().is_some_and(|s| !is_answered(s)) && landing(hit).site.is_none(),
+        open: settled.last().is_some_and(|s| !is_answered(s)) && landing(&settled).site.is_none(),
         lost: hit.iter().filter(|s| !is_answered(s)).count() as u64,
         ..Effect::default()
     };

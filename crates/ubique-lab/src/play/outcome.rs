@@ -224,7 +224,7 @@ fn fault(stage: &Stage, log: &Log, played: &Played, effects: &[Effect]) -> Fault
 
 fn judged<'a>(stage: &'a Stage, log: &Log, played: &'a Played, fault: &Fault) -> judge::Outcome<'a> {
     let landings = (0..stage.setup.service.addresses.len()).map(|address| {
-        let landings = log.landings(address, end_of(played));
+        let landings = log.landings(address, played.until_ns, LANDING_WINDOW.as_nanos() as u64);
         let site = |site: Option<u16>| {
             let name = site.and_then(|site| log.site_name(site))?;
             stage.sites.iter().find(|s| *s == name).map(String::as_str)
@@ -242,15 +242,10 @@ fn judged<'a>(stage: &'a Stage, log: &Log, played: &'a Played, fault: &Fault) ->
     }
 }
 
-/// The window that tells the landings at the end of a step.
-fn end_of(played: &Played) -> std::ops::Range<u64> {
-    played.until_ns.saturating_sub(LANDING_WINDOW.as_nanos() as u64)..played.until_ns
-}
-
 fn phase(stage: &Stage, log: &Log, played: &Played) -> Phase {
     let step = &stage.setup.scenario.steps[played.step];
     let catchments = stage.setup.service.addresses.iter().enumerate().map(|(index, &address)| {
-        let landings = log.landings(index, end_of(played));
+        let landings = log.landings(index, played.until_ns, LANDING_WINDOW.as_nanos() as u64);
         let catchment = stage.plan.vantages.iter().zip(landings).map(|(vantage, landing)| {
             let path = |paths: &BTreeMap<Asn, Vec<Asn>>| paths.get(&vantage.asn).cloned();
             let entry = Landing {

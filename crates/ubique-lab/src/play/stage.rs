@@ -31,8 +31,8 @@ const FRAME: Duration = Duration::from_millis(100);
 const CONVERGE_POLL: Duration = Duration::from_millis(50);
 /// Routing that has said nothing for so long has converged: longer than the slowest path across the Internet.
 const QUIET: Duration = Duration::from_millis(500);
-/// Landings are told by the queries of this long.
-pub(super) const LANDING_WINDOW: Duration = Duration::from_millis(300);
+/// Landings are told by the queries of this long: enough for several answers from the far side of the Earth.
+pub(super) const LANDING_WINDOW: Duration = Duration::from_millis(600);
 
 /// A step that was played.
 pub(super) struct Played {
@@ -157,6 +157,7 @@ impl<'a> Stage<'a> {
         let paths = self.paths();
         if matches!(step.action, Action::Converge { .. }) {
             self.explain();
+            self.sites.clone().iter().for_each(|site| self.agent_events(site));
         }
         self.played.push(Played { step: index, site, at_ns, until_ns, paths });
         Ok(())
@@ -296,7 +297,9 @@ impl<'a> Stage<'a> {
                 continue;
             };
             let told = self.told.entry(site.to_string()).or_default();
-            if !told.insert(format!("{time} {what}")) {
+            // How an agent came up is no news beyond that it did.
+            let stale = self.played.is_empty() && what != "site announced";
+            if !told.insert(format!("{time} {what}")) || stale {
                 continue;
             }
             let Some(at_ns) = outcome::unix_ns(time).and_then(|ns| ns.checked_sub(offset_ns)) else { continue };
@@ -311,10 +314,9 @@ impl<'a> Stage<'a> {
     pub fn landings(&self) -> Vec<(String, Option<usize>, Landing)> {
         let log = self.prober.log();
         let now_ns = monotonic_ns();
-        let window = now_ns.saturating_sub(LANDING_WINDOW.as_nanos() as u64)..now_ns;
         let names = self.plan.vantages.iter().map(|v| v.name.clone());
         names
-            .zip(log.landings(0, window))
+            .zip(log.landings(0, now_ns, LANDING_WINDOW.as_nanos() as u64))
             .map(|(name, landing)| {
                 let site = landing.site.and_then(|site| log.site_name(site));
                 (name, site.and_then(|site| self.sites.iter().position(|s| s == site)), landing)
