@@ -37,7 +37,7 @@ pub struct Listener {
     pub address: IpAddr,
     /// Bound to.
     pub port: u16,
-    /// Number of its file, for [`crate::process::owner_of_socket`]; may be 0 for one that is gone.
+    /// Number of its file, for [`crate::process::owner_of_socket`]; 0 for one that is gone.
     pub inode: u32,
     /// Who opened it.
     pub uid: u32,
