@@ -23,6 +23,11 @@ pub const TESTS: &[Test] = &[
         run: triangle,
     },
     Test {
+        name: "a_chain_of_a_hundred_routers_in_one_process",
+        needs: &[],
+        run: chain,
+    },
+    Test {
         name: "a_router_installs_and_removes_what_bird_says",
         needs: &[BIRD],
         run: with_bird,
@@ -285,4 +290,62 @@ fn with_bird() {
         gateway(&lab.site, "203.0.113.0/24").is_none()
     });
     assert!(gateway(&lab.site, "2001:db8:113::/48").is_some());
+}
+
+/// Each buys from the next: what the first originates reaches the last.
+fn chain() {
+    const LENGTH: u32 = 100;
+    let names: Vec<NetNs> = (1..=LENGTH)
+        .map(|asn| NetNs::create_at(Path::new(&format!("/run/as{asn}"))).unwrap())
+        .collect();
+    let address =
+        |n: u32, end: u32| std::net::Ipv4Addr::from(0x0a00_0000 + 2 * n + end).to_string();
+    for n in 1..LENGTH {
+        let ends = [0, 1].map(|end| format!("{}/31", address(n, end)));
+        let (below, above) = (&names[n as usize - 1], &names[n as usize]);
+        link(&format!("l{n}"), (below, &[&ends[0]]), (above, &[&ends[1]]));
+    }
+    let routers = (1..=LENGTH).map(|asn| {
+        let mut neighbors = Vec::new();
+        if asn > 1 {
+            let (ours, theirs) = (address(asn - 1, 1), address(asn - 1, 0));
+            neighbors.push(neighbor(&ours, &theirs, asn - 1, Relation::Customer));
+        }
+        if asn < LENGTH {
+            let (ours, theirs) = (address(asn, 0), address(asn, 1));
+            neighbors.push(neighbor(&ours, &theirs, asn + 1, Relation::Transit));
+        }
+        router(
+            asn,
+            if asn == 1 { &["192.0.2.0/24"] } else { &[] },
+            neighbors,
+        )
+    });
+    let spec = RoutersSpec {
+        socket: SOCKET.into(),
+        seed: 7,
+        routers: routers.collect(),
+    };
+    let begin = Instant::now();
+    let process = start(&spec);
+    let ready = begin.elapsed();
+    let last = names.last().unwrap();
+    until_true("the last one knows", || {
+        gateway(last, "192.0.2.0/24").is_some()
+    });
+    println!(
+        "{LENGTH} routers: ready after {ready:?}, a route through all after {:?}",
+        begin.elapsed()
+    );
+    let best = ask(json!({"query": "best", "prefix": "192.0.2.0/24"}));
+    let longest = best["routers"][LENGTH as usize - 1]["best"]["as_path"]
+        .as_array()
+        .unwrap()
+        .len();
+    assert_eq!(longest, LENGTH as usize - 1);
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    println!(
+        "{}",
+        status.lines().find(|l| l.starts_with("VmRSS")).unwrap()
+    );
 }
