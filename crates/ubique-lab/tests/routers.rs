@@ -71,7 +71,8 @@ fn converge(world: &mut World) {
         let exits = world.exits();
         assert!(exits.is_empty(), "{exits:?}");
         if status.established == status.sessions && status.quiet_ms >= QUIET_MS {
-            eprintln!("converged after {:?}: {status:?}", start.elapsed());
+            let frames = world.wire_counters().unwrap();
+            eprintln!("converged after {:?}: {status:?}, {frames:?}", start.elapsed());
             return;
         }
         assert!(start.elapsed() < CONVERGENCE, "{status:?}");

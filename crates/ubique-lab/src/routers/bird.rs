@@ -19,6 +19,9 @@ use crate::build::Built;
 use crate::child::{self, Process};
 use crate::plan::{NetworkPlan, Plan, SessionPlan};
 
+/// BIRD 2.0.12 now and then keeps a finished UPDATE until the session's next packet is due: with the usual third of the
+/// hold time, convergence was seen to take 30 s instead of 1.
+const NETWORK_KEEPALIVE_S: u64 = 1;
 /// Most bytes of an answer that are kept.
 const MAX_ANSWER: usize = 4 << 20;
 
@@ -129,7 +132,7 @@ fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
     // Writing to a string cannot fail.
     let _ = write!(
         text,
-        "log stderr all;\nrouter id {};\nprotocol device {{ scan time 3600; }}\n\
+        "log stderr all;\nrouter id {};\ndebug protocols {{ states }};\nprotocol device {{ scan time 3600; }}\n\
          filter to_customers {{ if source ~ [ RTS_STATIC, RTS_BGP ] then accept; reject; }}\n\
          filter to_others {{ if source = RTS_STATIC then accept;\n\
          \x20 if source = RTS_BGP && bgp_local_pref = {customer} then accept; reject; }}\n",
@@ -164,7 +167,11 @@ fn session_configuration(
     // Everything goes to customers, to others only what is ours or a customer's.
     let export = if policy::exports(Some(Relation::Peer), *relation) { "to_customers" } else { "to_others" };
     let passive = if session.passive { "passive on; " } else { "" };
-    let (hold, keepalive) = if hold == 0 { (0, 0) } else { (hold, (hold / 3).max(1)) };
+    let keepalive = match (hold, &session.site) {
+        (0, _) => 0,
+        (_, None) => NETWORK_KEEPALIVE_S,
+        (_, Some(_)) => (hold / 3).max(1),
+    };
     let password = match &session.password_file {
         Some(file) => format!("password \"{}\"; ", secret(file)?),
         None => String::new(),
