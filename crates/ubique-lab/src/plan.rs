@@ -63,7 +63,9 @@ pub enum PlanError {
     #[error("AS{0} is the service's AS and a network of the Internet as well; the two must differ")]
     ServiceAsInInternet(Asn),
     /// A link names an exchange point that does not exist.
-    #[error("the link between AS{a} and AS{b} crosses {ixp:?}, which is not an exchange point of the Internet")]
+    #[error(
+        "the link between AS{a} and AS{b} crosses {ixp:?}, which is not an exchange point of the Internet"
+    )]
     UnknownIxp {
         /// One end.
         a: Asn,
@@ -73,7 +75,9 @@ pub enum PlanError {
         ixp: String,
     },
     /// An upstream is missing in the Internet, and the Internet has no network it could buy transit from.
-    #[error("AS{asn}, an upstream of site {site}, is not in the Internet, and the Internet has no network to connect it to")]
+    #[error(
+        "AS{asn}, an upstream of site {site}, is not in the Internet, and the Internet has no network to connect it to"
+    )]
     NowhereToConnect {
         /// The upstream.
         asn: Asn,
@@ -105,7 +109,9 @@ pub enum PlanError {
         upstream: IpAddr,
     },
     /// The emulated routers listen on port 179 only.
-    #[error("site {site}: upstream {upstream} listens on port {port}; the emulated Internet offers BGP on port 179 only")]
+    #[error(
+        "site {site}: upstream {upstream} listens on port {port}; the emulated Internet offers BGP on port 179 only"
+    )]
     Port {
         /// The site.
         site: String,
@@ -296,12 +302,19 @@ impl Plan {
             originate: n.originate.clone(),
             neighbors: n.sessions.iter().map(neighbor).collect(),
         };
-        RoutersSpec { socket: socket.to_owned(), seed, routers: self.networks.iter().map(router).collect() }
+        RoutersSpec {
+            socket: socket.to_owned(),
+            seed,
+            routers: self.networks.iter().map(router).collect(),
+        }
     }
 }
 
 /// One-way delay of a cable through these places.
 pub fn cable_delay(places: &[&Location]) -> Duration {
-    let km: f64 = places.windows(2).map(|pair| pair[0].distance_km(pair[1])).sum();
+    let km: f64 = places
+        .windows(2)
+        .map(|pair| pair[0].distance_km(pair[1]))
+        .sum();
     Duration::from_secs_f64(km * PATH_STRETCH / LIGHT_IN_FIBRE_KM_PER_S).max(MIN_DELAY)
 }

@@ -42,7 +42,11 @@ impl Catchment {
         let site = |c: &Catchment, name: &String| c.0.get(name).and_then(|l| l.site.clone());
         names
             .into_iter()
-            .map(|name| Move { vantage: name.clone(), from: site(self, name), to: site(later, name) })
+            .map(|name| Move {
+                vantage: name.clone(),
+                from: site(self, name),
+                to: site(later, name),
+            })
             .filter(|m| m.from != m.to)
             .collect()
     }
@@ -56,3 +60,6 @@ impl Catchment {
         shares
     }
 }
+
+#[cfg(test)]
+mod tests;

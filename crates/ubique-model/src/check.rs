@@ -1,5 +1,7 @@
 //! Health checks of a site, as the service file states them.
 
+pub(crate) mod parse;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,5 +1,9 @@
 //! An emulated Internet: networks, links, exchange points and vantage points, as an Internet file describes it.
 
+mod graph;
+mod parse;
+pub mod spec;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -73,3 +77,6 @@ pub struct Vantage {
     /// Where it is.
     pub location: Location,
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,9 +16,13 @@ pub mod internet;
 pub mod location;
 pub mod net;
 pub mod policy;
+pub mod quantity;
+pub mod read;
 pub mod router;
 pub mod scenario;
 pub mod service;
 
+pub use diagnostic::{Diagnostic, Parsed, Severity};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use net::{Asn, Community, Family, LargeCommunity, Prefix, Relation};
+pub use read::schema::{internet_schema, scenario_schema, service_schema};

@@ -61,3 +61,6 @@ pub fn announcements(service: &Service, upstream: &Upstream) -> Vec<Announcement
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,8 @@
 //! Scenarios: timed steps and expectations, for what-ifs, rehearsals and drills.
 
+mod parse;
+pub mod spec;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -138,3 +141,6 @@ pub struct Expect {
     /// Vantage point → site at the end of the step.
     pub lands: BTreeMap<String, String>,
 }
+
+#[cfg(test)]
+mod tests;

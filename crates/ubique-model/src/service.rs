@@ -1,5 +1,10 @@
 //! The service file: one anycast service, its checks, its sites and their upstreams.
 
+mod parse;
+mod print;
+mod rules;
+pub mod spec;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::check::Check;
 use crate::location::Location;
 use crate::net::{Asn, Community, LargeCommunity, Prefix, Relation};
+
+pub(crate) use parse::{narrow, values};
 
 /// One anycast service, as a valid service file describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,3 +117,6 @@ pub struct Upstream {
     /// MULTI_EXIT_DISC, when wanted.
     pub med: Option<u32>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! [`Netlink`] speaks to the namespace it was opened in. Each method is one round trip; [`Netlink::batch`] sends many
 //! changes at once, which is what building a lab of hundreds of links needs.
-//! The encoding is our own ([`message`]): requests of a dozen attributes into one buffer, and replies read leniently,
+//! The encoding is our own (`message.rs`): requests of a dozen attributes into one buffer, and replies read leniently,
 //! where a strict decoder of everything the kernel reports fails on the first attribute a newer kernel has changed.
 //! Absent: tc, rules, neighbours, tables other than `main`.
 //! Sources: RFC 3549, `rtnetlink(7)`, `veth(4)`.
@@ -23,7 +23,7 @@ pub use batch::Batch;
 pub(crate) use message::{Encoder, Message, attributes, messages, read_u32};
 pub use monitor::{AddressEvent, AddressMonitor};
 pub use route::{Family, RTPROT_BGP, RTPROT_STATIC, Route};
-pub(crate) use socket::NetlinkSocket;
+pub(crate) use socket::{Event, NetlinkSocket};
 
 use crate::netns::NetNs;
 

@@ -8,7 +8,9 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::netlink::{Encoder, Message, NetlinkSocket, attributes, messages, parse_ip, read_u32};
+use crate::netlink::{
+    Encoder, Event, Message, NetlinkSocket, attributes, messages, parse_ip, read_u32,
+};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `struct inet_diag_req_v2`
@@ -35,7 +37,7 @@ pub struct Listener {
     pub address: IpAddr,
     /// Bound to.
     pub port: u16,
-    /// Number of its file, for [`crate::process::owner_of_socket`]; may be 0 for one that is gone.
+    /// Number of its file, for [`crate::process::owner_of_socket`]; 0 for one that is gone.
     pub inode: u32,
     /// Who opened it.
     pub uid: u32,
@@ -140,20 +142,15 @@ impl DestroyMonitor {
     /// The next news; `None` when none waits.
     pub fn recv(&mut self) -> io::Result<Option<Destroyed>> {
         loop {
-            match self.socket.recv_event() {
-                // Each end comes in a datagram of its own.
-                Ok(Some(datagram)) => {
-                    if let Some(listener) =
-                        messages(datagram).find_map(|message| parse(&message, None))
-                    {
+            match self.socket.recv_event()? {
+                Event::Datagram(datagram) => {
+                    let listener = messages(datagram).find_map(|message| parse(&message, None));
+                    if let Some(listener) = listener {
                         return Ok(Some(Destroyed::Socket(listener)));
                     }
                 }
-                Ok(None) => return Ok(None),
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    return Ok(Some(Destroyed::Overrun));
-                }
-                Err(error) => return Err(error),
+                Event::Overrun => return Ok(Some(Destroyed::Overrun)),
+                Event::None => return Ok(None),
             }
         }
     }

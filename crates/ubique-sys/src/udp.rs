@@ -36,6 +36,9 @@ impl UdpBatch {
 }
 
 /// The kernel notes when each datagram arrives (`SO_TIMESTAMPNS`), however late the program reads it.
+///
+/// For the machine's first socket with this option, stamping begins a moment later: datagrams that arrive before get the
+/// time at which they are read.
 pub fn enable_timestamps(fd: BorrowedFd<'_>) -> io::Result<()> {
     sockopt::set(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32)
 }

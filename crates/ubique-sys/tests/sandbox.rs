@@ -10,6 +10,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use runner::{Helper, wait_until};
+use rustix::mount::MountFlags;
+use rustix::thread::CapabilitySet;
 use ubique_sys::netlink::Netlink;
 use ubique_sys::netns::NetNs;
 use ubique_sys::process::{self, Signal};
@@ -40,6 +42,10 @@ fn main() {
             ("signals_reach_main", signals_reach_main),
             ("threads_are_refused", threads_are_refused),
             ("sandboxes_nest", sandboxes_nest),
+            (
+                "root_of_a_container_gets_one_too",
+                root_of_a_container_gets_one_too,
+            ),
             ("refusals_come_with_advice", refusals_come_with_advice),
             (
                 "nothing_is_left_after_a_killed_front",
@@ -154,6 +160,35 @@ fn sandboxes_nest() {
         inner.wait().unwrap()
     });
     assert_eq!(outer.wait().unwrap(), 5);
+}
+
+/// Without `CAP_SYS_ADMIN` and with parts of `/proc` masked, as containers are by default.
+fn root_of_a_container_gets_one_too() {
+    let container = started(|| {
+        rustix::mount::mount("tmpfs", "/proc/sys", "tmpfs", MountFlags::empty(), None).unwrap();
+        let mut sets = rustix::thread::capabilities(None).unwrap();
+        for set in [&mut sets.effective, &mut sets.permitted] {
+            set.remove(CapabilitySet::SYS_ADMIN);
+        }
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        let inner = started(|| {
+            let own = std::process::id();
+            assert_eq!(own, 2);
+            // It had to stay with the outer /proc, and sees through that.
+            assert_ne!(
+                std::fs::read_link("/proc/self").unwrap(),
+                Path::new(&own.to_string())
+            );
+            rustix::thread::set_name(c"inside").unwrap();
+            assert_eq!(process::find_by_name("inside").unwrap(), [own]);
+            let ns = NetNs::create_at(Path::new("/run/ns")).unwrap();
+            ns.run(|| std::net::TcpListener::bind("[::1]:0").unwrap())
+                .unwrap();
+            4
+        });
+        inner.wait().unwrap()
+    });
+    assert_eq!(container.wait().unwrap(), 4);
 }
 
 fn refusals_come_with_advice() {

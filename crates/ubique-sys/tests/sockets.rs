@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ground::{pair, readable};
+use runner::wait_until;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use ubique_sys::clock;
@@ -53,15 +54,16 @@ fn connect(a: &NetNs, to: SocketAddr, prepare: impl FnOnce(&OwnedFd) + Send) -> 
         };
         let socket = tcp_socket(family);
         prepare(&socket);
-        let timeout = Duration::from_millis(300);
+        // Ends an attempt that nobody answers.
+        let timeout = Duration::from_millis(500);
         tcp::set_user_timeout(socket.as_fd(), timeout).unwrap();
         rustix::io::ioctl_fionbio(&socket, true).unwrap();
         let started = rustix::net::connect(&socket, &to);
         assert_eq!(started, Err(rustix::io::Errno::INPROGRESS));
         let mut writable = [PollFd::new(&socket, PollFlags::OUT)];
         let wait = Timespec {
-            tv_sec: 0,
-            tv_nsec: 400_000_000,
+            tv_sec: 10,
+            tv_nsec: 0,
         };
         let ready = poll(&mut writable, Some(&wait)).unwrap() > 0;
         let connected = ready && rustix::net::sockopt::socket_error(&socket).unwrap().is_ok();
@@ -276,16 +278,18 @@ fn datagrams_carry_timestamps() {
         });
         assert_eq!(without.unwrap(), 1);
         udp::enable_timestamps(receiver.as_fd()).unwrap();
-        // The kernel's stamping is switched on with a delay: wait until it works.
-        while {
+        // Until the kernel's stamping has been switched on, it is the time of reading that is given.
+        let stamped_on_arrival = || {
             sender.send_to(b"warm", to).unwrap();
-            let mut stamped = false;
+            let sent = clock::realtime_ns();
+            let mut time = None;
             udp::recv_batch(receiver.as_fd(), &mut batch, |received| {
-                stamped = received.timestamp_ns.is_some()
+                time = received.timestamp_ns;
             })
             .unwrap();
-            !stamped
-        } {}
+            time.unwrap() <= sent
+        };
+        assert!(wait_until(Duration::from_secs(10), stamped_on_arrival));
         let before = clock::realtime_ns();
         for _ in 0..8 {
             sender.send_to(b"a query longer than 16 bytes", to).unwrap();

@@ -16,17 +16,13 @@ use serde::{Deserialize, Serialize};
 use ubique_model::location::Location;
 use ubique_model::{Asn, Relation};
 
+use crate::plan::cable_delay;
 use crate::report::{LinkInfo, SiteInfo, VantageInfo};
 
 /// A landing this much slower than the nearest site would be, in ms, is a surprise …
 const SURPRISE_MS: f64 = 5.0;
 /// … and also this much slower as a ratio.
 const SURPRISE_RATIO: f64 = 1.25;
-/// Speed of light in fibre, km per ms.
-const FIBRE_KM_PER_MS: f64 = 299.792_458 * 2.0 / 3.0;
-/// Real paths are this much longer than great circles.
-const PATH_STRETCH: f64 = 1.4;
-
 /// A route a network has for the service, as its router reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
@@ -76,7 +72,7 @@ pub struct Surprise {
     pub nearest_site: String,
     /// How far that is, km.
     pub nearest_km: f64,
-    /// What its round-trip time would be over a usual path, ms.
+    /// What its round-trip time would be over one cable of usual length, ms.
     pub nearest_rtt_ms: f64,
     /// What sort of reason.
     pub reason: Reason,
@@ -183,8 +179,10 @@ impl<'a, F: FnMut(Asn) -> Vec<Candidate>> Explainer<'a, F> {
             .min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
         let landed = self.sites.iter().find(|s| s.name == site)?;
         let (km, nearest_km) = (distance(landed), distance(nearest));
-        let nearest_rtt_ms = usual_rtt_ms(nearest_km);
-        let slower = rtt_ms.unwrap_or_else(|| usual_rtt_ms(km));
+        let usual_rtt_ms =
+            |s: &SiteInfo| 2e3 * cable_delay(&[&from, &place(&s.name, s.lat, s.lon)]).as_secs_f64();
+        let nearest_rtt_ms = usual_rtt_ms(nearest);
+        let slower = rtt_ms.unwrap_or_else(|| usual_rtt_ms(landed));
         if landed.name == nearest.name
             || slower < (nearest_rtt_ms + SURPRISE_MS).max(nearest_rtt_ms * SURPRISE_RATIO)
         {
@@ -345,11 +343,6 @@ impl<'a, F: FnMut(Asn) -> Vec<Candidate>> Explainer<'a, F> {
     }
 }
 
-/// Round-trip time over a usual path of that great-circle distance, ms.
-fn usual_rtt_ms(km: f64) -> f64 {
-    2.0 * km * PATH_STRETCH / FIBRE_KM_PER_MS
-}
-
 /// Which step decides between two routes, as far as what is known of them tells.
 fn deciding_step(best: &Candidate, other: &Candidate) -> String {
     let (a, b) = (best.as_path.len(), other.as_path.len());
@@ -398,3 +391,6 @@ fn plain(relation: Relation) -> &'static str {
         Relation::Customer => "customer",
     }
 }
+
+#[cfg(test)]
+mod tests;

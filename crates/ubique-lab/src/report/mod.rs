@@ -15,6 +15,15 @@ use ubique_model::{Asn, Prefix, Relation};
 
 pub use crate::explain::Surprise;
 
+mod geo;
+mod html;
+pub mod live;
+mod paint;
+mod text;
+
+pub use html::html;
+pub use text::text;
+
 /// Version of the JSON form of [`Report`].
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -265,6 +274,11 @@ pub struct Timeline {
     pub lanes: BTreeMap<String, Vec<Run>>,
 }
 
+/// Nanoseconds as milliseconds with at most three decimals: finer is noise, and it survives the way through JSON.
+pub fn ms(ns: u64) -> f64 {
+    (ns / 1000) as f64 / 1000.0
+}
+
 /// Bucket value: at least one query of the bucket was not answered.
 pub const LOST: i32 = -1;
 /// Bucket value: no query was sent.
@@ -273,3 +287,8 @@ pub const IDLE: i32 = -2;
 /// A run of equal buckets: (value, count); value is an index in [`Report::sites`], [`LOST`] or [`IDLE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run(pub i32, pub u32);
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;

@@ -121,12 +121,15 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> AgentError {
     move |source| AgentError::System { what, source }
 }
 
+/// Where the end of a request is told; `Err`: why it cannot be carried out.
+type Done = oneshot::Sender<Result<(), String>>;
+
 /// What admin clients and scrapes ask the loop for.
 enum Request {
     Status(oneshot::Sender<Box<Status>>),
     Metrics(oneshot::Sender<String>),
-    Drain(String),
-    Undrain(String),
+    Drain { reason: String, reply: Done },
+    Undrain { reason: String, reply: Done },
 }
 
 /// Runs the site `site` of `service` until it is told to stop.

@@ -263,23 +263,36 @@ pub(super) fn interfaces(
 }
 
 async fn answer(line: &str, requests: mpsc::Sender<Request>) -> Result<String, String> {
-    const ENDING: &str = "the agent is ending";
     let request: admin::Request =
         serde_json::from_str(line).map_err(|e| format!("the request cannot be understood: {e}"))?;
-    let send = |request| async { requests.send(request).await.map_err(|_| ENDING.to_owned()) };
-    let done = || Ok(r#"{"ok":true}"#.to_owned());
     match request {
         admin::Request::Status => {
-            let (reply, status) = oneshot::channel();
-            send(Request::Status(reply)).await?;
-            let status = status.await.map_err(|_| ENDING.to_owned())?;
+            let status = ask(&requests, Request::Status).await?;
             serde_json::to_string(&status).map_err(|e| e.to_string())
         }
         admin::Request::Drain { reason } => {
-            send(Request::Drain(reason)).await.and_then(|()| done())
+            done(ask(&requests, |reply| Request::Drain { reason, reply }).await?)
         }
         admin::Request::Undrain { reason } => {
-            send(Request::Undrain(reason)).await.and_then(|()| done())
+            done(ask(&requests, |reply| Request::Undrain { reason, reply }).await?)
         }
     }
+}
+
+fn done(end: Result<(), String>) -> Result<String, String> {
+    end.map(|()| r#"{"ok":true}"#.to_owned())
+}
+
+/// Asks the loop and waits for its answer.
+async fn ask<T>(
+    requests: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, String> {
+    let ending = |()| "the agent is ending".to_owned();
+    let (reply, answer) = oneshot::channel();
+    requests
+        .send(request(reply))
+        .await
+        .map_err(|_| ending(()))?;
+    answer.await.map_err(|_| ending(()))
 }

@@ -145,7 +145,11 @@ impl Agent {
 
     /// Everything begins at once: sessions come up while the first polls run.
     pub(super) fn start(&mut self) -> Result<(), AgentError> {
-        let found = self.addresses.add().map_err(AgentError::Addresses)?;
+        let found = self.addresses.add().map_err(|error| {
+            // Some may be there by now.
+            let _ = self.addresses.remove();
+            AgentError::Addresses(error)
+        })?;
         for address in found {
             tracing::warn!(%address, "service address was on the loopback already: it will not be removed");
         }
@@ -434,17 +438,30 @@ impl Agent {
             // A client that has gone meanwhile is no concern of ours.
             Request::Status(reply) => drop(reply.send(Box::new(self.status()))),
             Request::Metrics(reply) => drop(reply.send(self.exposition())),
-            Request::Drain(reason) => {
+            Request::Drain { reason, reply } => {
                 tracing::info!(reason, "drain requested");
                 self.reason = "drain";
-                self.core.handle_input(now(), site::In::Drain { reason });
+                let _ = reply.send(self.wish(site::In::Drain { reason }));
             }
-            Request::Undrain(reason) => {
+            Request::Undrain { reason, reply } => {
                 tracing::info!(reason, "undrain requested");
                 self.reason = "undrain";
-                self.core.handle_input(now(), site::In::Undrain { reason });
+                let _ = reply.send(self.wish(site::In::Undrain { reason }));
             }
         }
+    }
+
+    /// What an operator wants, carried out when this returns.
+    fn wish(&mut self, wish: site::In) -> Result<(), String> {
+        if matches!(
+            self.core.status().state,
+            State::Stopping | State::Removing | State::Stopped
+        ) {
+            return Err("the agent is stopping".to_owned());
+        }
+        self.core.handle_input(now(), wish);
+        self.settle();
+        Ok(())
     }
 
     /// A signal that asks for the end: the first one in order, the second without waiting for the drain time.

@@ -72,7 +72,11 @@ impl Agent {
             since: rfc3339(wall(peer.since)),
             hold_time_s: peer.negotiated.map(|n| n.hold_time.as_secs()),
             prefixes: self.announced(peer.peer),
-            last_error: peer.last_down.map(ToString::to_string),
+            last_error: self
+                .bgp
+                .connect_error(peer.peer)
+                .map(|error| format!("cannot connect: {error}"))
+                .or_else(|| peer.last_down.map(ToString::to_string)),
             messages: Messages {
                 received: peer.counters.messages_in,
                 sent: peer.counters.messages_out,

@@ -192,3 +192,113 @@ impl Connection {
         [self.look_at, self.closing].into_iter().flatten().min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::io::Read as _;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    /// A connection and its other end.
+    fn pair() -> (Connection, std::net::TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        theirs
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        (
+            Connection::new(PeerId(0), TcpStream::from_std(ours).unwrap()),
+            theirs,
+        )
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(10), test)
+                .await
+                .unwrap();
+        });
+    }
+
+    const NOW: Time = Time(1_000_000_000);
+
+    #[test]
+    fn what_was_sent_is_acknowledged_when_it_has_arrived() {
+        run(async {
+            let (mut connection, mut theirs) = pair();
+            tokio::task::yield_now().await;
+            assert!(connection.send(NOW, &[7; 100]).is_ok());
+            assert_eq!(
+                connection.look(NOW),
+                None,
+                "not before the first pause is over"
+            );
+            poll_fn(|cx| Poll::Ready(connection.poll_write(cx).is_ok())).await;
+            theirs.read_exact(&mut [0; 100]).unwrap();
+            let mut now = connection.next_deadline().unwrap();
+            assert_eq!(now, NOW + ACK_PAUSES[0]);
+            let acknowledged = loop {
+                if let Some(offset) = connection.look(now) {
+                    break offset;
+                }
+                now = connection.next_deadline().unwrap();
+            };
+            assert_eq!(acknowledged, 100);
+            assert_eq!(
+                connection.next_deadline(),
+                None,
+                "nothing to look for, nothing to wake up for"
+            );
+        });
+    }
+
+    #[test]
+    fn a_neighbour_that_does_not_read_breaks_the_connection_at_the_limit() {
+        run(async {
+            let (mut connection, _theirs) = pair();
+            let chunk = [0; 64 << 10];
+            let mut sent = 0;
+            while connection.send(NOW, &chunk).is_ok() {
+                sent += chunk.len();
+                poll_fn(|cx| Poll::Ready(connection.poll_write(cx).is_ok())).await;
+                assert!(sent < SEND_QUEUE_BYTES * 4, "it must end");
+            }
+            assert!(sent >= SEND_QUEUE_BYTES);
+            assert!(
+                connection
+                    .look(NOW + ACK_PAUSES[0])
+                    .is_none_or(|offset| offset < sent as u64)
+            );
+        });
+    }
+
+    #[test]
+    fn last_bytes_and_fin_go_out_before_the_end() {
+        run(async {
+            let (mut connection, mut theirs) = pair();
+            assert!(connection.send(NOW, b"NOTIFICATION").is_ok());
+            connection.close(NOW);
+            poll_fn(|cx| {
+                assert!(connection.poll_write(cx).is_ok());
+                if connection.finish(NOW) || connection.fin_sent {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+            let mut said = Vec::new();
+            theirs.read_to_end(&mut said).unwrap();
+            assert_eq!(said, b"NOTIFICATION");
+            assert!(!connection.finish(NOW), "it waits for the other side's FIN");
+            assert!(connection.finish(NOW + CLOSE_LINGER), "but not for ever");
+        });
+    }
+}

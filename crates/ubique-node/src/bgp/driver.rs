@@ -93,6 +93,8 @@ pub struct Driver {
     place: Option<Place>,
     listeners: Vec<TcpListener>,
     connecting: BTreeMap<PeerId, Connecting>,
+    /// Why the last attempt to connect failed; none once a connection stood.
+    connect_errors: BTreeMap<PeerId, String>,
     connections: BTreeMap<ConnId, Connection>,
     next_conn: u64,
     timer: Pin<Box<Sleep>>,
@@ -139,6 +141,7 @@ impl Driver {
             place: config.place,
             listeners,
             connecting: BTreeMap::new(),
+            connect_errors: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_conn: 0,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -154,6 +157,11 @@ impl Driver {
     /// The core, to be asked about its state.
     pub fn speaker(&self) -> &Speaker {
         &self.speaker
+    }
+
+    /// Why a neighbour cannot be connected to, when that is so.
+    pub fn connect_error(&self, peer: PeerId) -> Option<&str> {
+        self.connect_errors.get(&peer).map(String::as_str)
     }
 
     /// Connections refused because no neighbour has that address, or it has too many already.
@@ -184,7 +192,9 @@ impl Driver {
         match out {
             Out::Connect { peer } => self.connect(peer),
             Out::CancelConnect { peer } => {
-                self.connecting.remove(&peer);
+                if self.connecting.remove(&peer).is_some() {
+                    self.cannot_connect(peer, "no answer".to_owned());
+                }
             }
             Out::Send { conn, bytes } => {
                 let Some(connection) = self.connections.get_mut(&conn) else {
@@ -220,9 +230,22 @@ impl Driver {
                     .insert(peer, Box::pin(socket.connect(remote)));
             }
             Err(error) => {
-                tracing::debug!(neighbor = %endpoint.remote, %error, "cannot open a connection");
                 self.feedback.push_back(In::ConnectFailed { peer });
+                self.cannot_connect(peer, error.to_string());
             }
+        }
+    }
+
+    /// Remembers why, and says so once.
+    fn cannot_connect(&mut self, peer: PeerId, error: String) {
+        if self.connect_errors.get(&peer) != Some(&error) {
+            let address = self.endpoints.get(peer.0 as usize).map(|e| e.remote);
+            tracing::info!(
+                address = address.map(tracing::field::display),
+                error,
+                "cannot connect"
+            );
+            self.connect_errors.insert(peer, error);
         }
     }
 
@@ -316,6 +339,7 @@ impl Driver {
         socket::tune(&stream, self.endpoints.get(peer.0 as usize)?).ok()?;
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
+        self.connect_errors.remove(&peer);
         self.connections.insert(conn, Connection::new(peer, stream));
         Some((conn, local))
     }
@@ -340,7 +364,7 @@ impl Driver {
                     local,
                 }),
                 Err(error) => {
-                    tracing::debug!(peer = peer.0, %error, "connection attempt failed");
+                    self.cannot_connect(peer, error.to_string());
                     None
                 }
             };

@@ -23,9 +23,14 @@ pub struct Bird {
 impl Bird {
     /// One session for each family with the site; `extra` goes into both, e.g. a password.
     pub fn start(ns: &NetNs, extra: &str) -> Bird {
+        Bird::start_as(ns, ROUTER_ASN, extra)
+    }
+
+    /// The same in another AS.
+    pub fn start_as(ns: &NetNs, asn: u32, extra: &str) -> Bird {
         let session = |name: &str, family: &str, ours: &str, theirs: &str| {
             format!(
-                "protocol bgp {name} {{\n local {ours} as {ROUTER_ASN};\n neighbor {theirs} as {SITE_ASN};\n \
+                "protocol bgp {name} {{\n local {ours} as {asn};\n neighbor {theirs} as {SITE_ASN};\n \
                  hold time 9;\n {extra}\n {family} {{ import all; export where source = RTS_STATIC; }};\n}}\n"
             )
         };

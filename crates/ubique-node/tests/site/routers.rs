@@ -23,6 +23,11 @@ pub const TESTS: &[Test] = &[
         run: triangle,
     },
     Test {
+        name: "a_chain_of_a_hundred_routers_in_one_process",
+        needs: &[],
+        run: chain,
+    },
+    Test {
         name: "a_router_installs_and_removes_what_bird_says",
         needs: &[BIRD],
         run: with_bird,
@@ -61,6 +66,12 @@ fn gateway(ns: &NetNs, prefix: &str) -> Option<String> {
         .into_iter()
         .find(|r| r.destination == destination && r.protocol == RTPROT_BGP)?;
     Some(route.gateway?.to_string())
+}
+
+/// Whether both prefixes of the triangle lead to these gateways.
+fn goes_by(ns: &NetNs, v4: &str, v6: &str) -> bool {
+    gateway(ns, "192.0.2.0/24").as_deref() == Some(v4)
+        && gateway(ns, "2001:db8::/48").as_deref() == Some(v6)
 }
 
 fn neighbor(local: &str, address: &str, asn: u32, relation: Relation) -> NeighborSpec {
@@ -117,7 +128,6 @@ fn triangle() {
         (&two, &["10.0.0.2/31", "fd00:23::/127"]),
         (&three, &["10.0.0.3/31", "fd00:23::1/127"]),
     );
-    link("l13", (&one, &["10.0.0.4/31"]), (&three, &["10.0.0.5/31"]));
     link("l34", (&three, &["10.0.0.6/31"]), (&four, &["10.0.0.7/31"]));
     let spec = RoutersSpec {
         socket: SOCKET.into(),
@@ -130,6 +140,7 @@ fn triangle() {
                     neighbor("10.0.0.0", "10.0.0.1", 2, Relation::Transit),
                     neighbor("fd00:12::", "fd00:12::1", 2, Relation::Transit),
                     neighbor("10.0.0.4", "10.0.0.5", 3, Relation::Peer),
+                    neighbor("fd00:13::", "fd00:13::1", 3, Relation::Peer),
                 ],
             ),
             router(
@@ -149,6 +160,7 @@ fn triangle() {
                     neighbor("10.0.0.3", "10.0.0.2", 2, Relation::Transit),
                     neighbor("fd00:23::1", "fd00:23::", 2, Relation::Transit),
                     neighbor("10.0.0.5", "10.0.0.4", 1, Relation::Peer),
+                    neighbor("fd00:13::1", "fd00:13::", 1, Relation::Peer),
                     neighbor("10.0.0.6", "10.0.0.7", 4, Relation::Transit),
                 ],
             ),
@@ -161,17 +173,26 @@ fn triangle() {
     };
     let mut process = start(&spec);
     let begin = Instant::now();
-    until_true("all sessions are up", || {
-        let status = ask(json!({"query": "status"}));
-        status["sessions"] == 12 && status["established"] == 12
+    let established = || {
+        ask(json!({"query": "status"}))["established"]
+            .as_u64()
+            .unwrap()
+    };
+    until_true("sessions are up", || established() == 10);
+    println!("ten ends of sessions up after {:?}", begin.elapsed());
+    until_true("three goes by way of two", || {
+        goes_by(&three, "10.0.0.2", "fd00:23::")
     });
-    println!("twelve ends of sessions up after {:?}", begin.elapsed());
+    link(
+        "l13",
+        (&one, &["10.0.0.4/31", "fd00:13::/127"]),
+        (&three, &["10.0.0.5/31", "fd00:13::1/127"]),
+    );
+    until_true("all sessions are up", || established() == 14);
+    assert_eq!(ask(json!({"query": "status"}))["sessions"], 14);
     // Three prefers its peer to its provider, and tells its provider neither.
     until_true("three goes straight to one", || {
-        gateway(&three, "192.0.2.0/24").as_deref() == Some("10.0.0.4")
-    });
-    until_true("over IPv6 by way of two", || {
-        gateway(&three, "2001:db8::/48").as_deref() == Some("fd00:23::")
+        goes_by(&three, "10.0.0.4", "fd00:13::")
     });
     assert_eq!(gateway(&two, "192.0.2.0/24").as_deref(), Some("10.0.0.0"));
     assert_eq!(gateway(&four, "192.0.2.0/24"), None, "no valley");
@@ -269,4 +290,62 @@ fn with_bird() {
         gateway(&lab.site, "203.0.113.0/24").is_none()
     });
     assert!(gateway(&lab.site, "2001:db8:113::/48").is_some());
+}
+
+/// Each buys from the next: what the first originates reaches the last.
+fn chain() {
+    const LENGTH: u32 = 100;
+    let names: Vec<NetNs> = (1..=LENGTH)
+        .map(|asn| NetNs::create_at(Path::new(&format!("/run/as{asn}"))).unwrap())
+        .collect();
+    let address =
+        |n: u32, end: u32| std::net::Ipv4Addr::from(0x0a00_0000 + 2 * n + end).to_string();
+    for n in 1..LENGTH {
+        let ends = [0, 1].map(|end| format!("{}/31", address(n, end)));
+        let (below, above) = (&names[n as usize - 1], &names[n as usize]);
+        link(&format!("l{n}"), (below, &[&ends[0]]), (above, &[&ends[1]]));
+    }
+    let routers = (1..=LENGTH).map(|asn| {
+        let mut neighbors = Vec::new();
+        if asn > 1 {
+            let (ours, theirs) = (address(asn - 1, 1), address(asn - 1, 0));
+            neighbors.push(neighbor(&ours, &theirs, asn - 1, Relation::Customer));
+        }
+        if asn < LENGTH {
+            let (ours, theirs) = (address(asn, 0), address(asn, 1));
+            neighbors.push(neighbor(&ours, &theirs, asn + 1, Relation::Transit));
+        }
+        router(
+            asn,
+            if asn == 1 { &["192.0.2.0/24"] } else { &[] },
+            neighbors,
+        )
+    });
+    let spec = RoutersSpec {
+        socket: SOCKET.into(),
+        seed: 7,
+        routers: routers.collect(),
+    };
+    let begin = Instant::now();
+    let process = start(&spec);
+    let ready = begin.elapsed();
+    let last = names.last().unwrap();
+    until_true("the last one knows", || {
+        gateway(last, "192.0.2.0/24").is_some()
+    });
+    println!(
+        "{LENGTH} routers: ready after {ready:?}, a route through all after {:?}",
+        begin.elapsed()
+    );
+    let best = ask(json!({"query": "best", "prefix": "192.0.2.0/24"}));
+    let longest = best["routers"][LENGTH as usize - 1]["best"]["as_path"]
+        .as_array()
+        .unwrap()
+        .len();
+    assert_eq!(longest, LENGTH as usize - 1);
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    println!(
+        "{}",
+        status.lines().find(|l| l.starts_with("VmRSS")).unwrap()
+    );
 }

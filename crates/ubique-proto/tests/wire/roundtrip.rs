@@ -226,6 +226,35 @@ proptest! {
         );
     }
 
+    /// Sound UPDATEs with octets changed: never a panic, and what is announced always has attributes.
+    #[test]
+    fn damaged_updates(
+        r in routes(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        step in 1..5000usize,
+    ) {
+        let mut stream = Vec::new();
+        let few = &r.announced[..r.announced.len().min(20)];
+        let withdrawn = &r.withdrawn[..r.withdrawn.len().min(20)];
+        encode_updates(withdrawn, Some((&r.attributes, r.next_hop, few)), &sender(&r.ctx), &mut stream).unwrap();
+        prop_assume!(!stream.is_empty());
+        for (at, octet) in damage {
+            let at = at.index(stream.len());
+            stream[at] = octet;
+        }
+        for ctx in crate::support::contexts() {
+            let results = decode_all(&stream, step, &ctx);
+            prop_assert_eq!(&results, &decode_all(&stream, stream.len(), &ctx));
+            for result in results {
+                match result {
+                    Ok(Message::Update(u)) => prop_assert_eq!(u.attributes.is_some(), !u.announced.is_empty()),
+                    Ok(_) => {}
+                    Err(notification) => prop_assert!((1..=7).contains(&notification.code)),
+                }
+            }
+        }
+    }
+
     /// Whatever comes, in whatever pieces: the same result as in one piece, and no panic.
     #[test]
     fn any_octets(mut stream in vec(any::<u8>(), 0..600), kind in 0..7u8, step in 1..50usize, framed: bool) {

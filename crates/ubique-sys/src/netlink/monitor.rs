@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::message::{Message, attributes, messages, read_str, read_u32};
 use super::request::{LINK_HEADER_LEN, parse_address};
-use super::{Link, NetlinkSocket};
+use super::{Event, Link, NetlinkSocket};
 
 /// What changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,18 +55,14 @@ impl AddressMonitor {
     /// The next event; `None` when none waits.
     pub fn recv(&mut self) -> io::Result<Option<AddressEvent>> {
         loop {
-            match self.socket.recv_event() {
-                // The kernel sends each event in a datagram of its own.
-                Ok(Some(datagram)) => {
+            match self.socket.recv_event()? {
+                Event::Datagram(datagram) => {
                     if let Some(event) = messages(datagram).find_map(|message| parse(&message)) {
                         return Ok(Some(event));
                     }
                 }
-                Ok(None) => return Ok(None),
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    return Ok(Some(AddressEvent::Overrun));
-                }
-                Err(error) => return Err(error),
+                Event::Overrun => return Ok(Some(AddressEvent::Overrun)),
+                Event::None => return Ok(None),
             }
         }
     }

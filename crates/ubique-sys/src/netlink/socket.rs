@@ -19,6 +19,16 @@ const DUMP_ATTEMPTS: usize = 16;
 const ERROR_BODY_LEN: usize = 20;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
+/// What [`NetlinkSocket::recv_event`] found.
+pub(crate) enum Event<'a> {
+    /// The kernel sends each event in a datagram of its own.
+    Datagram(&'a [u8]),
+    /// Events were lost.
+    Overrun,
+    /// Nothing waits.
+    None,
+}
+
 pub(crate) struct NetlinkSocket {
     fd: OwnedFd,
     sequence: u32,
@@ -152,12 +162,28 @@ impl NetlinkSocket {
         }
     }
 
-    /// One datagram of a subscription: `Ok(None)` when none waits.
-    pub(crate) fn recv_event(&mut self) -> io::Result<Option<&[u8]>> {
+    /// What a subscription brings next.
+    pub(crate) fn recv_event(&mut self) -> io::Result<Event<'_>> {
         match self.recv() {
-            Ok(length) => Ok(Some(&self.buffer[..length])),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Ok(length) => Ok(Event::Datagram(&self.buffer[..length])),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Event::None),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.discard_queue(),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Once it has lost an event, the kernel drops all that follow, without another word, until the queue is empty. So
+    /// what is queued goes, too: whatever happens after an overrun was told is heard or told again.
+    fn discard_queue(&mut self) -> io::Result<Event<'_>> {
+        loop {
+            match self.recv() {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Event::Overrun);
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 

@@ -68,6 +68,8 @@ pub(super) fn run(
     let started = set_up(parent, user_namespace.as_ref()).and_then(|()| fork_main());
     match started {
         Ok(Some(main_pid)) => {
+            // Before the parent may send any.
+            forward_signals_to(main_pid);
             // A parent that is gone cannot read; its death then ends us, too.
             let _ = report.write_all(READY);
             drop(report);
@@ -109,7 +111,7 @@ fn set_up(parent: &PidFd, user_namespace: Option<&Outside>) -> Result<(), Failur
         std::fs::write("/proc/self/gid_map", map(outside.gid.as_raw())).step("map the group")?;
     }
     set_up_mounts()?;
-    netns::prepare_current().step("bring lo up")
+    netns::prepare_current().step("bring lo up, with IPv6")
 }
 
 fn set_up_mounts() -> Result<(), Failure> {
@@ -140,14 +142,17 @@ extern "C" fn forward(signal: libc::c_int) {
     unsafe { libc::kill(MAIN_PID.load(Ordering::Relaxed), signal) };
 }
 
-/// Reaps all, until `main_pid` ends; its exit code.
-fn reap(main_pid: Pid) -> i32 {
+fn forward_signals_to(main_pid: Pid) {
     MAIN_PID.store(main_pid.as_raw_nonzero().get(), Ordering::Relaxed);
     for signal in [libc::SIGINT, libc::SIGTERM] {
         let handler = forward as extern "C" fn(libc::c_int);
         // SAFETY: `forward` is a handler of the right type that only calls kill.
         unsafe { libc::signal(signal, handler as libc::sighandler_t) };
     }
+}
+
+/// Reaps all, until `main_pid` ends; its exit code.
+fn reap(main_pid: Pid) -> i32 {
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == main_pid => return exit_code(status),

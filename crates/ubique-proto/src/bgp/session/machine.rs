@@ -133,6 +133,10 @@ impl Session {
         self.send_keepalive(now, side);
     }
 
+    /// KEEPALIVE came: the other connection has lost, whatever the identifiers (§6.8).
+    ///
+    /// When the neighbour prefers that other one at the same moment, both go. Under random latency that is one start
+    /// in thousands; the dial then calls again within milliseconds.
     fn establish(&mut self, now: Time, side: Side) {
         let collision = Notification::cease(cease::CONNECTION_COLLISION_RESOLUTION, "");
         self.event(now, side.other(), Event::Stop(collision));

@@ -108,7 +108,9 @@ fn hold_time_of_zero_does_not_hang_before_established() {
         }),
     );
     assert_eq!(b.outcome(), "OpenConfirm: KEEPALIVE@1");
-    b.wait(OPEN_HOLD_TIME);
+    b.wait(OPEN_HOLD_TIME - Duration::from_millis(1));
+    assert_eq!(b.outcome(), "OpenConfirm:");
+    b.wait(Duration::from_millis(1));
     assert!(b.outputs().starts_with("4/0@1, close@1"));
 }
 

@@ -1,0 +1,218 @@
+//! The keys of a scenario file.
+
+use std::time::Duration;
+
+use crate::read::formats::NAME;
+use crate::read::spec::{Field, Format, Need, Spec, Type, Variant, Variants};
+
+/// Most steps of a scenario.
+pub const MAX_STEPS: usize = 256;
+/// Most `lands` expectations of a step.
+pub const MAX_LANDS: usize = 1024;
+
+const INTERNET: Format = Format {
+    what: "a path",
+    pattern: None,
+    example: "internet.toml",
+};
+const SITE: Format = Format {
+    what: "a site",
+    pattern: Some("^@?[a-z0-9-]+$"),
+    example: "busiest",
+};
+const SITE_NAME: Format = Format {
+    what: "a site name",
+    pattern: NAME.pattern,
+    example: "lon",
+};
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+/// Outages are stated up to a day, so that "any outage" can be written.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+const fn field(key: &'static str, ty: Type, need: Need, doc: &'static str) -> Field {
+    Field { key, ty, need, doc }
+}
+
+/// A scenario file.
+pub(crate) static FILE: Spec = Spec {
+    doc: "A ubique scenario: timed steps and what must hold after each.",
+    fields: &[
+        field("name", Type::Text(&NAME), Need::Required, "Short name."),
+        field(
+            "internet",
+            Type::Text(&INTERNET),
+            Need::Described("the embedded Internet"),
+            "The Internet file it plays on, relative to this file.",
+        ),
+        field(
+            "query-every",
+            Type::Duration {
+                min: MS,
+                max: Duration::from_secs(60),
+            },
+            Need::Text("5ms"),
+            "Interval between two queries of a vantage point; outages are known to this precision.",
+        ),
+        field(
+            "step",
+            Type::Tables {
+                spec: &STEP,
+                max: MAX_STEPS,
+            },
+            Need::Optional,
+            "What happens, in order; at least one.",
+        ),
+    ],
+    variants: None,
+    later: &[],
+};
+
+static STEP: Spec = Spec {
+    doc: "An action, then a time of observation, then expectations.",
+    fields: &[
+        field(
+            "label",
+            Type::Text(&NAME),
+            Need::Described("the action, with a number from its second appearance on"),
+            "Unique name of the step.",
+        ),
+        field("action", Type::Tag, Need::Required, "What is done."),
+        field(
+            "for",
+            Type::Duration {
+                min: Duration::ZERO,
+                max: HOUR,
+            },
+            Need::Text("0s"),
+            "How long the vantage points are observed afterwards.",
+        ),
+        field(
+            "expect",
+            Type::Table(&EXPECT),
+            Need::Optional,
+            "What must hold; absent ones do not matter.",
+        ),
+    ],
+    variants: Some(&ACTIONS),
+    later: &[],
+};
+
+static EXPECT: Spec = Spec {
+    doc: "What must hold at the end of the step.",
+    fields: &[
+        field(
+            "outage-median",
+            Type::Duration {
+                min: Duration::ZERO,
+                max: DAY,
+            },
+            Need::Optional,
+            "Median outage over the vantage points that landed on the site is at most this.",
+        ),
+        field(
+            "outage-worst",
+            Type::Duration {
+                min: Duration::ZERO,
+                max: DAY,
+            },
+            Need::Optional,
+            "The longest outage of any vantage point is at most this.",
+        ),
+        field(
+            "lost",
+            Type::Integer {
+                min: 0,
+                max: i64::MAX,
+            },
+            Need::Optional,
+            "At most so many queries are lost over all vantage points.",
+        ),
+        field(
+            "answered",
+            Type::Boolean,
+            Need::Optional,
+            "Every vantage point lands somewhere (true), or some do not (false).",
+        ),
+        field(
+            "evacuated",
+            Type::Boolean,
+            Need::Optional,
+            "Nobody lands on the site of the step (true), or somebody does (false).",
+        ),
+        field(
+            "lands",
+            Type::Map {
+                value: &SITE_NAME,
+                max: MAX_LANDS,
+            },
+            Need::Optional,
+            "Vantage point = site it lands on.",
+        ),
+    ],
+    variants: None,
+    later: &[],
+};
+
+/// Keys of actions on a site.
+const AT_SITE: &[Field] = &[field(
+    "site",
+    Type::Text(&SITE),
+    Need::Required,
+    "\"busiest\" (most vantage points among those no earlier step touched), a name, or \"@LABEL\": the site of an earlier step.",
+)];
+
+const fn at_site(name: &'static str, doc: &'static str) -> Variant {
+    Variant {
+        name,
+        doc,
+        fields: AT_SITE,
+    }
+}
+
+static ACTIONS: Variants = Variants {
+    tag: "action",
+    list: &[
+        Variant {
+            name: "converge",
+            doc: "Wait until every session is up, routing is quiet and every vantage point is answered.",
+            fields: &[field(
+                "within",
+                Type::Duration { min: MS, max: HOUR },
+                Need::Text("60s"),
+                "Give up after this time: the scenario has failed.",
+            )],
+        },
+        Variant {
+            name: "wait",
+            doc: "Only observe.",
+            fields: &[],
+        },
+        at_site("kill-service", "SIGKILL the service's processes."),
+        at_site("hang-service", "SIGSTOP the service's processes: it hangs."),
+        at_site("resume-service", "SIGCONT the service's processes."),
+        at_site("start-service", "Start the service anew."),
+        at_site("kill-agent", "SIGKILL the agent."),
+        at_site("stop-agent", "SIGTERM the agent."),
+        at_site("start-agent", "Start the agent anew."),
+        at_site("drain", "`ubique drain`."),
+        at_site("undrain", "`ubique undrain`."),
+        at_site(
+            "freeze-site",
+            "SIGSTOP every process of the site, as a machine that hangs.",
+        ),
+        at_site("thaw-site", "SIGCONT them."),
+        at_site(
+            "cut-site",
+            "Drop every frame on the site's links, without any link going down.",
+        ),
+        at_site("restore-site", "The site's links carry frames again."),
+    ],
+    later: &[],
+};
+
+/// The names of all actions.
+#[cfg(test)]
+pub(crate) fn action_names() -> impl Iterator<Item = &'static str> {
+    ACTIONS.list.iter().map(|variant| variant.name)
+}

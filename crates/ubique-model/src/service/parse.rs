@@ -1,0 +1,252 @@
+//! From a service file to a [`Service`].
+//!
+//! Each table becomes a draft that keeps places; [`super::rules`] compares drafts with each other; when nothing is
+//! wrong, the drafts become the model.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::{AgentSettings, Capacity, RehearseSettings, Service, Site, Upstream, rules, spec};
+use crate::check::{self, Check};
+use crate::diagnostic::{self as code, Parsed};
+use crate::location::Location;
+use crate::net::{Asn, Community, LargeCommunity, Prefix, Relation};
+use crate::read::sink::{At, Finding, Sink, Span, read_file};
+use crate::read::table::TableReader;
+use crate::read::text;
+
+/// `[service]` as far as it was readable.
+#[derive(Default)]
+pub(super) struct Head {
+    pub name: Option<At<String>>,
+    pub asn: Option<At<Asn>>,
+    pub prefixes: Vec<At<Prefix>>,
+    pub addresses: Vec<At<IpAddr>>,
+    /// Every prefix and address was readable: what lies outside of them is known.
+    pub complete: bool,
+}
+
+/// `[[site]]` as far as it was readable.
+pub(super) struct SiteDraft {
+    pub span: Span,
+    pub name: Option<At<String>>,
+    pub location: Option<Location>,
+    pub capacity: Capacity,
+    pub router_id: Option<Ipv4Addr>,
+    pub upstreams: Vec<UpstreamDraft>,
+}
+
+/// `[[site.upstream]]` as far as it was readable.
+pub(super) struct UpstreamDraft {
+    pub asn: Option<At<Asn>>,
+    pub address: Option<At<IpAddr>>,
+    pub local_address: Option<At<IpAddr>>,
+    pub relation: Option<At<Relation>>,
+    pub port: Option<At<u16>>,
+    pub hold_time: Option<At<Duration>>,
+    pub rest: UpstreamRest,
+}
+
+/// Settings of an upstream that no rule compares with others.
+pub(super) struct UpstreamRest {
+    multihop: Option<u8>,
+    password_file: Option<std::path::PathBuf>,
+    communities: Vec<Community>,
+    large_communities: Vec<LargeCommunity>,
+    prepend: u8,
+    med: Option<u32>,
+}
+
+impl Service {
+    /// Reads a service file; `file_name` is repeated in the diagnostics.
+    pub fn parse(file_name: &str, text: &[u8]) -> Parsed<Service> {
+        read_file(file_name, text, build)
+    }
+}
+
+fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>) -> Option<Service> {
+    let root = TableReader::root(sink, &spec::FILE, root);
+    let head = root
+        .table("service")
+        .map(|t| read_head(&t))
+        .unwrap_or_default();
+    let agent = root.table("agent").and_then(|t| read_agent(&t));
+    let rehearse = root.table("rehearse").map(|t| read_rehearse(&t));
+    let checks = check::parse::read_all(&root);
+    let drafts: Vec<SiteDraft> = root.tables("site").iter().map(read_site).collect();
+    rules::check(&root, &head, &drafts);
+    Some(Service {
+        name: head.name?.value,
+        asn: head.asn?.value,
+        prefixes: values(head.prefixes),
+        addresses: values(head.addresses),
+        checks: checks.into_iter().collect::<Option<Vec<Check>>>()?,
+        sites: drafts
+            .into_iter()
+            .map(SiteDraft::finish)
+            .collect::<Option<Vec<Site>>>()?,
+        agent: agent?,
+        rehearse: rehearse?,
+    })
+}
+
+/// The values without their places.
+pub(crate) fn values<T>(list: Vec<At<T>>) -> Vec<T> {
+    list.into_iter().map(|at| at.value).collect()
+}
+
+/// The number in its own type; the description of the key keeps it in range.
+pub(crate) fn narrow<T: TryFrom<i64>>(number: Option<At<i64>>) -> Option<At<T>> {
+    number.and_then(|at| {
+        Some(At {
+            value: T::try_from(at.value).ok()?,
+            span: at.span,
+        })
+    })
+}
+
+fn read_head(table: &TableReader<'_>) -> Head {
+    let prefixes = table.texts("prefixes", text::prefix);
+    let addresses = table.texts("addresses", text::address);
+    Head {
+        name: table.text("name", text::name),
+        asn: table.asn("asn"),
+        complete: prefixes.len() == table.written("prefixes")
+            && addresses.len() == table.written("addresses"),
+        prefixes,
+        addresses,
+    }
+}
+
+fn read_agent(table: &TableReader<'_>) -> Option<AgentSettings> {
+    let socket = table.text("socket", text::path);
+    let metrics = table.text("metrics", text::endpoint);
+    let drain = table.duration("drain");
+    let watchdog = table.duration("watchdog");
+    Some(AgentSettings {
+        socket: socket?.value,
+        metrics: metrics.map(|at| at.value),
+        drain: drain?.value,
+        watchdog: watchdog?.value,
+    })
+}
+
+fn read_rehearse(table: &TableReader<'_>) -> RehearseSettings {
+    RehearseSettings {
+        command: values(table.texts("command", text::free)),
+    }
+}
+
+fn read_site(table: &TableReader<'_>) -> SiteDraft {
+    SiteDraft {
+        span: table.span.clone(),
+        name: table.text("name", text::name),
+        location: table.text("location", text::location).map(|at| at.value),
+        capacity: table
+            .table("capacity")
+            .map(|t| read_capacity(&t))
+            .unwrap_or_default(),
+        router_id: table.text("router-id", text::router_id).map(|at| at.value),
+        upstreams: table.tables("upstream").iter().map(read_upstream).collect(),
+    }
+}
+
+fn read_capacity(table: &TableReader<'_>) -> Capacity {
+    Capacity {
+        bits_per_s: table.text("bits", text::bit_rate).map(|at| at.value),
+        queries_per_s: table.text("queries", text::query_rate).map(|at| at.value),
+    }
+}
+
+fn read_upstream(table: &TableReader<'_>) -> UpstreamDraft {
+    UpstreamDraft {
+        asn: table.asn("asn"),
+        address: table.text("address", text::address),
+        local_address: table.text("local-address", text::address),
+        relation: read_relation(table),
+        port: narrow(table.integer("port")),
+        hold_time: read_hold_time(table),
+        rest: UpstreamRest {
+            multihop: narrow(table.integer("multihop")).map(|at| at.value),
+            password_file: table.text("password-file", text::path).map(|at| at.value),
+            communities: values(table.texts("communities", text::community)),
+            large_communities: values(table.texts("large-communities", text::large_community)),
+            prepend: narrow(table.integer("prepend")).map_or(0, |at| at.value),
+            med: narrow(table.integer("med")).map(|at| at.value),
+        },
+    }
+}
+
+fn read_relation(table: &TableReader<'_>) -> Option<At<Relation>> {
+    let word = table.choice("relation")?;
+    let value = match word.value {
+        "peer" => Relation::Peer,
+        "route-server" => Relation::RouteServer,
+        "internal" => Relation::Internal,
+        _ => Relation::Transit,
+    };
+    Some(At {
+        value,
+        span: word.span,
+    })
+}
+
+fn read_hold_time(table: &TableReader<'_>) -> Option<At<Duration>> {
+    /// Shortest hold time other than 0 (RFC 4271 §4.2).
+    const MIN_HOLD_TIME: Duration = Duration::from_secs(3);
+    let at = table.duration("hold-time")?;
+    let whole = at.value.subsec_nanos() == 0;
+    if whole && (at.value.is_zero() || at.value >= MIN_HOLD_TIME) {
+        return Some(at);
+    }
+    let shown = crate::quantity::format_duration(at.value);
+    let finding = Finding::new(
+        code::HOLD_TIME,
+        format!("a hold time of {shown} is not possible"),
+    )
+    .cause("RFC 4271 §4.2: the hold time is 0 or at least 3 whole seconds");
+    let better = at.value.as_secs().max(MIN_HOLD_TIME.as_secs());
+    table
+        .sink()
+        .report(&at.span, finding.fix(format!("write \"{better}s\"")));
+    None
+}
+
+impl SiteDraft {
+    fn finish(self) -> Option<Site> {
+        Some(Site {
+            name: self.name?.value,
+            location: self.location?,
+            capacity: self.capacity,
+            router_id: self.router_id,
+            upstreams: self
+                .upstreams
+                .into_iter()
+                .map(UpstreamDraft::finish)
+                .collect::<Option<Vec<Upstream>>>()?,
+        })
+    }
+}
+
+impl UpstreamDraft {
+    fn finish(self) -> Option<Upstream> {
+        let rest = self.rest;
+        Some(Upstream {
+            asn: self.asn?.value,
+            address: self.address?.value,
+            local_address: self.local_address.map(|at| at.value),
+            relation: self.relation?.value,
+            port: self.port?.value,
+            hold_time: self.hold_time?.value,
+            multihop: rest.multihop,
+            password_file: rest.password_file,
+            communities: rest.communities,
+            large_communities: rest.large_communities,
+            prepend: rest.prepend,
+            med: rest.med,
+        })
+    }
+}

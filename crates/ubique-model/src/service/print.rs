@@ -1,0 +1,202 @@
+//! The service file with every default written out.
+
+use std::fmt::Write;
+
+use super::{Service, Site, Upstream};
+use crate::check::{Check, CheckKind};
+use crate::quantity::{format_bit_rate, format_duration, format_query_rate};
+
+/// A TOML basic string.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A TOML array of strings.
+fn list(items: impl IntoIterator<Item = String>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| quoted(&item)).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// Writes `key = value` lines.
+struct Page(String);
+
+impl Page {
+    fn table(&mut self, header: &str) {
+        if !self.0.is_empty() {
+            self.0.push('\n');
+        }
+        self.0.push_str(header);
+        self.0.push('\n');
+    }
+
+    fn key(&mut self, key: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{key} = {value}");
+    }
+
+    fn text(&mut self, key: &str, value: impl AsRef<str>) {
+        self.key(key, quoted(value.as_ref()));
+    }
+
+    fn shown(&mut self, key: &str, value: impl std::fmt::Display) {
+        self.text(key, value.to_string());
+    }
+}
+
+impl Service {
+    /// The service file of this service with every default written out; [`Service::parse`] reads it back to an equal
+    /// model.
+    pub fn to_toml(&self) -> String {
+        let mut page = Page(String::new());
+        page.table("[service]");
+        page.text("name", &self.name);
+        page.key("asn", self.asn);
+        page.key(
+            "prefixes",
+            list(self.prefixes.iter().map(ToString::to_string)),
+        );
+        page.key(
+            "addresses",
+            list(self.addresses.iter().map(ToString::to_string)),
+        );
+        page.table("[agent]");
+        page.text("socket", self.agent.socket.to_string_lossy());
+        if let Some(metrics) = self.agent.metrics {
+            page.shown("metrics", metrics);
+        }
+        page.text("drain", format_duration(self.agent.drain));
+        page.text("watchdog", format_duration(self.agent.watchdog));
+        if !self.rehearse.command.is_empty() {
+            page.table("[rehearse]");
+            page.key("command", list(self.rehearse.command.iter().cloned()));
+        }
+        for check in &self.checks {
+            print_check(&mut page, check);
+        }
+        for site in &self.sites {
+            print_site(&mut page, site);
+        }
+        page.0
+    }
+}
+
+fn print_check(page: &mut Page, check: &Check) {
+    page.table("[[check]]");
+    page.text("name", &check.name);
+    match &check.kind {
+        CheckKind::Dns {
+            target,
+            name,
+            qtype,
+            class,
+            rcode,
+            tcp,
+        } => {
+            page.text("kind", "dns");
+            page.shown("target", target);
+            page.text("query", format!("{name} {qtype} {class}"));
+            page.text("expect", rcode);
+            page.text("transport", if *tcp { "tcp" } else { "udp" });
+        }
+        CheckKind::Http {
+            target,
+            host,
+            path,
+            status,
+        } => {
+            page.text("kind", "http");
+            page.text("url", format!("http://{target}{path}"));
+            page.text("host", host);
+            page.key("expect", status);
+        }
+        CheckKind::Tcp { target } => {
+            page.text("kind", "tcp");
+            page.shown("target", target);
+        }
+        CheckKind::Process { pidfile, name } => {
+            page.text("kind", "process");
+            if let Some(pidfile) = pidfile {
+                page.text("pidfile", pidfile.to_string_lossy());
+            }
+            if let Some(name) = name {
+                page.text("process", name);
+            }
+        }
+        CheckKind::Exec { command } => {
+            page.text("kind", "exec");
+            page.key("command", list(command.iter().cloned()));
+        }
+    }
+    page.text("every", format_duration(check.every));
+    page.text("timeout", format_duration(check.timeout));
+    page.key("fall", check.fall);
+    page.key("rise", check.rise);
+}
+
+fn print_site(page: &mut Page, site: &Site) {
+    page.table("[[site]]");
+    page.text("name", &site.name);
+    page.text("location", &site.location.name);
+    let bits = site
+        .capacity
+        .bits_per_s
+        .map(|b| format!("bits = {}", quoted(&format_bit_rate(b))));
+    let queries = site
+        .capacity
+        .queries_per_s
+        .map(|q| format!("queries = {}", quoted(&format_query_rate(q))));
+    let capacity: Vec<String> = bits.into_iter().chain(queries).collect();
+    if !capacity.is_empty() {
+        page.key("capacity", format!("{{ {} }}", capacity.join(", ")));
+    }
+    if let Some(router_id) = site.router_id {
+        page.shown("router-id", router_id);
+    }
+    for upstream in &site.upstreams {
+        print_upstream(page, upstream);
+    }
+}
+
+fn print_upstream(page: &mut Page, upstream: &Upstream) {
+    page.table("[[site.upstream]]");
+    page.key("asn", upstream.asn);
+    page.shown("address", upstream.address);
+    if let Some(local) = upstream.local_address {
+        page.shown("local-address", local);
+    }
+    page.shown("relation", upstream.relation);
+    page.key("port", upstream.port);
+    page.text("hold-time", format_duration(upstream.hold_time));
+    if let Some(multihop) = upstream.multihop {
+        page.key("multihop", multihop);
+    }
+    if let Some(file) = &upstream.password_file {
+        page.text("password-file", file.to_string_lossy());
+    }
+    page.key(
+        "communities",
+        list(upstream.communities.iter().map(ToString::to_string)),
+    );
+    page.key(
+        "large-communities",
+        list(upstream.large_communities.iter().map(ToString::to_string)),
+    );
+    page.key("prepend", upstream.prepend);
+    if let Some(med) = upstream.med {
+        page.key("med", med);
+    }
+}

@@ -1,0 +1,509 @@
+//! The keys of a service file: names, types, defaults, limits.
+
+use std::time::Duration;
+
+use crate::read::formats::*;
+use crate::read::spec::{Field, Later, Need, Spec, Type, Variant, Variants};
+
+/// Most prefixes of a service.
+pub const MAX_PREFIXES: usize = 64;
+/// Most addresses of a service.
+pub const MAX_ADDRESSES: usize = 64;
+/// Most checks of a service.
+pub const MAX_CHECKS: usize = 64;
+/// Most sites of a service.
+pub const MAX_SITES: usize = 1024;
+/// Most upstreams of a site.
+pub const MAX_UPSTREAMS: usize = 64;
+/// Most communities of each kind for an upstream.
+pub const MAX_COMMUNITIES: usize = 64;
+/// Most words of a command.
+pub const MAX_COMMAND_WORDS: usize = 256;
+/// Most additional appearances of our AS in a path.
+pub const MAX_PREPEND: u8 = 16;
+/// Longest process name the kernel keeps, bytes (`TASK_COMM_LEN` less its NUL).
+pub const MAX_COMM_BYTES: usize = 15;
+/// Longest `fall` and `rise`.
+pub const MAX_IN_A_ROW: u32 = 1000;
+
+/// RCODE mnemonics a DNS check can expect (RFC 1035 §4.1.1).
+pub(crate) const RCODES: &[&str] = &[
+    "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED",
+];
+/// Relations an upstream can have.
+pub(crate) const RELATIONS: &[&str] = &["transit", "peer", "route-server", "internal"];
+
+const fn field(key: &'static str, ty: Type, need: Need, doc: &'static str) -> Field {
+    Field { key, ty, need, doc }
+}
+
+const fn plain(doc: &'static str, fields: &'static [Field]) -> Spec {
+    Spec {
+        doc,
+        fields,
+        variants: None,
+        later: &[],
+    }
+}
+
+const COMMAND: Type = Type::List {
+    item: &Type::Text(&WORD),
+    min: 1,
+    max: MAX_COMMAND_WORDS,
+};
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A service file.
+pub(crate) static FILE: Spec = plain(
+    "A ubique service file: one anycast service, its checks, its sites and their upstreams.",
+    &[
+        field(
+            "service",
+            Type::Table(&SERVICE),
+            Need::Required,
+            "What is announced.",
+        ),
+        field(
+            "agent",
+            Type::Table(&AGENT),
+            Need::Optional,
+            "How `ubique run` behaves.",
+        ),
+        field(
+            "rehearse",
+            Type::Table(&REHEARSE),
+            Need::Optional,
+            "What `ubique rehearse` starts as the service.",
+        ),
+        field(
+            "check",
+            Type::Tables {
+                spec: &CHECK,
+                max: MAX_CHECKS,
+            },
+            Need::Optional,
+            "What makes a site fit to serve; all must pass.",
+        ),
+        field(
+            "site",
+            Type::Tables {
+                spec: &SITE,
+                max: MAX_SITES,
+            },
+            Need::Optional,
+            "The places that announce; at least one.",
+        ),
+    ],
+);
+
+static SERVICE: Spec = plain(
+    "What is announced.",
+    &[
+        field(
+            "name",
+            Type::Text(&NAME),
+            Need::Required,
+            "Short name, used in logs, metrics and paths.",
+        ),
+        field(
+            "asn",
+            Type::Asn,
+            Need::Required,
+            "The AS that originates the prefixes.",
+        ),
+        field(
+            "prefixes",
+            Type::List {
+                item: &Type::Text(&PREFIX),
+                min: 1,
+                max: MAX_PREFIXES,
+            },
+            Need::Required,
+            "Prefixes every site announces.",
+        ),
+        field(
+            "addresses",
+            Type::List {
+                item: &Type::Text(&ADDRESS),
+                min: 1,
+                max: MAX_ADDRESSES,
+            },
+            Need::Required,
+            "Addresses clients talk to, on the loopback of each healthy site; each lies in one of the prefixes.",
+        ),
+    ],
+);
+
+static AGENT: Spec = plain(
+    "How `ubique run` behaves.",
+    &[
+        field(
+            "socket",
+            Type::Text(&SOCKET),
+            Need::Text("/run/ubique/{service}-{site}.sock"),
+            "Admin socket; {service} and {site} are replaced.",
+        ),
+        field(
+            "metrics",
+            Type::Text(&ENDPOINT),
+            Need::Optional,
+            "Address and port of the Prometheus endpoint; absent: none.",
+        ),
+        field(
+            "drain",
+            Type::Duration {
+                min: Duration::ZERO,
+                max: HOUR,
+            },
+            Need::Text("5s"),
+            "How long the service goes on serving after a withdrawal before its addresses are removed.",
+        ),
+        field(
+            "watchdog",
+            Type::Duration {
+                min: Duration::from_millis(100),
+                max: Duration::from_secs(60),
+            },
+            Need::Text("1s"),
+            "How long an essential thread may stall before the agent is ended, so that upstreams move on.",
+        ),
+    ],
+);
+
+static REHEARSE: Spec = plain(
+    "What `ubique rehearse` starts as the service on each site.",
+    &[field(
+        "command",
+        Type::List {
+            item: &Type::Text(&WORD),
+            min: 0,
+            max: MAX_COMMAND_WORDS,
+        },
+        Need::Described("the built-in DNS responder"),
+        "Program and arguments; {site} and {address} are replaced.",
+    )],
+);
+
+static CHECK: Spec = Spec {
+    doc: "One test of the service on its own site.",
+    fields: &[
+        field(
+            "name",
+            Type::Text(&NAME),
+            Need::Described("the kind"),
+            "Unique name of the check.",
+        ),
+        field("kind", Type::Tag, Need::Required, "How it is tested."),
+        field(
+            "every",
+            Type::Duration {
+                min: Duration::from_millis(10),
+                max: HOUR,
+            },
+            Need::Text("1s"),
+            "Interval between the starts of two polls.",
+        ),
+        field(
+            "timeout",
+            Type::Duration { min: MS, max: HOUR },
+            Need::Described("500ms, or `every` when that is shorter"),
+            "A poll without result by then has failed; at most `every`.",
+        ),
+        field(
+            "fall",
+            Type::Integer {
+                min: 1,
+                max: MAX_IN_A_ROW as i64,
+            },
+            Need::Integer(3),
+            "So many failures in a row make the site unfit.",
+        ),
+        field(
+            "rise",
+            Type::Integer {
+                min: 1,
+                max: MAX_IN_A_ROW as i64,
+            },
+            Need::Integer(3),
+            "So many successes in a row make it fit again.",
+        ),
+    ],
+    variants: Some(&CHECK_KINDS),
+    later: &[],
+};
+
+static CHECK_KINDS: Variants = Variants {
+    tag: "kind",
+    list: &[
+        Variant {
+            name: "dns",
+            doc: "A DNS query is answered as expected.",
+            fields: &[
+                field(
+                    "target",
+                    Type::Text(&ENDPOINT),
+                    Need::Required,
+                    "Server asked.",
+                ),
+                field(
+                    "query",
+                    Type::Text(&QUERY),
+                    Need::Required,
+                    "\"NAME TYPE\" or \"NAME TYPE CLASS\"; the class is IN unless written.",
+                ),
+                field(
+                    "expect",
+                    Type::Choice(RCODES),
+                    Need::Text("NOERROR"),
+                    "Expected response code.",
+                ),
+                field(
+                    "transport",
+                    Type::Choice(&["udp", "tcp"]),
+                    Need::Text("udp"),
+                    "Transport of the query.",
+                ),
+            ],
+        },
+        Variant {
+            name: "http",
+            doc: "An HTTP/1.1 GET is answered with the expected status.",
+            fields: &[
+                field(
+                    "url",
+                    Type::Text(&URL),
+                    Need::Required,
+                    "Plain HTTP with an address literal.",
+                ),
+                field(
+                    "host",
+                    Type::Text(&HOST),
+                    Need::Described("the host of the URL"),
+                    "Host header.",
+                ),
+                field(
+                    "expect",
+                    Type::Integer { min: 100, max: 599 },
+                    Need::Integer(200),
+                    "Expected status code.",
+                ),
+            ],
+        },
+        Variant {
+            name: "tcp",
+            doc: "A TCP connection is accepted.",
+            fields: &[field(
+                "target",
+                Type::Text(&ENDPOINT),
+                Need::Required,
+                "Server connected to.",
+            )],
+        },
+        Variant {
+            name: "process",
+            doc: "A process runs; give `pidfile` or `process`.",
+            fields: &[
+                field(
+                    "pidfile",
+                    Type::Text(&PIDFILE),
+                    Need::Optional,
+                    "File with its process ID.",
+                ),
+                field(
+                    "process",
+                    Type::Text(&COMM),
+                    Need::Optional,
+                    "Its name as `ps -o comm` shows it, at most 15 bytes.",
+                ),
+            ],
+        },
+        Variant {
+            name: "exec",
+            doc: "A command exits with 0; it is killed at the timeout.",
+            fields: &[field(
+                "command",
+                COMMAND,
+                Need::Required,
+                "Program and arguments; no shell.",
+            )],
+        },
+    ],
+    later: &[
+        Later {
+            word: "tls",
+            what: "a TLS check",
+            instead: "use kind = \"tcp\" for the port, or kind = \"exec\" with a TLS client",
+        },
+        Later {
+            word: "udp",
+            what: "a raw UDP check",
+            instead: "use kind = \"dns\" for DNS, or kind = \"exec\" with a client of the protocol",
+        },
+        Later {
+            word: "ntp",
+            what: "an NTP check",
+            instead: "use kind = \"exec\" with an NTP client, or kind = \"process\" for the daemon",
+        },
+    ],
+};
+
+static SITE: Spec = plain(
+    "One place that announces the service.",
+    &[
+        field(
+            "name",
+            Type::Text(&NAME),
+            Need::Required,
+            "Short unique name.",
+        ),
+        field(
+            "location",
+            Type::Text(&LOCATION),
+            Need::Required,
+            "\"City, CC\", an IATA code, or \"LAT,LON\".",
+        ),
+        field(
+            "capacity",
+            Type::Table(&CAPACITY),
+            Need::Optional,
+            "What it can carry.",
+        ),
+        field(
+            "router-id",
+            Type::Text(&ROUTER_ID),
+            Need::Described("derived from the first IPv4 local address, or from the site's index"),
+            "BGP identifier.",
+        ),
+        field(
+            "upstream",
+            Type::Tables {
+                spec: &UPSTREAM,
+                max: MAX_UPSTREAMS,
+            },
+            Need::Optional,
+            "Its BGP neighbours; at least one.",
+        ),
+    ],
+);
+
+static CAPACITY: Spec = plain(
+    "What a site can carry.",
+    &[
+        field(
+            "bits",
+            Type::Text(&BIT_RATE),
+            Need::Optional,
+            "Bits per second.",
+        ),
+        field(
+            "queries",
+            Type::Text(&QUERY_RATE),
+            Need::Optional,
+            "Queries per second.",
+        ),
+    ],
+);
+
+static UPSTREAM: Spec = Spec {
+    doc: "A BGP neighbour of a site.",
+    fields: &[
+        field("asn", Type::Asn, Need::Required, "Its AS."),
+        field(
+            "address",
+            Type::Text(&ADDRESS),
+            Need::Required,
+            "Its address; routes of the same family are announced over the session.",
+        ),
+        field(
+            "local-address",
+            Type::Text(&ADDRESS),
+            Need::Described("what the kernel's route to `address` picks"),
+            "Our address on the session.",
+        ),
+        field(
+            "relation",
+            Type::Choice(RELATIONS),
+            Need::Text("transit"),
+            "What the neighbour is to us.",
+        ),
+        field(
+            "port",
+            Type::Integer { min: 1, max: 65535 },
+            Need::Integer(179),
+            "Its TCP port.",
+        ),
+        field(
+            "hold-time",
+            Type::Duration {
+                min: Duration::ZERO,
+                max: Duration::from_secs(65535),
+            },
+            Need::Text("9s"),
+            "Proposed hold time: whole seconds, 0 or at least 3 (RFC 4271).",
+        ),
+        field(
+            "multihop",
+            Type::Integer { min: 1, max: 255 },
+            Need::Described("1"),
+            "IP TTL, for an eBGP neighbour more than one hop away.",
+        ),
+        field(
+            "password-file",
+            Type::Text(&PATH),
+            Need::Optional,
+            "File with the TCP MD5 secret (RFC 2385).",
+        ),
+        field(
+            "communities",
+            Type::List {
+                item: &Type::Text(&COMMUNITY),
+                min: 0,
+                max: MAX_COMMUNITIES,
+            },
+            Need::Described("none"),
+            "Communities on every announcement to this neighbour.",
+        ),
+        field(
+            "large-communities",
+            Type::List {
+                item: &Type::Text(&LARGE_COMMUNITY),
+                min: 0,
+                max: MAX_COMMUNITIES,
+            },
+            Need::Described("none"),
+            "Large communities likewise.",
+        ),
+        field(
+            "prepend",
+            Type::Integer {
+                min: 0,
+                max: MAX_PREPEND as i64,
+            },
+            Need::Integer(0),
+            "How often our AS is prepended in addition to its one regular appearance.",
+        ),
+        field(
+            "med",
+            Type::Integer {
+                min: 0,
+                max: u32::MAX as i64,
+            },
+            Need::Optional,
+            "MULTI_EXIT_DISC.",
+        ),
+    ],
+    variants: None,
+    later: &[
+        Later {
+            word: "bfd",
+            what: "BFD",
+            instead: "remove it and set a short hold time, e.g. hold-time = \"3s\"",
+        },
+        Later {
+            word: "password",
+            what: "a password in the service file",
+            instead: "put the secret into a file that only root reads, and name it: password-file = \"/etc/ubique/upstream.md5\"",
+        },
+    ],
+};
