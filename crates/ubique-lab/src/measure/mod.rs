@@ -260,8 +260,14 @@ pub fn effect(samples: &[Sample], fault: &FaultWindow, late: &[Span]) -> Effect 
     let from_ns = fault.at_ns.saturating_sub(rtt_before.into());
     let hit = &samples[samples.partition_point(|s| s.sent_ns < from_ns)..];
     let hit = &hit[..hit.partition_point(|s| s.sent_ns < fault.until_ns)];
-    // What was in flight may be lost already: where the lane was before is told by its last answer, however old.
-    let before = samples[..split].iter().rev().find_map(site_of);
+    // What was in flight may already be lost or have gone elsewhere: where the lane was before is told by the answers to
+    // what was sent earlier, however old.
+    let settled = samples.partition_point(|s| s.sent_ns < from_ns);
+    let before = samples[..settled]
+        .iter()
+        .rev()
+        .chain(&samples[settled..split])
+        .find_map(site_of);
     let gaps = gaps(hit, fault.until_ns);
     let mut effect = Effect {
         before,
@@ -416,3 +422,6 @@ fn median(mut values: Vec<u32>) -> Option<u32> {
     let middle = values.len().checked_sub(1)? / 2;
     Some(*values.select_nth_unstable(middle).1)
 }
+
+#[cfg(test)]
+mod tests;
