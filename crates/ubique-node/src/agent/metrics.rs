@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ubique_proto::site::State;
 
@@ -123,8 +123,11 @@ impl Agent {
         out.sample(
             "ubique_agent_start_timestamp_seconds",
             &[],
-            unix_seconds(self.started),
+            unix_seconds(wall(self.began)),
         );
+        let name = "ubique_agent_last_seen_timestamp_seconds";
+        out.family(name, "gauge", "When this was written.");
+        out.sample(name, &[], unix_seconds(SystemTime::now()));
         let state = self.core.status().state;
         out.family(
             "ubique_site_ready",
@@ -247,6 +250,26 @@ impl Agent {
                 name,
                 &[("peer", &upstream.address), ("direction", &"sent")],
                 sent,
+            );
+        }
+        let name = "ubique_bgp_prefixes";
+        out.family(
+            name,
+            "gauge",
+            "Routes received from the peer and advertised to it.",
+        );
+        for (upstream, peer) in &peers {
+            let (received, advertised) = (peer.routes.received, peer.routes.advertised);
+            let address = &upstream.address;
+            out.sample(
+                name,
+                &[("peer", address), ("direction", &"received")],
+                received,
+            );
+            out.sample(
+                name,
+                &[("peer", address), ("direction", &"advertised")],
+                advertised,
             );
         }
         let name = "ubique_bgp_connections_refused_total";
