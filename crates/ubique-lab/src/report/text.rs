@@ -184,7 +184,7 @@ impl<'a> Page<'a> {
             let mut line = format!(
                 "  {} {}",
                 left(name, name_width),
-                right(&outage(*outage_ms), 9)
+                right(&gap(*outage_ms), 9)
             );
             let _ = match after.0.get(name) {
                 Some(landing) if landing.site.is_some() => {
@@ -337,7 +337,7 @@ fn unbroken(text: &str) -> String {
 }
 
 /// `10.0 ms`, or `none`.
-fn outage(ms: f64) -> String {
+fn gap(ms: f64) -> String {
     if ms > 0.0 {
         duration(ms)
     } else {
