@@ -13,13 +13,14 @@ mod table;
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use ubique_model::{Asn, Prefix};
+
+pub use crate::explain::Candidate;
 
 use crate::build::Built;
 use crate::child::{Exit, Process};
@@ -76,24 +77,6 @@ pub struct Status {
     pub sessions: usize,
     /// Since the last UPDATE in or out, or change of a session.
     pub quiet_ms: u64,
-}
-
-/// A route a router knows for a prefix.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Candidate {
-    /// The neighbour's AS; `None`: the router's own route.
-    pub peer_asn: Option<Asn>,
-    /// The neighbour's address.
-    pub peer_address: Option<IpAddr>,
-    /// Local preference.
-    pub local_pref: u32,
-    /// AS path.
-    pub as_path: Vec<Asn>,
-    /// It is the one in use.
-    pub best: bool,
-    /// Why it lost against the best: `AS path 4 > 3`.
-    #[serde(default)]
-    pub step: Option<String>,
 }
 
 /// Where routers are started and what from.
@@ -192,7 +175,12 @@ impl Routers {
     ///
     /// # Errors
     /// [`RoutersError`]: a program is missing or ends, or a file cannot be written.
-    pub fn start(backend: Backend, plan: &Plan, built: &Built, launch: &Launch) -> Result<Routers, RoutersError> {
+    pub fn start(
+        backend: Backend,
+        plan: &Plan,
+        built: &Built,
+        launch: &Launch,
+    ) -> Result<Routers, RoutersError> {
         let running = match backend {
             Backend::Embedded => Running::Embedded(embedded::Embedded::start(plan, built, launch)?),
             Backend::Bird => Running::Bird(bird::Birds::start(plan, built, launch)?),
@@ -232,7 +220,10 @@ impl Routers {
 
     /// Routers that ended since the last call.
     pub fn exits(&mut self) -> Vec<Exit> {
-        self.processes().iter_mut().filter_map(Process::unexpected_exit).collect()
+        self.processes()
+            .iter_mut()
+            .filter_map(Process::unexpected_exit)
+            .collect()
     }
 
     /// Ends all routers.
@@ -252,7 +243,18 @@ impl Routers {
 }
 
 /// Finds an installed program.
-fn find_program(program: &'static str, places: &[&str], package: &'static str) -> Result<PathBuf, RoutersError> {
-    let found = places.iter().map(|p| Path::new(p).join(program)).find(|p| p.is_file());
-    found.ok_or_else(|| RoutersError::Missing { program, places: places.join(", "), package })
+fn find_program(
+    program: &'static str,
+    places: &[&str],
+    package: &'static str,
+) -> Result<PathBuf, RoutersError> {
+    let found = places
+        .iter()
+        .map(|p| Path::new(p).join(program))
+        .find(|p| p.is_file());
+    found.ok_or_else(|| RoutersError::Missing {
+        program,
+        places: places.join(", "),
+        package,
+    })
 }

@@ -176,6 +176,8 @@ fn hostile_shapes_end_quickly() {
         "{".repeat(1 << 20),
         "a=[".repeat(1 << 18),
         "a.".repeat(1 << 19),
+        "[\n".repeat(1 << 19),
+        "a={\n".repeat(1 << 18),
         "\"".repeat(1 << 20),
         "[[a]]\n".repeat(1 << 17),
         "a=[\n".repeat(1 << 18),

@@ -184,9 +184,17 @@ pub(crate) fn read_file<T>(
     };
     let mended = unclosed::mend_lists(text);
     for open in &mended.opened_at {
-        let finding = Finding::new(code::SYNTAX, "not valid TOML: this list is not closed")
-            .cause("the next line begins with another key or table")
-            .fix("close it with `]`");
+        let (what, close) = if bytes.get(*open) == Some(&b'{') {
+            ("table", '}')
+        } else {
+            ("list", ']')
+        };
+        let finding = Finding::new(
+            code::SYNTAX,
+            format!("not valid TOML: this {what} is not closed"),
+        )
+        .cause("a later line begins with another key or table")
+        .fix(format!("close it with `{close}`"));
         sink.report_syntax(&(*open..open + 1), finding);
     }
     let (root, mut errors) = DeTable::parse_recoverable(&mended.text);
