@@ -177,6 +177,13 @@ fn hostile_shapes_end_quickly() {
         "a=[".repeat(1 << 18),
         "a.".repeat(1 << 19),
         "[\n".repeat(1 << 19),
+        format!("a = [{}]", "{b=1},".repeat(1 << 17)),
+        format!("[service]\naddresses = [{}]", "7,".repeat(1 << 18)),
+        format!("check = [{}]", "{x=1,y=2},".repeat(1 << 16)),
+        format!(
+            "service = {{ {} }}",
+            (0..60_000).map(|i| format!("k{i}=1,")).collect::<String>()
+        ),
         "a={\n".repeat(1 << 18),
         "\"".repeat(1 << 20),
         "[[a]]\n".repeat(1 << 17),

@@ -346,15 +346,15 @@
           from += length;
           if (value < LOST) continue;
           // A loss is never thinner than can be seen.
-          const wide = value === LOST ? Math.max(2.5, x2 - x1) : x2 - x1;
-          const rect = s('rect', { x: x1, y, width: wide, height: lane, fill: value === LOST ? 'url(#hatch)' : colour(value) },
+          const wide = value === LOST ? Math.max(3, x2 - x1) : x2 - x1;
+          const rect = s('rect', { x: x1, y, width: wide, height: lane, class: value === LOST && 'loss', fill: value !== LOST ? colour(value) : wide < 6 ? 'var(--lost)' : 'url(#hatch)' },
             s('title', null, `${vantage.name}: ${value === LOST ? 'queries lost' : report.sites[value].name}, ${at(t.start_ms + (from - length) * t.bucket_ms)} to ${at(t.start_ms + from * t.bucket_ms)}`));
           svg.append(rect);
           if (value >= 0 && wide > 22) svg.append(s('text', { x: x1 + 6, y: y + lane / 2 + 4, style: { fill: ink(value), fontWeight: 700 }, 'pointer-events': 'none' }, letter(value)));
         }
       });
       // Losses on top of what follows them.
-      [...svg.querySelectorAll('rect[fill="url(#hatch)"]')].forEach(rect => svg.append(rect));
+      [...svg.querySelectorAll('.loss')].forEach(rect => svg.append(rect));
       let last = -99;
       report.phases.forEach((phase, i) => {
         const px = x(phase.at_ms);

@@ -184,7 +184,7 @@ impl<'a> Page<'a> {
             let mut line = format!(
                 "  {} {}",
                 left(name, name_width),
-                right(&duration(*outage_ms), 9)
+                right(&gap(*outage_ms), 9)
             );
             let _ = match after.0.get(name) {
                 Some(landing) if landing.site.is_some() => {
@@ -282,7 +282,7 @@ impl<'a> Page<'a> {
         if q.stalls > 0 {
             self.words(
                 0,
-                &format!("The prober stood still {} times: this machine is busy, short outages may be artefacts.", q.stalls),
+                &format!("The prober stood still {}: this machine is busy, short outages may be artefacts.", if q.stalls == 1 { "once".to_owned() } else { format!("{} times", q.stalls) }),
             );
         }
         if q.dropped > 0 {
@@ -334,4 +334,13 @@ fn rtt(landing: &Landing) -> String {
 /// A name that [`wrap`] does not break.
 fn unbroken(text: &str) -> String {
     text.replace(' ', "\u{a0}")
+}
+
+/// `10.0 ms`, or `none`.
+fn gap(ms: f64) -> String {
+    if ms > 0.0 {
+        duration(ms)
+    } else {
+        "none".to_owned()
+    }
 }
