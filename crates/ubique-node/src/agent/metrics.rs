@@ -109,6 +109,7 @@ impl Agent {
         self.announcement_metrics(&mut out);
         self.session_metrics(&mut out);
         self.check_metrics(&mut out);
+        self.duration_metrics(&mut out);
         out.text
     }
 
@@ -171,6 +172,13 @@ impl Agent {
                 count,
             );
         }
+        let name = "ubique_bgp_connections_refused_total";
+        out.family(
+            name,
+            "counter",
+            "Connections from addresses that are no neighbor's.",
+        );
+        out.sample(name, &[], self.bgp.refused());
     }
 
     fn announcement_metrics(&self, out: &mut Exposition) {
@@ -272,13 +280,6 @@ impl Agent {
                 advertised,
             );
         }
-        let name = "ubique_bgp_connections_refused_total";
-        out.family(
-            name,
-            "counter",
-            "Connections from addresses that are no neighbor's.",
-        );
-        out.sample(name, &[], self.bgp.refused());
     }
 
     fn check_metrics(&self, out: &mut Exposition) {
@@ -326,13 +327,16 @@ impl Agent {
                 check.counters.transitions,
             );
         }
+    }
+
+    fn duration_metrics(&self, out: &mut Exposition) {
         let name = "ubique_health_check_duration_seconds";
         out.family(
             name,
             "histogram",
             "How long polls took that were not abandoned.",
         );
-        for (check, histogram) in checks.iter().zip(&self.metrics.durations) {
+        for (check, histogram) in self.health.checks().zip(&self.metrics.durations) {
             let mut below = 0;
             for (bound, count) in BUCKETS.iter().zip(histogram.counts) {
                 below += count;

@@ -26,12 +26,12 @@ impl Bird {
         Bird::start_as(ns, ROUTER_ASN, extra)
     }
 
-    /// The same in another AS.
+    /// The same in another AS. By default BIRD takes no connection for a minute after an error.
     pub fn start_as(ns: &NetNs, asn: u32, extra: &str) -> Bird {
         let session = |name: &str, family: &str, ours: &str, theirs: &str| {
             format!(
                 "protocol bgp {name} {{\n local {ours} as {asn};\n neighbor {theirs} as {SITE_ASN};\n \
-                 hold time 9;\n {extra}\n {family} {{ import all; export where source = RTS_STATIC; }};\n}}\n"
+                 hold time 9; error wait time 1, 2;\n {extra}\n {family} {{ import all; export where source = RTS_STATIC; }};\n}}\n"
             )
         };
         let config = format!(

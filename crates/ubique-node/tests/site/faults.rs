@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     test("sigkill_of_the_agent_ends_the_sessions_at_once", killed),
     test("a_panic_in_any_thread_ends_the_sessions", panic),
     test("a_stopped_agent_is_killed_by_its_watchdog", stopped),
+    test("a_site_that_freezes_and_thaws_comes_back", frozen),
     test("a_dead_watchdog_is_replaced", watchdog_killed),
     test(
         "md5_with_the_right_key_works_and_with_a_wrong_one_does_not",
@@ -97,6 +98,28 @@ fn stopped() {
     println!("agent stopped to withdrawn {gap:?}, with a watchdog of 1 s");
     assert!(gap < Duration::from_millis(1600), "{gap:?}");
     assert_eq!(agent.wait(), -1, "killed by the watchdog");
+}
+
+/// As a machine that hangs: nobody is there to notice but the upstream, by its hold time of 9 s.
+fn frozen() {
+    let (_lab, mut bird, agent, dns) = announced(&[]);
+    let watchdog = PidFd::open(lab::children_of(agent.pid())[0]).unwrap();
+    let start = Instant::now();
+    watchdog.signal(Signal::Stop).unwrap();
+    agent.signal(Signal::Stop);
+    dns.signal(Signal::Stop);
+    until_true("withdrawn", || bird.has_none());
+    println!("frozen to withdrawn {:?}", start.elapsed());
+    let start = Instant::now();
+    dns.signal(Signal::Cont);
+    agent.signal(Signal::Cont);
+    watchdog.signal(Signal::Cont).unwrap();
+    until_true("announced again", || bird.has_both());
+    println!("thawed to announced {:?}", start.elapsed());
+    assert!(
+        lab::children_of(agent.pid()).len() == 1,
+        "the watchdog did not mistake the pause for a stall"
+    );
 }
 
 fn watchdog_killed() {
