@@ -225,6 +225,8 @@
       return dx > 0 && dy > 0 && (px !== x || py !== y) ? sum + dx * dy : sum;
     }, cx - width / 2 < 0 || cx + width / 2 > map.width || cy - size / 2 < 0 || cy + size / 2 > map.height ? 1e9 : 0);
     const best = sides.reduce((least, side) => cost(side) < cost(least) ? side : least);
+    // A crowd of names hides more than it tells: the legend has them all.
+    if (report.sites.length > 12 && cost(best) > 0) return '';
     return s('text', { class: 'label', x: best[0], y: best[1], 'font-size': size, 'stroke-width': k * 3 }, site.name);
   }
 
@@ -302,7 +304,7 @@
         h('th', { scope: 'row' }, vantage.name),
         h('td', { class: 'wide' }, chip(vantage.nearest_site), h('span', { class: 'soft' }, ` ${km(vantage.nearest_km)}`)),
         was ? h('td', null, cell(was)) : null,
-        h('td', null, cell(land), moved ? h('span', { class: 'tag' }, 'moved') : ''),
+        h('td', null, cell(land), moved ? h('span', { class: land.site === null ? 'tag bad' : 'tag' }, land.site === null ? 'cut off' : 'moved') : ''),
         h('td', { class: 'path wide' }, path([vantage.asn].concat(land.as_path))));
     });
     return h('table', null,
