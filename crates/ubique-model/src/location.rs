@@ -108,16 +108,17 @@ struct City {
     name: &'static str,
     ascii: &'static str,
     country: &'static str,
-    latitude: f64,
-    longitude: f64,
+    /// Still text: parsing every line would dominate a search.
+    latitude: &'static str,
+    longitude: &'static str,
 }
 
 impl City {
     fn location(&self) -> Location {
         Location {
             name: format!("{}, {}", self.name, self.country),
-            latitude: self.latitude,
-            longitude: self.longitude,
+            latitude: degrees(self.latitude),
+            longitude: degrees(self.longitude),
         }
     }
 
@@ -126,35 +127,31 @@ impl City {
     }
 }
 
+/// A coordinate of the committed table; a test reads every line of it.
+fn degrees(text: &str) -> f64 {
+    text.parse().unwrap_or_default()
+}
+
 /// Every city, most populous first; then small places that matter to networks.
 fn cities() -> impl Iterator<Item = City> {
-    let listed = CITIES.lines().filter_map(|line| {
-        let mut parts = line.split('|');
-        Some(City {
-            name: parts.next()?,
-            ascii: parts.next()?,
-            country: parts.next()?,
-            latitude: parts.next()?.parse().ok()?,
-            longitude: parts.next()?.parse().ok()?,
+    CITIES
+        .lines()
+        .chain(places::SMALL_PLACES.lines())
+        .filter_map(|line| {
+            let mut parts = line.split('|');
+            Some(City {
+                name: parts.next()?,
+                ascii: parts.next()?,
+                country: parts.next()?,
+                latitude: parts.next()?,
+                longitude: parts.next()?,
+            })
         })
-    });
-    listed.chain(
-        places::SMALL_PLACES
-            .iter()
-            .map(|&(name, country, latitude, longitude)| City {
-                name,
-                ascii: "",
-                country,
-                latitude,
-                longitude,
-            }),
-    )
 }
 
 /// Equal but for case, typographic apostrophes and combining accents.
 fn same_word(a: &str, b: &str) -> bool {
-    let fold = |word: &str| -> bool { word.is_ascii() };
-    if fold(a) && fold(b) {
+    if a.is_ascii() && b.is_ascii() {
         return a.eq_ignore_ascii_case(b);
     }
     folded(a).eq(folded(b))

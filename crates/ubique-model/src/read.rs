@@ -5,6 +5,8 @@
 //! Deliberately absent: serde for user files, since `flatten` and `untagged` lose positions.
 
 pub(crate) mod formats;
+#[cfg(test)]
+mod manual;
 pub(crate) mod schema;
 pub(crate) mod sink;
 pub(crate) mod spec;

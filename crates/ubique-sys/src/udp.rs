@@ -43,6 +43,16 @@ pub fn enable_timestamps(fd: BorrowedFd<'_>) -> io::Result<()> {
     sockopt::set(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32)
 }
 
+/// ICMP errors wait in the socket's error queue (`MSG_ERRQUEUE`, ip(7)) with the payload they are about, also those of
+/// routers on the way. The next call on the socket still reports the latest one.
+pub fn queue_errors(fd: BorrowedFd<'_>, local: SocketAddr) -> io::Result<()> {
+    if local.is_ipv4() {
+        sockopt::set(fd, libc::IPPROTO_IP, libc::IP_RECVERR, &1i32)
+    } else {
+        sockopt::set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, &1i32)
+    }
+}
+
 /// Takes what waits, at most the size of `batch`, without blocking, and calls `f` for each datagram.
 /// Returns how many were taken. `WouldBlock` when none waits; `ConnectionRefused` and the like on connected sockets.
 pub fn recv_batch(

@@ -318,3 +318,6 @@ fn parse<'a>(message: &'a Message<&'a [u8]>) -> Result<Query<'a>, ParseError> {
     }
     Ok(Query { question, edns })
 }
+
+#[cfg(test)]
+mod tests;

@@ -391,3 +391,6 @@ fn plain(relation: Relation) -> &'static str {
         Relation::Customer => "customer",
     }
 }
+
+#[cfg(test)]
+mod tests;

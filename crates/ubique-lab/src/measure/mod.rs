@@ -280,10 +280,10 @@ pub fn effect(samples: &[Sample], fault: &FaultWindow, late: &[Span]) -> Effect 
     let from_ns = fault.at_ns.saturating_sub(rtt_before.into());
     let hit = &samples[samples.partition_point(|s| s.sent_ns < from_ns)..];
     let hit = &hit[..hit.partition_point(|s| s.sent_ns < fault.until_ns)];
-    // What was in flight may be lost already, or answered by another site: where the lane was before is told by the
-    // last answer that had arrived, however old.
-    let arrived = samples[..split].iter().rev().filter(|s| known_at(s, fault.at_ns));
-    let before = arrived.filter_map(site_of).next();
+    // What was in flight may already be lost or have gone elsewhere: where the lane was before is told by the answers to
+    // what was sent earlier, however old.
+    let earlier = samples.partition_point(|s| s.sent_ns < from_ns);
+    let before = samples[..earlier].iter().rev().chain(&samples[earlier..split]).find_map(site_of);
     let settled: Vec<Sample> = hit.iter().copied().filter(|s| known_at(s, fault.until_ns)).collect();
     let gaps = gaps(hit, fault.until_ns);
     let mut effect = Effect {
@@ -435,3 +435,6 @@ fn median(mut values: Vec<u32>) -> Option<u32> {
     let middle = values.len().checked_sub(1)? / 2;
     Some(*values.select_nth_unstable(middle).1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::epoll;
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, recvmsg};
 use serde::{Deserialize, Serialize};
 use ubique_sys::clock;
 use ubique_sys::netns::NetNs;
@@ -283,6 +284,10 @@ impl Prober {
             let Some(asker) = self.askers.get_mut(event.data.u64() as usize) else {
                 continue;
             };
+            let flags = event.flags;
+            if flags.contains(epoll::EventFlags::ERR) {
+                asker.refused(&mut self.output);
+            }
             asker.receive(&mut self.batch, &mut self.output);
         }
         Ok(())
@@ -358,7 +363,26 @@ impl Asker {
         }
     }
 
-    /// Reads all answers of this socket. Errors are ICMP errors of earlier queries, which time out on their own.
+    /// Takes the ICMP errors of earlier queries: each comes with the query it is about.
+    fn refused(&mut self, output: &mut Output) {
+        let mut query = [0; 2];
+        loop {
+            let mut control = RecvAncillaryBuffer::default();
+            let mut into = [io::IoSliceMut::new(&mut query)];
+            match recvmsg(&self.socket, &mut into, &mut control, RecvFlags::ERRQUEUE) {
+                Ok(message) if message.bytes == query.len() => {}
+                Ok(_) => continue,
+                Err(_) => return,
+            }
+            if let Some(query) = self.lane.close(u16::from_be_bytes(query)) {
+                output.push(&Record::Sample(
+                    self.sample(query.sent_ns, Outcome::Refused),
+                ));
+            }
+        }
+    }
+
+    /// Reads all answers of this socket.
     fn receive(&mut self, batch: &mut UdpBatch, output: &mut Output) {
         let Asker {
             vantage,
@@ -448,6 +472,7 @@ fn open_socket(vantage: &ProbeVantage, source: IpAddr) -> io::Result<UdpSocket> 
     let socket = NetNs::open(&vantage.netns)?.run(|| UdpSocket::bind((source, 0)))??;
     socket.set_nonblocking(true)?;
     udp::enable_timestamps(socket.as_fd())?;
+    udp::queue_errors(socket.as_fd(), socket.local_addr()?)?;
     Ok(socket)
 }
 

@@ -24,7 +24,7 @@ fn spec(addresses: Vec<SocketAddr>) -> ProbeSpec {
 }
 
 /// Runs the prober until `enough`, and gives the log.
-fn probe(spec: ProbeSpec, enough: impl Fn(&Log, &Record) -> bool) -> Log {
+fn probe(spec: ProbeSpec, mut enough: impl FnMut(&Log, &Record) -> bool) -> Log {
     let (read, write) = std::io::pipe().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let (stopped, addresses) = (stop.clone(), spec.addresses.len());
@@ -107,18 +107,34 @@ fn an_address_without_route_gives_unsent_queries() {
 }
 
 #[test]
-fn a_refused_port_is_lost_and_does_not_stop_the_lane() {
-    let closed = UdpSocket::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let log = probe(spec(vec![closed]), |log, _| {
-        log.lane(0, 0, 0..u64::MAX).len() >= 20
+fn a_closed_port_refuses_queries_until_somebody_listens() {
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
+    let mut server = None;
+    let log = probe(spec(vec![address]), |log, record| {
+        let lane = log.lane(0, 0, 0..u64::MAX);
+        if lane.len() >= 20 && server.is_none() {
+            assert!(
+                lane.iter()
+                    .all(|s| matches!(s.outcome, Outcome::Refused | Outcome::Lost)),
+                "{lane:?}"
+            );
+            assert!(
+                lane.iter().any(|s| s.outcome == Outcome::Refused),
+                "{lane:?}"
+            );
+            server = Some(UdpSocket::bind(address).unwrap());
+        }
+        // What is heard now is not refused any more, only lost.
+        matches!(record, Record::Sample(s) if s.outcome == Outcome::Lost) && lane.len() >= 40
     });
+    let lane = log.lane(0, 0, 0..u64::MAX);
     assert!(
-        log.lane(0, 0, 0..u64::MAX)
+        lane[lane.len() - 5..]
             .iter()
-            .all(|s| s.outcome == Outcome::Lost)
+            .all(|s| s.outcome == Outcome::Lost),
+        "{lane:?}"
     );
 }
 

@@ -332,8 +332,7 @@ fn networks() -> Vec<NetworkInfo> {
     .collect()
 }
 
-/// The report.
-pub(super) fn report() -> Report {
+fn expectations() -> Vec<Expectation> {
     let expectation = |step: &str, what: &str, expected: &str, actual: &str, ok| Expectation {
         step: step.into(),
         what: what.into(),
@@ -341,6 +340,15 @@ pub(super) fn report() -> Report {
         actual: actual.into(),
         ok,
     };
+    vec![
+        expectation("kill", "outage-median", "at most 150 ms", "10.0 ms", true),
+        expectation("drain", "lost", "at most 0", "0", true),
+        expectation("freeze", "outage-worst", "at most 9 s", "9.10 s", false),
+    ]
+}
+
+/// The report.
+pub(super) fn report() -> Report {
     let transit = LinkInfo {
         a: Asn(64611),
         b: Some(Asn(64701)),
@@ -387,11 +395,7 @@ pub(super) fn report() -> Report {
         faults: STEPS.iter().filter(|s| s.5.is_some()).map(fault).collect(),
         events: events(),
         surprises: vec![surprise()],
-        expectations: vec![
-            expectation("kill", "outage-median", "at most 150 ms", "10.0 ms", true),
-            expectation("drain", "lost", "at most 0", "0", true),
-            expectation("freeze", "outage-worst", "at most 9 s", "9.10 s", false),
-        ],
+        expectations: expectations(),
         verdict: Verdict {
             ok: false,
             failed: vec!["freeze: outage-worst should be at most 9 s, is 9.10 s".into()],

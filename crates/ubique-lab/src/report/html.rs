@@ -14,6 +14,8 @@ const TEXT_WIDTH: usize = 100;
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+/// SHA-256 of the script element's text in base64: the only script the page's policy lets run. A test compares.
+pub(super) const SCRIPT_DIGEST: &str = "QdlggBtwo3XbiY8iN9HE5r8urijQN1IQw0Gsf5snuB8=";
 
 /// The page of a report.
 pub fn html(report: &Report) -> String {
@@ -29,6 +31,7 @@ pub fn html(report: &Report) -> String {
         geo::LAND
     );
     let parts = [
+        ("{{digest}}", SCRIPT_DIGEST.to_owned()),
         ("{{title}}", escape(&title)),
         ("{{style}}", STYLE.to_owned()),
         ("{{text}}", escape(&text(report, TEXT_WIDTH, false))),

@@ -225,6 +225,8 @@
       return dx > 0 && dy > 0 && (px !== x || py !== y) ? sum + dx * dy : sum;
     }, cx - width / 2 < 0 || cx + width / 2 > map.width || cy - size / 2 < 0 || cy + size / 2 > map.height ? 1e9 : 0);
     const best = sides.reduce((least, side) => cost(side) < cost(least) ? side : least);
+    // A crowd of names hides more than it tells: the legend has them all.
+    if (report.sites.length > 12 && cost(best) > 0) return '';
     return s('text', { class: 'label', x: best[0], y: best[1], 'font-size': size, 'stroke-width': k * 3 }, site.name);
   }
 
@@ -302,7 +304,7 @@
         h('th', { scope: 'row' }, vantage.name),
         h('td', { class: 'wide' }, chip(vantage.nearest_site), h('span', { class: 'soft' }, ` ${km(vantage.nearest_km)}`)),
         was ? h('td', null, cell(was)) : null,
-        h('td', null, cell(land), moved ? h('span', { class: 'tag' }, 'moved') : ''),
+        h('td', null, cell(land), moved ? h('span', { class: land.site === null ? 'tag bad' : 'tag' }, land.site === null ? 'cut off' : 'moved') : ''),
         h('td', { class: 'path wide' }, path([vantage.asn].concat(land.as_path))));
     });
     return h('table', null,
@@ -346,15 +348,15 @@
           from += length;
           if (value < LOST) continue;
           // A loss is never thinner than can be seen.
-          const wide = value === LOST ? Math.max(2.5, x2 - x1) : x2 - x1;
-          const rect = s('rect', { x: x1, y, width: wide, height: lane, fill: value === LOST ? 'url(#hatch)' : colour(value) },
+          const wide = value === LOST ? Math.max(3, x2 - x1) : x2 - x1;
+          const rect = s('rect', { x: x1, y, width: wide, height: lane, class: value === LOST && 'loss', fill: value !== LOST ? colour(value) : wide < 6 ? 'var(--lost)' : 'url(#hatch)' },
             s('title', null, `${vantage.name}: ${value === LOST ? 'queries lost' : report.sites[value].name}, ${at(t.start_ms + (from - length) * t.bucket_ms)} to ${at(t.start_ms + from * t.bucket_ms)}`));
           svg.append(rect);
           if (value >= 0 && wide > 22) svg.append(s('text', { x: x1 + 6, y: y + lane / 2 + 4, style: { fill: ink(value), fontWeight: 700 }, 'pointer-events': 'none' }, letter(value)));
         }
       });
       // Losses on top of what follows them.
-      [...svg.querySelectorAll('rect[fill="url(#hatch)"]')].forEach(rect => svg.append(rect));
+      [...svg.querySelectorAll('.loss')].forEach(rect => svg.append(rect));
       let last = -99;
       report.phases.forEach((phase, i) => {
         const px = x(phase.at_ms);

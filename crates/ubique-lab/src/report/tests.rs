@@ -158,6 +158,58 @@ fn the_page_is_self_contained_and_safe() {
     }
 }
 
+/// Base64 (RFC 4648) of 32 bytes.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let word =
+            chunk.iter().fold(0u32, |w, b| w << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
+        let digits =
+            (0..=chunk.len()).map(|i| char::from(ALPHABET[(word >> (18 - 6 * i) & 63) as usize]));
+        text.extend(digits);
+        text.extend(std::iter::repeat_n('=', 3 - chunk.len()));
+    }
+    text
+}
+
+#[test]
+fn the_policy_lets_the_script_run() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let Ok(mut sum) = Command::new("sha256sum")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+    else {
+        eprintln!("skipped: sha256sum is not installed (Debian: coreutils)");
+        return;
+    };
+    let page = html(&report());
+    let script = page
+        .split_once("<script>")
+        .unwrap()
+        .1
+        .split_once("</script>")
+        .unwrap()
+        .0;
+    sum.stdin
+        .take()
+        .unwrap()
+        .write_all(script.as_bytes())
+        .unwrap();
+    let hex = String::from_utf8(sum.wait_with_output().unwrap().stdout).unwrap();
+    let bytes: Vec<u8> = (0..32)
+        .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
+        .collect();
+    assert_eq!(
+        super::html::SCRIPT_DIGEST,
+        base64(&bytes),
+        "page.js has changed: put this digest in html.rs"
+    );
+    assert!(page.contains(&format!("script-src 'sha256-{}'", base64(&bytes))));
+}
+
 fn live_state() -> LiveState {
     let r = report();
     let row = |(i, v): (usize, &VantageInfo)| LiveRow {

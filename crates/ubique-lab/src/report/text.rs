@@ -1,7 +1,5 @@
 //! The report as text for a terminal.
 
-use std::fmt::Write;
-
 use super::paint::{Paint, columns, duration, left, letter, moment, right, wrap};
 use super::{Fault, Phase, Report};
 use ubique_model::catchment::{Catchment, Landing};
@@ -173,25 +171,28 @@ impl<'a> Page<'a> {
             outage
         };
         self.line(&outage);
-        let after = self.report.phases.iter().find(|p| p.label == fault.label);
-        let after = after
-            .and_then(|p| self.catchment(p))
-            .cloned()
-            .unwrap_or_default();
+        self.clients_of(fault);
+    }
+
+    /// One line for each vantage point that was on the site or moved.
+    fn clients_of(&mut self, fault: &Fault) {
+        let phase = self.report.phases.iter().find(|p| p.label == fault.label);
+        let after = phase.and_then(|p| self.catchment(p));
+        let nobody = Landing {
+            site: None,
+            rtt_ms: None,
+            as_path: Vec::new(),
+        };
+        let landing = |name: &String| after.and_then(|c| c.0.get(name)).unwrap_or(&nobody);
         let names = || fault.outage_ms.keys().chain(fault.moved_to.keys());
         let name_width = names().map(|n| columns(n)).max().unwrap_or(0).min(MAX_NAME);
         for (name, outage_ms) in &fault.outage_ms {
+            let arrow = self.arrow(fault, name, landing(name));
             let mut line = format!(
-                "  {} {}",
+                "  {} {}  {arrow}",
                 left(name, name_width),
-                right(&duration(*outage_ms), 9)
+                right(&gap(*outage_ms), 9)
             );
-            let _ = match after.0.get(name) {
-                Some(landing) if landing.site.is_some() => {
-                    write!(line, "  {}", self.arrow(fault, name, landing))
-                }
-                _ => write!(line, "  {}", self.paint.loss("nobody answers")),
-            };
             if fault.unrecovered.contains(name) {
                 line += &self.paint.loss("  not recovered");
             }
@@ -200,17 +201,12 @@ impl<'a> Page<'a> {
             }
             self.line(&line);
         }
-        for (name, _) in fault
+        for name in fault
             .moved_to
-            .iter()
-            .filter(|(name, _)| !fault.outage_ms.contains_key(*name))
+            .keys()
+            .filter(|name| !fault.outage_ms.contains_key(*name))
         {
-            let nobody = Landing {
-                site: None,
-                rtt_ms: None,
-                as_path: Vec::new(),
-            };
-            let arrow = self.arrow(fault, name, after.0.get(name).unwrap_or(&nobody));
+            let arrow = self.arrow(fault, name, landing(name));
             let line = format!("  {} {}  {arrow}", left(name, name_width), right("", 9));
             self.line(&line);
         }
@@ -282,7 +278,7 @@ impl<'a> Page<'a> {
         if q.stalls > 0 {
             self.words(
                 0,
-                &format!("The prober stood still {} times: this machine is busy, short outages may be artefacts.", q.stalls),
+                &format!("The prober stood still {}: this machine is busy, short outages may be artefacts.", if q.stalls == 1 { "once".to_owned() } else { format!("{} times", q.stalls) }),
             );
         }
         if q.dropped > 0 {
@@ -334,4 +330,13 @@ fn rtt(landing: &Landing) -> String {
 /// A name that [`wrap`] does not break.
 fn unbroken(text: &str) -> String {
     text.replace(' ', "\u{a0}")
+}
+
+/// `10.0 ms`, or `none`.
+fn gap(ms: f64) -> String {
+    if ms > 0.0 {
+        duration(ms)
+    } else {
+        "none".to_owned()
+    }
 }

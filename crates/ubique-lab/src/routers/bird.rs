@@ -13,12 +13,16 @@ use ubique_proto::bgp::attributes::Origin;
 
 use super::table::{self, Quiet, Shown};
 use super::{
-    Candidate, Launch, QUERY_TIMEOUT, RoutersError, START_TIMEOUT, Status, find_program, start_failed,
+    Candidate, Launch, QUERY_TIMEOUT, RoutersError, START_TIMEOUT, Status, find_program,
+    start_failed,
 };
 use crate::build::Built;
 use crate::child::{self, Process};
 use crate::plan::{NetworkPlan, Plan, SessionPlan};
 
+/// BIRD 2.0.12 now and then keeps a finished UPDATE until the session's next packet is due: with the usual third of the
+/// hold time, convergence was seen to take 30 s instead of 1.
+const NETWORK_KEEPALIVE_S: u64 = 1;
 /// Most bytes of an answer that are kept.
 const MAX_ANSWER: usize = 4 << 20;
 
@@ -31,10 +35,19 @@ pub(super) struct Birds {
 }
 
 impl Birds {
-    pub(super) fn start(plan: &Plan, built: &Built, launch: &Launch) -> Result<Birds, RoutersError> {
-        let program = find_program("bird", &["/usr/sbin", "/usr/local/sbin", "/usr/bin"], "bird2")?;
+    pub(super) fn start(
+        plan: &Plan,
+        built: &Built,
+        launch: &Launch,
+    ) -> Result<Birds, RoutersError> {
+        let program = find_program(
+            "bird",
+            &["/usr/sbin", "/usr/local/sbin", "/usr/bin"],
+            "bird2",
+        )?;
         let directory = launch.directory.join("bird");
-        std::fs::create_dir_all(&directory).map_err(start_failed(directory.display().to_string()))?;
+        std::fs::create_dir_all(&directory)
+            .map_err(start_failed(directory.display().to_string()))?;
         let mut birds = Birds {
             networks: plan.networks.clone(),
             processes: Vec::new(),
@@ -46,16 +59,25 @@ impl Birds {
             let name = &network.netns;
             let file = |kind: &str| directory.join(format!("{name}.{kind}"));
             let text = configuration(network)?;
-            std::fs::write(file("conf"), text).map_err(start_failed(file("conf").display().to_string()))?;
+            std::fs::write(file("conf"), text)
+                .map_err(start_failed(file("conf").display().to_string()))?;
             let arguments = [("-c", "conf"), ("-s", "sock"), ("-P", "pid")]
                 .iter()
                 .flat_map(|(flag, kind)| [(*flag).to_owned(), file(kind).display().to_string()])
                 .chain(["-f".to_owned()])
                 .collect::<Vec<_>>();
-            let namespace = built.namespace(name).ok_or(RoutersError::NoNetwork(network.asn))?;
+            let namespace = built
+                .namespace(name)
+                .ok_or(RoutersError::NoNetwork(network.asn))?;
             let log = launch.logs.join(format!("bird-{name}.log"));
-            let process = Process::start(format!("BIRD of AS{}", network.asn), &program, &arguments, namespace, log)
-                .map_err(start_failed("bird"))?;
+            let process = Process::start(
+                format!("BIRD of AS{}", network.asn),
+                &program,
+                &arguments,
+                namespace,
+                log,
+            )
+            .map_err(start_failed("bird"))?;
             birds.processes.push(process);
             birds.sockets.push(file("sock"));
         }
@@ -69,8 +91,15 @@ impl Birds {
             let process = &mut self.processes[index];
             let ready = || process.status().is_some() || UnixStream::connect(&socket).is_ok();
             if !child::wait_until(START_TIMEOUT, ready) {
-                let log = child::tail(&launch.logs.join(format!("bird-{}.log", self.networks[index].netns)));
-                return Err(RoutersError::NotReady { name: process.name().to_owned(), log: format!("\n{log}") });
+                let log = child::tail(
+                    &launch
+                        .logs
+                        .join(format!("bird-{}.log", self.networks[index].netns)),
+                );
+                return Err(RoutersError::NotReady {
+                    name: process.name().to_owned(),
+                    log: format!("\n{log}"),
+                });
             }
             if let Some(exit) = process.unexpected_exit() {
                 return Err(RoutersError::Ended(exit));
@@ -87,13 +116,20 @@ impl Birds {
     }
 
     pub(super) fn status(&mut self) -> Result<Status, RoutersError> {
-        let mut status = Status { established: 0, sessions: 0, quiet_ms: 0 };
+        let mut status = Status {
+            established: 0,
+            sessions: 0,
+            quiet_ms: 0,
+        };
         let mut fingerprint = 0u64;
         for index in 0..self.networks.len() {
             status.sessions += self.networks[index].sessions.len();
             let lines = self.query(index, "show protocols all")?;
             status.established += lines.iter().filter(|l| is_established(l)).count();
-            for line in lines.iter().filter(|l| l.contains("updates:") || l.contains("withdraws:") || is_protocol(l)) {
+            for line in lines
+                .iter()
+                .filter(|l| l.contains("updates:") || l.contains("withdraws:") || is_protocol(l))
+            {
                 fingerprint = table::fnv(fingerprint, line.as_bytes());
             }
         }
@@ -101,17 +137,26 @@ impl Birds {
         Ok(status)
     }
 
-    pub(super) fn candidates(&mut self, asn: Asn, prefix: Prefix) -> Result<Vec<Candidate>, RoutersError> {
+    pub(super) fn candidates(
+        &mut self,
+        asn: Asn,
+        prefix: Prefix,
+    ) -> Result<Vec<Candidate>, RoutersError> {
         let index = table::index_of(&self.plan, asn).ok_or(RoutersError::NoNetwork(asn))?;
         let network = &self.networks[index];
-        let mut shown = parse_routes(&self.query(index, &format!("show route {prefix} all"))?, network);
+        let mut shown = parse_routes(
+            &self.query(index, &format!("show route {prefix} all"))?,
+            network,
+        );
         for route in &mut shown {
             let session = table::session(network, route.peer_address);
             let number = session.and_then(|s| network.sessions.iter().position(|x| x == s));
             // Only sites choose their identifier themselves.
             if let (Some(number), Some(true)) = (number, session.map(|s| s.site.is_some())) {
                 let lines = self.query(index, &format!("show protocols all n{number}"))?;
-                route.router_id = lines.iter().find_map(|l| l.trim().strip_prefix("Neighbor ID:")?.trim().parse().ok());
+                route.router_id = lines
+                    .iter()
+                    .find_map(|l| l.trim().strip_prefix("Neighbor ID:")?.trim().parse().ok());
             }
         }
         Ok(table::candidates(network, &shown))
@@ -129,7 +174,7 @@ fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
     // Writing to a string cannot fail.
     let _ = write!(
         text,
-        "log stderr all;\nrouter id {};\nprotocol device {{ scan time 3600; }}\n\
+        "log stderr all;\nrouter id {};\ndebug protocols {{ states }};\nprotocol device {{ scan time 3600; }}\n\
          filter to_customers {{ if source ~ [ RTS_STATIC, RTS_BGP ] then accept; reject; }}\n\
          filter to_others {{ if source = RTS_STATIC then accept;\n\
          \x20 if source = RTS_BGP && bgp_local_pref = {customer} then accept; reject; }}\n",
@@ -140,7 +185,10 @@ fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
             text,
             "protocol kernel {{ scan time 3600; {family} {{ import none; export where source = RTS_BGP; }}; }}"
         );
-        let own = network.originate.iter().filter(|p| table::is_v4(p) == (family == "ipv4"));
+        let own = network
+            .originate
+            .iter()
+            .filter(|p| table::is_v4(p) == (family == "ipv4"));
         let routes: String = own.map(|p| format!(" route {p} blackhole;")).collect();
         if !routes.is_empty() {
             let _ = writeln!(text, "protocol static own_{family} {{ {family};{routes} }}");
@@ -157,14 +205,29 @@ fn session_configuration(
     number: usize,
     session: &SessionPlan,
 ) -> Result<String, RoutersError> {
-    let SessionPlan { local, remote, asn, relation, link, .. } = session;
+    let SessionPlan {
+        local,
+        remote,
+        asn,
+        relation,
+        link,
+        ..
+    } = session;
     let hold = session.hold_time.as_secs();
     let family = if remote.is_ipv4() { "ipv4" } else { "ipv6" };
     let preference = policy::local_preference(*relation);
     // Everything goes to customers, to others only what is ours or a customer's.
-    let export = if policy::exports(Some(Relation::Peer), *relation) { "to_customers" } else { "to_others" };
+    let export = if policy::exports(Some(Relation::Peer), *relation) {
+        "to_customers"
+    } else {
+        "to_others"
+    };
     let passive = if session.passive { "passive on; " } else { "" };
-    let (hold, keepalive) = if hold == 0 { (0, 0) } else { (hold, (hold / 3).max(1)) };
+    let keepalive = match (hold, &session.site) {
+        (0, _) => 0,
+        (_, None) => NETWORK_KEEPALIVE_S,
+        (_, Some(_)) => (hold / 3).max(1),
+    };
     let password = match &session.password_file {
         Some(file) => format!("password \"{}\"; ", secret(file)?),
         None => String::new(),
@@ -185,7 +248,10 @@ pub(super) fn secret(file: &Path) -> Result<String, RoutersError> {
     let text = std::fs::read_to_string(file).map_err(start_failed(file.display().to_string()))?;
     let line = text.lines().next().unwrap_or_default().to_owned();
     if line.contains('"') || line.is_empty() {
-        let invalid = io::Error::new(io::ErrorKind::InvalidData, "no usable secret in the first line");
+        let invalid = io::Error::new(
+            io::ErrorKind::InvalidData,
+            "no usable secret in the first line",
+        );
         return Err(start_failed(file.display().to_string())(invalid));
     }
     Ok(line)
@@ -202,9 +268,14 @@ fn ask(socket: &Path, question: &str) -> io::Result<Vec<String>> {
         let line = line?;
         bytes += line.len();
         if bytes > MAX_ANSWER {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "answer too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "answer too long",
+            ));
         }
-        let code = line.get(..4).filter(|c| c.bytes().all(|b| b.is_ascii_digit()));
+        let code = line
+            .get(..4)
+            .filter(|c| c.bytes().all(|b| b.is_ascii_digit()));
         match code {
             Some("0001") => {}
             Some("0000") => return Ok(lines),
@@ -230,7 +301,10 @@ fn is_established(line: &str) -> bool {
 fn parse_routes(lines: &[String], network: &NetworkPlan) -> Vec<Shown> {
     let mut routes: Vec<Shown> = Vec::new();
     for line in lines {
-        if let Some((head, rest)) = line.split_once('[').filter(|_| line.contains("] ") && !line.starts_with('\t')) {
+        if let Some((head, rest)) = line
+            .split_once('[')
+            .filter(|_| line.contains("] ") && !line.starts_with('\t'))
+        {
             let protocol = rest.split_whitespace().next().unwrap_or_default();
             if !(head.contains("unicast") || head.contains("blackhole")) {
                 continue;
@@ -248,11 +322,19 @@ fn parse_routes(lines: &[String], network: &NetworkPlan) -> Vec<Shown> {
             });
             continue;
         }
-        let (Some(route), Some((key, value))) = (routes.last_mut(), line.trim().split_once(": ")) else { continue };
+        let (Some(route), Some((key, value))) = (routes.last_mut(), line.trim().split_once(": "))
+        else {
+            continue;
+        };
         match key {
             "BGP.local_pref" => route.local_pref = value.parse().unwrap_or_default(),
             "BGP.med" => route.med = value.parse().ok(),
-            "BGP.as_path" => route.as_path = value.split_whitespace().filter_map(|a| a.parse().ok().map(Asn)).collect(),
+            "BGP.as_path" => {
+                route.as_path = value
+                    .split_whitespace()
+                    .filter_map(|a| a.parse().ok().map(Asn))
+                    .collect()
+            }
             "BGP.origin" => {
                 route.origin = match value {
                     "IGP" => Origin::Igp,

@@ -18,14 +18,10 @@ pub(super) fn check(sink: &Sink<'_>, networks: &[At<Network>], links: &[&LinkDra
 }
 
 /// Removes networks without customers until none is left; what remains is on a provider cycle or above one.
-fn report_cycles(sink: &Sink<'_>, links: &[&LinkDraft]) {
-    let sales: Vec<&&LinkDraft> = links
-        .iter()
-        .filter(|l| l.link.relation == Relation::Customer)
-        .collect();
+fn on_or_above_cycles(sales: &[&&LinkDraft]) -> BTreeSet<Asn> {
     let mut customers: BTreeMap<Asn, usize> = BTreeMap::new();
     let mut providers: BTreeMap<Asn, Vec<Asn>> = BTreeMap::new();
-    for sale in &sales {
+    for sale in sales {
         *customers.entry(sale.link.a).or_default() += 1;
         customers.entry(sale.link.b).or_default();
         providers.entry(sale.link.b).or_default().push(sale.link.a);
@@ -46,8 +42,17 @@ fn report_cycles(sink: &Sink<'_>, links: &[&LinkDraft]) {
             }
         }
     }
+    customers.into_keys().collect()
+}
+
+fn report_cycles(sink: &Sink<'_>, links: &[&LinkDraft]) {
+    let sales: Vec<&&LinkDraft> = links
+        .iter()
+        .filter(|l| l.link.relation == Relation::Customer)
+        .collect();
+    let remaining = on_or_above_cycles(&sales);
     // Each remaining network has a customer among the remaining ones: following customers must come back.
-    let Some(&start) = customers.keys().next() else {
+    let Some(&start) = remaining.first() else {
         return;
     };
     let mut path = vec![start];
@@ -55,7 +60,7 @@ fn report_cycles(sink: &Sink<'_>, links: &[&LinkDraft]) {
         let last = path[path.len() - 1];
         let next = sales
             .iter()
-            .find(|s| s.link.a == last && customers.contains_key(&s.link.b));
+            .find(|s| s.link.a == last && remaining.contains(&s.link.b));
         let Some(next) = next.map(|s| s.link.b) else {
             return;
         };

@@ -102,11 +102,13 @@ fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>) -> Option<Internet> {
     let ixps = read_ixps(&root, &known, &mut links);
     let vantages = read_vantages(&root, &known);
     let networks: Option<Vec<At<Network>>> = networks.into_iter().collect();
-    if let Some(networks) = networks
-        .as_ref()
-        .filter(|_| links.iter().all(Option::is_some))
-    {
-        let drafts: Vec<&LinkDraft> = links.iter().flatten().collect();
+    let drafts: Vec<&LinkDraft> = links.iter().flatten().collect();
+    // A link that is not readable, or leads nowhere, may be the one that was to join a network to the rest.
+    let whole = drafts.len() == links.len()
+        && drafts
+            .iter()
+            .all(|l| known.has(l.link.a) && known.has(l.link.b));
+    if let Some(networks) = networks.as_ref().filter(|_| whole) {
         graph::check(sink, networks, &drafts);
     }
     Some(Internet {
@@ -161,9 +163,13 @@ fn read_networks(root: &TableReader<'_>) -> (Vec<Option<At<Network>>>, Networks)
 }
 
 impl Networks {
+    fn has(&self, asn: Asn) -> bool {
+        self.locations.contains_key(&asn)
+    }
+
     /// Reports an AS number without network.
     fn check(&self, sink: &Sink<'_>, asn: &At<Asn>) {
-        if !self.locations.contains_key(&asn.value) {
+        if !self.has(asn.value) {
             let finding = Finding::new(
                 code::UNKNOWN_ASN,
                 format!("there is no [[as]] with asn = {}", asn.value),

@@ -23,7 +23,7 @@ pub(crate) struct At<T> {
 }
 
 /// A finding that does not know its place yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Finding {
     code: &'static str,
     message: String,
@@ -60,7 +60,7 @@ pub(crate) struct Sink<'a> {
     file: &'a str,
     text: &'a [u8],
     line_starts: Vec<usize>,
-    found: RefCell<Vec<Diagnostic>>,
+    found: RefCell<Vec<(Span, Finding)>>,
     /// Lines with a syntax error; what the recovering parser made of them is not worth a finding.
     broken_lines: BTreeSet<usize>,
 }
@@ -113,7 +113,7 @@ impl<'a> Sink<'a> {
         if self.broken_lines.contains(&self.line(span.start)) {
             return;
         }
-        self.found.borrow_mut().push(self.diagnostic(span, finding));
+        self.found.borrow_mut().push((span.clone(), finding));
     }
 
     /// Records a syntax error; one mistake often breaks the rest of its line for the parser as well, so only the
@@ -131,28 +131,28 @@ impl<'a> Sink<'a> {
     }
 
     fn finish<T>(self, value: Option<T>) -> Parsed<T> {
-        let mut diagnostics = self.found.into_inner();
-        diagnostics
-            .sort_by(|a, b| (a.start, &a.code, &a.message).cmp(&(b.start, &b.code, &b.message)));
-        diagnostics.dedup();
-        let failed = diagnostics.iter().any(|d| d.severity == Severity::Error);
-        if let Some(first_dropped) = diagnostics.get(MAX_DIAGNOSTICS).cloned() {
-            let more = diagnostics.len() - MAX_DIAGNOSTICS;
-            diagnostics.truncate(MAX_DIAGNOSTICS);
-            let code = code::TOO_MANY_FINDINGS;
-            diagnostics.push(Diagnostic {
-                code: code.code.to_owned(),
-                severity: code.severity(),
-                message: format!("{more} more findings from here on are not shown"),
-                cause: None,
-                fix: Some("mend the ones above first, then check again".to_owned()),
-                ..first_dropped
-            });
-            return Parsed {
-                value: None,
-                diagnostics,
-            };
+        let mut found = self.found.take();
+        let order = |(span, finding): &(Span, Finding)| (span.start, finding.code);
+        found.sort_by(|a, b| {
+            order(a)
+                .cmp(&order(b))
+                .then_with(|| a.1.message.cmp(&b.1.message))
+        });
+        found.dedup();
+        if found.len() > MAX_DIAGNOSTICS {
+            let more = found.len() - MAX_DIAGNOSTICS;
+            let message = format!("{more} more findings from here on are not shown");
+            let rest = Finding::new(code::TOO_MANY_FINDINGS, message)
+                .fix("mend the ones above first, then check again");
+            found.truncate(MAX_DIAGNOSTICS + 1);
+            found[MAX_DIAGNOSTICS].1 = rest;
         }
+        // Columns are counted only for what is shown: on one long line, counting for each would take the square.
+        let diagnostics: Vec<Diagnostic> = found
+            .into_iter()
+            .map(|(span, f)| self.diagnostic(&span, f))
+            .collect();
+        let failed = diagnostics.iter().any(|d| d.severity == Severity::Error);
         debug_assert!(failed || value.is_some(), "no value and no error");
         Parsed {
             value: value.filter(|_| !failed),
@@ -184,9 +184,17 @@ pub(crate) fn read_file<T>(
     };
     let mended = unclosed::mend_lists(text);
     for open in &mended.opened_at {
-        let finding = Finding::new(code::SYNTAX, "not valid TOML: this list is not closed")
-            .cause("the next line begins with another key or table")
-            .fix("close it with `]`");
+        let (what, close) = if bytes.get(*open) == Some(&b'{') {
+            ("table", '}')
+        } else {
+            ("list", ']')
+        };
+        let finding = Finding::new(
+            code::SYNTAX,
+            format!("not valid TOML: this {what} is not closed"),
+        )
+        .cause("a later line begins with another key or table")
+        .fix(format!("close it with `{close}`"));
         sink.report_syntax(&(*open..open + 1), finding);
     }
     let (root, mut errors) = DeTable::parse_recoverable(&mended.text);

@@ -144,6 +144,21 @@ impl Spec {
 }
 
 impl Type {
+    /// With its article, for "… is not …".
+    pub(crate) fn noun(&self) -> &'static str {
+        match self {
+            Type::Text(format) => format.what,
+            Type::Duration { .. } => "a duration in quotes",
+            Type::Integer { .. } => "a whole number",
+            Type::Asn => "an AS number",
+            Type::Boolean => "true or false",
+            Type::Choice(_) | Type::Tag => "a word in quotes",
+            Type::List { .. } => "a list",
+            Type::Map { .. } | Type::Table(_) => "a table",
+            Type::Tables { .. } => "a list of tables",
+        }
+    }
+
     /// With its article and an example, for "expected …".
     pub(crate) fn describe(&self) -> String {
         match self {
@@ -154,7 +169,7 @@ impl Type {
             Type::Integer { min, max } => format!("a whole number from {min} to {max}"),
             Type::Asn => "an AS number, e.g. 64500".to_owned(),
             Type::Boolean => "true or false".to_owned(),
-            Type::Choice(words) => format!("one of {}", quoted_list(words.iter().copied())),
+            Type::Choice(words) => quoted_list(words.iter().copied()),
             Type::Tag => "a word in quotes".to_owned(),
             Type::List { item, .. } => {
                 format!("a list [ … ] with each element {}", item.describe())

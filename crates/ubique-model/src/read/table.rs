@@ -232,11 +232,7 @@ impl<'d> TableReader<'d> {
     }
 
     fn wrong_type(&self, key: &str, ty: &Type, value: &Value<'_>, span: &Span) {
-        let message = format!(
-            "`{key}` is {}, expected {}",
-            value.type_name(),
-            ty.describe()
-        );
+        let message = format!("`{key}` is {}, not {}", value.type_name(), ty.noun());
         let finding = hint(Finding::new(code::WRONG_TYPE, message), key, ty, value);
         // A header that lost a bracket makes a table of a list; the syntax error says so already.
         match ty {

@@ -1,4 +1,4 @@
-//! Lists that are opened and never closed.
+//! Lists and inline tables that are opened and never closed.
 //!
 //! A parser takes the whole rest of the file for elements of such a list and reports every line of it. Here the
 //! opening line is recognised instead: the list still stands open where a later line is a `[table]` header or
@@ -18,10 +18,10 @@ pub(super) struct Mended<'t> {
 /// Where the scan of a line ended.
 #[derive(Default)]
 struct Open {
-    /// Places of the brackets `[` that are open after the lines so far.
-    lists: Vec<usize>,
-    /// Braces `{` that are open.
-    tables: usize,
+    /// Places of the brackets `[` and `{` that are open after the lines so far.
+    brackets: Vec<(usize, u8)>,
+    /// How many of them are `{`.
+    braces: usize,
     /// Inside a multi-line string with this quote.
     quote: Option<u8>,
 }
@@ -33,17 +33,17 @@ pub(super) fn mend_lists(text: &str) -> Mended<'_> {
     let mut open = Open::default();
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        let inside_list = open.quote.is_none() && open.tables == 0;
-        if inside_list
-            && let Some(&first) = open.lists.first()
-            && begins_anew(line)
+        if open.quote.is_none()
+            && let Some(&(first, _)) = open.brackets.first()
+            && begins_anew(line, open.braces > 0)
         {
             opened_at.push(first);
             blank(bytes.to_mut(), first, start);
             open = Open::default();
         }
         // Outside a list, brackets at the beginning of a line are a table header.
-        if !(open.lists.is_empty() && open.quote.is_none() && line.trim_start().starts_with('[')) {
+        if !(open.brackets.is_empty() && open.quote.is_none() && line.trim_start().starts_with('['))
+        {
             scan(&mut open, line.as_bytes(), start);
         }
         start += line.len();
@@ -56,8 +56,8 @@ pub(super) fn mend_lists(text: &str) -> Mended<'_> {
     Mended { text, opened_at }
 }
 
-/// Whether a line can only be a header or a key of a table, not an element of a list.
-fn begins_anew(line: &str) -> bool {
+/// Whether a line can only be a header or a key of a table, not an element of a list; inside `{`, keys are elements.
+fn begins_anew(line: &str, in_table: bool) -> bool {
     let line = line.trim();
     let is_key = |key: &str| {
         !key.is_empty()
@@ -78,18 +78,25 @@ fn begins_anew(line: &str) -> bool {
             && name != "true"
             && name != "false";
     }
-    line.split_once('=')
-        .is_some_and(|(key, _)| is_key(key.trim()))
+    !in_table
+        && line
+            .split_once('=')
+            .is_some_and(|(key, _)| is_key(key.trim()))
 }
 
 /// Turns `[ … ` up to the line break before `end` into `[]` and blanks, keeping line breaks.
 fn blank(bytes: &mut [u8], from: usize, end: usize) {
+    let close = if bytes.get(from) == Some(&b'{') {
+        b'}'
+    } else {
+        b']'
+    };
     let mut closed = false;
     for byte in bytes.iter_mut().take(end).skip(from + 1) {
         if *byte == b'\n' || *byte == b'\r' {
             continue;
         }
-        *byte = if closed { b' ' } else { b']' };
+        *byte = if closed { b' ' } else { close };
         closed = true;
     }
 }
@@ -116,12 +123,14 @@ fn scan(open: &mut Open, line: &[u8], start: usize) {
                 at += 2;
             }
             b'"' | b'\'' => at = end_of_string(line, at),
-            b'[' => open.lists.push(start + at),
-            b']' => {
-                open.lists.pop();
+            b'[' | b'{' => {
+                open.brackets.push((start + at, byte));
+                open.braces += usize::from(byte == b'{');
             }
-            b'{' => open.tables += 1,
-            b'}' => open.tables = open.tables.saturating_sub(1),
+            b']' | b'}' => {
+                let opened = open.brackets.pop();
+                open.braces -= usize::from(opened.is_some_and(|(_, byte)| byte == b'{'));
+            }
             _ => {}
         }
         at += 1;
@@ -173,5 +182,9 @@ mod tests {
         assert_eq!(mend_lists("a = [1, 2\nb = 3\n").text, "a = []   \nb = 3\n");
         assert_eq!(opened("a = [\n\"ä\",\n[site]\nb = [\nc = 1"), [4, 23]);
         assert_eq!(opened("a = [[1], [2]\n[[t]]\n"), [4]);
+        assert_eq!(
+            mend_lists("a = { b = 1\nc = 2\n[t]\n").text,
+            "a = {}     \n     \n[t]\n"
+        );
     }
 }

@@ -55,6 +55,7 @@ impl<'d> Value<'d> {
 
 /// Adds what was probably meant to a finding about a value of the wrong type.
 pub(crate) fn hint(finding: Finding, key: &str, ty: &Type, value: &Value<'_>) -> Finding {
+    let usual = format!("write {}", ty.describe());
     let unquoted = |word: &str| format!("write {word}, without quotes");
     match (ty, value) {
         (Type::Duration { .. }, Value::Integer(n)) => finding
@@ -65,7 +66,7 @@ pub(crate) fn hint(finding: Finding, key: &str, ty: &Type, value: &Value<'_>) ->
             if digits.parse::<u32>().is_ok() {
                 finding.fix(unquoted(digits))
             } else {
-                finding
+                finding.fix(usual)
             }
         }
         (Type::Integer { .. }, Value::String(word)) if word.parse::<i64>().is_ok() => {
@@ -81,6 +82,6 @@ pub(crate) fn hint(finding: Finding, key: &str, ty: &Type, value: &Value<'_>) ->
         (Type::List { .. }, Value::String(word)) => {
             finding.fix(format!("write [\"{}\"]", shorten(word)))
         }
-        _ => finding,
+        _ => finding.fix(usual),
     }
 }

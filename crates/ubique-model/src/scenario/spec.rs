@@ -210,3 +210,9 @@ static ACTIONS: Variants = Variants {
     ],
     later: &[],
 };
+
+/// The names of all actions.
+#[cfg(test)]
+pub(crate) fn action_names() -> impl Iterator<Item = &'static str> {
+    ACTIONS.list.iter().map(|variant| variant.name)
+}

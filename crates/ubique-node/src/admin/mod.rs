@@ -240,3 +240,6 @@ fn converse(mut stream: &UnixStream, request: &Request) -> io::Result<String> {
     }
     Ok(reply)
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Poll;
 
 use tokio::io::unix::AsyncFd;
@@ -46,11 +47,14 @@ pub(super) enum Detected {
 }
 
 /// A server on this machine that a check asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Server {
     check: usize,
     target: SocketAddr,
     tcp: bool,
+    /// A socket was found once. Where none ever is (the kernel sends queries on to elsewhere), that none is left says
+    /// nothing.
+    seen: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -63,7 +67,12 @@ impl Server {
             || ip.is_unspecified()
             // An address that can be bound is ours.
             || std::net::UdpSocket::bind((ip, 0)).is_ok();
-        local.then_some(Server { check, target, tcp })
+        local.then(|| Server {
+            check,
+            target,
+            tcp,
+            seen: Arc::default(),
+        })
     }
 
     fn is_served_by(&self, socket: &Listener) -> bool {
@@ -85,10 +94,12 @@ impl Server {
 
     /// The sockets that serve it now.
     fn sockets(&self) -> io::Result<Vec<Listener>> {
-        Ok(listeners(self.target.port())?
-            .into_iter()
-            .filter(|s| self.is_served_by(s))
-            .collect())
+        let mut sockets = listeners(self.target.port())?;
+        sockets.retain(|s| self.is_served_by(s));
+        if !sockets.is_empty() {
+            self.seen.store(true, Relaxed);
+        }
+        Ok(sockets)
     }
 
     /// Whether any is left. When that cannot be seen, the polls will tell.
@@ -114,7 +125,7 @@ pub(super) async fn sockets(
         while let Some(event) = ready.get_inner_mut().0.recv()? {
             let concerned = |server: &&Server| match &event {
                 Destroyed::Socket(socket) => server.is_served_by(socket),
-                Destroyed::Overrun => true,
+                Destroyed::Overrun => server.seen.load(Relaxed),
             };
             for server in servers.iter().filter(concerned) {
                 if !server.is_served()
@@ -171,13 +182,13 @@ pub(super) enum Subject {
 
 impl Subject {
     /// What to watch for a check, if anything.
-    pub(super) fn of(check: usize, kind: &CheckKind, service: &[IpAddr]) -> Option<Subject> {
+    pub(super) fn of(kind: &CheckKind, server: Option<Server>) -> Option<Subject> {
         if let CheckKind::Process { pidfile, name } = kind {
             return Find::new(pidfile.as_deref(), name.as_deref())
                 .ok()
                 .map(Subject::Process);
         }
-        Server::of(check, kind, service).map(Subject::Owners)
+        server.map(Subject::Owners)
     }
 
     /// Searches all of `/proc` for owners: not on the runtime's thread.
@@ -277,16 +288,13 @@ mod tests {
 
     #[test]
     fn wildcard_sockets_serve_what_they_cover() {
-        let v4 = Server {
+        let server = |target: &str| Server {
             check: 0,
-            target: "198.51.100.53:53".parse().unwrap(),
+            target: target.parse().unwrap(),
             tcp: false,
+            seen: Arc::default(),
         };
-        let v6 = Server {
-            check: 1,
-            target: "[2001:db8::53]:53".parse().unwrap(),
-            tcp: false,
-        };
+        let (v4, v6) = (server("198.51.100.53:53"), server("[2001:db8::53]:53"));
         for (socket, serves_v4, serves_v6) in [
             ("198.51.100.53", true, false),
             ("198.51.100.54", false, false),

@@ -11,6 +11,9 @@ use crate::fd::watch;
 /// Beats in the time after which silence is a stall.
 const BEATS_PER_STALL: u32 = 5;
 
+/// The shortest stall that counts: a busy machine must not look like a sick agent.
+const STALL_MIN: Duration = Duration::from_millis(100);
+
 /// A panic anywhere ends the process: the sessions close, the upstreams move on.
 pub(super) fn abort_on_panic() {
     let before = std::panic::take_hook();
@@ -41,6 +44,7 @@ impl AsFd for Child<'_> {
 impl Guard {
     /// Forks the watchdog; the first beat is due within `stall`.
     pub(super) fn start(stall: Duration) -> io::Result<Guard> {
+        let stall = stall.max(STALL_MIN);
         let watchdog = Watchdog::start(stall)?;
         let heartbeat = watchdog.heartbeat("runtime");
         heartbeat.beat();

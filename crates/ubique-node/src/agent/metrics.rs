@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ubique_proto::site::State;
 
@@ -109,6 +109,7 @@ impl Agent {
         self.announcement_metrics(&mut out);
         self.session_metrics(&mut out);
         self.check_metrics(&mut out);
+        self.duration_metrics(&mut out);
         out.text
     }
 
@@ -123,8 +124,11 @@ impl Agent {
         out.sample(
             "ubique_agent_start_timestamp_seconds",
             &[],
-            unix_seconds(self.started),
+            unix_seconds(wall(self.began)),
         );
+        let name = "ubique_agent_last_seen_timestamp_seconds";
+        out.family(name, "gauge", "When this was written.");
+        out.sample(name, &[], unix_seconds(SystemTime::now()));
         let state = self.core.status().state;
         out.family(
             "ubique_site_ready",
@@ -169,6 +173,13 @@ impl Agent {
                 count,
             );
         }
+        let name = "ubique_bgp_connections_refused_total";
+        out.family(
+            name,
+            "counter",
+            "Connections from addresses that are no neighbor's.",
+        );
+        out.sample(name, &[], self.bgp.refused());
     }
 
     fn announcement_metrics(&self, out: &mut Exposition) {
@@ -250,13 +261,26 @@ impl Agent {
                 sent,
             );
         }
-        let name = "ubique_bgp_connections_refused_total";
+        let name = "ubique_bgp_prefixes";
         out.family(
             name,
-            "counter",
-            "Connections from addresses that are no neighbor's.",
+            "gauge",
+            "Routes received from the peer and advertised to it.",
         );
-        out.sample(name, &[], self.bgp.refused());
+        for (upstream, peer) in &peers {
+            let (received, advertised) = (peer.routes.received, peer.routes.advertised);
+            let address = &upstream.address;
+            out.sample(
+                name,
+                &[("peer", address), ("direction", &"received")],
+                received,
+            );
+            out.sample(
+                name,
+                &[("peer", address), ("direction", &"advertised")],
+                advertised,
+            );
+        }
     }
 
     fn check_metrics(&self, out: &mut Exposition) {
@@ -304,13 +328,16 @@ impl Agent {
                 check.counters.transitions,
             );
         }
+    }
+
+    fn duration_metrics(&self, out: &mut Exposition) {
         let name = "ubique_health_check_duration_seconds";
         out.family(
             name,
             "histogram",
             "How long polls took that were not abandoned.",
         );
-        for (check, histogram) in checks.iter().zip(&self.metrics.durations) {
+        for (check, histogram) in self.health.checks().zip(&self.metrics.durations) {
             let mut below = 0;
             for (bound, count) in BUCKETS.iter().zip(histogram.counts) {
                 below += count;

@@ -190,31 +190,20 @@ fn detectors(
             tracing::error!(%error, "addresses are not watched any more");
         }
     });
-    let server =
-        |(n, c): (usize, &ubique_model::check::Check)| Server::of(n, &c.kind, &service.addresses);
-    let servers: Vec<Server> = service
-        .checks
-        .iter()
-        .enumerate()
-        .filter_map(server)
-        .collect();
-    if !servers.is_empty() {
-        sockets(servers, events.clone());
-    }
+    let mut servers = Vec::new();
     let mut resolve = Vec::new();
     for (number, check) in service.checks.iter().enumerate() {
-        resolve.push(
-            Subject::of(number, &check.kind, &service.addresses).map(|subject| {
-                let notify = Arc::new(Notify::new());
-                tokio::task::spawn_local(detect::processes(
-                    number,
-                    subject,
-                    notify.clone(),
-                    events.clone(),
-                ));
-                notify
-            }),
-        );
+        let server = Server::of(number, &check.kind, &service.addresses);
+        servers.extend(server.clone());
+        resolve.push(Subject::of(&check.kind, server).map(|subject| {
+            let notify = Arc::new(Notify::new());
+            let watch = detect::processes(number, subject, notify.clone(), events.clone());
+            tokio::task::spawn_local(watch);
+            notify
+        }));
+    }
+    if !servers.is_empty() {
+        sockets(servers, events.clone());
     }
     Ok(resolve)
 }

@@ -88,7 +88,7 @@ pub(super) struct Agent {
     pub(super) timer: Timer,
     pub(super) metrics: Metrics,
     pub(super) events: VecDeque<Event>,
-    pub(super) started: SystemTime,
+    pub(super) began: Time,
     addresses: Addresses,
     runners: Vec<Runner>,
     resolve: Vec<Option<Arc<Notify>>>,
@@ -124,7 +124,7 @@ impl Agent {
             core: parts.core,
             timer: Timer::new(),
             events: VecDeque::new(),
-            started: SystemTime::now(),
+            began: now(),
             addresses: parts.addresses,
             runners: parts.runners,
             resolve: parts.resolve,
@@ -243,24 +243,21 @@ impl Agent {
     fn site_wants(&mut self, out: site::Out) {
         match out {
             site::Out::AddAddresses => self.add_addresses(),
-            site::Out::Announce { cause } => {
+            site::Out::Announce { .. } => {
                 for (peer, announcement) in self.announcements.clone() {
                     self.bgp.handle(BgpIn::Announce { peer, announcement });
                 }
                 self.metrics.transition(self.reason);
-                tracing::info!(cause, "announcing");
             }
-            site::Out::GracefulShutdown { cause } => {
+            site::Out::GracefulShutdown { .. } => {
                 for (peer, announcement) in self.announcements.clone() {
                     let announcement = announcement.graceful_shutdown();
                     self.bgp.handle(BgpIn::Announce { peer, announcement });
                 }
-                tracing::info!(cause, "announcing with GRACEFUL_SHUTDOWN");
             }
-            site::Out::Withdraw { cause } => {
+            site::Out::Withdraw { .. } => {
                 self.withdraw();
                 self.metrics.transition(self.reason);
-                tracing::warn!(cause, "withdrawn");
             }
             site::Out::RemoveAddresses => {
                 self.remove_addresses();

@@ -2,6 +2,7 @@
 
 use ubique_model::Prefix;
 use ubique_model::service::Upstream;
+use ubique_proto::Time;
 use ubique_proto::bgp::session::State as SessionState;
 use ubique_proto::bgp::speaker::{Delivery, PeerId, PeerStatus as SpeakerPeer};
 use ubique_proto::health::CheckStatus as CoreCheck;
@@ -24,11 +25,13 @@ impl Agent {
             service: self.service.name.clone(),
             site: self.spec().name.clone(),
             state: site.state,
-            since: rfc3339(wall(site.since)),
+            since: self.when(site.since),
             cause: site.cause.to_owned(),
             healthy: self.health.healthy(),
             checks: checks
-                .map(|(spec, core)| check_status(kind_name(&spec.kind), core))
+                .map(|(spec, core)| {
+                    check_status(kind_name(&spec.kind), self.when(core.since), core)
+                })
                 .collect(),
             peers: self
                 .peers()
@@ -36,6 +39,11 @@ impl Agent {
                 .collect(),
             events: self.events.iter().cloned().collect(),
         }
+    }
+
+    /// A time of a core; what never changed is as it is since the start.
+    fn when(&self, at: Time) -> String {
+        rfc3339(wall(at.max(self.began)))
     }
 
     /// The upstreams with their sessions.
@@ -69,7 +77,7 @@ impl Agent {
             address: upstream.address,
             relation: upstream.relation,
             state: peer.state.name().to_ascii_lowercase(),
-            since: rfc3339(wall(peer.since)),
+            since: self.when(peer.since),
             hold_time_s: peer.negotiated.map(|n| n.hold_time.as_secs()),
             prefixes: self.announced(peer.peer),
             last_error: self
@@ -90,12 +98,12 @@ impl Agent {
     }
 }
 
-fn check_status(kind: &str, core: CoreCheck<'_>) -> CheckStatus {
+fn check_status(kind: &str, since: String, core: CoreCheck<'_>) -> CheckStatus {
     CheckStatus {
         name: core.name.to_owned(),
         kind: kind.to_owned(),
         up: core.up,
-        since: rfc3339(wall(core.since)),
+        since,
         cause: core.cause.to_owned(),
         last_result: core
             .last

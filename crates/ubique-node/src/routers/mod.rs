@@ -1,8 +1,8 @@
 //! The embedded routers of the lab: every network of an emulated Internet in one process.
 //!
 //! Each router is a [`Driver`] with Gao-Rexford policy whose sockets live in the network namespace of its AS, and
-//! a netlink socket there that installs its best routes ([`kernel`]). Each is one task, so a router costs nothing
-//! while nothing happens to it. The control socket ([`control`]) answers the lab's questions.
+//! a netlink socket there that installs its best routes (`kernel`). Each is one task, so a router costs nothing
+//! while nothing happens to it. The control socket (`control`) answers the lab's questions.
 
 mod control;
 mod kernel;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ubique_model::check::CheckKind;
-use ubique_node::admin::{Announced, Request};
+use ubique_node::admin::{Announced, CheckStatus, Request};
 use ubique_proto::site::State;
 use ubique_sys::netlink::Netlink;
 use ubique_sys::process::{Signal, find_by_name};
@@ -32,6 +32,7 @@ pub const TESTS: &[Test] = &[
         "killed_process_of_a_process_check_withdraws",
         process_killed,
     ),
+    test("killed_http_service_withdraws", http_killed),
     test("a_worker_that_dies_beside_another_is_no_event", workers),
     test(
         "a_stuck_exec_check_blocks_nobody_and_leaves_nothing",
@@ -124,8 +125,9 @@ fn hung() {
         gap > Duration::from_millis(50) && gap < Duration::from_millis(300),
         "{gap:?}"
     );
-    let check = &status().checks[0];
-    assert!(!check.up && check.cause.contains("timeout"), "{check:?}");
+    let checks = status().checks;
+    let timed_out = |c: &CheckStatus| !c.up && c.cause.contains("timeout");
+    assert!(checks.iter().any(timed_out), "{checks:?}");
     r.dns.signal(Signal::Cont);
     until_true("announced again", || r.bird.has_both());
 }
@@ -295,6 +297,37 @@ fn process_killed() {
     second.kill();
     until_true("withdrawn", || bird.has_none());
     println!("process killed to withdrawn {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(100));
+}
+
+fn http_killed() {
+    let lab = Lab::new();
+    let mut bird = Bird::start(&lab.router, "");
+    let mut service = lab::service();
+    let target = format!("{SERVICE_V4}:80").parse().unwrap();
+    let page = CheckKind::Http {
+        target,
+        host: "service.example".into(),
+        path: "/".into(),
+        status: 200,
+    };
+    service.checks = vec![
+        lab::check("page", page),
+        lab::check("port", CheckKind::Tcp { target }),
+    ];
+    // An event must not wait for a poll.
+    for check in &mut service.checks {
+        check.every = Duration::from_secs(2);
+        check.rise = 1;
+    }
+    let _agent = lab.agent(&service);
+    lab.wait_for_addresses();
+    let mut http = lab::start_ready(&lab.site, "http", &[&target.to_string()]);
+    until_true("both prefixes announced", || bird.has_both());
+    let start = Instant::now();
+    http.kill();
+    until_true("withdrawn", || bird.has_none());
+    println!("HTTP server killed to withdrawn {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_millis(100));
 }
 

@@ -23,10 +23,15 @@ pub struct Bird {
 impl Bird {
     /// One session for each family with the site; `extra` goes into both, e.g. a password.
     pub fn start(ns: &NetNs, extra: &str) -> Bird {
+        Bird::start_as(ns, ROUTER_ASN, extra)
+    }
+
+    /// The same in another AS. By default BIRD takes no connection for a minute after an error.
+    pub fn start_as(ns: &NetNs, asn: u32, extra: &str) -> Bird {
         let session = |name: &str, family: &str, ours: &str, theirs: &str| {
             format!(
-                "protocol bgp {name} {{\n local {ours} as {ROUTER_ASN};\n neighbor {theirs} as {SITE_ASN};\n \
-                 hold time 9;\n {extra}\n {family} {{ import all; export where source = RTS_STATIC; }};\n}}\n"
+                "protocol bgp {name} {{\n local {ours} as {asn};\n neighbor {theirs} as {SITE_ASN};\n \
+                 hold time 9; error wait time 1, 2;\n {extra}\n {family} {{ import all; export where source = RTS_STATIC; }};\n}}\n"
             )
         };
         let config = format!(

@@ -160,6 +160,8 @@ fn metrics() {
         format!("ubique_health_check_up{{{labels},check=\"answers\"}} 1\n"),
         format!("ubique_health_check_flaps_total{{{labels},check=\"answers\"}} 1\n"),
         format!("ubique_announce_transitions_total{{{labels},reason=\"healthy\"}} 1\n"),
+        format!("ubique_bgp_prefixes{{{labels},peer=\"192.0.2.1\",direction=\"advertised\"}} 1\n"),
+        "ubique_agent_last_seen_timestamp_seconds{".to_owned(),
         "ubique_health_check_duration_seconds_bucket{".to_owned(),
         "ubique_bgp_session_established_timestamp_seconds{".to_owned(),
         "# TYPE ubique_health_check_duration_seconds histogram\n".to_owned(),

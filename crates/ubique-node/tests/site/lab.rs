@@ -228,7 +228,7 @@ impl Lab {
     }
 }
 
-fn route(destination: &str, gateway: &str) -> Route {
+pub fn route(destination: &str, gateway: &str) -> Route {
     Route {
         destination: destination.parse().unwrap(),
         gateway: Some(gateway.parse().unwrap()),

@@ -23,6 +23,11 @@ pub const TESTS: &[Test] = &[
         run: triangle,
     },
     Test {
+        name: "a_chain_of_a_hundred_routers_in_one_process",
+        needs: &[],
+        run: chain,
+    },
+    Test {
         name: "a_router_installs_and_removes_what_bird_says",
         needs: &[BIRD],
         run: with_bird,
@@ -110,21 +115,8 @@ fn link(name: &str, a: (&NetNs, &[&str]), b: (&NetNs, &[&str])) {
 }
 
 /// 1 and 3 buy from 2 and peer with each other; 4 is a provider of 3.
-fn triangle() {
-    let ns = |asn: u32| NetNs::create_at(Path::new(&format!("/run/as{asn}"))).unwrap();
-    let (one, two, three, four) = (ns(1), ns(2), ns(3), ns(4));
-    link(
-        "l12",
-        (&one, &["10.0.0.0/31", "fd00:12::/127"]),
-        (&two, &["10.0.0.1/31", "fd00:12::1/127"]),
-    );
-    link(
-        "l23",
-        (&two, &["10.0.0.2/31", "fd00:23::/127"]),
-        (&three, &["10.0.0.3/31", "fd00:23::1/127"]),
-    );
-    link("l34", (&three, &["10.0.0.6/31"]), (&four, &["10.0.0.7/31"]));
-    let spec = RoutersSpec {
+fn triangle_spec() -> RoutersSpec {
+    RoutersSpec {
         socket: SOCKET.into(),
         seed: 7,
         routers: vec![
@@ -165,8 +157,50 @@ fn triangle() {
                 vec![neighbor("10.0.0.7", "10.0.0.6", 3, Relation::Customer)],
             ),
         ],
-    };
-    let mut process = start(&spec);
+    }
+}
+
+/// What the control socket says of the triangle.
+fn queries() {
+    let routes = ask(json!({"query": "routes", "asn": 3, "prefix": "192.0.2.0/24"}));
+    let candidates = routes["candidates"].as_array().unwrap();
+    assert_eq!(candidates.len(), 2);
+    assert_eq!(
+        (&candidates[0]["peer_asn"], &candidates[0]["best"]),
+        (&json!(1), &json!(true))
+    );
+    assert_eq!(candidates[0]["as_path"], json!([1]));
+    assert_eq!(candidates[1]["as_path"], json!([2, 1]));
+    assert_eq!(candidates[1]["step"], "local preference 100 < 200");
+    let best = ask(json!({"query": "best", "prefix": "192.0.2.0/24"}));
+    let paths: Vec<&Value> = best["routers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| &r["best"]["as_path"])
+        .collect();
+    assert_eq!(paths, [&json!([]), &json!([1]), &json!([1]), &Value::Null]);
+    assert!(
+        ask(json!({"query": "routes", "asn": 9, "prefix": "192.0.2.0/24"}))["error"].is_string()
+    );
+    assert!(ask(json!({"query": "best", "prefix": "nonsense"}))["error"].is_string());
+}
+
+fn triangle() {
+    let ns = |asn: u32| NetNs::create_at(Path::new(&format!("/run/as{asn}"))).unwrap();
+    let (one, two, three, four) = (ns(1), ns(2), ns(3), ns(4));
+    link(
+        "l12",
+        (&one, &["10.0.0.0/31", "fd00:12::/127"]),
+        (&two, &["10.0.0.1/31", "fd00:12::1/127"]),
+    );
+    link(
+        "l23",
+        (&two, &["10.0.0.2/31", "fd00:23::/127"]),
+        (&three, &["10.0.0.3/31", "fd00:23::1/127"]),
+    );
+    link("l34", (&three, &["10.0.0.6/31"]), (&four, &["10.0.0.7/31"]));
+    let mut process = start(&triangle_spec());
     let begin = Instant::now();
     let established = || {
         ask(json!({"query": "status"}))["established"]
@@ -193,28 +227,7 @@ fn triangle() {
     assert_eq!(gateway(&four, "192.0.2.0/24"), None, "no valley");
     assert_eq!(gateway(&one, "192.0.2.0/24"), None, "its own");
 
-    let routes = ask(json!({"query": "routes", "asn": 3, "prefix": "192.0.2.0/24"}));
-    let candidates = routes["candidates"].as_array().unwrap();
-    assert_eq!(candidates.len(), 2);
-    assert_eq!(
-        (&candidates[0]["peer_asn"], &candidates[0]["best"]),
-        (&json!(1), &json!(true))
-    );
-    assert_eq!(candidates[0]["as_path"], json!([1]));
-    assert_eq!(candidates[1]["as_path"], json!([2, 1]));
-    assert_eq!(candidates[1]["step"], "local preference 100 < 200");
-    let best = ask(json!({"query": "best", "prefix": "192.0.2.0/24"}));
-    let paths: Vec<&Value> = best["routers"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|r| &r["best"]["as_path"])
-        .collect();
-    assert_eq!(paths, [&json!([]), &json!([1]), &json!([1]), &Value::Null]);
-    assert!(
-        ask(json!({"query": "routes", "asn": 9, "prefix": "192.0.2.0/24"}))["error"].is_string()
-    );
-    assert!(ask(json!({"query": "best", "prefix": "nonsense"}))["error"].is_string());
+    queries();
     until_true("quiet", || {
         ask(json!({"query": "status"}))["quiet_ms"]
             .as_u64()
@@ -285,4 +298,62 @@ fn with_bird() {
         gateway(&lab.site, "203.0.113.0/24").is_none()
     });
     assert!(gateway(&lab.site, "2001:db8:113::/48").is_some());
+}
+
+/// Each buys from the next: what the first originates reaches the last.
+fn chain() {
+    const LENGTH: u32 = 100;
+    let names: Vec<NetNs> = (1..=LENGTH)
+        .map(|asn| NetNs::create_at(Path::new(&format!("/run/as{asn}"))).unwrap())
+        .collect();
+    let address =
+        |n: u32, end: u32| std::net::Ipv4Addr::from(0x0a00_0000 + 2 * n + end).to_string();
+    for n in 1..LENGTH {
+        let ends = [0, 1].map(|end| format!("{}/31", address(n, end)));
+        let (below, above) = (&names[n as usize - 1], &names[n as usize]);
+        link(&format!("l{n}"), (below, &[&ends[0]]), (above, &[&ends[1]]));
+    }
+    let routers = (1..=LENGTH).map(|asn| {
+        let mut neighbors = Vec::new();
+        if asn > 1 {
+            let (ours, theirs) = (address(asn - 1, 1), address(asn - 1, 0));
+            neighbors.push(neighbor(&ours, &theirs, asn - 1, Relation::Customer));
+        }
+        if asn < LENGTH {
+            let (ours, theirs) = (address(asn, 0), address(asn, 1));
+            neighbors.push(neighbor(&ours, &theirs, asn + 1, Relation::Transit));
+        }
+        router(
+            asn,
+            if asn == 1 { &["192.0.2.0/24"] } else { &[] },
+            neighbors,
+        )
+    });
+    let spec = RoutersSpec {
+        socket: SOCKET.into(),
+        seed: 7,
+        routers: routers.collect(),
+    };
+    let begin = Instant::now();
+    let process = start(&spec);
+    let ready = begin.elapsed();
+    let last = names.last().unwrap();
+    until_true("the last one knows", || {
+        gateway(last, "192.0.2.0/24").is_some()
+    });
+    println!(
+        "{LENGTH} routers: ready after {ready:?}, a route through all after {:?}",
+        begin.elapsed()
+    );
+    let best = ask(json!({"query": "best", "prefix": "192.0.2.0/24"}));
+    let longest = best["routers"][LENGTH as usize - 1]["best"]["as_path"]
+        .as_array()
+        .unwrap()
+        .len();
+    assert_eq!(longest, LENGTH as usize - 1);
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    println!(
+        "{}",
+        status.lines().find(|l| l.starts_with("VmRSS")).unwrap()
+    );
 }

@@ -1,0 +1,408 @@
+//! What is printed reads back; what is random never panics.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are not recognised as tests
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::sample::select;
+use ubique_model::check::{Check, CheckKind};
+use ubique_model::internet::Internet;
+use ubique_model::location::Location;
+use ubique_model::scenario::Scenario;
+use ubique_model::service::{AgentSettings, Capacity, RehearseSettings, Service, Site, Upstream};
+use ubique_model::{Asn, Community, LargeCommunity, Prefix, Relation};
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?"
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9/_.{}\"' \\\\é日-]{0,20}[a-z]"
+}
+
+fn duration(min_ms: u64, max_ms: u64) -> impl Strategy<Value = Duration> {
+    (min_ms * 1000..=max_ms * 1000).prop_map(Duration::from_micros)
+}
+
+fn location() -> impl Strategy<Value = Location> {
+    const PLACES: &[&str] = &[
+        "Amsterdam, NL",
+        "São Paulo, BR",
+        "TYO",
+        "52.37,4.90",
+        "-1.5,-0.25",
+        "Xi’an, CN",
+    ];
+    select(PLACES).prop_map(|text| Location::resolve(text).unwrap())
+}
+
+fn target() -> impl Strategy<Value = std::net::SocketAddr> {
+    (
+        prop_oneof![
+            any::<u32>().prop_map(|a| IpAddr::V4(a.into())),
+            any::<u128>().prop_map(|a| IpAddr::V6(a.into()))
+        ],
+        1_u16..,
+    )
+        .prop_map(Into::into)
+}
+
+fn kind() -> impl Strategy<Value = CheckKind> {
+    let dns = (
+        target(),
+        select(&["example.com", "id.server.", "."][..]),
+        select(&["A", "TXT"][..]),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(|(target, name, qtype, ch, tcp)| CheckKind::Dns {
+            target,
+            name: name.into(),
+            qtype: qtype.into(),
+            class: if ch { "CH" } else { "IN" }.into(),
+            rcode: "NXDOMAIN".into(),
+            tcp,
+        });
+    let http = (target(), "[a-z.]{1,10}", "/[a-z?=&%]{0,10}", 100_u16..600).prop_map(
+        |(target, host, path, status)| CheckKind::Http {
+            target,
+            host,
+            path,
+            status,
+        },
+    );
+    let process =
+        (any::<bool>(), text(), "[a-z]{1,15}").prop_map(|(file, path, comm)| CheckKind::Process {
+            pidfile: file.then(|| path.into()),
+            name: (!file).then_some(comm),
+        });
+    let exec = prop::collection::vec(text(), 1..4).prop_map(|command| CheckKind::Exec { command });
+    prop_oneof![
+        dns,
+        http,
+        target().prop_map(|target| CheckKind::Tcp { target }),
+        process,
+        exec
+    ]
+}
+
+fn check() -> impl Strategy<Value = Check> {
+    (
+        kind(),
+        duration(10, 3_600_000),
+        1_u32..=1000,
+        1_u32..=1000,
+        0.0..1.0_f64,
+    )
+        .prop_map(|(kind, every, fall, rise, part)| {
+            let timeout = Duration::from_micros((every.as_micros() as f64 * part) as u64)
+                .clamp(Duration::from_millis(1), every);
+            Check {
+                name: String::new(),
+                kind,
+                every,
+                timeout,
+                fall,
+                rise,
+            }
+        })
+}
+
+fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
+    let address = move |host: u16| -> IpAddr {
+        if v6 {
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host).into()
+        } else {
+            Ipv4Addr::new(192, 0, (host >> 8) as u8 & 1, host as u8).into()
+        }
+    };
+    let relation = select(
+        &[
+            Relation::Transit,
+            Relation::Peer,
+            Relation::RouteServer,
+            Relation::Internal,
+        ][..],
+    );
+    let numbers = (
+        1_u16..,
+        prop_oneof![Just(0), 3_u64..=65535],
+        prop::option::of(1_u8..),
+        0_u8..=16,
+        prop::option::of(any::<u32>()),
+    );
+    let lists = (
+        prop::collection::vec(any::<u32>(), 0..3),
+        prop::collection::vec(any::<[u32; 3]>(), 0..3),
+    );
+    (
+        1_u16..400,
+        relation,
+        numbers,
+        prop::option::of(text()),
+        lists,
+        prop::option::of(500_u16..510),
+    )
+        .prop_map(
+            move |(
+                host,
+                relation,
+                (port, hold, multihop, prepend, med),
+                password,
+                (communities, large),
+                local,
+            )| Upstream {
+                asn: Asn(64501),
+                address: address(host),
+                local_address: local.map(address),
+                relation,
+                port,
+                hold_time: Duration::from_secs(hold),
+                multihop,
+                password_file: password.map(Into::into),
+                communities: communities.into_iter().map(Community).collect(),
+                large_communities: large.into_iter().map(LargeCommunity).collect(),
+                prepend,
+                med,
+            },
+        )
+}
+
+fn site() -> impl Strategy<Value = Site> {
+    let capacity = (prop::option::of(1_u64..), prop::option::of(1_u64..)).prop_map(
+        |(bits_per_s, queries_per_s)| Capacity {
+            bits_per_s,
+            queries_per_s,
+        },
+    );
+    (
+        location(),
+        capacity,
+        prop::option::of(1_u32..),
+        upstream(false),
+        upstream(true),
+    )
+        .prop_map(|(location, capacity, id, v4, v6)| Site {
+            name: String::new(),
+            location,
+            capacity,
+            router_id: id.map(Ipv4Addr::from),
+            upstreams: vec![v4, v6],
+        })
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let agent = (
+        text(),
+        prop::option::of(target()),
+        duration(0, 3_600_000),
+        duration(100, 60_000),
+    )
+        .prop_map(|(socket, metrics, drain, watchdog)| AgentSettings {
+            socket: socket.into(),
+            metrics,
+            drain,
+            watchdog,
+        });
+    let parts = (
+        prop::collection::vec(check(), 0..4),
+        prop::collection::vec(site(), 1..4),
+        prop::collection::vec(text(), 0..3),
+    );
+    (name(), agent, parts).prop_map(|(name, agent, (mut checks, mut sites, command))| {
+        for (at, check) in checks.iter_mut().enumerate() {
+            check.name = format!("check-{at}");
+        }
+        for (at, site) in sites.iter_mut().enumerate() {
+            site.name = format!("site-{at}");
+        }
+        Service {
+            name,
+            asn: Asn(64500),
+            prefixes: ["198.51.100.0/24", "2001:db8:53::/48"]
+                .map(|p| p.parse::<Prefix>().unwrap())
+                .into(),
+            addresses: ["198.51.100.53", "2001:db8:53::53"]
+                .map(|a| a.parse().unwrap())
+                .into(),
+            checks,
+            sites,
+            agent,
+            rehearse: RehearseSettings { command },
+        }
+    })
+}
+
+const SERVICE: &str = include_str!("files/service.toml");
+const SCENARIO: &str = include_str!("files/scenario.toml");
+const INTERNET: &str = include_str!("files/internet.toml");
+
+fn parse_all(text: &[u8]) {
+    let service = Service::parse("f", text);
+    assert_eq!(service.value.is_none(), service.has_errors());
+    let scenario = Scenario::parse("f", text);
+    assert_eq!(scenario.value.is_none(), scenario.has_errors());
+    let internet = Internet::parse("f", text);
+    assert_eq!(internet.value.is_none(), internet.has_errors());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn printed_services_read_back(service in service()) {
+        let text = service.to_toml();
+        let parsed = Service::parse("printed.toml", text.as_bytes());
+        prop_assert_eq!(parsed.value.as_ref(), Some(&service), "{}\n{:#?}", text, parsed.diagnostics);
+        prop_assert_eq!(parsed.value.map(|s| s.to_toml()), Some(text));
+    }
+
+    #[test]
+    fn random_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        parse_all(&bytes);
+    }
+
+    #[test]
+    fn random_toml_like_text_does_not_panic(text in "([a-z-]{1,8}|[\\[\\]{}=\",.#\\n]|\\[\\[site\\]\\]|[0-9]{1,20}|é| ){0,60}") {
+        parse_all(text.as_bytes());
+    }
+
+    #[test]
+    fn mutated_files_do_not_panic(
+        which in select(&[SERVICE, SCENARIO, INTERNET][..]),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4_u8), 1..8),
+    ) {
+        let mut bytes = which.as_bytes().to_vec();
+        for (at, byte, how) in edits {
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, b"[]{}\"'=\n.,#0a"[usize::from(byte) % 13]),
+                2 if bytes.len() > 1 => drop(bytes.remove(at)),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        parse_all(&bytes);
+    }
+}
+
+#[test]
+fn files_with_every_key_are_valid() {
+    let service = Service::parse("service.toml", SERVICE.as_bytes());
+    assert_eq!(service.diagnostics, []);
+    let service = service.value.unwrap();
+    assert_eq!(
+        Service::parse("printed", service.to_toml().as_bytes())
+            .value
+            .unwrap(),
+        service
+    );
+    let internet = Internet::parse("internet.toml", INTERNET.as_bytes());
+    assert_eq!(internet.diagnostics, []);
+    let scenario = Scenario::parse("scenario.toml", SCENARIO.as_bytes());
+    assert_eq!(scenario.diagnostics, []);
+    assert_eq!(
+        Scenario::check_against(
+            &service,
+            internet.value.as_ref(),
+            "scenario.toml",
+            SCENARIO.as_bytes()
+        ),
+        []
+    );
+}
+
+#[test]
+fn names_of_the_other_files_are_checked() {
+    let service = Service::parse("s", SERVICE.as_bytes()).value.unwrap();
+    let internet = Internet::parse("i", INTERNET.as_bytes()).value.unwrap();
+    let wrong = SCENARIO
+        .replace("\"lon\"", "\"lno\"")
+        .replace("\"São Paulo\" =", "\"Sao Paulo\" =");
+    let found = Scenario::check_against(&service, Some(&internet), "f.toml", wrong.as_bytes());
+    let codes: Vec<(&str, &str)> = found
+        .iter()
+        .map(|d| (d.code.as_str(), d.fix.as_deref().unwrap()))
+        .collect();
+    assert!(
+        codes.contains(&("E0402", "did you mean \"lon\"?")),
+        "{codes:?}"
+    );
+    assert!(
+        codes.contains(&("E0403", "did you mean \"São Paulo\"?")),
+        "{codes:?}"
+    );
+    let wrong = SERVICE.replacen("asn = 64496", "asn = 64499", 1);
+    let found = Service::check_against(&internet, "s.toml", wrong.as_bytes());
+    assert_eq!(
+        found.iter().map(|d| d.code.as_str()).collect::<Vec<_>>(),
+        ["E0506"]
+    );
+    assert_eq!(
+        Service::check_against(&internet, "s.toml", SERVICE.as_bytes()),
+        []
+    );
+}
+
+/// The files of `examples/`, and every `toml` block of the manual, are valid.
+#[test]
+fn examples_and_manual_are_valid() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut blocks = 0;
+    for page in ["docs/service-file.md", "docs/scenario-file.md"] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        for block in text.split("```toml ").skip(1) {
+            let (kind, rest) = block.split_once('\n').unwrap();
+            let body = rest.split("```").next().unwrap();
+            valid(kind.trim(), page, body);
+            blocks += 1;
+        }
+    }
+    assert!(blocks >= 3, "the manual lost its examples");
+    for entry in std::fs::read_dir(root.join("examples"))
+        .into_iter()
+        .flatten()
+    {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            let body = std::fs::read_to_string(&path).unwrap();
+            let kind = match &body {
+                b if b.contains("[service]") => "service",
+                b if b.contains("[[step]]") => "scenario",
+                _ => "internet",
+            };
+            valid(kind, &path.to_string_lossy(), &body);
+        }
+    }
+}
+
+fn valid(kind: &str, file: &str, text: &str) {
+    match kind {
+        "service" => {
+            let parsed = Service::parse(file, text.as_bytes());
+            let service = parsed
+                .value
+                .unwrap_or_else(|| panic!("{file}: {:#?}", parsed.diagnostics));
+            assert_eq!(
+                Service::parse("printed", service.to_toml().as_bytes())
+                    .value
+                    .as_ref(),
+                Some(&service),
+                "{file}"
+            );
+        }
+        "scenario" => assert_eq!(
+            Scenario::parse(file, text.as_bytes()).diagnostics,
+            [],
+            "{file}"
+        ),
+        "internet" => assert_eq!(
+            Internet::parse(file, text.as_bytes()).diagnostics,
+            [],
+            "{file}"
+        ),
+        other => panic!("{file}: a toml block of kind {other:?}"),
+    }
+}

@@ -1,0 +1,122 @@
+//! The socket and its client, without an agent.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+
+use super::*;
+
+/// A directory of a test, removed at its end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Directory {
+        let path = std::env::temp_dir().join(format!("ubique-admin-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn on_runtime<T>(test: impl FnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { test() })
+}
+
+#[test]
+fn paths_are_filled_in() {
+    let path = socket_path(Path::new("/run/{service}/{site}/{site}.sock"), "dns", "ams");
+    assert_eq!(path, Path::new("/run/dns/ams/ams.sock"));
+}
+
+#[test]
+fn requests_are_the_documented_lines() {
+    let drain = Request::Drain {
+        reason: "disk \"swap\"".into(),
+    };
+    for (request, line) in [
+        (Request::Status, r#"{"query":"status"}"#),
+        (drain, r#"{"query":"drain","reason":"disk \"swap\""}"#),
+    ] {
+        assert_eq!(serde_json::to_string(&request).unwrap(), line);
+        assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
+    }
+    for bad in [
+        r#"{"query":"drain"}"#,
+        r#"{"query":"drain","reason":"x","extra":1}"#,
+        r#"{"query":"stop"}"#,
+    ] {
+        assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
+    let directory = Directory::new("stale");
+    let path = directory.0.join("deep/agent.sock");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "left behind, as by a killed process");
+    on_runtime(|| {
+        let bound = bind(&path).unwrap_or_else(|e| panic!("{e}"));
+        assert!(matches!(bind(&path), Err(SocketError::InUse(_))));
+        drop(bound);
+    });
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_file_that_is_no_socket_stays() {
+    let directory = Directory::new("file");
+    let path = directory.0.join("precious");
+    fs::write(&path, "data").unwrap();
+    on_runtime(|| assert!(matches!(bind(&path), Err(SocketError::NotASocket(_)))));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+}
+
+/// What the client makes of one reply.
+fn client_sees(
+    name: &str,
+    reply: &'static [u8],
+    request_sent: &Request,
+) -> Result<Reply, RequestError> {
+    let directory = Directory::new(name);
+    let path = directory.0.join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        stream.write_all(reply).unwrap();
+        line
+    });
+    let seen = request(&path, request_sent);
+    assert!(server.join().unwrap().ends_with("}\n"));
+    seen
+}
+
+#[test]
+fn clients_tell_refusals_from_nonsense() {
+    let drain = Request::Drain { reason: "x".into() };
+    assert_eq!(
+        client_sees("ok", b"{\"ok\":true}\n", &drain).unwrap(),
+        Reply::Done
+    );
+    let refused = client_sees("no", b"{\"error\":\"not now\"}\n", &drain).unwrap_err();
+    assert_eq!(refused.to_string(), "not now");
+    let nonsense = client_sees("nonsense", b"hello\n", &Request::Status);
+    assert!(matches!(nonsense, Err(RequestError::Malformed(_))));
+    let other = client_sees("other", b"{\"ok\":true}\n", &Request::Status);
+    assert!(matches!(other, Err(RequestError::Malformed(_))));
+    let silent = client_sees("silent", b"", &Request::Status);
+    assert!(matches!(silent, Err(RequestError::Conversation(_))));
+    let nobody = request(Path::new("/nonexistent/agent.sock"), &Request::Status);
+    assert!(matches!(nobody, Err(RequestError::Connect { .. })));
+}
