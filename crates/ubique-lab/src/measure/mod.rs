@@ -203,6 +203,9 @@ pub const SILENT_QUERIES: usize = 3;
 /// An answer that takes longer than this counts as missing when it is asked who lands where: no path on Earth does.
 const LATE_ANSWER_NS: u64 = 350_000_000;
 
+/// The round-trip time at the end of an observation is told by the queries of this long.
+const RECENT_NS: u64 = 600_000_000;
+
 /// Whether the outcome of a query was known at a moment: its answer had arrived, or should have. Queries on their
 /// way must not count: they are answered by whom the packets meet later.
 fn known_at(sample: &Sample, at_ns: u64) -> bool {
@@ -279,7 +282,11 @@ pub fn effect(samples: &[Sample], fault: &FaultWindow, late: &[Span]) -> Effect 
     let rtt_before = median(samples[..split].iter().filter_map(rtt_of).collect()).unwrap_or(0);
     let from_ns = fault.at_ns.saturating_sub(rtt_before.into());
     let hit = &samples[samples.partition_point(|s| s.sent_ns < from_ns)..];
-    let hit = &hit[..hit.partition_point(|s| s.sent_ns < fault.until_ns)];
+    // Likewise at the end: what is still on its way then belongs to whatever comes next.
+    let last = &hit[hit.partition_point(|s| s.sent_ns + RECENT_NS < fault.until_ns)..];
+    let rtt_after = median(last.iter().filter(|s| known_at(s, fault.until_ns)).filter_map(rtt_of).collect());
+    let end_ns = fault.until_ns.saturating_sub(rtt_after.unwrap_or(0).into());
+    let hit = &hit[..hit.partition_point(|s| s.sent_ns < end_ns)];
     // What was in flight may already be lost or have gone elsewhere: where the lane was before is told by the answers to
     // what was sent earlier, however old.
     let earlier = samples.partition_point(|s| s.sent_ns < from_ns);
