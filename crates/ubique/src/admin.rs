@@ -9,6 +9,7 @@ use crate::Exit;
 use crate::arguments::{AgentArguments, Color, DrainArguments, Output};
 use crate::check::load;
 use crate::run::chain;
+use crate::say::{say, tell, tell_raw};
 
 /// Transitions shown by `status`.
 const EVENTS_SHOWN: usize = 8;
@@ -22,10 +23,10 @@ pub fn status(arguments: &AgentArguments, output: Output, color: Color) -> Exit 
     };
     match output {
         Output::Json => match serde_json::to_string_pretty(&status) {
-            Ok(json) => println!("{json}"),
-            Err(error) => eprintln!("ubique: {error}"),
+            Ok(json) => tell!("{json}"),
+            Err(error) => say!("ubique: {error}"),
         },
-        Output::Table => print!("{}", table(&status)),
+        Output::Table => tell_raw!("{}", table(&status)),
     }
     if status.healthy { Exit::Fine } else { Exit::Findings }
 }
@@ -47,7 +48,7 @@ fn act(arguments: &DrainArguments, request: &Request, would: &str, done: &str, o
     if arguments.dry_run {
         return match ask(&arguments.agent, &Request::Status, color) {
             Ok(Reply::Status(status)) => {
-                println!("site {} is {}: would {would}", status.site, word(&status.state));
+                tell!("site {} is {}: would {would}", status.site, word(&status.state));
                 Exit::Fine
             }
             Ok(Reply::Done) => Exit::CouldNotRun,
@@ -57,8 +58,8 @@ fn act(arguments: &DrainArguments, request: &Request, would: &str, done: &str, o
     match ask(&arguments.agent, request, color) {
         Ok(_) => {
             match output {
-                Output::Json => println!("{{\"schema_version\":{},\"ok\":true}}", admin::SCHEMA_VERSION),
-                Output::Table => eprintln!("{done}: {}", arguments.reason),
+                Output::Json => tell!("{{\"schema_version\":{},\"ok\":true}}", admin::SCHEMA_VERSION),
+                Output::Table => say!("{done}: {}", arguments.reason),
             }
             Exit::Fine
         }
@@ -69,7 +70,7 @@ fn act(arguments: &DrainArguments, request: &Request, would: &str, done: &str, o
 fn ask(arguments: &AgentArguments, request: &Request, color: Color) -> Result<Reply, Exit> {
     let path = socket(arguments, color)?;
     admin::request(&path, request).map_err(|error| {
-        eprintln!("ubique: {}", chain(&error));
+        say!("ubique: {}", chain(&error));
         Exit::CouldNotRun
     })
 }
@@ -86,7 +87,7 @@ fn socket(arguments: &AgentArguments, color: Color) -> Result<PathBuf, Exit> {
         (wanted, sites) => {
             let names: Vec<&str> = sites.iter().map(|s| s.name.as_str()).collect();
             let problem = wanted.as_ref().map_or("say which with --site".into(), |w| format!("there is no {w:?}"));
-            eprintln!("ubique: the service has the sites {}: {problem}", names.join(", "));
+            say!("ubique: the service has the sites {}: {problem}", names.join(", "));
             return Err(Exit::BadInput);
         }
     };

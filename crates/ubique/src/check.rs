@@ -14,6 +14,7 @@ use ubique_model::{MAX_FILE_BYTES, internet_schema, scenario_schema, service_sch
 use crate::Exit;
 use crate::arguments::{CheckArguments, Color, FileKind, Output};
 use crate::diagnostics::{render, summary};
+use crate::say::{say, say_raw, tell, tell_raw};
 
 /// Version of the JSON that `check --output json` prints.
 const SCHEMA_VERSION: u32 = 1;
@@ -37,7 +38,7 @@ pub fn check(arguments: &CheckArguments, output: Output, color: Color) -> Exit {
             FileKind::Scenario => scenario_schema(),
             FileKind::Internet => internet_schema(),
         };
-        println!("{schema:#}");
+        tell!("{schema:#}");
         return Exit::Fine;
     }
     let mut all = Vec::new();
@@ -62,10 +63,10 @@ pub fn check(arguments: &CheckArguments, output: Output, color: Color) -> Exit {
             exit = Exit::BadInput;
         }
         if output == Output::Table {
-            eprint!("{}", render(&diagnostics, &String::from_utf8_lossy(&source), color.stderr));
-            eprintln!("{name}: {}{}", good.map(|g| format!("{g}; ")).unwrap_or_default(), summary(&diagnostics));
+            say_raw!("{}", render(&diagnostics, &String::from_utf8_lossy(&source), color.stderr));
+            say!("{name}: {}{}", good.map(|g| format!("{g}; ")).unwrap_or_default(), summary(&diagnostics));
             if arguments.print {
-                print!("{printed}");
+                tell_raw!("{printed}");
             }
         }
         all.extend(diagnostics);
@@ -73,8 +74,8 @@ pub fn check(arguments: &CheckArguments, output: Output, color: Color) -> Exit {
     if output == Output::Json {
         let report = CheckReport { schema_version: SCHEMA_VERSION, ok: exit == Exit::Fine, diagnostics: all };
         match serde_json::to_string_pretty(&report) {
-            Ok(json) => println!("{json}"),
-            Err(error) => eprintln!("ubique: {error}"),
+            Ok(json) => tell!("{json}"),
+            Err(error) => say!("ubique: {error}"),
         }
     }
     exit
@@ -105,11 +106,11 @@ fn service_line(service: &Service) -> String {
 fn explain(code: &str) -> Exit {
     match CODES.iter().find(|c| c.code.eq_ignore_ascii_case(code)) {
         Some(entry) => {
-            println!("{} {}\n\n{}", entry.code, entry.title, entry.explanation);
+            tell!("{} {}\n\n{}", entry.code, entry.title, entry.explanation);
             Exit::Fine
         }
         None => {
-            eprintln!("ubique: {code:?} is not a diagnostic code; docs/diagnostics.md lists them all");
+            say!("ubique: {code:?} is not a diagnostic code; docs/diagnostics.md lists them all");
             Exit::BadInput
         }
     }
@@ -122,7 +123,7 @@ pub fn read(path: &Path) -> Option<Vec<u8>> {
     match fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
         Ok(_) => Some(bytes),
         Err(error) => {
-            eprintln!("ubique: cannot read {}: {error}", path.display());
+            say!("ubique: cannot read {}: {error}", path.display());
             None
         }
     }
@@ -132,11 +133,11 @@ pub fn read(path: &Path) -> Option<Vec<u8>> {
 pub fn load<T>(path: &Path, parse: impl Fn(&str, &[u8]) -> Parsed<T>, color: Color) -> Result<(T, Vec<u8>), Exit> {
     let source = read(path).ok_or(Exit::CouldNotRun)?;
     let parsed = parse(&path.display().to_string(), &source);
-    eprint!("{}", render(&parsed.diagnostics, &String::from_utf8_lossy(&source), color.stderr));
+    say_raw!("{}", render(&parsed.diagnostics, &String::from_utf8_lossy(&source), color.stderr));
     match parsed.value {
         Some(value) => Ok((value, source)),
         None => {
-            eprintln!("{}: {}", path.display(), summary(&parsed.diagnostics));
+            say!("{}: {}", path.display(), summary(&parsed.diagnostics));
             Err(Exit::BadInput)
         }
     }

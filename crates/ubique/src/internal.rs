@@ -15,6 +15,7 @@ use crate::Exit;
 use crate::arguments::InternalCommand;
 use crate::logging;
 use crate::run::chain;
+use crate::say::say;
 
 /// Runs one part until it is told to end.
 pub fn internal(command: InternalCommand) -> Exit {
@@ -37,7 +38,7 @@ pub fn internal(command: InternalCommand) -> Exit {
     match outcome {
         Ok(()) => Exit::Fine,
         Err(error) => {
-            eprintln!("ubique: {}", chain(error.as_ref()));
+            say!("ubique: {}", chain(error.as_ref()));
             Exit::CouldNotRun
         }
     }

@@ -15,6 +15,7 @@ mod internal;
 mod logging;
 mod rehearse;
 mod run;
+mod say;
 
 use std::process::ExitCode;
 

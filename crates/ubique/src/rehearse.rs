@@ -22,6 +22,7 @@ use crate::arguments::{Color, Output, RehearseArguments, Routers};
 use crate::check::load;
 use crate::diagnostics::render;
 use crate::run::chain;
+use crate::say::{say, say_raw, tell, tell_raw};
 
 /// The embedded rehearsal: what `ubique rehearse` plays without files.
 const QUICKSTART: &str = include_str!("../../../examples/quickstart.toml");
@@ -43,7 +44,7 @@ pub fn rehearse(arguments: &RehearseArguments, output: Output, color: Color) -> 
     if let Some(directory) = &arguments.report
         && let Err(error) = fs::create_dir_all(directory)
     {
-        eprintln!("ubique: cannot make the report's directory {}: {error}", directory.display());
+        say!("ubique: cannot make the report's directory {}: {error}", directory.display());
         return Exit::CouldNotRun;
     }
     let screen = Screen {
@@ -59,7 +60,7 @@ pub fn rehearse(arguments: &RehearseArguments, output: Output, color: Color) -> 
     let lab = match sandbox::spawn(move || play(&setup, screen) as i32) {
         Ok(lab) => lab,
         Err(error) => {
-            eprintln!("ubique: {}", chain(&error));
+            say!("ubique: {}", chain(&error));
             return Exit::CouldNotRun;
         }
     };
@@ -69,7 +70,7 @@ pub fn rehearse(arguments: &RehearseArguments, output: Output, color: Color) -> 
         Ok(2) => Exit::BadInput,
         Ok(_) => Exit::CouldNotRun,
         Err(error) => {
-            eprintln!("ubique: the lab ended unexpectedly: {error}");
+            say!("ubique: the lab ended unexpectedly: {error}");
             Exit::CouldNotRun
         }
     }
@@ -93,12 +94,12 @@ fn setup(arguments: &RehearseArguments, color: Color) -> Result<Setup, Exit> {
         let name = file.display().to_string();
         let findings = Scenario::check_against(&service, Some(&internet), &name, &scenario_text);
         if !findings.is_empty() {
-            eprint!("{}", render(&findings, &String::from_utf8_lossy(&scenario_text), color.stderr));
+            say_raw!("{}", render(&findings, &String::from_utf8_lossy(&scenario_text), color.stderr));
             return Err(Exit::BadInput);
         }
     }
     let executable = std::env::current_exe().map_err(|error| {
-        eprintln!("ubique: cannot find its own program: {error}");
+        say!("ubique: cannot find its own program: {error}");
         Exit::CouldNotRun
     })?;
     let backend = match arguments.routers {
@@ -117,7 +118,7 @@ fn embedded<T>(
 ) -> Result<(T, Vec<u8>), Exit> {
     let parsed = parse(name, text.as_bytes());
     parsed.value.map(|value| (value, text.as_bytes().to_vec())).ok_or_else(|| {
-        eprint!("{}", render(&parsed.diagnostics, text, false));
+        say_raw!("{}", render(&parsed.diagnostics, text, false));
         Exit::BadInput
     })
 }
@@ -126,11 +127,11 @@ fn dry_run(setup: &Setup) -> Exit {
     let plan = match Plan::new(&setup.internet, &setup.service) {
         Ok(plan) => plan,
         Err(error) => {
-            eprintln!("ubique: {}", chain(&error));
+            say!("ubique: {}", chain(&error));
             return Exit::BadInput;
         }
     };
-    println!(
+    tell!(
         "would build {} networks, {} links, {} sites and {} vantage points, routed by {}",
         plan.networks.len(),
         plan.links.len(),
@@ -139,10 +140,10 @@ fn dry_run(setup: &Setup) -> Exit {
         setup.backend
     );
     for note in &plan.notes {
-        println!("note: {note}");
+        tell!("note: {note}");
     }
     for step in &setup.scenario.steps {
-        println!("step {}: observed for {:?}", step.label, step.observe);
+        tell!("step {}: observed for {:?}", step.label, step.observe);
     }
     Exit::Fine
 }
@@ -155,7 +156,7 @@ fn play(setup: &Setup, mut screen: Screen) -> Exit {
         Ok(_) => Exit::Findings,
         Err(error) => {
             screen.clear();
-            eprintln!("ubique: {}", chain(&error));
+            say!("ubique: {}", chain(&error));
             Exit::CouldNotRun
         }
     }
@@ -177,7 +178,7 @@ impl Screen {
     /// Removes the live table.
     fn clear(&mut self) {
         if self.drawn > 0 {
-            eprint!("\x1b[{}A\x1b[J", self.drawn);
+            say_raw!("\x1b[{}A\x1b[J", self.drawn);
             self.drawn = 0;
         }
     }
@@ -192,7 +193,7 @@ impl Screen {
 impl Observer for Screen {
     fn event(&mut self, event: &Event) {
         if !self.live {
-            eprintln!("{:>8.3} s  {}", event.at_ms / 1000.0, event.text);
+            say!("{:>8.3} s  {}", event.at_ms / 1000.0, event.text);
         }
     }
 
@@ -218,24 +219,24 @@ impl Observer for Screen {
         self.clear();
         match self.output {
             Output::Json => match serde_json::to_string_pretty(report) {
-                Ok(json) => println!("{json}"),
-                Err(error) => eprintln!("ubique: {error}"),
+                Ok(json) => tell!("{json}"),
+                Err(error) => say!("ubique: {error}"),
             },
-            Output::Table => print!("{}", report::text(report, width(), self.color.stdout)),
+            Output::Table => tell_raw!("{}", report::text(report, width(), self.color.stdout)),
         }
         if let Some(directory) = &self.report {
             match self.write_report(directory, report) {
-                Ok(()) => eprintln!("report: {}", directory.join("index.html").display()),
+                Ok(()) => say!("report: {}", directory.join("index.html").display()),
                 Err(error) => {
-                    eprintln!("ubique: cannot write the report to {}: {error}", directory.display());
+                    say!("ubique: cannot write the report to {}: {error}", directory.display());
                     self.failed = true;
                 }
             }
         }
         if self.keep {
             let pid = std::process::id();
-            eprintln!("the lab stays up until Ctrl-C; look around with: nsenter --all --target {pid}");
-            eprintln!("then for example: nsenter --net=/run/ubique/ns/site-lon ip route");
+            say!("the lab stays up until Ctrl-C; look around with: nsenter --all --target {pid}");
+            say!("then for example: nsenter --net=/run/ubique/ns/site-lon ip route");
             loop {
                 std::thread::park();
             }
@@ -261,11 +262,11 @@ pub fn bench_wire() -> Result<(), Box<dyn Error>> {
             .and_then(|()| wire::bench(Path::new("/run/ubique"), &link, BENCH_PACKETS_PER_S, BENCH_DURATION));
         match figures {
             Ok(figures) => {
-                println!("{}", serde_json::json!(figures));
+                tell!("{}", serde_json::json!(figures));
                 0
             }
             Err(error) => {
-                eprintln!("ubique: {}", chain(&error));
+                say!("ubique: {}", chain(&error));
                 3
             }
         }

@@ -10,6 +10,7 @@ use crate::Exit;
 use crate::arguments::{Color, RunArguments};
 use crate::check::load;
 use crate::logging;
+use crate::say::{say, tell, tell_raw};
 
 /// Runs until told to stop.
 pub fn run(arguments: &RunArguments, color: Color) -> Exit {
@@ -19,7 +20,7 @@ pub fn run(arguments: &RunArguments, color: Color) -> Exit {
     };
     let Some(site) = service.site(&arguments.site) else {
         let names: Vec<&str> = service.sites.iter().map(|s| s.name.as_str()).collect();
-        eprintln!("ubique: {} has no site {:?}; it has {}", arguments.file.display(), arguments.site, names.join(", "));
+        say!("ubique: {} has no site {:?}; it has {}", arguments.file.display(), arguments.site, names.join(", "));
         return Exit::BadInput;
     };
     if arguments.dry_run {
@@ -30,7 +31,7 @@ pub fn run(arguments: &RunArguments, color: Color) -> Exit {
     match agent::run(service, &arguments.site, AgentOptions::default()) {
         Ok(_) => Exit::Fine,
         Err(error) => {
-            eprintln!("ubique: {}", chain(&error));
+            say!("ubique: {}", chain(&error));
             Exit::CouldNotRun
         }
     }
@@ -39,24 +40,24 @@ pub fn run(arguments: &RunArguments, color: Color) -> Exit {
 /// What would be announced to whom.
 fn dry_run(service: &Service, site: &Site) {
     for address in &service.addresses {
-        println!("+ address {address} on lo");
+        tell!("+ address {address} on lo");
     }
     for check in &service.checks {
-        println!("  healthy when {} passes {} times, every {:?}", check.name, check.rise, check.every);
+        tell!("  healthy when {} passes {} times, every {:?}", check.name, check.rise, check.every);
     }
     for upstream in &site.upstreams {
         for announcement in announcements(service, upstream) {
             let path: Vec<String> =
                 std::iter::repeat_n(service.asn.to_string(), 1 + usize::from(announcement.prepend)).collect();
-            print!("+ announce {} to AS{} at {}", announcement.prefix, upstream.asn, upstream.address);
-            print!(", path {}", path.join(" "));
+            tell_raw!("+ announce {} to AS{} at {}", announcement.prefix, upstream.asn, upstream.address);
+            tell_raw!(", path {}", path.join(" "));
             for community in &announcement.communities {
-                print!(", community {community}");
+                tell_raw!(", community {community}");
             }
             for community in &announcement.large_communities {
-                print!(", large community {community}");
+                tell_raw!(", large community {community}");
             }
-            println!();
+            tell!();
         }
     }
 }
