@@ -20,7 +20,7 @@ use ubique_model::{Asn, Prefix, Relation};
 
 /// Until sessions are up and routing is quiet.
 const CONVERGENCE: Duration = Duration::from_secs(45);
-const QUIET_MS: u64 = 1_500;
+const QUIET_MS: u64 = 500;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
