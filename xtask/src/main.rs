@@ -1,2 +1,68 @@
-//! xtask
-fn main() {}
+//! Development tasks: `cargo xtask ci | setup | tidy | bench NAME`.
+//!
+//! - `setup` installs what the tests need from Debian's packages when it is missing (root only; otherwise it says what to run).
+//! - `tidy` checks what the compiler cannot: the dependency table of the architecture, lengths, dead paths.
+//! - `ci` is everything that must pass, in the order that fails fastest; `.ci/run` calls it.
+//! - `bench` measures against peers in the same run.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod command;
+mod setup;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "Development tasks of ubique")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that must pass: set-up, tidy, format, lints, tests.
+    Ci,
+    /// Install the packages the tests need.
+    Setup,
+    /// Check dependency table, lengths and paths.
+    Tidy,
+    /// Measure, beside a peer or a limit in the same run.
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Ci => ci(),
+        Task::Setup => setup::run(),
+        Task::Tidy => tidy::run(),
+        Task::Bench(arguments) => bench::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ci() -> Result<(), String> {
+    setup::run()?;
+    tidy::run()?;
+    command::cargo(&["fmt", "--all", "--check"])?;
+    command::cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
+    command::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
+}

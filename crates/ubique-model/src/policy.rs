@@ -39,6 +39,17 @@ pub struct Announcement {
     pub large_communities: Vec<LargeCommunity>,
 }
 
+impl Announcement {
+    /// The same announcement while the site is drained: with GRACEFUL_SHUTDOWN (RFC 8326 §4).
+    #[must_use]
+    pub fn graceful_shutdown(mut self) -> Announcement {
+        if let Err(place) = self.communities.binary_search(&Community::GRACEFUL_SHUTDOWN) {
+            self.communities.insert(place, Community::GRACEFUL_SHUTDOWN);
+        }
+        self
+    }
+}
+
 /// What a healthy site announces over the session to `upstream`: the service's prefixes of the session's family.
 pub fn announcements(service: &Service, upstream: &Upstream) -> Vec<Announcement> {
     let family = Family::of_address(upstream.address);

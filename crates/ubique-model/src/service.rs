@@ -52,6 +52,8 @@ pub struct AgentSettings {
     pub socket: PathBuf,
     /// Prometheus endpoint, when wanted.
     pub metrics: Option<SocketAddr>,
+    /// How long a drain announces with GRACEFUL_SHUTDOWN before it withdraws (RFC 8326).
+    pub graceful_shutdown: Duration,
     /// How long the service goes on serving after a withdrawal before the addresses are removed.
     pub drain: Duration,
     /// How long an essential thread may stall before the watchdog ends the agent.
@@ -63,6 +65,10 @@ pub struct AgentSettings {
 pub struct RehearseSettings {
     /// The user's own service; `{site}` and `{address}` are replaced. Empty: the built-in DNS responder.
     pub command: Vec<String>,
+    /// Another agent to compare with; `{site}`, `{asn}`, `{address}`, `{upstream}`, `{upstream-asn}` and `{local}`
+    /// (of the first address and upstream) are replaced, and the lab puts the addresses on the loopback.
+    /// Empty: `ubique run`.
+    pub agent: Vec<String>,
 }
 
 /// `[[site]]`: one place that announces the service.

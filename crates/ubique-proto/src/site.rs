@@ -23,6 +23,9 @@ use crate::Time;
 pub struct SiteConfig {
     /// How long the service goes on serving between the withdrawal and the removal of its addresses.
     pub drain: Duration,
+    /// How long a drain announces with GRACEFUL_SHUTDOWN before it withdraws, so that upstreams move to other
+    /// sites while this one still serves: make before break (RFC 8326). Zero: a drain withdraws at once.
+    pub graceful_shutdown: Duration,
 }
 
 /// States.
@@ -35,6 +38,8 @@ pub enum State {
     Unhealthy,
     /// Announced.
     Announced,
+    /// Announced with GRACEFUL_SHUTDOWN, on request: others are preferred, whoever has no other still comes here.
+    Draining,
     /// Withdrawn on request; addresses stay, stragglers are served.
     Drained,
     /// Withdrawn because the agent ends; waiting for the drain time.
@@ -88,6 +93,11 @@ pub enum Out {
         /// Why.
         cause: String,
     },
+    /// Announce every prefix with the community GRACEFUL_SHUTDOWN (RFC 8326 §4).
+    GracefulShutdown {
+        /// Why.
+        cause: String,
+    },
     /// Withdraw every prefix from every upstream.
     Withdraw {
         /// Why.
@@ -132,6 +142,8 @@ pub struct Site {
     healthy: bool,
     health_cause: String,
     drain: Option<String>,
+    /// When a drain withdraws.
+    withdraw_at: Option<Time>,
     /// Until when queries that were routed here before the last withdrawal may still arrive.
     stragglers_until: Option<Time>,
     outputs: VecDeque<Out>,
@@ -149,6 +161,7 @@ impl Site {
             healthy: false,
             health_cause: String::from("no verdict yet"),
             drain: None,
+            withdraw_at: None,
             stragglers_until: None,
             outputs: VecDeque::new(),
         }
@@ -188,17 +201,25 @@ impl Site {
         }
     }
 
-    /// Ends the wait for stragglers when it is over.
+    /// Ends the graceful part of a drain, or the wait for stragglers, when it is over.
     pub fn handle_deadline(&mut self, now: Time) {
-        if self.next_deadline().is_some_and(|deadline| deadline <= now) {
+        if self.next_deadline().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        if self.state == State::Draining {
+            self.settle(now, None);
+        } else {
             self.remove(now, "drain time is over");
         }
     }
 
     /// When [`Site::handle_deadline`] must be called next.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.stragglers_until
-            .filter(|_| self.state == State::Stopping)
+        match self.state {
+            State::Draining => self.withdraw_at,
+            State::Stopping => self.stragglers_until,
+            _ => None,
+        }
     }
 
     /// What the driver must do next; call until `None`.
@@ -231,7 +252,7 @@ impl Site {
         const CAUSE: &str = "addresses are gone from the loopback";
         match self.state {
             State::Starting | State::Stopped => {}
-            State::Unhealthy | State::Announced | State::Drained => {
+            State::Unhealthy | State::Announced | State::Draining | State::Drained => {
                 self.withdraw_if_announced(now, CAUSE);
                 self.outputs.push_back(Out::AddAddresses);
                 self.enter(now, State::Starting, CAUSE);
@@ -244,7 +265,7 @@ impl Site {
     fn resettle(&mut self, now: Time, cause: Option<String>) {
         if matches!(
             self.state,
-            State::Unhealthy | State::Announced | State::Drained
+            State::Unhealthy | State::Announced | State::Draining | State::Drained
         ) {
             self.settle(now, cause);
         }
@@ -253,6 +274,7 @@ impl Site {
     /// Enters the state that verdict and wish ask for, now that the addresses are there.
     fn settle(&mut self, now: Time, cause: Option<String>) {
         let (state, standing_cause) = match &self.drain {
+            Some(reason) if self.may_drain_gracefully(now) => (State::Draining, format!("draining: {reason}")),
             Some(reason) => (State::Drained, format!("drained: {reason}")),
             None if self.healthy => (State::Announced, self.health_cause.clone()),
             None => (State::Unhealthy, self.health_cause.clone()),
@@ -261,19 +283,31 @@ impl Site {
             return;
         }
         let cause = cause.unwrap_or(standing_cause);
-        self.withdraw_if_announced(now, &cause);
-        if state == State::Announced {
-            self.outputs.push_back(Out::Announce {
-                cause: cause.clone(),
-            });
+        match state {
+            State::Announced => self.outputs.push_back(Out::Announce { cause: cause.clone() }),
+            State::Draining => {
+                self.withdraw_at = Some(now + self.config.graceful_shutdown);
+                self.outputs.push_back(Out::GracefulShutdown { cause: cause.clone() });
+            }
+            _ => self.withdraw_if_announced(now, &cause),
         }
         self.enter(now, state, &cause);
+    }
+
+    /// A healthy site that is announced may stay so while a drain moves its traffic, until the time for that is over.
+    fn may_drain_gracefully(&self, now: Time) -> bool {
+        self.healthy
+            && match self.state {
+                State::Announced => !self.config.graceful_shutdown.is_zero(),
+                State::Draining => self.withdraw_at.is_some_and(|at| at > now),
+                _ => false,
+            }
     }
 
     fn stop(&mut self, now: Time, reason: &str) {
         match self.state {
             State::Starting if !self.started => self.exit(now, reason),
-            State::Starting | State::Unhealthy | State::Announced | State::Drained => {
+            State::Starting | State::Unhealthy | State::Announced | State::Draining | State::Drained => {
                 self.withdraw_if_announced(now, reason);
                 if self.stragglers_until.is_some_and(|until| until > now) {
                     self.enter(now, State::Stopping, reason);
@@ -287,7 +321,7 @@ impl Site {
     }
 
     fn withdraw_if_announced(&mut self, now: Time, cause: &str) {
-        if self.state == State::Announced {
+        if matches!(self.state, State::Announced | State::Draining) {
             self.outputs.push_back(Out::Withdraw {
                 cause: cause.to_owned(),
             });

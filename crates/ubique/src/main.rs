@@ -1,2 +1,61 @@
-//! ubique
-fn main() {}
+//! The `ubique` program: arguments → call → render; exit codes.
+//!
+//! Everything a command does lives in a library crate; this one parses what was typed, calls, and renders
+//! the outcome for people (tables) or machines (`--output json`). stdout is data, stderr is words and progress.
+//!
+//! Exit codes: 0 fine · 1 findings · 2 bad input · 3 could not run · 4 refused by a guard.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod arguments;
+mod check;
+mod diagnostics;
+mod internal;
+mod logging;
+mod rehearse;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use arguments::{Arguments, Command};
+
+/// Exit codes of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Fine = 0,
+    /// A check or an expectation failed.
+    Findings = 1,
+    /// The input cannot be used.
+    BadInput = 2,
+    /// The work could not be done here.
+    CouldNotRun = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let color = arguments.color();
+    let output = arguments.output;
+    match arguments.command {
+        Command::Check(command) => check::check(&command, output, color).into(),
+        Command::Rehearse(command) => rehearse::rehearse(&command, output, color).into(),
+        Command::Run(command) => run::run(&command, color).into(),
+        Command::Status(command) => admin::status(&command, output, color).into(),
+        Command::Drain(command) => admin::drain(&command, output).into(),
+        Command::Undrain(command) => admin::undrain(&command, output).into(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "ubique", &mut std::io::stdout());
+            Exit::Fine.into()
+        }
+        Command::Internal(command) => internal::internal(command).into(),
+    }
+}

@@ -30,6 +30,7 @@ pub struct Log {
     late: VecDeque<Span>,
     quality: Quality,
     answered: u64,
+    unanswered: Vec<u64>,
 }
 
 impl Log {
@@ -38,6 +39,7 @@ impl Log {
         Log {
             addresses,
             lanes: vec![VecDeque::new(); vantages * addresses],
+            unanswered: vec![0; vantages * addresses],
             ..Log::default()
         }
     }
@@ -64,17 +66,16 @@ impl Log {
     }
 
     fn sample(&mut self, sample: Sample) {
-        let Some(lane) = lane_index(self.addresses, sample.vantage.into(), sample.address.into())
-        else {
-            return;
-        };
-        let Some(lane) = self.lanes.get_mut(lane) else {
-            return;
-        };
+        let Some(index) = lane_index(self.addresses, sample.vantage.into(), sample.address.into()) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         if lane.len() == MAX_LANE_SAMPLES {
             lane.pop_front();
         }
-        self.answered += u64::from(matches!(sample.outcome, Outcome::Answered { .. }));
+        if is_answered(&sample) {
+            self.answered += 1;
+        } else {
+            self.unanswered[index] += 1;
+        }
         // Outcomes come nearly in the order sent, so that the place is near the end.
         let place = lane
             .iter()
@@ -110,11 +111,15 @@ impl Log {
         lane.range(start..end).copied().collect()
     }
 
-    /// Where every vantage point lands, by the queries sent within `window`; in the order of the spec.
-    pub fn landings(&self, address: usize, window: Range<u64>) -> Vec<Landing> {
-        self.vantages()
-            .map(|v| landing(&self.lane(v, address, window.clone())))
-            .collect()
+    /// Where every vantage point lands at a moment, by what was known within `back_ns` before it; in the order of the spec.
+    pub fn landings(&self, address: usize, at_ns: u64, back_ns: u64) -> Vec<Landing> {
+        let window = at_ns.saturating_sub(back_ns)..at_ns;
+        let known = |vantage| {
+            let mut samples = self.lane(vantage, address, window.clone());
+            samples.retain(|sample| known_at(sample, at_ns));
+            samples
+        };
+        self.vantages().map(|vantage| landing(&known(vantage))).collect()
     }
 
     /// What a fault did to every vantage point, in the order of the spec.
@@ -156,6 +161,12 @@ impl Log {
         self.answered
     }
 
+    /// Queries of a lane that were not answered.
+    pub fn unanswered(&self, vantage: usize, address: usize) -> u64 {
+        let lane = lane_index(self.addresses, vantage, address);
+        lane.and_then(|lane| self.unanswered.get(lane)).copied().unwrap_or(0)
+    }
+
     /// When the prober stood still.
     pub fn late(&self) -> impl Iterator<Item = &Span> {
         self.late.iter()
@@ -188,6 +199,15 @@ pub struct Landing {
 
 /// So many unanswered queries at the end of a window mean that nobody answers; fewer may be chance.
 pub const SILENT_QUERIES: usize = 3;
+
+/// An answer that takes longer than this counts as missing when it is asked who lands where: no path on Earth does.
+const LATE_ANSWER_NS: u64 = 350_000_000;
+
+/// Whether the outcome of a query was known at a moment: its answer had arrived, or should have. Queries on their
+/// way must not count: they are answered by whom the packets meet later.
+fn known_at(sample: &Sample, at_ns: u64) -> bool {
+    sample.sent_ns + rtt_of(sample).map_or(LATE_ANSWER_NS, u64::from) <= at_ns
+}
 
 /// Where a lane lands, by its samples of a window, in the order sent.
 pub fn landing(samples: &[Sample]) -> Landing {
@@ -262,23 +282,16 @@ pub fn effect(samples: &[Sample], fault: &FaultWindow, late: &[Span]) -> Effect 
     let hit = &hit[..hit.partition_point(|s| s.sent_ns < fault.until_ns)];
     // What was in flight may already be lost or have gone elsewhere: where the lane was before is told by the answers to
     // what was sent earlier, however old.
-    let settled = samples.partition_point(|s| s.sent_ns < from_ns);
-    let before = samples[..settled]
-        .iter()
-        .rev()
-        .chain(&samples[settled..split])
-        .find_map(site_of);
+    let earlier = samples.partition_point(|s| s.sent_ns < from_ns);
+    let before = samples[..earlier].iter().rev().chain(&samples[earlier..split]).find_map(site_of);
+    let settled: Vec<Sample> = hit.iter().copied().filter(|s| known_at(s, fault.until_ns)).collect();
     let gaps = gaps(hit, fault.until_ns);
     let mut effect = Effect {
         before,
-        after: if hit.is_empty() {
-            before
-        } else {
-            landing(hit).site
-        },
+        after: if settled.is_empty() { before } else { landing(&settled).site },
         on_site: before.is_some() && before == fault.site,
         gaps: gaps.len() as u32,
-        open: hit.last().is_some_and(|s| !is_answered(s)) && landing(hit).site.is_none(),
+        open: settled.last().is_some_and(|s| !is_answered(s)) && landing(&settled).site.is_none(),
         lost: hit.iter().filter(|s| !is_answered(s)).count() as u64,
         ..Effect::default()
     };

@@ -124,6 +124,7 @@ fn service(sites: Vec<Site>) -> Service {
         agent: AgentSettings {
             socket: "/run/ubique/{site}.sock".into(),
             metrics: None,
+            graceful_shutdown: Duration::ZERO,
             drain: Duration::from_secs(1),
             watchdog: Duration::from_secs(1),
         },

@@ -165,6 +165,7 @@ fn fault(step: &Step) -> Fault {
         kind: step.1.into(),
         site: site.into(),
         at_ms: step.3,
+        moved_ms: BTreeMap::new(),
         median_ms: Some(sorted[sorted.len() / 2]),
         worst_ms: sorted.last().copied(),
         lost: outage.values().map(|ms| (ms / 5.0) as u64).sum(),

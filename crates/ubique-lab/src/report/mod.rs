@@ -179,6 +179,9 @@ pub struct Fault {
     pub at_ms: f64,
     /// Vantage point → outage, ms, for each that landed on the site (0: nothing lost).
     pub outage_ms: BTreeMap<String, f64>,
+    /// Vantage point → time until another site's first answer arrived, ms, for each that landed on the site and moved.
+    #[serde(default)]
+    pub moved_ms: BTreeMap<String, f64>,
     /// Median over them; `None`: nobody landed there.
     pub median_ms: Option<f64>,
     /// The longest.

@@ -131,6 +131,7 @@ pub fn service() -> Service {
         agent: AgentSettings {
             socket: "/run/ubique/{service}-{site}.sock".into(),
             metrics: None,
+            graceful_shutdown: Duration::ZERO,
             drain: Duration::from_millis(200),
             watchdog: Duration::from_secs(2),
         },

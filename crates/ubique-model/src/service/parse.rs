@@ -124,11 +124,13 @@ fn read_head(table: &TableReader<'_>) -> Head {
 fn read_agent(table: &TableReader<'_>) -> Option<AgentSettings> {
     let socket = table.text("socket", text::path);
     let metrics = table.text("metrics", text::endpoint);
+    let graceful_shutdown = table.duration("graceful-shutdown");
     let drain = table.duration("drain");
     let watchdog = table.duration("watchdog");
     Some(AgentSettings {
         socket: socket?.value,
         metrics: metrics.map(|at| at.value),
+        graceful_shutdown: graceful_shutdown?.value,
         drain: drain?.value,
         watchdog: watchdog?.value,
     })
@@ -137,6 +139,7 @@ fn read_agent(table: &TableReader<'_>) -> Option<AgentSettings> {
 fn read_rehearse(table: &TableReader<'_>) -> RehearseSettings {
     RehearseSettings {
         command: values(table.texts("command", text::free)),
+        agent: values(table.texts("agent", text::free)),
     }
 }
 

@@ -78,11 +78,19 @@ impl Service {
         if let Some(metrics) = self.agent.metrics {
             page.shown("metrics", metrics);
         }
+        page.text(
+            "graceful-shutdown",
+            format_duration(self.agent.graceful_shutdown),
+        );
         page.text("drain", format_duration(self.agent.drain));
         page.text("watchdog", format_duration(self.agent.watchdog));
-        if !self.rehearse.command.is_empty() {
+        let commands = [("command", &self.rehearse.command), ("agent", &self.rehearse.agent)];
+        let mut commands = commands.into_iter().filter(|(_, words)| !words.is_empty()).peekable();
+        if commands.peek().is_some() {
             page.table("[rehearse]");
-            page.key("command", list(self.rehearse.command.iter().cloned()));
+        }
+        for (key, words) in commands {
+            page.key(key, list(words.iter().cloned()));
         }
         for check in &self.checks {
             print_check(&mut page, check);

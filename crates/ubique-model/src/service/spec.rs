@@ -151,6 +151,15 @@ static AGENT: Spec = plain(
             "Address and port of the Prometheus endpoint; absent: none.",
         ),
         field(
+            "graceful-shutdown",
+            Type::Duration {
+                min: Duration::ZERO,
+                max: HOUR,
+            },
+            Need::Text("1s"),
+            "How long `ubique drain` announces with GRACEFUL_SHUTDOWN (RFC 8326) before it withdraws; 0s: withdraw at once.",
+        ),
+        field(
             "drain",
             Type::Duration {
                 min: Duration::ZERO,
@@ -173,16 +182,23 @@ static AGENT: Spec = plain(
 
 static REHEARSE: Spec = plain(
     "What `ubique rehearse` starts as the service on each site.",
-    &[field(
-        "command",
-        Type::List {
+    &[
+        field("command", Type::List {
+            item: &Type::Text(&WORD),
+            min: 0,
+            max: MAX_COMMAND_WORDS,
+        }, Need::Described("the built-in DNS responder"), "Program and arguments; {site} and {address} are replaced."),
+        field(
+            "agent",
+            Type::List {
             item: &Type::Text(&WORD),
             min: 0,
             max: MAX_COMMAND_WORDS,
         },
-        Need::Described("the built-in DNS responder"),
-        "Program and arguments; {site} and {address} are replaced.",
-    )],
+            Need::Optional,
+            "What the lab starts as the agent in the place of `ubique run`, to compare: {site}, {asn}, {address}, {upstream}, {upstream-asn} and {local} are replaced.",
+        ),
+    ],
 );
 
 static CHECK: Spec = Spec {

@@ -138,7 +138,7 @@ impl Agent {
         out.sample(
             "ubique_site_ready",
             &[],
-            u8::from(state == State::Announced),
+            u8::from(matches!(state, State::Announced | State::Draining)),
         );
         out.family(
             "ubique_site_state",
@@ -149,6 +149,7 @@ impl Agent {
             State::Starting,
             State::Unhealthy,
             State::Announced,
+            State::Draining,
             State::Drained,
             State::Stopping,
             State::Removing,

@@ -54,6 +54,7 @@ pub(super) fn agent(
     let health = Health::new(service.checks.iter().map(check_config).collect(), seed());
     let core = Site::new(SiteConfig {
         drain: service.agent.drain,
+        graceful_shutdown: service.agent.graceful_shutdown,
     });
     let addresses = Addresses::new(&service.addresses).map_err(AgentError::Addresses)?;
     let resolve = detectors(&service, events)?;

@@ -249,6 +249,12 @@ impl Agent {
                 }
                 self.metrics.transition(self.reason);
             }
+            site::Out::GracefulShutdown { .. } => {
+                for (peer, announcement) in self.announcements.clone() {
+                    let announcement = announcement.graceful_shutdown();
+                    self.bgp.handle(BgpIn::Announce { peer, announcement });
+                }
+            }
             site::Out::Withdraw { .. } => {
                 self.withdraw();
                 self.metrics.transition(self.reason);
@@ -491,6 +497,7 @@ pub(super) fn state_name(state: State) -> &'static str {
         State::Starting => "starting",
         State::Unhealthy => "unhealthy",
         State::Announced => "announced",
+        State::Draining => "draining",
         State::Drained => "drained",
         State::Stopping => "stopping",
         State::Removing => "removing",

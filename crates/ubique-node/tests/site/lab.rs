@@ -309,6 +309,7 @@ pub fn service() -> Service {
         agent: AgentSettings {
             socket: "/run/ubique/{service}-{site}.sock".into(),
             metrics: Some("127.0.0.1:9430".parse().unwrap()),
+            graceful_shutdown: Duration::ZERO,
             drain: Duration::from_millis(500),
             watchdog: Duration::from_secs(1),
         },

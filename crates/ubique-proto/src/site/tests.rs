@@ -4,9 +4,17 @@ use super::*;
 use crate::rng::Rng;
 
 const DRAIN: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Zero: the drain of the table withdraws at once; the graceful one has its own rows.
+const AT_ONCE: Duration = Duration::ZERO;
 
 fn site() -> Site {
-    Site::new(SiteConfig { drain: DRAIN })
+    Site::new(SiteConfig { drain: DRAIN, graceful_shutdown: AT_ONCE })
+}
+
+fn graceful_site() -> Site {
+    Site::new(SiteConfig { drain: DRAIN, graceful_shutdown: GRACE })
 }
 
 fn verdict(healthy: bool) -> In {
@@ -48,6 +56,7 @@ fn brief(outputs: &[Out]) -> String {
     let words = outputs.iter().map(|out| match out {
         Out::AddAddresses => "add".into(),
         Out::Announce { .. } => "announce".into(),
+        Out::GracefulShutdown { .. } => "graceful".into(),
         Out::Withdraw { .. } => "withdraw".into(),
         Out::RemoveAddresses => "remove".into(),
         Out::State { state, .. } => format!("{state:?}").to_lowercase(),
@@ -149,6 +158,46 @@ fn every_state_and_every_input() {
 }
 
 #[test]
+fn a_graceful_drain_and_every_input() {
+    #[rustfmt::skip]
+    let expected = [
+        (Some(In::Start),            ""),
+        (Some(In::AddressesAdded),   ""),
+        (Some(In::AddressesRemoved), "withdraw add starting"),
+        (Some(verdict(true)),        ""),
+        (Some(verdict(false)),       "withdraw drained"),
+        (Some(drain()),              ""),
+        (Some(undrain()),            "announce announced"),
+        (Some(stop()),               "withdraw stopping"),
+        (None,                       "withdraw drained"),
+    ];
+    for (input, expected) in expected {
+        let mut site = graceful_site();
+        for input in [In::Start, In::AddressesAdded, verdict(true)] {
+            site.handle_input(Time::ZERO, input);
+        }
+        drained_outputs(&mut site);
+        site.handle_input(Time::ZERO, drain());
+        assert_eq!(brief(&drained_outputs(&mut site)), "graceful draining");
+        assert_eq!(site.next_deadline(), Some(Time::ZERO + GRACE));
+        match &input {
+            Some(input) => site.handle_input(Time::ZERO, input.clone()),
+            None => site.handle_deadline(Time::ZERO + GRACE),
+        }
+        assert_eq!(brief(&drained_outputs(&mut site)), expected, "{input:?}");
+    }
+}
+
+#[test]
+fn a_drain_of_a_site_that_is_not_announced_has_nothing_to_be_graceful_about() {
+    let mut site = graceful_site();
+    for input in [In::Start, In::AddressesAdded, drain(), verdict(true)] {
+        site.handle_input(Time::ZERO, input);
+    }
+    assert_eq!(brief(&drained_outputs(&mut site)), "add starting unhealthy drained");
+}
+
+#[test]
 fn causes_say_why() {
     let mut site = site();
     for (at, input, cause) in [
@@ -203,6 +252,7 @@ fn a_stop_waits_only_for_what_is_left_of_the_drain_time() {
 fn without_a_drain_time_a_stop_removes_at_once() {
     let mut site = Site::new(SiteConfig {
         drain: Duration::ZERO,
+        graceful_shutdown: AT_ONCE,
     });
     for input in [In::Start, In::AddressesAdded, verdict(true), stop()] {
         site.handle_input(Time(1), input);
@@ -222,6 +272,8 @@ struct World {
     drain: bool,
     stops: u32,
     withdrawn: Option<Time>,
+    /// Since when it is announced with GRACEFUL_SHUTDOWN.
+    graceful: Option<Time>,
     exited: bool,
 }
 
@@ -237,12 +289,19 @@ impl World {
             drain: false,
             stops: 0,
             withdrawn: None,
+            graceful: None,
             exited: false,
         }
     }
 
     fn wants_announcement(&self) -> bool {
         self.addresses && self.healthy && !self.drain && self.stops == 0
+    }
+
+    /// A drain may keep the announcement for the grace time, while the site is as fit as for an announcement.
+    fn may_be_graceful(&self) -> bool {
+        let in_time = self.graceful.is_some_and(|since| self.now < since + GRACE);
+        self.addresses && self.healthy && self.drain && self.stops == 0 && in_time
     }
 
     /// What may happen now, chosen at random: the driver's reports and everything from outside.
@@ -281,12 +340,17 @@ impl World {
                 self.adding = true;
             }
             Out::Announce { .. } => {
-                assert!(!self.announced && self.wants_announcement());
-                self.announced = true;
+                assert!((!self.announced || self.graceful.is_some()) && self.wants_announcement());
+                (self.announced, self.graceful) = (true, None);
+            }
+            Out::GracefulShutdown { .. } => {
+                assert!(self.announced && self.graceful.is_none());
+                self.graceful = Some(self.now);
+                assert!(self.may_be_graceful());
             }
             Out::Withdraw { .. } => {
-                assert!(self.announced);
-                self.announced = false;
+                assert!(self.announced && !self.may_be_graceful());
+                (self.announced, self.graceful) = (false, None);
                 self.withdrawn = Some(self.now);
             }
             Out::RemoveAddresses => {
@@ -311,7 +375,8 @@ impl World {
 /// Plays a random life; returns all inputs and outputs.
 fn random_life(seed: u64) -> String {
     let mut rng = Rng::new(seed);
-    let (mut world, mut site) = (World::new(), site());
+    let mut world = World::new();
+    let mut site = if seed.is_multiple_of(2) { site() } else { graceful_site() };
     let mut log = String::new();
     site.handle_input(Time::ZERO, In::Start);
     for _ in 0..60 {
@@ -319,16 +384,11 @@ fn random_life(seed: u64) -> String {
             world.carry_out(&out);
             log += &serde_json::to_string(&out).unwrap();
         }
-        assert_eq!(
-            world.announced,
-            world.wants_announcement(),
-            "seed {seed}: {log}"
-        );
-        assert_eq!(
-            world.announced,
-            site.status().state == State::Announced,
-            "seed {seed}: {log}"
-        );
+        let wanted = world.wants_announcement() || world.may_be_graceful();
+        assert_eq!(world.announced, wanted, "seed {seed}: {log}");
+        let state = site.status().state;
+        assert_eq!(world.announced, matches!(state, State::Announced | State::Draining), "seed {seed}: {log}");
+        assert_eq!(world.graceful.is_some(), state == State::Draining, "seed {seed}: {log}");
         let step = Duration::from_millis(rng.below(2500));
         if let Some(deadline) = site.next_deadline().filter(|d| *d <= world.now + step) {
             world.now = deadline;
@@ -357,7 +417,8 @@ fn random_lives_keep_the_order_that_is_safety() {
 fn a_stop_always_ends_in_an_exit() {
     for seed in 0..500 {
         let mut rng = Rng::new(seed);
-        let (mut world, mut site) = (World::new(), site());
+        let mut world = World::new();
+        let mut site = if seed.is_multiple_of(2) { site() } else { graceful_site() };
         site.handle_input(Time::ZERO, In::Start);
         for _ in 0..rng.below(40) {
             drained_outputs(&mut site)
@@ -397,7 +458,11 @@ fn inputs_and_outputs_survive_a_recording() {
     for input in reach("stopped").into_iter().chain(reach("stopping")) {
         site.handle_input(Time::ZERO, input);
     }
-    for out in drained_outputs(&mut site) {
+    let mut draining = graceful_site();
+    for input in reach("drained, healthy") {
+        draining.handle_input(Time::ZERO, input);
+    }
+    for out in drained_outputs(&mut site).into_iter().chain(drained_outputs(&mut draining)) {
         let json = serde_json::to_string(&out).unwrap();
         assert_eq!(serde_json::from_str::<Out>(&json).unwrap(), out, "{json}");
     }

@@ -1,1 +1,0 @@
-//! Plays a scenario on a world.

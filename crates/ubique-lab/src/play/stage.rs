@@ -1,0 +1,479 @@
+//! The running rehearsal: the world, the vantage points, and what happened so far.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use ubique_model::scenario::{Action, SiteSelector, Step};
+use ubique_model::{Asn, Prefix};
+use ubique_sys::clock::{monotonic_ns, realtime_ns};
+
+use super::outcome;
+use super::prober::{Prober, SETTLE};
+use super::{Observer, PlayError, Setup};
+use crate::explain::{Candidate, Explainer, Surprise};
+use crate::measure::Landing;
+use crate::plan::Plan;
+use crate::report::live::{LiveRow, LiveSite, LiveState};
+use crate::report::{Event, EventKind, Report};
+use crate::world::{World, WorldOptions};
+
+/// Work files and sockets of a lab, on a file system of its own.
+pub(super) const DIRECTORY: &str = "/run/ubique";
+/// The reason given for drains.
+const REASON: &str = "rehearsal";
+/// Interval between two looks at the state while observing.
+const FRAME: Duration = Duration::from_millis(100);
+/// Interval between two looks while waiting for convergence.
+const CONVERGE_POLL: Duration = Duration::from_millis(50);
+/// Routing that has said nothing for so long has converged: longer than the slowest path across the Internet.
+const QUIET: Duration = Duration::from_millis(500);
+/// Landings are told by the queries of this long: enough for several answers from the far side of the Earth.
+pub(super) const LANDING_WINDOW: Duration = Duration::from_millis(600);
+
+/// A step that was played.
+pub(super) struct Played {
+    /// Index in the scenario.
+    pub step: usize,
+    /// The site it chose.
+    pub site: Option<String>,
+    /// When it acted.
+    pub at_ns: u64,
+    /// End of its observation.
+    pub until_ns: u64,
+    /// Service address → network → AS path of its best route at the end.
+    pub paths: BTreeMap<IpAddr, BTreeMap<Asn, Vec<Asn>>>,
+}
+
+/// Everything of a rehearsal while it runs.
+pub(super) struct Stage<'a> {
+    pub setup: &'a Setup,
+    pub plan: Plan,
+    pub world: World,
+    pub prober: Prober,
+    observer: &'a mut dyn Observer,
+    pub sites: Vec<String>,
+    pub started_ns: u64,
+    pub events: Vec<Event>,
+    pub played: Vec<Played>,
+    pub surprises: Vec<Surprise>,
+    pub convergence_ms: Option<f64>,
+    /// Sites that some step touched: `busiest` looks for others.
+    touched: BTreeSet<String>,
+    /// Agent transitions already told, by site.
+    told: BTreeMap<String, BTreeSet<String>>,
+    /// Sites whose processes stand still.
+    frozen: BTreeSet<String>,
+    live: Live,
+}
+
+/// What the live table remembers between two frames.
+#[derive(Default)]
+struct Live {
+    /// Vantage point → its site and since when.
+    sites: BTreeMap<String, (Option<usize>, u64)>,
+    /// Sites that an action hit and none restored.
+    down: BTreeSet<String>,
+}
+
+impl<'a> Stage<'a> {
+    /// Builds the world and starts the vantage points.
+    pub fn open(setup: &'a Setup, plan: Plan, observer: &'a mut dyn Observer) -> Result<Stage<'a>, PlayError> {
+        let started_ns = monotonic_ns();
+        let directory = Path::new(DIRECTORY);
+        let service_file = directory.join("service.toml");
+        let file = fs::create_dir_all(directory).and_then(|()| fs::write(&service_file, &setup.service_text));
+        file.map_err(PlayError::Directory)?;
+        let options = WorldOptions {
+            executable: setup.executable.clone(),
+            service_file,
+            backend: setup.backend,
+            seed: setup.seed,
+            directory: directory.to_path_buf(),
+            zone: outcome::zone(&setup.service),
+        };
+        let world = World::start(plan.clone(), &setup.service, options)?;
+        let built_ns = monotonic_ns();
+        let prober = Prober::start(setup, &plan, directory)?;
+        let mut stage = Stage {
+            setup,
+            plan,
+            world,
+            prober,
+            observer,
+            sites: setup.service.sites.iter().map(|s| s.name.clone()).collect(),
+            started_ns,
+            events: Vec::new(),
+            played: Vec::new(),
+            surprises: Vec::new(),
+            convergence_ms: None,
+            touched: BTreeSet::new(),
+            told: BTreeMap::new(),
+            frozen: BTreeSet::new(),
+            live: Live::default(),
+        };
+        let built = Duration::from_nanos(built_ns - started_ns).as_secs_f64();
+        stage.event(
+            EventKind::Action,
+            format!(
+                "built {} networks, {} links, {} sites, {} vantage points in {built:.1} s",
+                stage.plan.networks.len(),
+                stage.plan.links.len(),
+                stage.plan.sites.len(),
+                stage.plan.vantages.len()
+            ),
+        );
+        for note in stage.plan.notes.clone() {
+            stage.event(EventKind::Warning, note);
+        }
+        Ok(stage)
+    }
+
+    /// Plays one step.
+    pub fn play(&mut self, step: &Step) -> Result<(), PlayError> {
+        let index = self.played.len();
+        let site = match selector(&step.action) {
+            Some(selector) => Some(self.choose(step, selector)?),
+            None => None,
+        };
+        if let Some(site) = &site {
+            self.touched.insert(site.clone());
+        }
+        let mut at_ns = monotonic_ns();
+        match (&step.action, &site) {
+            (Action::Converge { within }, _) => self.converge(step, *within)?,
+            (Action::Wait, _) => {}
+            (action, Some(site)) => {
+                at_ns = self.act(action, site)?;
+                self.event_at(at_ns, EventKind::Action, format!("{} {site}", action_name(action)));
+            }
+            (_, None) => {}
+        }
+        self.observe(step, site.as_deref(), at_ns + step.observe.as_nanos() as u64)?;
+        let until_ns = monotonic_ns();
+        let paths = self.paths();
+        if matches!(step.action, Action::Converge { .. }) {
+            self.explain();
+            self.sites.clone().iter().for_each(|site| self.agent_events(site));
+        }
+        self.played.push(Played { step: index, site, at_ns, until_ns, paths });
+        Ok(())
+    }
+
+    fn choose(&self, step: &Step, selector: &SiteSelector) -> Result<String, PlayError> {
+        let problem = |problem: String| PlayError::Step { step: step.label.clone(), problem };
+        match selector {
+            SiteSelector::Named(name) if self.sites.contains(name) => Ok(name.clone()),
+            SiteSelector::Named(name) => {
+                Err(problem(format!("the service has no site {name:?}; it has {}", self.sites.join(", "))))
+            }
+            SiteSelector::SameAs(label) => self
+                .played
+                .iter()
+                .find(|p| self.setup.scenario.steps[p.step].label == *label)
+                .and_then(|p| p.site.clone())
+                .ok_or_else(|| problem(format!("no earlier step {label:?} chose a site"))),
+            SiteSelector::Busiest => Ok(self.busiest()),
+        }
+    }
+
+    /// The site with most vantage points among those no step touched, or among all when every one was; the first of equals.
+    fn busiest(&self) -> String {
+        let mut counts = vec![0usize; self.sites.len()];
+        for (_, site, _) in self.landings() {
+            if let Some(site) = site {
+                counts[site] += 1;
+            }
+        }
+        let untouched = |site: &usize| !self.touched.contains(&self.sites[*site]);
+        let pick = |candidates: Vec<usize>| candidates.into_iter().rev().max_by_key(|&site| counts[site]);
+        pick((0..self.sites.len()).filter(untouched).collect())
+            .or_else(|| pick((0..self.sites.len()).collect()))
+            .map(|site| self.sites[site].clone())
+            .unwrap_or_default()
+    }
+
+    /// Acts on a site; returns when the action took effect.
+    fn act(&mut self, action: &Action, site: &str) -> Result<u64, PlayError> {
+        if is_fault(action) {
+            self.live.down.insert(site.to_string());
+        } else {
+            self.live.down.remove(site);
+        }
+        match action {
+            Action::FreezeSite { .. } => _ = self.frozen.insert(site.to_string()),
+            Action::ThawSite { .. } => _ = self.frozen.remove(site),
+            _ => {}
+        }
+        let world = &mut self.world;
+        let moment = match action {
+            Action::Converge { .. } | Action::Wait => return Ok(monotonic_ns()),
+            Action::KillService { .. } => world.kill_service(site),
+            Action::HangService { .. } => world.hang_service(site),
+            Action::ResumeService { .. } => world.resume_service(site),
+            Action::StartService { .. } => world.start_service(site),
+            Action::KillAgent { .. } => world.kill_agent(site),
+            Action::StopAgent { .. } => world.stop_agent(site),
+            Action::StartAgent { .. } => world.start_agent(site),
+            Action::Drain { .. } => world.drain(site, REASON),
+            Action::Undrain { .. } => world.undrain(site, REASON),
+            Action::FreezeSite { .. } => world.freeze_site(site),
+            Action::ThawSite { .. } => world.thaw_site(site),
+            Action::CutSite { .. } => world.cut_site(site),
+            Action::RestoreSite { .. } => world.restore_site(site),
+        }?;
+        Ok(moment.monotonic_ns)
+    }
+
+    /// Waits until every session is up, routing is quiet and every vantage point is answered.
+    fn converge(&mut self, step: &Step, within: Duration) -> Result<(), PlayError> {
+        let deadline_ns = monotonic_ns() + within.as_nanos() as u64;
+        let mut reason = String::new();
+        while monotonic_ns() < deadline_ns {
+            self.frame(&step.label);
+            self.check()?;
+            let status = self.world.routing()?;
+            let silent: Vec<String> =
+                self.landings().into_iter().filter(|(_, site, _)| site.is_none()).map(|(v, _, _)| v).collect();
+            let quiet = Duration::from_millis(status.quiet_ms);
+            if status.established == status.sessions && silent.is_empty() && quiet >= QUIET {
+                let took = Duration::from_nanos(monotonic_ns() - self.started_ns).saturating_sub(quiet);
+                let ms = took.as_secs_f64() * 1000.0;
+                self.convergence_ms = Some(ms);
+                let text = format!("converged after {:.1} s: {} BGP sessions up", ms / 1000.0, status.sessions);
+                self.event(EventKind::Routing, text);
+                return Ok(());
+            }
+            reason = format!("{} of {} BGP sessions are up", status.established, status.sessions);
+            if !silent.is_empty() {
+                reason.push_str(&format!(", nobody answers {}", silent.join(", ")));
+            }
+            thread::sleep(CONVERGE_POLL);
+        }
+        self.event(EventKind::Warning, format!("not converged within {} s: {reason}", within.as_secs_f64()));
+        Ok(())
+    }
+
+    fn observe(&mut self, step: &Step, site: Option<&str>, until_ns: u64) -> Result<(), PlayError> {
+        loop {
+            self.frame(&step.label);
+            self.check()?;
+            if let Some(site) = site {
+                self.agent_events(site);
+            }
+            let left = Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()));
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(left.min(FRAME));
+        }
+    }
+
+    /// Errors when a part of the lab broke; tells of processes that ended by themselves.
+    fn check(&mut self) -> Result<(), PlayError> {
+        self.prober.check()?;
+        for exit in self.world.exits() {
+            self.event(EventKind::Warning, exit.to_string());
+        }
+        Ok(())
+    }
+
+    /// Transitions of a site's agent that were not told yet. An agent that does not answer has none.
+    fn agent_events(&mut self, site: &str) {
+        // A frozen agent would only make us wait for its answer.
+        if self.frozen.contains(site) {
+            return;
+        }
+        let Ok(status) = self.world.agent_status(site) else { return };
+        let offset_ns = realtime_ns().saturating_sub(monotonic_ns());
+        let mut fresh = Vec::new();
+        for event in status["events"].as_array().into_iter().flatten() {
+            let (Some(time), Some(what), Some(cause)) =
+                (event["time"].as_str(), event["what"].as_str(), event["cause"].as_str())
+            else {
+                continue;
+            };
+            let told = self.told.entry(site.to_string()).or_default();
+            // How an agent came up is no news beyond that it did.
+            let stale = self.played.is_empty() && what != "site announced";
+            if !told.insert(format!("{time} {what}")) || stale {
+                continue;
+            }
+            let Some(at_ns) = outcome::unix_ns(time).and_then(|ns| ns.checked_sub(offset_ns)) else { continue };
+            fresh.push((at_ns, format!("{site}: {what}: {cause}")));
+        }
+        for (at_ns, text) in fresh {
+            self.event_at(at_ns, EventKind::Agent, text);
+        }
+    }
+
+    /// Vantage point, index of its site, landing, for the first service address.
+    pub fn landings(&self) -> Vec<(String, Option<usize>, Landing)> {
+        let log = self.prober.log();
+        let now_ns = monotonic_ns();
+        let names = self.plan.vantages.iter().map(|v| v.name.clone());
+        names
+            .zip(log.landings(0, now_ns, LANDING_WINDOW.as_nanos() as u64))
+            .map(|(name, landing)| {
+                let site = landing.site.and_then(|site| log.site_name(site));
+                (name, site.and_then(|site| self.sites.iter().position(|s| s == site)), landing)
+            })
+            .collect()
+    }
+
+    fn frame(&mut self, step: &str) {
+        let now_ns = monotonic_ns();
+        let mut rows = Vec::new();
+        for (index, (vantage, site, landing)) in self.landings().into_iter().enumerate() {
+            let entry = self.live.sites.entry(vantage.clone()).or_insert((site, 0));
+            if entry.0 != site {
+                *entry = (site, now_ns);
+            }
+            let moved_ms = (entry.1 > 0).then(|| Duration::from_nanos(now_ns - entry.1).as_secs_f64() * 1000.0);
+            let lost = self.prober.log().unanswered(index, 0);
+            let rtt_ms = landing.rtt_ns.map(|ns| f64::from(ns) / 1e6);
+            rows.push(LiveRow { vantage, site, rtt_ms, lost, moved_ms });
+        }
+        let site = |name: &String| LiveSite { name: name.clone(), down: self.live.down.contains(name) };
+        let setup = self.setup;
+        let state = LiveState {
+            title: format!("{} · {} · {} routers", setup.service.name, setup.scenario.name, setup.backend),
+            step: step.to_string(),
+            elapsed_ms: self.ms(now_ns),
+            sites: self.sites.iter().map(site).collect(),
+            rows,
+            events: self.events.clone(),
+        };
+        self.observer.frame(&state);
+    }
+
+    /// Milliseconds from the start to a moment.
+    pub fn ms(&self, at_ns: u64) -> f64 {
+        at_ns.saturating_sub(self.started_ns) as f64 / 1e6
+    }
+
+    fn event(&mut self, kind: EventKind, text: String) {
+        self.event_at(monotonic_ns(), kind, text);
+    }
+
+    fn event_at(&mut self, at_ns: u64, kind: EventKind, text: String) {
+        let event = Event { at_ms: self.ms(at_ns), text, kind };
+        self.observer.event(&event);
+        self.events.push(event);
+    }
+
+    /// The routes of a network for a prefix; none when its router does not answer.
+    fn candidates(world: &mut World, asn: Asn, prefix: Prefix) -> Vec<Candidate> {
+        world.candidates(asn, prefix).unwrap_or_default()
+    }
+
+    fn paths(&mut self) -> BTreeMap<IpAddr, BTreeMap<Asn, Vec<Asn>>> {
+        let networks: BTreeSet<Asn> = self.plan.vantages.iter().map(|v| v.asn).collect();
+        let mut paths = BTreeMap::new();
+        for &address in &self.setup.service.addresses {
+            let Some(prefix) = outcome::prefix_of(&self.setup.service, address) else { continue };
+            let mut by_network = BTreeMap::new();
+            for &asn in &networks {
+                let candidates = Stage::candidates(&mut self.world, asn, prefix);
+                let best = candidates.into_iter().find(|c| c.best);
+                by_network.insert(asn, best.map(|c| c.as_path).unwrap_or_default());
+            }
+            paths.insert(address, by_network);
+        }
+        paths
+    }
+
+    /// Finds vantage points that land elsewhere than next door, and why.
+    fn explain(&mut self) {
+        let Some(&address) = self.setup.service.addresses.first() else { return };
+        let Some(prefix) = outcome::prefix_of(&self.setup.service, address) else { return };
+        let landings = self.landings();
+        let (sites, vantages) = (outcome::sites(&self.setup.service), outcome::vantages(&self.plan, &self.setup.service));
+        let links = outcome::links(self.setup, &self.plan);
+        let site_links = outcome::site_links(&self.plan);
+        let world = &mut self.world;
+        let mut explainer =
+            Explainer::new(&sites, &site_links, &links, |asn| Stage::candidates(world, asn, prefix));
+        let mut surprises = Vec::new();
+        for (vantage, (_, site, landing)) in vantages.iter().zip(&landings) {
+            let Some(site) = site.map(|site| self.sites[site].as_str()) else { continue };
+            let rtt_ms = landing.rtt_ns.map(|ns| f64::from(ns) / 1e6);
+            surprises.extend(explainer.explain(vantage, site, rtt_ms));
+        }
+        self.surprises = surprises;
+    }
+
+    /// Waits until every query has an outcome, and judges.
+    pub fn report(&mut self) -> Result<Report, PlayError> {
+        let until_ns = monotonic_ns() + SETTLE.as_nanos() as u64;
+        while monotonic_ns() < until_ns {
+            self.check()?;
+            self.frame("verdict");
+            thread::sleep(FRAME);
+        }
+        Ok(outcome::report(self))
+    }
+
+    /// Tells the observer; the lab ends when this returns.
+    pub fn finished(&mut self, report: &Report) {
+        self.observer.finished(report);
+    }
+}
+
+/// The site selector of an action.
+fn selector(action: &Action) -> Option<&SiteSelector> {
+    match action {
+        Action::Converge { .. } | Action::Wait => None,
+        Action::KillService { site }
+        | Action::HangService { site }
+        | Action::ResumeService { site }
+        | Action::StartService { site }
+        | Action::KillAgent { site }
+        | Action::StopAgent { site }
+        | Action::StartAgent { site }
+        | Action::Drain { site }
+        | Action::Undrain { site }
+        | Action::FreezeSite { site }
+        | Action::ThawSite { site }
+        | Action::CutSite { site }
+        | Action::RestoreSite { site } => Some(site),
+    }
+}
+
+/// The action as scenario files spell it.
+pub(super) fn action_name(action: &Action) -> &'static str {
+    match action {
+        Action::Converge { .. } => "converge",
+        Action::Wait => "wait",
+        Action::KillService { .. } => "kill-service",
+        Action::HangService { .. } => "hang-service",
+        Action::ResumeService { .. } => "resume-service",
+        Action::StartService { .. } => "start-service",
+        Action::KillAgent { .. } => "kill-agent",
+        Action::StopAgent { .. } => "stop-agent",
+        Action::StartAgent { .. } => "start-agent",
+        Action::Drain { .. } => "drain",
+        Action::Undrain { .. } => "undrain",
+        Action::FreezeSite { .. } => "freeze-site",
+        Action::ThawSite { .. } => "thaw-site",
+        Action::CutSite { .. } => "cut-site",
+        Action::RestoreSite { .. } => "restore-site",
+    }
+}
+
+/// Whether an action takes something away, as opposed to giving it back.
+pub(super) fn is_fault(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::KillService { .. }
+            | Action::HangService { .. }
+            | Action::KillAgent { .. }
+            | Action::StopAgent { .. }
+            | Action::Drain { .. }
+            | Action::FreezeSite { .. }
+            | Action::CutSite { .. }
+    )
+}

@@ -1,0 +1,138 @@
+//! `ubique status`, `drain` and `undrain`: asking an agent.
+
+use std::path::PathBuf;
+
+use ubique_model::service::Service;
+use ubique_node::admin::{self, Announced, Reply, Request, Status};
+
+use crate::Exit;
+use crate::arguments::{AgentArguments, Color, DrainArguments, Output};
+use crate::check::load;
+use crate::run::chain;
+
+/// Transitions shown by `status`.
+const EVENTS_SHOWN: usize = 8;
+
+/// `ubique status`.
+pub fn status(arguments: &AgentArguments, output: Output, color: Color) -> Exit {
+    let status = match ask(arguments, &Request::Status, color) {
+        Ok(Reply::Status(status)) => status,
+        Ok(Reply::Done) => return Exit::CouldNotRun,
+        Err(exit) => return exit,
+    };
+    match output {
+        Output::Json => match serde_json::to_string_pretty(&status) {
+            Ok(json) => println!("{json}"),
+            Err(error) => eprintln!("ubique: {error}"),
+        },
+        Output::Table => print!("{}", table(&status)),
+    }
+    if status.healthy { Exit::Fine } else { Exit::Findings }
+}
+
+/// `ubique drain`.
+pub fn drain(arguments: &DrainArguments, output: Output) -> Exit {
+    let request = Request::Drain { reason: arguments.reason.clone() };
+    act(arguments, &request, "withdraw every prefix and keep serving stragglers", "draining", output)
+}
+
+/// `ubique undrain`.
+pub fn undrain(arguments: &DrainArguments, output: Output) -> Exit {
+    let request = Request::Undrain { reason: arguments.reason.clone() };
+    act(arguments, &request, "announce again once healthy", "undrained", output)
+}
+
+fn act(arguments: &DrainArguments, request: &Request, would: &str, done: &str, output: Output) -> Exit {
+    let color = Color { stdout: false, stderr: false };
+    if arguments.dry_run {
+        return match ask(&arguments.agent, &Request::Status, color) {
+            Ok(Reply::Status(status)) => {
+                println!("site {} is {}: would {would}", status.site, word(&status.state));
+                Exit::Fine
+            }
+            Ok(Reply::Done) => Exit::CouldNotRun,
+            Err(exit) => exit,
+        };
+    }
+    match ask(&arguments.agent, request, color) {
+        Ok(_) => {
+            match output {
+                Output::Json => println!("{{\"schema_version\":{},\"ok\":true}}", admin::SCHEMA_VERSION),
+                Output::Table => eprintln!("{done}: {}", arguments.reason),
+            }
+            Exit::Fine
+        }
+        Err(exit) => exit,
+    }
+}
+
+fn ask(arguments: &AgentArguments, request: &Request, color: Color) -> Result<Reply, Exit> {
+    let path = socket(arguments, color)?;
+    admin::request(&path, request).map_err(|error| {
+        eprintln!("ubique: {}", chain(&error));
+        Exit::CouldNotRun
+    })
+}
+
+fn socket(arguments: &AgentArguments, color: Color) -> Result<PathBuf, Exit> {
+    if let Some(socket) = &arguments.socket {
+        return Ok(socket.clone());
+    }
+    let Some(file) = &arguments.file else { return Err(Exit::BadInput) };
+    let (service, _) = load(file, Service::parse, color)?;
+    let site = match (&arguments.site, service.sites.as_slice()) {
+        (Some(name), _) if service.site(name).is_some() => name.clone(),
+        (None, [only]) => only.name.clone(),
+        (wanted, sites) => {
+            let names: Vec<&str> = sites.iter().map(|s| s.name.as_str()).collect();
+            let problem = wanted.as_ref().map_or("say which with --site".into(), |w| format!("there is no {w:?}"));
+            eprintln!("ubique: the service has the sites {}: {problem}", names.join(", "));
+            return Err(Exit::BadInput);
+        }
+    };
+    Ok(admin::socket_path(&service.agent.socket, &service.name, &site))
+}
+
+fn table(status: &Status) -> String {
+    let mut text = format!(
+        "{} at {}: {} since {}\n  {}\n\n",
+        status.service,
+        status.site,
+        word(&status.state),
+        status.since,
+        status.cause
+    );
+    text.push_str(&format!("{:<24} {:<8} {:<5} {:>9} {:>9}  last result\n", "check", "kind", "state", "polls", "failed"));
+    for check in &status.checks {
+        let state = if check.up { "up" } else { "down" };
+        let last = check.last_result.as_deref().unwrap_or("–");
+        let (polls, failures) = (check.polls, check.failures);
+        text.push_str(&format!("{:<24} {:<8} {state:<5} {polls:>9} {failures:>9}  {last}\n", check.name, check.kind));
+    }
+    text.push_str(&format!("\n{:<40} {:<12} {:<22} announced\n", "upstream", "session", "since"));
+    for peer in &status.peers {
+        let name = format!("AS{} {}", peer.asn, peer.address);
+        let prefixes: Vec<String> = peer
+            .prefixes
+            .iter()
+            .map(|p| match p.announced {
+                Announced::Acknowledged => p.prefix.to_string(),
+                other => format!("{} ({})", p.prefix, word(&other)),
+            })
+            .collect();
+        text.push_str(&format!("{name:<40} {:<12} {:<22} {}\n", peer.state, peer.since, prefixes.join(", ")));
+        if let Some(error) = &peer.last_error {
+            text.push_str(&format!("{:<40} last error: {error}\n", ""));
+        }
+    }
+    text.push('\n');
+    for event in status.events.iter().rev().take(EVENTS_SHOWN).rev() {
+        text.push_str(&format!("{}  {}: {}\n", event.time, event.what, event.cause));
+    }
+    text
+}
+
+/// The word a value serialises to.
+fn word<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default()
+}

@@ -1,0 +1,269 @@
+//! What can be typed.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// One IP address, everywhere: rehearse and run an anycast service.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ubique",
+    version,
+    before_help = "\
+Examples:
+  ubique rehearse                                   an anycast service with six sites, on this machine
+  ubique check service.toml                         every mistake in a service file, with place and cure
+  ubique run service.toml --site lon                the agent, on the site itself
+  ubique drain service.toml --site lon --reason 'new disks'
+",
+    arg_required_else_help = true
+)]
+pub struct Arguments {
+    /// How data is printed.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub output: Output,
+    /// When to use colours; the default follows the terminal and NO_COLOR.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    color: When,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Arguments {
+    /// Whether to use colours on stderr and stdout.
+    pub fn color(&self) -> Color {
+        let allowed = |terminal: bool| match self.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        };
+        Color {
+            stdout: allowed(std::io::stdout().is_terminal()),
+            stderr: allowed(std::io::stderr().is_terminal()),
+        }
+    }
+}
+
+/// Where colours are welcome.
+#[derive(Clone, Copy, Debug)]
+pub struct Color {
+    /// On standard output.
+    pub stdout: bool,
+    /// On standard error.
+    pub stderr: bool,
+}
+
+/// Format of data on stdout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For machines; has `schema_version`.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum When {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Find every mistake in a service file.
+    Check(CheckArguments),
+    /// Play a scenario on an emulated Internet: real BGP, real packets, real faults, on this machine.
+    Rehearse(RehearseArguments),
+    /// Run the agent of a site: addresses, health checks, BGP announcements.
+    Run(RunArguments),
+    /// Show what the agent of a site does, and why.
+    Status(AgentArguments),
+    /// Move traffic away from a site; it stays away until `undrain`.
+    Drain(DrainArguments),
+    /// Let a drained site announce again.
+    Undrain(DrainArguments),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Parts of a rehearsal that run as processes of their own.
+    #[command(hide = true, subcommand)]
+    Internal(InternalCommand),
+}
+
+/// `ubique check`.
+#[derive(Debug, Args)]
+#[command(before_help = "\
+Examples:
+  ubique check service.toml                 tables for people
+  ubique check service.toml --output json   the same for editors and pipelines
+  ubique check service.toml --print         the file with every default written out
+  ubique check --schema > ubique.json       JSON Schema for editors
+  ubique check --explain E0301              what a code means
+")]
+pub struct CheckArguments {
+    /// Files to check.
+    #[arg(required_unless_present_any = ["schema", "explain"])]
+    pub files: Vec<PathBuf>,
+    /// What kind of files these are.
+    #[arg(long, value_enum, default_value_t)]
+    pub kind: FileKind,
+    /// Print the file with all defaults written out; it parses to the same service.
+    #[arg(long, conflicts_with = "schema")]
+    pub print: bool,
+    /// Print the JSON Schema of the kind of file.
+    #[arg(long)]
+    pub schema: bool,
+    /// Explain a diagnostic code.
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["schema", "print"])]
+    pub explain: Option<String>,
+}
+
+/// Kinds of files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FileKind {
+    /// A service.
+    #[default]
+    Service,
+    /// A scenario.
+    Scenario,
+    /// An emulated Internet.
+    Internet,
+}
+
+/// `ubique rehearse`.
+#[derive(Debug, Args)]
+#[command(before_help = "\
+Examples:
+  ubique rehearse                                      the quickstart: six sites, thirty networks
+  ubique rehearse service.toml --report report/        your own service; report/index.html shows it
+  ubique rehearse --routers bird                       BIRD 2 instead of the embedded routers
+  ubique rehearse service.toml --scenario drill.toml --output json
+")]
+pub struct RehearseArguments {
+    /// Service file; without one the embedded quickstart is played.
+    pub file: Option<PathBuf>,
+    /// Scenario file; without one the default scenario is played.
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+    /// What routes the emulated Internet.
+    #[arg(long, value_enum, default_value_t)]
+    pub routers: Routers,
+    /// Write an HTML page and its JSON into this directory.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Leave the lab up after the last step, until Ctrl-C.
+    #[arg(long)]
+    pub keep: bool,
+    /// Seed of everything random; the same seed gives the same jitter and losses.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Show what would be built and played, then stop.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What routes the emulated Internet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Routers {
+    /// The routers built into ubique.
+    #[default]
+    Embedded,
+    /// BIRD 2, one process for each network.
+    Bird,
+    /// FRR: zebra and bgpd for each network.
+    Frr,
+}
+
+/// `ubique run`.
+#[derive(Debug, Args)]
+#[command(before_help = "\
+Examples:
+  ubique run /etc/ubique/service.toml --site lon
+  ubique run service.toml --site lon --dry-run      what it would announce, to whom
+")]
+pub struct RunArguments {
+    /// Service file, the same on every site.
+    pub file: PathBuf,
+    /// Which of its sites this machine is.
+    #[arg(long)]
+    pub site: String,
+    /// Say what would be announced to whom, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Log as JSON lines.
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+/// How to reach an agent.
+#[derive(Debug, Args)]
+pub struct AgentArguments {
+    /// Service file: its admin socket is used. Not needed with --socket.
+    #[arg(required_unless_present = "socket")]
+    pub file: Option<PathBuf>,
+    /// Which of its sites; not needed when it has only one.
+    #[arg(long)]
+    pub site: Option<String>,
+    /// Admin socket of the agent.
+    #[arg(long)]
+    pub socket: Option<PathBuf>,
+}
+
+/// `ubique drain` and `undrain`.
+#[derive(Debug, Args)]
+pub struct DrainArguments {
+    /// Which agent.
+    #[command(flatten)]
+    pub agent: AgentArguments,
+    /// Why; recorded with the event.
+    #[arg(long, default_value = "by hand")]
+    pub reason: String,
+    /// Say what would happen, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Processes of a rehearsal.
+#[derive(Debug, Subcommand)]
+pub enum InternalCommand {
+    /// The wire.
+    Wire {
+        /// Specification.
+        spec: PathBuf,
+    },
+    /// The embedded routers.
+    Routers {
+        /// Specification.
+        spec: PathBuf,
+    },
+    /// The vantage points.
+    Probe {
+        /// Specification.
+        spec: PathBuf,
+    },
+    /// The built-in DNS responder.
+    Dns {
+        /// Name of the site, told as id.server and NSID.
+        #[arg(long)]
+        site: String,
+        /// Zone served.
+        #[arg(long)]
+        zone: String,
+        /// Addresses of the zone's A and AAAA records.
+        #[arg(long)]
+        address: Vec<std::net::IpAddr>,
+        /// Where to listen, UDP and TCP.
+        #[arg(long, required = true)]
+        listen: Vec<std::net::SocketAddr>,
+    },
+    /// Delay error of the wire at 20,000 packets a second, as JSON rows.
+    BenchWire,
+}

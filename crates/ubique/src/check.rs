@@ -1,0 +1,143 @@
+//! `ubique check`, and reading files for all commands.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use serde::Serialize;
+use ubique_model::diagnostic::{CODES, Diagnostic, Parsed};
+use ubique_model::internet::Internet;
+use ubique_model::scenario::Scenario;
+use ubique_model::service::Service;
+use ubique_model::{MAX_FILE_BYTES, internet_schema, scenario_schema, service_schema};
+
+use crate::Exit;
+use crate::arguments::{CheckArguments, Color, FileKind, Output};
+use crate::diagnostics::{render, summary};
+
+/// Version of the JSON that `check --output json` prints.
+const SCHEMA_VERSION: u32 = 1;
+
+/// What `check --output json` prints.
+#[derive(Serialize)]
+struct CheckReport {
+    schema_version: u32,
+    ok: bool,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// Runs `ubique check`.
+pub fn check(arguments: &CheckArguments, output: Output, color: Color) -> Exit {
+    if let Some(code) = &arguments.explain {
+        return explain(code);
+    }
+    if arguments.schema {
+        let schema = match arguments.kind {
+            FileKind::Service => service_schema(),
+            FileKind::Scenario => scenario_schema(),
+            FileKind::Internet => internet_schema(),
+        };
+        println!("{schema:#}");
+        return Exit::Fine;
+    }
+    let mut all = Vec::new();
+    let mut exit = Exit::Fine;
+    for file in &arguments.files {
+        let Some(source) = read(file) else {
+            exit = Exit::CouldNotRun;
+            continue;
+        };
+        let name = file.display().to_string();
+        let (diagnostics, printed, good) = match arguments.kind {
+            FileKind::Service => outcome(Service::parse(&name, &source), |s| (s.to_toml(), service_line(s))),
+            FileKind::Scenario => outcome(Scenario::parse(&name, &source), |s| {
+                (String::new(), format!("scenario {}: {} steps", s.name, s.steps.len()))
+            }),
+            FileKind::Internet => outcome(Internet::parse(&name, &source), |i| {
+                let (networks, links) = (i.networks.len(), i.links.len());
+                (String::new(), format!("Internet {}: {networks} networks, {links} links", i.name))
+            }),
+        };
+        if good.is_none() && exit == Exit::Fine {
+            exit = Exit::BadInput;
+        }
+        if output == Output::Table {
+            eprint!("{}", render(&diagnostics, &String::from_utf8_lossy(&source), color.stderr));
+            eprintln!("{name}: {}{}", good.map(|g| format!("{g}; ")).unwrap_or_default(), summary(&diagnostics));
+            if arguments.print {
+                print!("{printed}");
+            }
+        }
+        all.extend(diagnostics);
+    }
+    if output == Output::Json {
+        let report = CheckReport { schema_version: SCHEMA_VERSION, ok: exit == Exit::Fine, diagnostics: all };
+        match serde_json::to_string_pretty(&report) {
+            Ok(json) => println!("{json}"),
+            Err(error) => eprintln!("ubique: {error}"),
+        }
+    }
+    exit
+}
+
+fn outcome<T>(
+    parsed: Parsed<T>,
+    describe: impl Fn(&T) -> (String, String),
+) -> (Vec<Diagnostic>, String, Option<String>) {
+    match parsed.value.as_ref().map(describe) {
+        Some((printed, line)) => (parsed.diagnostics, printed, Some(line)),
+        None => (parsed.diagnostics, String::new(), None),
+    }
+}
+
+fn service_line(service: &Service) -> String {
+    let plural = |n: usize, word: &str, many: &str| format!("{n} {}", if n == 1 { word } else { many });
+    format!(
+        "service {}: AS{} announces {} from {}, {}",
+        service.name,
+        service.asn,
+        plural(service.prefixes.len(), "prefix", "prefixes"),
+        plural(service.sites.len(), "site", "sites"),
+        plural(service.checks.len(), "check", "checks"),
+    )
+}
+
+fn explain(code: &str) -> Exit {
+    match CODES.iter().find(|c| c.code.eq_ignore_ascii_case(code)) {
+        Some(entry) => {
+            println!("{} {}\n\n{}", entry.code, entry.title, entry.explanation);
+            Exit::Fine
+        }
+        None => {
+            eprintln!("ubique: {code:?} is not a diagnostic code; docs/diagnostics.md lists them all");
+            Exit::BadInput
+        }
+    }
+}
+
+/// Reads at most one byte more than a file may have; says why it could not.
+pub fn read(path: &Path) -> Option<Vec<u8>> {
+    let limit = MAX_FILE_BYTES as u64 + 1;
+    let mut bytes = Vec::new();
+    match fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
+        Ok(_) => Some(bytes),
+        Err(error) => {
+            eprintln!("ubique: cannot read {}: {error}", path.display());
+            None
+        }
+    }
+}
+
+/// Reads and parses a file for a command that needs it; findings go to stderr, errors to the exit code.
+pub fn load<T>(path: &Path, parse: impl Fn(&str, &[u8]) -> Parsed<T>, color: Color) -> Result<(T, Vec<u8>), Exit> {
+    let source = read(path).ok_or(Exit::CouldNotRun)?;
+    let parsed = parse(&path.display().to_string(), &source);
+    eprint!("{}", render(&parsed.diagnostics, &String::from_utf8_lossy(&source), color.stderr));
+    match parsed.value {
+        Some(value) => Ok((value, source)),
+        None => {
+            eprintln!("{}: {}", path.display(), summary(&parsed.diagnostics));
+            Err(Exit::BadInput)
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! `ubique rehearse`: files → sandbox → play → render.
+
+use std::error::Error;
+use std::fs;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ubique_lab::plan::Plan;
+use ubique_lab::play::{self, Observer, Setup};
+use ubique_lab::report::live::{self, LiveState};
+use ubique_lab::report::{self, Event, Report};
+use ubique_lab::routers::Backend;
+use ubique_lab::wire::{self, WireLink};
+use ubique_model::internet::Internet;
+use ubique_model::scenario::Scenario;
+use ubique_model::service::Service;
+use ubique_sys::sandbox;
+
+use crate::Exit;
+use crate::arguments::{Color, Output, RehearseArguments, Routers};
+use crate::check::load;
+use crate::diagnostics::render;
+use crate::run::chain;
+
+/// The embedded rehearsal: what `ubique rehearse` plays without files.
+const QUICKSTART: &str = include_str!("../../../examples/quickstart.toml");
+const QUICKSTART_INTERNET: &str = include_str!("../../../examples/quickstart-internet.toml");
+const QUICKSTART_SCENARIO: &str = include_str!("../../../examples/quickstart-scenario.toml");
+
+/// Width of tables when the terminal does not tell.
+const WIDTH: usize = 120;
+
+/// Runs `ubique rehearse`.
+pub fn rehearse(arguments: &RehearseArguments, output: Output, color: Color) -> Exit {
+    let setup = match setup(arguments, color) {
+        Ok(setup) => setup,
+        Err(exit) => return exit,
+    };
+    if arguments.dry_run {
+        return dry_run(&setup);
+    }
+    if let Some(directory) = &arguments.report
+        && let Err(error) = fs::create_dir_all(directory)
+    {
+        eprintln!("ubique: cannot make the report's directory {}: {error}", directory.display());
+        return Exit::CouldNotRun;
+    }
+    let screen = Screen {
+        live: std::io::stderr().is_terminal(),
+        drawn: 0,
+        output,
+        color,
+        report: arguments.report.clone(),
+        keep: arguments.keep,
+        failed: false,
+    };
+    // The parent only waits: Ctrl-C ends it, and with it the sandbox and everything inside.
+    let lab = match sandbox::spawn(move || play(&setup, screen) as i32) {
+        Ok(lab) => lab,
+        Err(error) => {
+            eprintln!("ubique: {}", chain(&error));
+            return Exit::CouldNotRun;
+        }
+    };
+    match lab.wait() {
+        Ok(0) => Exit::Fine,
+        Ok(1) => Exit::Findings,
+        Ok(2) => Exit::BadInput,
+        Ok(_) => Exit::CouldNotRun,
+        Err(error) => {
+            eprintln!("ubique: the lab ended unexpectedly: {error}");
+            Exit::CouldNotRun
+        }
+    }
+}
+
+fn setup(arguments: &RehearseArguments, color: Color) -> Result<Setup, Exit> {
+    let (service, service_text) = match &arguments.file {
+        Some(file) => load(file, Service::parse, color)?,
+        None => embedded("quickstart.toml", QUICKSTART, Service::parse)?,
+    };
+    let (scenario, scenario_text) = match &arguments.scenario {
+        Some(file) => load(file, Scenario::parse, color)?,
+        None => embedded("quickstart-scenario.toml", QUICKSTART_SCENARIO, Scenario::parse)?,
+    };
+    let beside = arguments.scenario.as_deref().and_then(Path::parent);
+    let internet = match (&scenario.internet, beside) {
+        (Some(file), Some(beside)) => load(&beside.join(file), Internet::parse, color)?.0,
+        _ => embedded("quickstart-internet.toml", QUICKSTART_INTERNET, Internet::parse)?.0,
+    };
+    if let Some(file) = &arguments.scenario {
+        let name = file.display().to_string();
+        let findings = Scenario::check_against(&service, Some(&internet), &name, &scenario_text);
+        if !findings.is_empty() {
+            eprint!("{}", render(&findings, &String::from_utf8_lossy(&scenario_text), color.stderr));
+            return Err(Exit::BadInput);
+        }
+    }
+    let executable = std::env::current_exe().map_err(|error| {
+        eprintln!("ubique: cannot find its own program: {error}");
+        Exit::CouldNotRun
+    })?;
+    let backend = match arguments.routers {
+        Routers::Embedded => Backend::Embedded,
+        Routers::Bird => Backend::Bird,
+        Routers::Frr => Backend::Frr,
+    };
+    Ok(Setup { service, service_text, scenario, internet, backend, executable, seed: arguments.seed })
+}
+
+/// Parses a file that is part of the program. A test proves that it parses.
+fn embedded<T>(
+    name: &str,
+    text: &str,
+    parse: impl Fn(&str, &[u8]) -> ubique_model::diagnostic::Parsed<T>,
+) -> Result<(T, Vec<u8>), Exit> {
+    let parsed = parse(name, text.as_bytes());
+    parsed.value.map(|value| (value, text.as_bytes().to_vec())).ok_or_else(|| {
+        eprint!("{}", render(&parsed.diagnostics, text, false));
+        Exit::BadInput
+    })
+}
+
+fn dry_run(setup: &Setup) -> Exit {
+    let plan = match Plan::new(&setup.internet, &setup.service) {
+        Ok(plan) => plan,
+        Err(error) => {
+            eprintln!("ubique: {}", chain(&error));
+            return Exit::BadInput;
+        }
+    };
+    println!(
+        "would build {} networks, {} links, {} sites and {} vantage points, routed by {}",
+        plan.networks.len(),
+        plan.links.len(),
+        plan.sites.len(),
+        plan.vantages.len(),
+        setup.backend
+    );
+    for note in &plan.notes {
+        println!("note: {note}");
+    }
+    for step in &setup.scenario.steps {
+        println!("step {}: observed for {:?}", step.label, step.observe);
+    }
+    Exit::Fine
+}
+
+/// Inside the sandbox: plays and renders.
+fn play(setup: &Setup, mut screen: Screen) -> Exit {
+    match play::rehearse(setup, &mut screen) {
+        Ok(_) if screen.failed => Exit::CouldNotRun,
+        Ok(report) if report.verdict.ok => Exit::Fine,
+        Ok(_) => Exit::Findings,
+        Err(error) => {
+            screen.clear();
+            eprintln!("ubique: {}", chain(&error));
+            Exit::CouldNotRun
+        }
+    }
+}
+
+/// What the user sees: events as lines, below them a live table on a terminal, at the end the verdict.
+struct Screen {
+    live: bool,
+    /// Lines of the live table on the screen now.
+    drawn: usize,
+    output: Output,
+    color: Color,
+    report: Option<PathBuf>,
+    keep: bool,
+    failed: bool,
+}
+
+impl Screen {
+    /// Removes the live table.
+    fn clear(&mut self) {
+        if self.drawn > 0 {
+            eprint!("\x1b[{}A\x1b[J", self.drawn);
+            self.drawn = 0;
+        }
+    }
+
+    fn write_report(&self, directory: &Path, report: &Report) -> std::io::Result<()> {
+        let json = serde_json::to_vec_pretty(report)?;
+        fs::write(directory.join("report.json"), json)?;
+        fs::write(directory.join("index.html"), report::html(report))
+    }
+}
+
+impl Observer for Screen {
+    fn event(&mut self, event: &Event) {
+        if !self.live {
+            eprintln!("{:>8.3} s  {}", event.at_ms / 1000.0, event.text);
+        }
+    }
+
+    fn frame(&mut self, state: &LiveState) {
+        if !self.live {
+            return;
+        }
+        let lines = live::lines(state, width(), self.color.stderr);
+        let mut text = String::new();
+        if self.drawn > 0 {
+            text.push_str(&format!("\x1b[{}A\x1b[J", self.drawn));
+        }
+        for line in &lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        self.drawn = lines.len();
+        // A terminal that is gone is no reason to stop the rehearsal.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+
+    fn finished(&mut self, report: &Report) {
+        self.clear();
+        match self.output {
+            Output::Json => match serde_json::to_string_pretty(report) {
+                Ok(json) => println!("{json}"),
+                Err(error) => eprintln!("ubique: {error}"),
+            },
+            Output::Table => print!("{}", report::text(report, width(), self.color.stdout)),
+        }
+        if let Some(directory) = &self.report {
+            match self.write_report(directory, report) {
+                Ok(()) => eprintln!("report: {}", directory.join("index.html").display()),
+                Err(error) => {
+                    eprintln!("ubique: cannot write the report to {}: {error}", directory.display());
+                    self.failed = true;
+                }
+            }
+        }
+        if self.keep {
+            let pid = std::process::id();
+            eprintln!("the lab stays up until Ctrl-C; look around with: nsenter --all --target {pid}");
+            eprintln!("then for example: nsenter --net=/run/ubique/ns/site-lon ip route");
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+}
+
+fn width() -> usize {
+    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH)
+}
+
+/// Link, load and length of `ubique internal bench-wire`.
+const BENCH_DELAY_NS: u64 = 10_000_000;
+const BENCH_PACKETS_PER_S: u64 = 20_000;
+const BENCH_DURATION: Duration = Duration::from_secs(5);
+
+/// `ubique internal bench-wire`.
+pub fn bench_wire() -> Result<(), Box<dyn Error>> {
+    let link =
+        WireLink { a: "w0a".into(), b: "w0b".into(), delay_ns: BENCH_DELAY_NS, loss: 0.0, rate_bits_per_s: None };
+    let lab = sandbox::spawn(move || {
+        let figures = fs::create_dir_all("/run/ubique")
+            .and_then(|()| wire::bench(Path::new("/run/ubique"), &link, BENCH_PACKETS_PER_S, BENCH_DURATION));
+        match figures {
+            Ok(figures) => {
+                println!("{}", serde_json::json!(figures));
+                0
+            }
+            Err(error) => {
+                eprintln!("ubique: {}", chain(&error));
+                3
+            }
+        }
+    })?;
+    match lab.wait()? {
+        0 => Ok(()),
+        code => Err(format!("the benchmark ended with {code}").into()),
+    }
+}

@@ -1,0 +1,74 @@
+//! `ubique run`: the agent of a site.
+
+use std::error::Error;
+
+use ubique_model::policy::announcements;
+use ubique_model::service::{Service, Site};
+use ubique_node::agent::{self, AgentOptions};
+
+use crate::Exit;
+use crate::arguments::{Color, RunArguments};
+use crate::check::load;
+use crate::logging;
+
+/// Runs until told to stop.
+pub fn run(arguments: &RunArguments, color: Color) -> Exit {
+    let service = match load(&arguments.file, Service::parse, color) {
+        Ok((service, _)) => service,
+        Err(exit) => return exit,
+    };
+    let Some(site) = service.site(&arguments.site) else {
+        let names: Vec<&str> = service.sites.iter().map(|s| s.name.as_str()).collect();
+        eprintln!("ubique: {} has no site {:?}; it has {}", arguments.file.display(), arguments.site, names.join(", "));
+        return Exit::BadInput;
+    };
+    if arguments.dry_run {
+        dry_run(&service, site);
+        return Exit::Fine;
+    }
+    let _guard = logging::start(arguments.log_json, color.stderr);
+    match agent::run(service, &arguments.site, AgentOptions::default()) {
+        Ok(_) => Exit::Fine,
+        Err(error) => {
+            eprintln!("ubique: {}", chain(&error));
+            Exit::CouldNotRun
+        }
+    }
+}
+
+/// What would be announced to whom.
+fn dry_run(service: &Service, site: &Site) {
+    for address in &service.addresses {
+        println!("+ address {address} on lo");
+    }
+    for check in &service.checks {
+        println!("  healthy when {} passes {} times, every {:?}", check.name, check.rise, check.every);
+    }
+    for upstream in &site.upstreams {
+        for announcement in announcements(service, upstream) {
+            let path: Vec<String> =
+                std::iter::repeat_n(service.asn.to_string(), 1 + usize::from(announcement.prepend)).collect();
+            print!("+ announce {} to AS{} at {}", announcement.prefix, upstream.asn, upstream.address);
+            print!(", path {}", path.join(" "));
+            for community in &announcement.communities {
+                print!(", community {community}");
+            }
+            for community in &announcement.large_communities {
+                print!(", large community {community}");
+            }
+            println!();
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

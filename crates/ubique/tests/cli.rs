@@ -1,0 +1,153 @@
+//! The program as a user types it: `check`, help, exit codes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn ubique(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ubique"))
+        .args(arguments)
+        .current_dir(root())
+        .env("NO_COLOR", "1")
+        .output()
+        .expect("the program starts")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("stdout is UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("stderr is UTF-8")
+}
+
+/// A file of the given content in a directory of its own.
+fn file(name: &str, content: &[u8]) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli");
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let path = directory.join(name);
+    std::fs::write(&path, content).expect("a file");
+    path
+}
+
+#[test]
+fn every_example_is_right() {
+    for (name, kind) in [
+        ("quickstart.toml", "service"),
+        ("quickstart-internet.toml", "internet"),
+        ("quickstart-scenario.toml", "scenario"),
+    ] {
+        let output = ubique(&["check", "--kind", kind, &format!("examples/{name}")]);
+        assert!(output.status.success(), "{name}: {}", stderr(&output));
+        assert!(stderr(&output).contains("no findings"), "{name}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_with_its_place() {
+    let text = std::fs::read_to_string(root().join("examples/quickstart.toml")).expect("the example");
+    let text = text
+        .replacen("prefixes  =", "prefixs   =", 1)
+        .replacen("\"100ms\"", "\"100mz\"", 1)
+        .replacen("\"Tokyo, JP\"", "\"Tokio, JP\"", 1);
+    let path = file("three-mistakes.toml", text.as_bytes());
+    let output = ubique(&["check", &path.display().to_string(), "--output", "json"]);
+    assert_eq!(output.status.code(), Some(2));
+    let report: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert_eq!(report["schema_version"], 1);
+    assert_eq!(report["ok"], false);
+    let diagnostics = report["diagnostics"].as_array().expect("a list");
+    for wrong in ["prefixs", "100mz", "Tokio"] {
+        let offset = text.find(wrong).expect("the mistake");
+        let line = text[..offset].lines().count() as u64;
+        let found = diagnostics.iter().find(|d| d["line"] == line && d["severity"] == "error");
+        let found = found.unwrap_or_else(|| panic!("nothing at line {line} for {wrong}: {report:#}"));
+        assert!(found["column"].as_u64().is_some_and(|column| column > 0));
+        assert!(found["code"].as_str().is_some_and(|code| code.starts_with("E0")));
+    }
+
+    let output = ubique(&["check", &path.display().to_string()]);
+    let shown = stderr(&output);
+    assert!(shown.contains("three-mistakes.toml:"), "{shown}");
+    assert!(shown.contains("Tokio"), "the line itself is shown: {shown}");
+}
+
+#[test]
+fn what_is_printed_with_defaults_is_the_same_service() {
+    let first = ubique(&["check", "--print", "examples/quickstart.toml"]);
+    assert!(first.status.success());
+    let path = file("printed.toml", &first.stdout);
+    let second = ubique(&["check", "--print", &path.display().to_string()]);
+    assert!(second.status.success(), "{}", stderr(&second));
+    assert_eq!(stdout(&first), stdout(&second));
+    assert!(stdout(&first).contains("hold-time"), "defaults are written out");
+}
+
+#[test]
+fn schemas_and_explanations() {
+    for kind in ["service", "scenario", "internet"] {
+        let output = ubique(&["check", "--schema", "--kind", kind]);
+        let schema: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+        assert!(schema["$schema"].as_str().is_some_and(|s| s.contains("2020-12")), "{kind}");
+        assert!(schema["properties"].as_object().is_some_and(|p| !p.is_empty()), "{kind}");
+    }
+    let code = {
+        let path = file("empty.toml", b"");
+        let output = ubique(&["check", &path.display().to_string(), "--output", "json"]);
+        let report: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+        report["diagnostics"][0]["code"].as_str().expect("a code").to_string()
+    };
+    assert!(stdout(&ubique(&["check", "--explain", &code])).starts_with(&code));
+    assert_eq!(ubique(&["check", "--explain", "E9999"]).status.code(), Some(2));
+}
+
+#[test]
+fn exit_codes() {
+    assert_eq!(ubique(&["check", "no-such-file.toml"]).status.code(), Some(3));
+    assert_eq!(ubique(&["frobnicate"]).status.code(), Some(2));
+    let unknown_site = ubique(&["run", "examples/quickstart.toml", "--site", "atlantis"]);
+    assert_eq!(unknown_site.status.code(), Some(2));
+    assert!(stderr(&unknown_site).contains("nyc, lon, tyo"), "{}", stderr(&unknown_site));
+    let nobody = ubique(&["status", "--socket", "/nonexistent/agent.sock"]);
+    assert_eq!(nobody.status.code(), Some(3));
+    assert!(stderr(&nobody).contains("no agent answers"), "{}", stderr(&nobody));
+    let wrong_step = file("wrong-site.toml", b"name = \"x\"\n[[step]]\naction = \"drain\"\nsite = \"atlantis\"\n");
+    let output = ubique(&["rehearse", "--scenario", &wrong_step.display().to_string()]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("atlantis"), "{}", stderr(&output));
+}
+
+#[test]
+fn run_says_what_it_would_announce() {
+    let output = ubique(&["run", "examples/quickstart.toml", "--site", "lon", "--dry-run"]);
+    assert!(output.status.success());
+    let text = stdout(&output);
+    assert!(text.contains("+ announce 198.51.100.0/24 to AS64613 at 192.0.2.5"), "{text}");
+    assert!(text.contains("+ announce 2001:db8:53::/48 to AS64613"), "{text}");
+    let announced = text.lines().filter(|line| line.starts_with("+ announce")).count();
+    assert_eq!(announced, 2, "one family for each session: {text}");
+}
+
+#[test]
+fn help_leads_with_examples() {
+    for command in [&["--help"][..], &["check", "--help"], &["rehearse", "--help"], &["run", "--help"]] {
+        let output = ubique(command);
+        assert!(output.status.success());
+        assert!(stdout(&output).starts_with("Examples:"), "{command:?}: {}", stdout(&output));
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(stdout(&ubique(&["completions", shell])).contains("rehearse"), "{shell}");
+    }
+}
+
+#[test]
+fn a_huge_file_is_refused_at_once() {
+    let path = file("huge.toml", &vec![b'#'; 10 << 20]);
+    let output = ubique(&["check", &path.display().to_string()]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}

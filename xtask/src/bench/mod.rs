@@ -1,0 +1,143 @@
+//! `cargo xtask bench NAME`: rows of name, value, unit, goal, peer, ratio.
+//!
+//! Wall-clock figures inform, they never gate: machines are noisy. Each row has a goal, and where a peer can do the
+//! same it is measured in the same run.
+
+mod failover;
+mod wire;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::command::{self, root};
+
+/// What to measure and how to print it.
+#[derive(Args)]
+pub struct Arguments {
+    /// What to measure.
+    name: Name,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+    /// Repetitions of each fault.
+    #[arg(long, default_value_t = 20)]
+    repeat: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    /// Client-side gap when a service or an agent dies, ubique beside ExaBGP, behind BIRD and FRR.
+    Failover,
+    /// Delay error of the lab's wire at 20,000 packets a second.
+    Wire,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    #[default]
+    Table,
+    Json,
+}
+
+/// One figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What was measured.
+    pub name: String,
+    /// The figure.
+    pub value: f64,
+    /// Its unit.
+    pub unit: &'static str,
+    /// What it should be at most.
+    pub goal: Option<f64>,
+    /// The same figure of a peer, measured in the same run.
+    pub peer: Option<f64>,
+    /// peer / value.
+    pub ratio: Option<f64>,
+}
+
+impl Row {
+    /// A row with a goal, without a peer.
+    pub fn new(name: impl Into<String>, value: f64, unit: &'static str, goal: Option<f64>) -> Row {
+        Row {
+            name: name.into(),
+            value,
+            unit,
+            goal,
+            peer: None,
+            ratio: None,
+        }
+    }
+
+    /// The same row beside a peer's figure. A value below the resolution of the measurement counts as that.
+    pub fn beside(mut self, peer: f64, resolution: f64) -> Row {
+        self.peer = Some(peer);
+        self.ratio = Some(peer / self.value.max(resolution));
+        self
+    }
+}
+
+/// Runs one benchmark and prints its rows.
+pub fn run(arguments: &Arguments) -> Result<(), String> {
+    let rows = match arguments.name {
+        Name::Failover => failover::run(arguments.repeat)?,
+        Name::Wire => wire::run()?,
+    };
+    if arguments.output == Output::Json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&rows).map_err(|e| e.to_string())?
+        );
+        return Ok(());
+    }
+    println!(
+        "{:<58} {:>9} {:<4} {:>8} {:>9} {:>7}",
+        "name", "value", "unit", "goal", "peer", "ratio"
+    );
+    let optional =
+        |v: Option<f64>, digits: usize| v.map_or("–".to_string(), |v| format!("{v:.digits$}"));
+    for row in &rows {
+        let (goal, peer, ratio) = (
+            optional(row.goal, 1),
+            optional(row.peer, 1),
+            optional(row.ratio, 1),
+        );
+        let missed = row.goal.is_some_and(|goal| row.value > goal);
+        let mark = if missed { "  above the goal" } else { "" };
+        println!(
+            "{:<58} {:>9.2} {:<4} {goal:>8} {peer:>9} {ratio:>7}{mark}",
+            row.name, row.value, row.unit
+        );
+    }
+    Ok(())
+}
+
+/// Builds the release binary and returns its path.
+pub fn release_binary() -> Result<PathBuf, String> {
+    command::cargo(&["build", "--release", "--locked", "--package", "ubique"])?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("release/ubique"))
+}
+
+/// Runs the program and parses the JSON it prints; exit code 1 (an expectation failed) is fine, its JSON says so.
+pub fn json_of(program: &PathBuf, arguments: &[&str]) -> Result<serde_json::Value, String> {
+    eprintln!("» {} {}", program.display(), arguments.join(" "));
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .map_err(|e| e.to_string())?;
+    if !matches!(output.status.code(), Some(0 | 1)) {
+        return Err(format!(
+            "{}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        ));
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|e| format!("{e} in the output of {}", arguments.join(" ")))
+}

@@ -1,0 +1,60 @@
+//! Packages the tests need: independent implementations to talk to.
+
+use std::path::Path;
+
+use crate::command;
+
+/// Program → Debian package, for everything a test or a benchmark starts.
+const PACKAGES: &[(&str, &str)] = &[
+    ("bird", "bird2"),
+    ("bgpd", "frr"),
+    ("nsd", "nsd"),
+    ("exabgp", "exabgp"),
+    ("dig", "dnsutils"),
+    ("tar", "tar"),
+];
+
+/// Installs what is missing. Not root or not Debian: says what to do; tests that lack a program skip with a clear line.
+pub fn run() -> Result<(), String> {
+    let mut missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(program, _)| !command::installed(program))
+        .map(|&(_, package)| package)
+        .collect();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !Path::new("/usr/bin/apt-get").exists() {
+        eprintln!("setup: not a Debian system; tests that need {list} will be skipped");
+        return Ok(());
+    }
+    if !is_root() {
+        eprintln!(
+            "setup: run `sudo apt-get install {list}`; until then the tests that need them are skipped"
+        );
+        return Ok(());
+    }
+    command::run("apt-get", &["update", "-qq"])?;
+    let mut arguments = vec![
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "install",
+        "-y",
+        "-qq",
+        "--no-install-recommends",
+    ];
+    arguments.extend(&missing);
+    command::run("env", &arguments)
+}
+
+/// Effective user id 0, read from `/proc` so that no unsafe code is needed.
+fn is_root() -> bool {
+    std::fs::read_to_string("/proc/self/status")
+        .unwrap_or_default()
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .and_then(|ids| ids.split_whitespace().nth(1).map(|id| id == "0"))
+        .unwrap_or(false)
+}
