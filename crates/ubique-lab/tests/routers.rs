@@ -7,7 +7,6 @@ mod common;
 mod runner;
 
 use std::net::{IpAddr, UdpSocket};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ubique_lab::plan::Plan;
@@ -20,7 +19,7 @@ use ubique_model::{Asn, Prefix, Relation};
 
 /// Until sessions are up and routing is quiet.
 const CONVERGENCE: Duration = Duration::from_secs(45);
-const QUIET_MS: u64 = 1_500;
+const QUIET_MS: u64 = 500;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -259,8 +258,11 @@ fn a_router_that_ends_is_noticed() {
         return;
     };
     assert!(world.exits().is_empty());
-    let pid = std::fs::read_to_string(Path::new("/run/ubique/bird/as300.pid")).unwrap();
-    let process = ubique_sys::process::PidFd::open(pid.trim().parse().unwrap()).unwrap();
+    let namespace = world.built().namespace("as300").unwrap();
+    let [pid] = ubique_sys::process::members_of_netns(namespace).unwrap()[..] else {
+        panic!("one BIRD");
+    };
+    let process = ubique_sys::process::PidFd::open(pid).unwrap();
     process.signal(ubique_sys::process::Signal::Kill).unwrap();
     let start = Instant::now();
     let exits = loop {

@@ -7,6 +7,9 @@ const SLICE_NS: u64 = 100_000;
 /// The most favourable of the ordinary priorities.
 const NICE_MIN: i32 = -20;
 
+/// Nice value of our whole session against others.
+const SESSION_NICE: &str = "-10";
+
 /// What [`prefer_this_thread`] achieved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preference {
@@ -30,7 +33,7 @@ struct SchedAttr {
 }
 
 /// Lets the calling thread run as soon as possible after each wake-up, by the best means it is allowed.
-/// Children it starts are not preferred.
+/// Children it starts are not preferred. For root, the session is preferred to other sessions as well.
 ///
 /// Not `SCHED_FIFO`: while ordinary threads use every processor, the kernel gives them up to 50 ms of each second before
 /// any real-time thread (`/sys/kernel/debug/sched/fair_server`), all at once: measured, delays of 30 ms.
@@ -46,7 +49,12 @@ pub fn prefer_this_thread() -> io::Result<Preference> {
         period: 0,
     };
     match set(&wanted(NICE_MIN)) {
-        Ok(()) => Ok(Preference::Nice),
+        Ok(()) => {
+            // Where sessions share processors by the session (sched(7), autogroups), nice counts only within ours.
+            // Absent on other kernels: then it counts anyway.
+            let _ = std::fs::write("/proc/self/autogroup", SESSION_NICE);
+            Ok(Preference::Nice)
+        }
         Err(_) => set(&wanted(0)).map(|()| Preference::ShortSlice),
     }
 }

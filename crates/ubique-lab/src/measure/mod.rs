@@ -66,8 +66,13 @@ impl Log {
     }
 
     fn sample(&mut self, sample: Sample) {
-        let Some(index) = lane_index(self.addresses, sample.vantage.into(), sample.address.into()) else { return };
-        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let Some(index) = lane_index(self.addresses, sample.vantage.into(), sample.address.into())
+        else {
+            return;
+        };
+        let Some(lane) = self.lanes.get_mut(index) else {
+            return;
+        };
         if lane.len() == MAX_LANE_SAMPLES {
             lane.pop_front();
         }
@@ -119,7 +124,9 @@ impl Log {
             samples.retain(|sample| known_at(sample, at_ns));
             samples
         };
-        self.vantages().map(|vantage| landing(&known(vantage))).collect()
+        self.vantages()
+            .map(|vantage| landing(&known(vantage)))
+            .collect()
     }
 
     /// What a fault did to every vantage point, in the order of the spec.
@@ -164,7 +171,9 @@ impl Log {
     /// Queries of a lane that were not answered.
     pub fn unanswered(&self, vantage: usize, address: usize) -> u64 {
         let lane = lane_index(self.addresses, vantage, address);
-        lane.and_then(|lane| self.unanswered.get(lane)).copied().unwrap_or(0)
+        lane.and_then(|lane| self.unanswered.get(lane))
+            .copied()
+            .unwrap_or(0)
     }
 
     /// When the prober stood still.
@@ -290,12 +299,24 @@ pub fn effect(samples: &[Sample], fault: &FaultWindow, late: &[Span]) -> Effect 
     // What was in flight may already be lost or have gone elsewhere: where the lane was before is told by the answers to
     // what was sent earlier, however old.
     let earlier = samples.partition_point(|s| s.sent_ns < from_ns);
-    let before = samples[..earlier].iter().rev().chain(&samples[earlier..split]).find_map(site_of);
-    let settled: Vec<Sample> = hit.iter().copied().filter(|s| known_at(s, fault.until_ns)).collect();
+    let before = samples[..earlier]
+        .iter()
+        .rev()
+        .chain(&samples[earlier..split])
+        .find_map(site_of);
+    let settled: Vec<Sample> = hit
+        .iter()
+        .copied()
+        .filter(|s| known_at(s, fault.until_ns))
+        .collect();
     let gaps = gaps(hit, fault.until_ns);
     let mut effect = Effect {
         before,
-        after: if settled.is_empty() { before } else { landing(&settled).site },
+        after: if settled.is_empty() {
+            before
+        } else {
+            landing(&settled).site
+        },
         on_site: before.is_some() && before == fault.site,
         gaps: gaps.len() as u32,
         open: settled.last().is_some_and(|s| !is_answered(s)) && landing(&settled).site.is_none(),

@@ -340,7 +340,10 @@ fn a_log_keeps_lanes_apart_and_knows_site_names() {
         assert_eq!(lane[0].sent_ns, (vantage as u64 * 10 + address as u64) * MS);
     }
     assert!(log.lane(0, 2, 0..u64::MAX).is_empty() && log.lane(2, 0, 0..u64::MAX).is_empty());
-    assert_eq!((log.answered(), log.landings(0, u64::MAX, u64::MAX).len()), (4, 2));
+    assert_eq!(
+        (log.answered(), log.landings(0, u64::MAX, u64::MAX).len()),
+        (4, 2)
+    );
     assert_eq!(
         (log.site_name(2), log.site_name(1), log.site_name(0)),
         (Some("lon"), None, None)

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use ubique_model::internet::{Internet, Link};
 use ubique_model::location::Location;
@@ -232,15 +233,9 @@ impl<'a> Builder<'a> {
             .ok_or_else(|| PlanError::UnknownNetwork { what: what(), asn })
     }
 
-    /// A link between two networks with a session for each family; the lower AS number connects.
-    fn add_network_link(&mut self, link: &Link) -> Result<(), PlanError> {
-        if link.a == link.b {
-            return Err(PlanError::SelfLink(link.a));
-        }
-        let what = || format!("the link between AS{} and AS{}", link.a, link.b);
-        let a = self.location(link.a, what)?;
-        let b = self.location(link.b, what)?;
-        let delay = match (&link.delay, &link.ixp) {
+    /// What the link states, or what follows from where its ends and its exchange point are.
+    fn delay(&self, link: &Link, a: &Location, b: &Location) -> Result<Duration, PlanError> {
+        Ok(match (&link.delay, &link.ixp) {
             (Some(delay), _) => *delay,
             (None, None) => cable_delay(&[a, b]),
             (None, Some(name)) => {
@@ -256,7 +251,18 @@ impl<'a> Builder<'a> {
                     })?;
                 cable_delay(&[a, &ixp.location, b])
             }
-        };
+        })
+    }
+
+    /// A link between two networks with a session for each family; the lower AS number connects.
+    fn add_network_link(&mut self, link: &Link) -> Result<(), PlanError> {
+        if link.a == link.b {
+            return Err(PlanError::SelfLink(link.a));
+        }
+        let what = || format!("the link between AS{} and AS{}", link.a, link.b);
+        let a = self.location(link.a, what)?;
+        let b = self.location(link.b, what)?;
+        let delay = self.delay(link, a, b)?;
         let v4 = self
             .pools
             .links_v4

@@ -126,11 +126,13 @@ impl Birds {
             status.sessions += self.networks[index].sessions.len();
             let lines = self.query(index, "show protocols all")?;
             status.established += lines.iter().filter(|l| is_established(l)).count();
-            for line in lines
-                .iter()
-                .filter(|l| l.contains("updates:") || l.contains("withdraws:") || is_protocol(l))
-            {
-                fingerprint = table::fnv(fingerprint, line.as_bytes());
+            for line in &lines {
+                // Counters, and whether each session stands; not since when, which trembles by a millisecond.
+                if line.contains("updates:") || line.contains("withdraws:") {
+                    fingerprint = table::fnv(fingerprint, line.as_bytes());
+                } else if is_protocol(line) {
+                    fingerprint = table::fnv(fingerprint, &[u8::from(is_established(line))]);
+                }
             }
         }
         status.quiet_ms = self.quiet.observe(fingerprint).as_millis() as u64;

@@ -90,6 +90,10 @@ fn path<'a>(network: &NetworkPlan, shown: &Shown, attributes: &'a Attributes) ->
     }
 }
 
+/// How long BIRD (until its next keepalive) and FRR (its `coalesce-time`) may keep an update back that is already due:
+/// so much silence does not count as quiet.
+const HELD_BACK: Duration = Duration::from_millis(1_500);
+
 /// Tells since when a fingerprint of the routers' state has not changed.
 pub(super) struct Quiet {
     fingerprint: u64,
@@ -104,6 +108,7 @@ impl Quiet {
         }
     }
 
+    /// Notes the state now; how long it has been quiet, less what may be held back.
     pub(super) fn observe(&mut self, fingerprint: u64) -> Duration {
         if fingerprint != self.fingerprint {
             *self = Quiet {
@@ -111,7 +116,7 @@ impl Quiet {
                 since: Instant::now(),
             };
         }
-        self.since.elapsed()
+        self.since.elapsed().saturating_sub(HELD_BACK)
     }
 }
 
