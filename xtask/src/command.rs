@@ -13,10 +13,7 @@ pub fn root() -> PathBuf {
 
 /// Runs cargo in the workspace; the error names what failed.
 pub fn cargo(arguments: &[&str]) -> Result<(), String> {
-    run(
-        std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
-        arguments,
-    )
+    run(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), arguments)
 }
 
 /// Runs a program in the workspace and says how long it took.
@@ -25,17 +22,10 @@ pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<(), String>
     let shown = format!("{} {}", program.to_string_lossy(), arguments.join(" "));
     eprintln!("» {shown}");
     let start = Instant::now();
-    let status = Command::new(program)
-        .args(arguments)
-        .current_dir(root())
-        .status()
-        .map_err(|e| format!("{shown}: {e}"))?;
+    let status =
+        Command::new(program).args(arguments).current_dir(root()).status().map_err(|e| format!("{shown}: {e}"))?;
     eprintln!("» {:.1} s", start.elapsed().as_secs_f64());
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("{shown}: {status}"))
-    }
+    if status.success() { Ok(()) } else { Err(format!("{shown}: {status}")) }
 }
 
 /// Whether a program is on the PATH or at one of Debian's places for daemons.

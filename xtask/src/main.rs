@@ -55,14 +55,6 @@ fn ci() -> Result<(), String> {
     setup::run()?;
     tidy::run()?;
     command::cargo(&["fmt", "--all", "--check"])?;
-    command::cargo(&[
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--",
-        "-D",
-        "warnings",
-    ])?;
+    command::cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     command::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
 }

@@ -5,22 +5,13 @@ use std::path::Path;
 use crate::command;
 
 /// Program → Debian package, for everything a test or a benchmark starts.
-const PACKAGES: &[(&str, &str)] = &[
-    ("bird", "bird2"),
-    ("bgpd", "frr"),
-    ("nsd", "nsd"),
-    ("exabgp", "exabgp"),
-    ("dig", "dnsutils"),
-    ("tar", "tar"),
-];
+const PACKAGES: &[(&str, &str)] =
+    &[("bird", "bird2"), ("bgpd", "frr"), ("nsd", "nsd"), ("exabgp", "exabgp"), ("dig", "dnsutils"), ("tar", "tar")];
 
 /// Installs what is missing. Not root or not Debian: says what to do; tests that lack a program skip with a clear line.
 pub fn run() -> Result<(), String> {
-    let mut missing: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|(program, _)| !command::installed(program))
-        .map(|&(_, package)| package)
-        .collect();
+    let mut missing: Vec<&str> =
+        PACKAGES.iter().filter(|(program, _)| !command::installed(program)).map(|&(_, package)| package).collect();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());
@@ -31,20 +22,12 @@ pub fn run() -> Result<(), String> {
         return Ok(());
     }
     if !is_root() {
-        eprintln!(
-            "setup: run `sudo apt-get install {list}`; until then the tests that need them are skipped"
-        );
+        eprintln!("setup: run `sudo apt-get install {list}`; until then the tests that need them are skipped");
         return Ok(());
     }
     command::run("apt-get", &["update", "-qq"])?;
-    let mut arguments = vec![
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "install",
-        "-y",
-        "-qq",
-        "--no-install-recommends",
-    ];
+    let mut arguments =
+        vec!["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-qq", "--no-install-recommends"];
     arguments.extend(&missing);
     command::run("env", &arguments)
 }

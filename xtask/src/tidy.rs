@@ -28,38 +28,15 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("ubique-model", &[]),
     ("ubique-proto", &["ubique-model"]),
     ("ubique-sys", &["ubique-model"]),
-    (
-        "ubique-lab",
-        &["ubique-model", "ubique-proto", "ubique-sys"],
-    ),
-    (
-        "ubique-node",
-        &["ubique-model", "ubique-proto", "ubique-sys"],
-    ),
-    (
-        "ubique",
-        &[
-            "ubique-model",
-            "ubique-proto",
-            "ubique-sys",
-            "ubique-lab",
-            "ubique-node",
-        ],
-    ),
+    ("ubique-lab", &["ubique-model", "ubique-proto", "ubique-sys"]),
+    ("ubique-node", &["ubique-model", "ubique-proto", "ubique-sys"]),
+    ("ubique", &["ubique-model", "ubique-proto", "ubique-sys", "ubique-lab", "ubique-node"]),
     ("xtask", &["ubique-model", "ubique-lab"]),
 ];
 /// Crates that must stay free of async and HTTP stacks.
 const PURE: &[&str] = &["ubique-model", "ubique-proto", "ubique-sys", "ubique-lab"];
 /// What those stacks are called.
-const HEAVY: &[&str] = &[
-    "tokio",
-    "hyper",
-    "hyper-util",
-    "axum",
-    "reqwest",
-    "async-std",
-    "smol",
-];
+const HEAVY: &[&str] = &["tokio", "hyper", "hyper-util", "axum", "reqwest", "async-std", "smol"];
 /// Crates that may contain unsafe code.
 const UNSAFE: &[&str] = &["ubique-sys"];
 
@@ -85,11 +62,7 @@ pub fn run() -> Result<(), String> {
 
 fn manifests(findings: &mut Vec<String>) {
     for (name, allowed) in DEPENDENCIES {
-        let directory = if *name == "xtask" {
-            root().join(name)
-        } else {
-            root().join("crates").join(name)
-        };
+        let directory = if *name == "xtask" { root().join(name) } else { root().join("crates").join(name) };
         let manifest = directory.join("Cargo.toml");
         let table: toml::Table = match fs::read_to_string(&manifest)
             .map_err(|e| e.to_string())
@@ -109,33 +82,19 @@ fn manifests(findings: &mut Vec<String>) {
                 if (dependency.starts_with("ubique") || dependency == "xtask")
                     && !allowed.contains(&dependency.as_str())
                 {
-                    findings.push(format!(
-                        "{name} may not depend on {dependency} ({section}): ARCHITECTURE.md"
-                    ));
+                    findings.push(format!("{name} may not depend on {dependency} ({section}): ARCHITECTURE.md"));
                 }
-                if section == "dependencies"
-                    && PURE.contains(name)
-                    && HEAVY.contains(&dependency.as_str())
-                {
-                    findings.push(format!(
-                        "{name} must stay free of {dependency}: ARCHITECTURE.md"
-                    ));
+                if section == "dependencies" && PURE.contains(name) && HEAVY.contains(&dependency.as_str()) {
+                    findings.push(format!("{name} must stay free of {dependency}: ARCHITECTURE.md"));
                 }
             }
         }
-        let roots: Vec<PathBuf> = ["src/lib.rs", "src/main.rs"]
-            .iter()
-            .map(|f| directory.join(f))
-            .collect();
+        let roots: Vec<PathBuf> = ["src/lib.rs", "src/main.rs"].iter().map(|f| directory.join(f)).collect();
         for file in roots.iter().filter(|f| f.exists()) {
-            let forbids = fs::read_to_string(file)
-                .unwrap_or_default()
-                .contains("#![forbid(unsafe_code)]");
+            let forbids = fs::read_to_string(file).unwrap_or_default().contains("#![forbid(unsafe_code)]");
             if forbids == UNSAFE.contains(name) {
-                findings.push(format!(
-                    "{}: #![forbid(unsafe_code)] belongs in every crate but {UNSAFE:?}",
-                    shown(file)
-                ));
+                findings
+                    .push(format!("{}: #![forbid(unsafe_code)] belongs in every crate but {UNSAFE:?}", shown(file)));
             }
         }
     }
@@ -171,26 +130,16 @@ fn source(file: &Path, findings: &mut Vec<String>, lengths: &mut BTreeMap<String
     }
     for (index, line) in text.lines().enumerate() {
         if line.chars().count() > LINE_CHARS {
-            findings.push(format!(
-                "{name}:{}: line of more than {LINE_CHARS} characters",
-                index + 1
-            ));
+            findings.push(format!("{name}:{}: line of more than {LINE_CHARS} characters", index + 1));
         }
         let marker = ["TO", "DO"].concat();
         if line.contains(&marker) && !line.contains(&format!("{marker}(#")) {
-            findings.push(format!(
-                "{name}:{}: {marker} without an issue number",
-                index + 1
-            ));
+            findings.push(format!("{name}:{}: {marker} without an issue number", index + 1));
         }
     }
     match syn::parse_file(&text) {
         Ok(tree) => {
-            let mut functions = Functions {
-                name: &name,
-                is_test,
-                lengths,
-            };
+            let mut functions = Functions { name: &name, is_test, lengths };
             functions.visit_file(&tree);
         }
         Err(error) => findings.push(format!("{name}: {error}")),
@@ -206,15 +155,8 @@ struct Functions<'a> {
 impl Functions<'_> {
     fn check(&mut self, identifier: &syn::Ident, span: proc_macro2::Span) {
         let lines = span.end().line + 1 - span.start().line;
-        if lines
-            > if self.is_test {
-                2 * FUNCTION_LINES
-            } else {
-                FUNCTION_LINES
-            }
-        {
-            self.lengths
-                .insert(format!("{}::{identifier}", self.name), lines);
+        if lines > if self.is_test { 2 * FUNCTION_LINES } else { FUNCTION_LINES } {
+            self.lengths.insert(format!("{}::{identifier}", self.name), lines);
         }
     }
 }
@@ -234,10 +176,8 @@ impl<'ast> Visit<'ast> for Functions<'_> {
 /// What is too long must stand in the ratchet with at least that length; entries that shrank must be tightened.
 fn ratchet(lengths: &BTreeMap<String, usize>, findings: &mut Vec<String>) {
     let file = root().join("xtask/ratchet.toml");
-    let known: BTreeMap<String, usize> = fs::read_to_string(&file)
-        .ok()
-        .and_then(|text| toml::from_str(&text).ok())
-        .unwrap_or_default();
+    let known: BTreeMap<String, usize> =
+        fs::read_to_string(&file).ok().and_then(|text| toml::from_str(&text).ok()).unwrap_or_default();
     let names: BTreeSet<&String> = lengths.keys().chain(known.keys()).collect();
     for name in names {
         match (lengths.get(name), known.get(name)) {
@@ -246,13 +186,9 @@ fn ratchet(lengths: &BTreeMap<String, usize>, findings: &mut Vec<String>) {
                 findings.push(format!("{name}: {now} lines, the ratchet allows {limit}"));
             }
             (Some(now), Some(limit)) if now < limit => {
-                findings.push(format!(
-                    "{name}: {now} lines now; tighten the ratchet from {limit}"
-                ));
+                findings.push(format!("{name}: {now} lines now; tighten the ratchet from {limit}"));
             }
-            (None, Some(_)) => findings.push(format!(
-                "{name}: short enough now; remove it from the ratchet"
-            )),
+            (None, Some(_)) => findings.push(format!("{name}: short enough now; remove it from the ratchet")),
             _ => {}
         }
     }
@@ -262,20 +198,14 @@ fn ratchet(lengths: &BTreeMap<String, usize>, findings: &mut Vec<String>) {
 fn architecture(findings: &mut Vec<String>) {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap_or_default();
     for quoted in text.split('`').skip(1).step_by(2) {
-        let is_path = ["crates/", "docs/", "examples/", "tests/", "xtask/", "pkg/"]
-            .iter()
-            .any(|p| quoted.starts_with(p));
+        let is_path =
+            ["crates/", "docs/", "examples/", "tests/", "xtask/", "pkg/"].iter().any(|p| quoted.starts_with(p));
         if is_path && !quoted.contains(['<', '{', '*', ' ']) && !root().join(quoted).exists() {
-            findings.push(format!(
-                "ARCHITECTURE.md names `{quoted}`, which does not exist"
-            ));
+            findings.push(format!("ARCHITECTURE.md names `{quoted}`, which does not exist"));
         }
     }
 }
 
 fn shown(file: &Path) -> String {
-    file.strip_prefix(root())
-        .unwrap_or(file)
-        .display()
-        .to_string()
+    file.strip_prefix(root()).unwrap_or(file).display().to_string()
 }

@@ -51,13 +51,9 @@ const SETTINGS: [(&str, &str); 12] = [
     ("ipv6/conf/default/keep_addr_on_down", "1"),
 ];
 /// Further settings of networks.
-const ROUTER_SETTINGS: [(&str, &str); 2] =
-    [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
+const ROUTER_SETTINGS: [(&str, &str); 2] = [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
 /// Settings of the wire's namespace: its interfaces must not speak by themselves.
-const WIRE_SETTINGS: [(&str, &str); 2] = [
-    ("ipv6/conf/all/disable_ipv6", "1"),
-    ("ipv6/conf/default/disable_ipv6", "1"),
-];
+const WIRE_SETTINGS: [(&str, &str); 2] = [("ipv6/conf/all/disable_ipv6", "1"), ("ipv6/conf/default/disable_ipv6", "1")];
 
 /// Why building failed.
 #[derive(Debug, thiserror::Error)]
@@ -88,12 +84,8 @@ impl Built {
     /// [`BuildError`] naming the step that the kernel refused.
     pub fn new(plan: &Plan, directory: &Path) -> Result<Built, BuildError> {
         let namespaces = directory.join("ns");
-        fs::create_dir_all(&namespaces)
-            .map_err(failed(format!("directory {}", namespaces.display())))?;
-        let mut built = Built {
-            directory: namespaces,
-            namespaces: BTreeMap::new(),
-        };
+        fs::create_dir_all(&namespaces).map_err(failed(format!("directory {}", namespaces.display())))?;
+        let mut built = Built { directory: namespaces, namespaces: BTreeMap::new() };
         built.make_namespaces(plan)?;
         built.make_links(&plan.links)?;
         built.configure(plan)?;
@@ -113,20 +105,11 @@ impl Built {
     fn make_namespaces(&mut self, plan: &Plan) -> Result<(), BuildError> {
         let mut wanted: Vec<(&str, Vec<(&str, &str)>)> = vec![(WIRE, WIRE_SETTINGS.to_vec())];
         let router: Vec<_> = SETTINGS.iter().chain(&ROUTER_SETTINGS).copied().collect();
-        wanted.extend(
-            plan.networks
-                .iter()
-                .map(|n| (n.netns.as_str(), router.clone())),
-        );
-        wanted.extend(
-            plan.sites
-                .iter()
-                .map(|s| (s.netns.as_str(), SETTINGS.to_vec())),
-        );
+        wanted.extend(plan.networks.iter().map(|n| (n.netns.as_str(), router.clone())));
+        wanted.extend(plan.sites.iter().map(|s| (s.netns.as_str(), SETTINGS.to_vec())));
         let directory = &self.directory;
         let made = in_parallel(&wanted, |(name, settings)| {
-            let namespace = NetNs::create_at(&directory.join(name))
-                .map_err(failed(format!("namespace {name}")))?;
+            let namespace = NetNs::create_at(&directory.join(name)).map_err(failed(format!("namespace {name}")))?;
             namespace
                 .run(|| apply_settings(settings))
                 .and_then(|r| r)
@@ -138,16 +121,14 @@ impl Built {
     }
 
     fn get(&self, name: &str) -> Result<&NetNs, BuildError> {
-        self.namespaces.get(name).ok_or_else(|| BuildError {
-            what: format!("namespace {name}"),
-            source: io::ErrorKind::NotFound.into(),
-        })
+        self.namespaces
+            .get(name)
+            .ok_or_else(|| BuildError { what: format!("namespace {name}"), source: io::ErrorKind::NotFound.into() })
     }
 
     /// All veth pairs in one batch, each with its far half in the wire's namespace.
     fn make_links(&self, links: &[LinkPlan]) -> Result<(), BuildError> {
-        let mut netlink =
-            Netlink::open_in(self.get(WIRE)?).map_err(failed("netlink in the wire's namespace"))?;
+        let mut netlink = Netlink::open_in(self.get(WIRE)?).map_err(failed("netlink in the wire's namespace"))?;
         let mut batch = netlink.batch();
         for (index, link) in links.iter().enumerate() {
             for end in [&link.a, &link.b] {
@@ -159,18 +140,12 @@ impl Built {
             }
         }
         batch.commit().map_err(failed("veth pairs"))?;
-        let far = netlink
-            .links()
-            .map_err(failed("interfaces of the wire's namespace"))?;
+        let far = netlink.links().map_err(failed("interfaces of the wire's namespace"))?;
         let mut batch = netlink.batch();
         for link in far {
-            batch
-                .set_up(link.index)
-                .map_err(failed(format!("interface {}", link.name)))?;
+            batch.set_up(link.index).map_err(failed(format!("interface {}", link.name)))?;
         }
-        batch
-            .commit()
-            .map_err(failed("interfaces of the wire's namespace"))
+        batch.commit().map_err(failed("interfaces of the wire's namespace"))
     }
 
     /// Addresses, default routes and offloads, inside each namespace.
@@ -182,14 +157,7 @@ impl Built {
         let mut work: Vec<Work<'_>> = Vec::new();
         let mut add = |netns: &'_ str, network, site| {
             let ends = ends.remove(netns).unwrap_or_default();
-            self.get(netns).map(|namespace| {
-                work.push(Work {
-                    namespace,
-                    ends,
-                    network,
-                    site,
-                })
-            })
+            self.get(netns).map(|namespace| work.push(Work { namespace, ends, network, site }))
         };
         for network in &plan.networks {
             add(&network.netns, Some(network), None)?;
@@ -200,10 +168,7 @@ impl Built {
         in_parallel(&work, |w| {
             let name = w.network.map(|n| &n.netns).or(w.site.map(|s| &s.netns));
             let what = format!("addresses of {}", name.map_or("", String::as_str));
-            w.namespace
-                .run(|| w.configure())
-                .and_then(|r| r)
-                .map_err(failed(what))
+            w.namespace.run(|| w.configure()).and_then(|r| r).map_err(failed(what))
         })?;
         Ok(())
     }
@@ -221,16 +186,10 @@ impl Work<'_> {
     /// On a thread inside the namespace.
     fn configure(&self) -> io::Result<()> {
         let mut netlink = Netlink::open()?;
-        let indexes: HashMap<String, u32> = netlink
-            .links()?
-            .into_iter()
-            .map(|l| (l.name, l.index))
-            .collect();
+        let indexes: HashMap<String, u32> = netlink.links()?.into_iter().map(|l| (l.name, l.index)).collect();
         let index = |interface: &str| {
             let found = indexes.get(interface).copied();
-            found.ok_or_else(|| {
-                io::Error::new(io::ErrorKind::NotFound, format!("no interface {interface}"))
-            })
+            found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no interface {interface}")))
         };
         let mut batch = netlink.batch();
         for end in &self.ends {
@@ -246,11 +205,7 @@ impl Work<'_> {
             batch.add_address(LOOPBACK, IpNet::from(address))?;
         }
         for &(gateway, link) in self.site.iter().flat_map(|s| &s.defaults) {
-            let unspecified: IpAddr = if gateway.is_ipv4() {
-                [0u8; 4].into()
-            } else {
-                [0u8; 16].into()
-            };
+            let unspecified: IpAddr = if gateway.is_ipv4() { [0u8; 4].into() } else { [0u8; 16].into() };
             batch.replace_route(&Route {
                 destination: IpNet::new_assert(unspecified, 0),
                 // Whoever is at the other end is the gateway; stating it would need its route, which comes later.
@@ -268,11 +223,7 @@ impl Work<'_> {
 
     /// IPv6 addresses, and the routes to their peers, come to life only when the kernel has noticed the carrier.
     fn wait_until_ready(&self, netlink: &mut Netlink) -> io::Result<()> {
-        let peers = self
-            .ends
-            .iter()
-            .flat_map(|e| &e.addresses)
-            .map(|a| IpNet::from(a.1));
+        let peers = self.ends.iter().flat_map(|e| &e.addresses).map(|a| IpNet::from(a.1));
         let mut missing: HashSet<IpNet> = peers.filter(|p| p.addr().is_ipv6()).collect();
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
@@ -283,10 +234,7 @@ impl Work<'_> {
                 return Ok(());
             };
             if Instant::now() > deadline {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("no route to {peer}"),
-                ));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no route to {peer}")));
             }
             std::thread::sleep(READY_POLL);
         }
@@ -302,11 +250,7 @@ pub fn wire_spec(plan: &Plan, socket: &Path, seed: u64) -> WireSpec {
         loss: l.loss,
         rate_bits_per_s: l.rate_bits_per_s,
     };
-    WireSpec {
-        socket: socket.to_owned(),
-        seed,
-        links: plan.links.iter().map(link).collect(),
-    }
+    WireSpec { socket: socket.to_owned(), seed, links: plan.links.iter().map(link).collect() }
 }
 
 /// The address both ends of a link share.
@@ -340,11 +284,7 @@ fn in_parallel<I: Sync, T: Send>(
             .collect();
         let mut all = Vec::with_capacity(items.len());
         for thread in threads {
-            all.extend(
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-            );
+            all.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
         Ok(all)
     })

@@ -32,11 +32,7 @@ pub struct Exit {
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ended: {}", self.name, self.status)?;
-        if self.log.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "\n{}", self.log)
-        }
+        if self.log.is_empty() { Ok(()) } else { write!(f, "\n{}", self.log) }
     }
 }
 
@@ -72,13 +68,7 @@ impl Process {
             .stderr(output)
             .spawn()
             .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", program.display())))?;
-        Ok(Process {
-            name,
-            child,
-            log,
-            expected: false,
-            status: None,
-        })
+        Ok(Process { name, child, log, expected: false, status: None })
     }
 
     /// Its process id, which is also the id of its group.
@@ -134,11 +124,7 @@ impl Process {
             Some(signal) => format!("signal {signal}"),
             None => status.to_string(),
         };
-        Exit {
-            name: self.name.clone(),
-            status,
-            log: tail(&self.log),
-        }
+        Exit { name: self.name.clone(), status, log: tail(&self.log) }
     }
 }
 

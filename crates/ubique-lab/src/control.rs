@@ -46,19 +46,13 @@ pub fn request(socket: &Path, question: &Value, timeout: Duration) -> Result<Val
     line.push('\n');
     stream.write_all(line.as_bytes())?;
     let mut answer = String::new();
-    let read = BufReader::new(stream)
-        .take(MAX_LINE as u64)
-        .read_line(&mut answer)?;
+    let read = BufReader::new(stream).take(MAX_LINE as u64).read_line(&mut answer)?;
     if read == 0 {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
     let answer: Value = serde_json::from_str(&answer)?;
     match answer.get("error") {
-        Some(error) => Err(ControlError::Refused(
-            error
-                .as_str()
-                .map_or_else(|| error.to_string(), str::to_owned),
-        )),
+        Some(error) => Err(ControlError::Refused(error.as_str().map_or_else(|| error.to_string(), str::to_owned))),
         None => Ok(answer),
     }
 }
@@ -83,10 +77,7 @@ impl Server {
         }
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
-        Ok(Server {
-            listener,
-            connections: [const { None }; MAX_CONNECTIONS],
-        })
+        Ok(Server { listener, connections: [const { None }; MAX_CONNECTIONS] })
     }
 
     /// The listener's descriptor: when readable, call [`Server::accept`].
@@ -106,10 +97,7 @@ impl Server {
         };
         stream.set_nonblocking(true)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        let connection = self.connections[slot].insert(Connection {
-            stream,
-            line: Vec::new(),
-        });
+        let connection = self.connections[slot].insert(Connection { stream, line: Vec::new() });
         Ok(Some((slot, connection.stream.as_fd())))
     }
 

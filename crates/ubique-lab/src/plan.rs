@@ -63,9 +63,7 @@ pub enum PlanError {
     #[error("AS{0} is the service's AS and a network of the Internet as well; the two must differ")]
     ServiceAsInInternet(Asn),
     /// A link names an exchange point that does not exist.
-    #[error(
-        "the link between AS{a} and AS{b} crosses {ixp:?}, which is not an exchange point of the Internet"
-    )]
+    #[error("the link between AS{a} and AS{b} crosses {ixp:?}, which is not an exchange point of the Internet")]
     UnknownIxp {
         /// One end.
         a: Asn,
@@ -302,19 +300,12 @@ impl Plan {
             originate: n.originate.clone(),
             neighbors: n.sessions.iter().map(neighbor).collect(),
         };
-        RoutersSpec {
-            socket: socket.to_owned(),
-            seed,
-            routers: self.networks.iter().map(router).collect(),
-        }
+        RoutersSpec { socket: socket.to_owned(), seed, routers: self.networks.iter().map(router).collect() }
     }
 }
 
 /// One-way delay of a cable through these places.
 pub fn cable_delay(places: &[&Location]) -> Duration {
-    let km: f64 = places
-        .windows(2)
-        .map(|pair| pair[0].distance_km(pair[1]))
-        .sum();
+    let km: f64 = places.windows(2).map(|pair| pair[0].distance_km(pair[1])).sum();
     Duration::from_secs_f64(km * PATH_STRETCH / LIGHT_IN_FIBRE_KM_PER_S).max(MIN_DELAY)
 }

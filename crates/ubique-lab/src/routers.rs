@@ -175,12 +175,7 @@ impl Routers {
     ///
     /// # Errors
     /// [`RoutersError`]: a program is missing or ends, or a file cannot be written.
-    pub fn start(
-        backend: Backend,
-        plan: &Plan,
-        built: &Built,
-        launch: &Launch,
-    ) -> Result<Routers, RoutersError> {
+    pub fn start(backend: Backend, plan: &Plan, built: &Built, launch: &Launch) -> Result<Routers, RoutersError> {
         let running = match backend {
             Backend::Embedded => Running::Embedded(embedded::Embedded::start(plan, built, launch)?),
             Backend::Bird => Running::Bird(bird::Birds::start(plan, built, launch)?),
@@ -220,10 +215,7 @@ impl Routers {
 
     /// Routers that ended since the last call.
     pub fn exits(&mut self) -> Vec<Exit> {
-        self.processes()
-            .iter_mut()
-            .filter_map(Process::unexpected_exit)
-            .collect()
+        self.processes().iter_mut().filter_map(Process::unexpected_exit).collect()
     }
 
     /// Ends all routers.
@@ -243,18 +235,7 @@ impl Routers {
 }
 
 /// Finds an installed program.
-fn find_program(
-    program: &'static str,
-    places: &[&str],
-    package: &'static str,
-) -> Result<PathBuf, RoutersError> {
-    let found = places
-        .iter()
-        .map(|p| Path::new(p).join(program))
-        .find(|p| p.is_file());
-    found.ok_or_else(|| RoutersError::Missing {
-        program,
-        places: places.join(", "),
-        package,
-    })
+fn find_program(program: &'static str, places: &[&str], package: &'static str) -> Result<PathBuf, RoutersError> {
+    let found = places.iter().map(|p| Path::new(p).join(program)).find(|p| p.is_file());
+    found.ok_or_else(|| RoutersError::Missing { program, places: places.join(", "), package })
 }

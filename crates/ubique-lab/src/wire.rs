@@ -26,8 +26,7 @@ use ubique_sys::packet::{Batch, PacketSocket};
 
 pub use bench::{BenchResult, bench};
 pub use shaper::{
-    Counters, FRAME_BYTES, LATE_NS, MAX_FRAMES, MAX_FRAMES_PER_DIRECTION, RATE_QUEUE_NS,
-    SEND_BATCH, Shape, Shaper,
+    Counters, FRAME_BYTES, LATE_NS, MAX_FRAMES, MAX_FRAMES_PER_DIRECTION, RATE_QUEUE_NS, SEND_BATCH, Shape, Shaper,
 };
 
 use crate::control::Server;
@@ -97,10 +96,7 @@ pub enum WireError {
 }
 
 fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> WireError {
-    move |e| WireError::System {
-        what,
-        source: e.into(),
-    }
+    move |e| WireError::System { what, source: e.into() }
 }
 
 /// A control request.
@@ -163,40 +159,27 @@ impl Wire {
     /// [`WireError`] when an interface or socket cannot be opened.
     pub fn open(spec: &WireSpec) -> Result<Wire, WireError> {
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(system("epoll"))?;
-        let timer = rustix::time::timerfd_create(
-            TimerfdClockId::Monotonic,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        )
-        .map_err(system("timerfd"))?;
+        let timer =
+            rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
+                .map_err(system("timerfd"))?;
         let watch = |fd: &dyn std::os::fd::AsFd, data| {
-            epoll::add(&epoll, fd.as_fd(), EventData::new_u64(data), EventFlags::IN)
-                .map_err(system("epoll"))
+            epoll::add(&epoll, fd.as_fd(), EventData::new_u64(data), EventFlags::IN).map_err(system("epoll"))
         };
         watch(&timer, TIMER)?;
         let any = any_socket()?;
         let mut ends = Vec::with_capacity(spec.links.len() * 2);
         for interface in spec.links.iter().flat_map(|l| [&l.a, &l.b]) {
-            let failed = |source| WireError::Interface {
-                interface: interface.clone(),
-                source,
-            };
-            let index = rustix::net::netdevice::name_to_index(&any, interface)
-                .map_err(|e| failed(e.into()))?;
+            let failed = |source| WireError::Interface { interface: interface.clone(), source };
+            let index = rustix::net::netdevice::name_to_index(&any, interface).map_err(|e| failed(e.into()))?;
             let socket = PacketSocket::open(index).map_err(failed)?;
             watch(&socket, ends.len() as u64)?;
             ends.push(socket);
         }
-        let control = Server::bind(&spec.socket).map_err(|source| WireError::Control {
-            path: spec.socket.clone(),
-            source,
-        })?;
+        let control =
+            Server::bind(&spec.socket).map_err(|source| WireError::Control { path: spec.socket.clone(), source })?;
         watch(&control.listener(), LISTENER)?;
-        let shape = |l: &WireLink| Shape {
-            delay_ns: l.delay_ns,
-            loss: l.loss,
-            rate_bits_per_s: l.rate_bits_per_s,
-            cut: false,
-        };
+        let shape =
+            |l: &WireLink| Shape { delay_ns: l.delay_ns, loss: l.loss, rate_bits_per_s: l.rate_bits_per_s, cut: false };
         let shapes = spec.links.iter().flat_map(|l| [shape(l), shape(l)]);
         Ok(Wire {
             shaper: Shaper::new(shapes, spec.seed),
@@ -221,11 +204,7 @@ impl Wire {
         while !self.stop {
             self.arm()?;
             events.clear();
-            match epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                None,
-            ) {
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(e) => return Err(system("epoll")(e)),
@@ -244,20 +223,13 @@ impl Wire {
         if next == self.armed_ns {
             return Ok(());
         }
-        let zero = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
         let value = Timespec {
             tv_sec: i64::try_from(next / 1_000_000_000).unwrap_or(i64::MAX),
             tv_nsec: (next % 1_000_000_000) as _,
         };
-        let spec = Itimerspec {
-            it_interval: zero,
-            it_value: value,
-        };
-        rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &spec)
-            .map_err(system("timerfd"))?;
+        let spec = Itimerspec { it_interval: zero, it_value: value };
+        rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &spec).map_err(system("timerfd"))?;
         self.armed_ns = next;
         Ok(())
     }
@@ -278,10 +250,7 @@ impl Wire {
             }
             data if data >= CONNECTION => {
                 let (shaper, stop) = (&mut self.shaper, &mut self.stop);
-                self.control
-                    .serve((data - CONNECTION) as usize, |question| {
-                        answer(shaper, stop, question)
-                    });
+                self.control.serve((data - CONNECTION) as usize, |question| answer(shaper, stop, question));
             }
             end => {
                 self.receive(end as usize);
@@ -302,10 +271,9 @@ impl Wire {
     fn deliver(&mut self) {
         let ends = &self.ends;
         // What entered at one end leaves at the other.
-        self.shaper
-            .deliver_due(clock::monotonic_ns(), |direction, frames| {
-                ends[direction ^ 1].send_batch(frames).unwrap_or(0)
-            });
+        self.shaper.deliver_due(clock::monotonic_ns(), |direction, frames| {
+            ends[direction ^ 1].send_batch(frames).unwrap_or(0)
+        });
     }
 }
 
@@ -321,9 +289,7 @@ fn answer(shaper: &mut Shaper, stop: &mut bool, question: &Value) -> Value {
             Ok(()) => json!({ "ok": true }),
             Err(error) => json!({ "error": error }),
         },
-        Ok(Request::Query(Query::Status)) => {
-            serde_json::to_value(shaper.counters).unwrap_or_default()
-        }
+        Ok(Request::Query(Query::Status)) => serde_json::to_value(shaper.counters).unwrap_or_default(),
         Ok(Request::Stop(now)) => {
             *stop = now;
             json!({ "ok": true })
@@ -336,13 +302,8 @@ fn apply(shaper: &mut Shaper, set: &Set) -> Result<(), String> {
     if set.loss.is_some_and(|loss| !(0.0..=1.0).contains(&loss)) {
         return Err("loss is a probability, 0 to 1".into());
     }
-    for direction in [
-        set.link.saturating_mul(2),
-        set.link.saturating_mul(2).saturating_add(1),
-    ] {
-        let shape = shaper
-            .shape_mut(direction)
-            .ok_or_else(|| format!("there is no link {}", set.link))?;
+    for direction in [set.link.saturating_mul(2), set.link.saturating_mul(2).saturating_add(1)] {
+        let shape = shaper.shape_mut(direction).ok_or_else(|| format!("there is no link {}", set.link))?;
         shape.cut = set.cut.unwrap_or(shape.cut);
         shape.loss = set.loss.unwrap_or(shape.loss);
         shape.delay_ns = set.delay_ns.unwrap_or(shape.delay_ns);

@@ -63,10 +63,7 @@ pub struct Moment {
 impl Moment {
     /// This moment.
     pub fn now() -> Moment {
-        Moment {
-            monotonic_ns: clock::monotonic_ns(),
-            realtime_ns: clock::realtime_ns(),
-        }
+        Moment { monotonic_ns: clock::monotonic_ns(), realtime_ns: clock::realtime_ns() }
     }
 }
 
@@ -135,11 +132,7 @@ impl World {
     ///
     /// # Errors
     /// [`WorldError`] naming the step that failed, with the end of the log of the process at fault.
-    pub fn start(
-        plan: Plan,
-        service: &Service,
-        options: WorldOptions,
-    ) -> Result<World, WorldError> {
+    pub fn start(plan: Plan, service: &Service, options: WorldOptions) -> Result<World, WorldError> {
         let logs = options.directory.join("log");
         std::fs::create_dir_all(&logs).map_err(system(logs.display().to_string()))?;
         let built = Built::new(&plan, &options.directory)?;
@@ -153,16 +146,7 @@ impl World {
         let routers = Routers::start(options.backend, &plan, &built, &launch)?;
         let sites = plan.sites.iter().map(|s| SiteState::new(&s.name)).collect();
         let service = service.clone();
-        let mut world = World {
-            plan,
-            service,
-            options,
-            built,
-            wire,
-            wire_socket,
-            routers,
-            sites,
-        };
+        let mut world = World { plan, service, options, built, wire, wire_socket, routers, sites };
         let names: Vec<String> = world.plan.sites.iter().map(|s| s.name.clone()).collect();
         for name in &names {
             world.start_agent(name)?;
@@ -205,10 +189,8 @@ impl World {
     /// [`WorldError::Control`] when it does not answer.
     pub fn wire_counters(&self) -> Result<Counters, WorldError> {
         let answer = self.ask_wire(&json!({"query": "status"}))?;
-        serde_json::from_value(answer).map_err(|e| WorldError::Control {
-            name: "wire".into(),
-            source: ControlError::Json(e),
-        })
+        serde_json::from_value(answer)
+            .map_err(|e| WorldError::Control { name: "wire".into(), source: ControlError::Json(e) })
     }
 
     /// Processes that ended since the last call without being told to, each with the end of its log.
@@ -238,10 +220,7 @@ impl World {
     }
 
     fn set_cut(&self, site: &str, cut: bool) -> Result<Moment, WorldError> {
-        let plan = self
-            .plan
-            .site(site)
-            .ok_or_else(|| WorldError::NoSite(site.into()))?;
+        let plan = self.plan.site(site).ok_or_else(|| WorldError::NoSite(site.into()))?;
         let moment = Moment::now();
         for link in &plan.links {
             self.ask_wire(&json!({"set": {"link": link, "cut": cut}}))?;
@@ -250,12 +229,8 @@ impl World {
     }
 
     fn ask_wire(&self, question: &Value) -> Result<Value, WorldError> {
-        control::request(&self.wire_socket, question, CONTROL_TIMEOUT).map_err(|source| {
-            WorldError::Control {
-                name: "wire".into(),
-                source,
-            }
-        })
+        control::request(&self.wire_socket, question, CONTROL_TIMEOUT)
+            .map_err(|source| WorldError::Control { name: "wire".into(), source })
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -279,32 +254,19 @@ fn log_file(directory: &Path, name: &str) -> PathBuf {
     directory.join("log").join(format!("{name}.log"))
 }
 
-fn start_wire(
-    plan: &Plan,
-    built: &Built,
-    options: &WorldOptions,
-) -> Result<(Process, PathBuf), WorldError> {
+fn start_wire(plan: &Plan, built: &Built, options: &WorldOptions) -> Result<(Process, PathBuf), WorldError> {
     let socket = options.directory.join("wire.sock");
     let file = options.directory.join("wire.json");
     let spec = wire_spec(plan, &socket, options.seed);
     let text = serde_json::to_vec(&spec).map_err(|e| system("wire.json")(e.into()))?;
     std::fs::write(&file, text).map_err(system(file.display().to_string()))?;
-    let namespace = built
-        .namespace(WIRE)
-        .ok_or_else(|| WorldError::NoSite(WIRE.into()))?;
+    let namespace = built.namespace(WIRE).ok_or_else(|| WorldError::NoSite(WIRE.into()))?;
     let arguments = ["internal".into(), "wire".into(), file.display().to_string()];
     let log = log_file(&options.directory, "wire");
-    let mut wire = Process::start(
-        "wire",
-        &options.executable,
-        &arguments,
-        namespace,
-        log.clone(),
-    )
-    .map_err(system("wire"))?;
+    let mut wire =
+        Process::start("wire", &options.executable, &arguments, namespace, log.clone()).map_err(system("wire"))?;
     let answers = |wire: &mut Process| {
-        wire.status().is_some()
-            || control::request(&socket, &json!({"query": "status"}), CONTROL_TIMEOUT).is_ok()
+        wire.status().is_some() || control::request(&socket, &json!({"query": "status"}), CONTROL_TIMEOUT).is_ok()
     };
     if !child::wait_until(WIRE_TIMEOUT, || answers(&mut wire)) {
         return Err(timed_out("the wire does not answer", WIRE_TIMEOUT, &log));
@@ -317,14 +279,6 @@ fn start_wire(
 
 fn timed_out(what: impl Into<String>, waited: Duration, log: &Path) -> WorldError {
     let log = child::tail(log);
-    let log = if log.is_empty() {
-        log
-    } else {
-        format!("\n{log}")
-    };
-    WorldError::TimedOut {
-        what: what.into(),
-        seconds: waited.as_secs(),
-        log,
-    }
+    let log = if log.is_empty() { log } else { format!("\n{log}") };
+    WorldError::TimedOut { what: what.into(), seconds: waited.as_secs(), log }
 }

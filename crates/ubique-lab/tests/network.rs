@@ -24,20 +24,11 @@ fn main() {
     runner::run(
         runner::Where::Sandbox,
         &[
-            (
-                "packets_cross_the_wire_with_their_delay",
-                packets_cross_the_wire_with_their_delay,
-            ),
+            ("packets_cross_the_wire_with_their_delay", packets_cross_the_wire_with_their_delay),
             ("tcp_crosses_whole", tcp_crosses_whole),
             ("links_are_cut_and_restored", links_are_cut_and_restored),
-            (
-                "a_large_internet_is_built_quickly",
-                a_large_internet_is_built_quickly,
-            ),
-            (
-                "delay_is_exact_and_order_kept",
-                delay_is_exact_and_order_kept,
-            ),
+            ("a_large_internet_is_built_quickly", a_large_internet_is_built_quickly),
+            ("delay_is_exact_and_order_kept", delay_is_exact_and_order_kept),
         ],
     );
 }
@@ -55,18 +46,9 @@ impl Net {
         let built = Built::new(&plan, Path::new(DIRECTORY)).unwrap();
         let socket = Path::new(DIRECTORY).join("wire.sock");
         let spec = wire_spec(&plan, &socket, 1);
-        let mut wire = built
-            .namespace(WIRE)
-            .unwrap()
-            .run(|| Wire::open(&spec))
-            .unwrap()
-            .unwrap();
+        let mut wire = built.namespace(WIRE).unwrap().run(|| Wire::open(&spec)).unwrap().unwrap();
         std::thread::spawn(move || wire.run().unwrap());
-        Net {
-            plan,
-            built,
-            socket,
-        }
+        Net { plan, built, socket }
     }
 
     fn link(&self, index: usize) -> &LinkPlan {
@@ -74,15 +56,9 @@ impl Net {
     }
 
     fn udp(&self, netns: &str, address: IpAddr) -> UdpSocket {
-        let socket = self
-            .built
-            .namespace(netns)
-            .unwrap()
-            .run(|| UdpSocket::bind((address, 0)));
+        let socket = self.built.namespace(netns).unwrap().run(|| UdpSocket::bind((address, 0)));
         let socket = socket.unwrap().unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_millis(500)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         socket
     }
 
@@ -117,15 +93,8 @@ fn packets_cross_the_wire_with_their_delay() {
             let a = net.udp(&link.a.netns, link.a.addresses[family].0);
             let b = net.udp(&link.b.netns, link.b.addresses[family].0);
             let time = round_trip(&a, &b).unwrap_or_else(|| panic!("link {index} family {family}"));
-            assert!(
-                time >= 2 * link.delay,
-                "link {index}: {time:?} for twice {:?}",
-                link.delay
-            );
-            assert!(
-                time < 2 * link.delay + Duration::from_millis(200),
-                "link {index}: {time:?}"
-            );
+            assert!(time >= 2 * link.delay, "link {index}: {time:?} for twice {:?}", link.delay);
+            assert!(time < 2 * link.delay + Duration::from_millis(200), "link {index}: {time:?}");
         }
     }
     assert_eq!(net.counters().overflow, 0);
@@ -153,12 +122,7 @@ fn tcp_crosses_whole() {
         to.read_to_end(&mut received).unwrap();
         sender.join().unwrap();
         assert_eq!(received.len(), BYTES);
-        assert!(
-            received
-                .iter()
-                .enumerate()
-                .all(|(i, &b)| b == (i % 251) as u8)
-        );
+        assert!(received.iter().enumerate().all(|(i, &b)| b == (i % 251) as u8));
     }
 }
 
@@ -179,63 +143,35 @@ fn links_are_cut_and_restored() {
     net.set(json!({"link": index, "loss": 1.0}));
     assert!(round_trip(&a, &b).is_none());
     assert!(net.counters().lost > 0);
-    for wrong in [
-        json!({"link": 999}),
-        json!({"link": 0, "loss": 2}),
-        json!({"cut": true}),
-        json!({"link": 0, "x": 1}),
-    ] {
+    for wrong in [json!({"link": 999}), json!({"link": 0, "loss": 2}), json!({"cut": true}), json!({"link": 0, "x": 1})]
+    {
         let answer = control::request(&net.socket, &json!({ "set": wrong }), TIMEOUT);
-        assert!(
-            matches!(answer, Err(control::ControlError::Refused(_))),
-            "{answer:?}"
-        );
+        assert!(matches!(answer, Err(control::ControlError::Refused(_))), "{answer:?}");
     }
 }
 
 fn a_large_internet_is_built_quickly() {
     let mut internet = common::internet();
     for asn in 1000..1028 {
-        internet
-            .networks
-            .push(common::network(asn, common::london()));
-        internet
-            .links
-            .push(common::link(100, asn, ubique_model::Relation::Customer, 1));
-        internet
-            .links
-            .push(common::link(200, asn, ubique_model::Relation::Customer, 1));
-        internet
-            .links
-            .push(common::link(asn, 300, ubique_model::Relation::Peer, 1));
+        internet.networks.push(common::network(asn, common::london()));
+        internet.links.push(common::link(100, asn, ubique_model::Relation::Customer, 1));
+        internet.links.push(common::link(200, asn, ubique_model::Relation::Customer, 1));
+        internet.links.push(common::link(asn, 300, ubique_model::Relation::Peer, 1));
     }
     let plan = Plan::new(&internet, &common::service()).unwrap();
     let start = Instant::now();
     let built = Built::new(&plan, Path::new(DIRECTORY)).unwrap();
     let elapsed = start.elapsed();
-    eprintln!(
-        "{} networks, {} links: {elapsed:?}",
-        plan.networks.len(),
-        plan.links.len()
-    );
+    eprintln!("{} networks, {} links: {elapsed:?}", plan.networks.len(), plan.links.len());
     assert!(built.namespace("as1027").is_some());
     // 1.5 s is the goal on two idle processors; the test machine may be busy.
     assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
 }
 
 fn delay_is_exact_and_order_kept() {
-    let link = WireLink {
-        a: "w0a".into(),
-        b: "w0b".into(),
-        delay_ns: 10_000_000,
-        loss: 0.0,
-        rate_bits_per_s: None,
-    };
+    let link = WireLink { a: "w0a".into(), b: "w0b".into(), delay_ns: 10_000_000, loss: 0.0, rate_bits_per_s: None };
     let result = bench(Path::new(DIRECTORY), &link, 2_000, Duration::from_secs(1)).unwrap();
     eprintln!("{result:?}");
-    assert_eq!(
-        (result.sent, result.received, result.reordered, result.early),
-        (2_000, 2_000, 0, 0)
-    );
+    assert_eq!((result.sent, result.received, result.reordered, result.early), (2_000, 2_000, 0, 0));
     assert!(result.p50_us < 5_000.0, "{result:?}");
 }

@@ -34,24 +34,15 @@ fn main() {
         &[
             ("bird_carries_packets", bird_carries_packets),
             ("frr_carries_packets", frr_carries_packets),
-            (
-                "bird_and_frr_choose_as_planned",
-                bird_and_frr_choose_as_planned,
-            ),
-            (
-                "a_router_that_ends_is_noticed",
-                a_router_that_ends_is_noticed,
-            ),
+            ("bird_and_frr_choose_as_planned", bird_and_frr_choose_as_planned),
+            ("a_router_that_ends_is_noticed", a_router_that_ends_is_noticed),
         ],
     );
 }
 
 /// A world without sites; `None`, with a line that says why, where the backend cannot run.
 fn world(backend: Backend, internet: &Internet, directory: &str) -> Option<World> {
-    let service = Service {
-        sites: vec![],
-        ..common::service()
-    };
+    let service = Service { sites: vec![], ..common::service() };
     let plan = Plan::new(internet, &service).unwrap();
     let options = WorldOptions {
         executable: std::env::current_exe().unwrap(),
@@ -63,9 +54,7 @@ fn world(backend: Backend, internet: &Internet, directory: &str) -> Option<World
     };
     match World::start(plan, &service, options) {
         Ok(world) => Some(world),
-        Err(WorldError::Routers(
-            error @ (RoutersError::Missing { .. } | RoutersError::Unsupported { .. }),
-        )) => {
+        Err(WorldError::Routers(error @ (RoutersError::Missing { .. } | RoutersError::Unsupported { .. }))) => {
             eprintln!("skipped: {error}");
             None
         }
@@ -82,10 +71,7 @@ fn converge(world: &mut World) {
         assert!(exits.is_empty(), "{exits:?}");
         if status.established == status.sessions && status.quiet_ms >= QUIET_MS {
             let frames = world.wire_counters().unwrap();
-            eprintln!(
-                "converged after {:?}: {status:?}, {frames:?}",
-                start.elapsed()
-            );
+            eprintln!("converged after {:?}: {status:?}, {frames:?}", start.elapsed());
             return;
         }
         assert!(start.elapsed() < CONVERGENCE, "{status:?}");
@@ -99,44 +85,19 @@ fn carries_packets(backend: Backend) {
     };
     converge(&mut world);
     let plan = world.plan().clone();
-    let [london, paris] = plan.vantages.as_slice() else {
-        panic!("two vantage points")
-    };
-    for (from, to) in [
-        (IpAddr::V4(london.ipv4), IpAddr::V4(paris.ipv4)),
-        (london.ipv6.into(), paris.ipv6.into()),
-    ] {
-        let prefix = plan
-            .network(paris.asn)
-            .unwrap()
-            .originate
-            .iter()
-            .find(|p| p.contains(&to))
-            .copied()
-            .unwrap();
+    let [london, paris] = plan.vantages.as_slice() else { panic!("two vantage points") };
+    for (from, to) in [(IpAddr::V4(london.ipv4), IpAddr::V4(paris.ipv4)), (london.ipv6.into(), paris.ipv6.into())] {
+        let prefix = plan.network(paris.asn).unwrap().originate.iter().find(|p| p.contains(&to)).copied().unwrap();
         let candidates = world.candidates(london.asn, prefix).unwrap();
         assert_eq!(candidates.len(), 1, "{candidates:?}");
         assert_eq!(candidates[0].as_path, [Asn(100), Asn(200), Asn(400)]);
-        assert_eq!(
-            (
-                candidates[0].peer_asn,
-                candidates[0].local_pref,
-                candidates[0].best
-            ),
-            (Some(Asn(100)), 100, true)
-        );
+        assert_eq!((candidates[0].peer_asn, candidates[0].local_pref, candidates[0].best), (Some(Asn(100)), 100, true));
         let own = world.candidates(paris.asn, prefix).unwrap();
         assert_eq!((own[0].peer_asn, own[0].best), (None, true), "{own:?}");
         let bind = |netns: &str, address| {
-            let socket = world
-                .built()
-                .namespace(netns)
-                .unwrap()
-                .run(|| UdpSocket::bind((address, 0)));
+            let socket = world.built().namespace(netns).unwrap().run(|| UdpSocket::bind((address, 0)));
             let socket = socket.unwrap().unwrap();
-            socket
-                .set_read_timeout(Some(Duration::from_secs(1)))
-                .unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
             socket
         };
         let (a, b) = (bind(&london.netns, from), bind(&paris.netns, to));
@@ -146,11 +107,7 @@ fn carries_packets(backend: Backend) {
         b.send_to(b"pong", back).unwrap();
         a.recv(&mut [0; 16]).unwrap();
         // 3 + 5 + 2 ms, there and back.
-        assert!(
-            start.elapsed() >= Duration::from_millis(20),
-            "{:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() >= Duration::from_millis(20), "{:?}", start.elapsed());
     }
 }
 
@@ -166,14 +123,8 @@ fn frr_carries_packets() {
 fn meshed() -> Internet {
     let mut internet = common::internet();
     for asn in [500, 600, 700] {
-        internet
-            .networks
-            .push(common::network(asn, common::london()));
-        internet.vantages.push(Vantage {
-            name: format!("c{asn}"),
-            asn: Asn(asn),
-            location: common::london(),
-        });
+        internet.networks.push(common::network(asn, common::london()));
+        internet.vantages.push(Vantage { name: format!("c{asn}"), asn: Asn(asn), location: common::london() });
     }
     internet.links.extend([
         common::link(200, 500, Relation::Customer, 1),
@@ -192,20 +143,13 @@ fn meshed() -> Internet {
 /// All candidates of all networks for all prefixes, worst to best equal.
 fn tables(world: &mut World) -> Vec<(Asn, Prefix, Vec<Candidate>)> {
     let plan = world.plan().clone();
-    let prefixes: Vec<Prefix> = plan
-        .networks
-        .iter()
-        .flat_map(|n| n.originate.clone())
-        .collect();
+    let prefixes: Vec<Prefix> = plan.networks.iter().flat_map(|n| n.originate.clone()).collect();
     let mut tables = Vec::new();
     for network in &plan.networks {
         for &prefix in &prefixes {
             let mut candidates = world.candidates(network.asn, prefix).unwrap();
             // Own routes have no local preference that means anything.
-            candidates
-                .iter_mut()
-                .filter(|c| c.peer_asn.is_none())
-                .for_each(|c| c.local_pref = 0);
+            candidates.iter_mut().filter(|c| c.peer_asn.is_none()).for_each(|c| c.local_pref = 0);
             candidates.sort_by_key(|c| (!c.best, c.peer_address));
             tables.push((network.asn, prefix, candidates));
         }
@@ -223,25 +167,16 @@ fn bird_and_frr_choose_as_planned() {
         converge(&mut world);
         let tables = tables(&mut world);
         let ties = |step: &str| {
-            tables.iter().any(|t| {
-                t.2.iter()
-                    .any(|c| c.step.as_ref().is_some_and(|s| s.starts_with(step)))
-            })
+            tables.iter().any(|t| t.2.iter().any(|c| c.step.as_ref().is_some_and(|s| s.starts_with(step))))
         };
-        for step in [
-            "local preference",
-            "AS path",
-            "router id",
-            "neighbour address",
-        ] {
+        for step in ["local preference", "AS path", "router id", "neighbour address"] {
             assert!(ties(step), "{backend}: no decision by {step}");
         }
         // What loses by a step of our decision process is what the router did not choose.
         for candidate in tables.iter().flat_map(|t| &t.2).filter(|c| !c.best) {
             let step = candidate.step.as_deref().unwrap();
-            let told_by_loser = step.starts_with("own")
-                || step.contains(" > ")
-                || step.contains(" < ") && step.starts_with("local");
+            let told_by_loser =
+                step.starts_with("own") || step.contains(" > ") || step.contains(" < ") && step.starts_with("local");
             assert!(told_by_loser, "{backend}: {candidate:?}");
         }
         results.push((backend, tables));
@@ -273,9 +208,6 @@ fn a_router_that_ends_is_noticed() {
         std::thread::sleep(Duration::from_millis(5));
     };
     assert_eq!(exits.len(), 1);
-    assert!(
-        exits[0].name.contains("AS300") && exits[0].status.contains('9'),
-        "{exits:?}"
-    );
+    assert!(exits[0].name.contains("AS300") && exits[0].status.contains('9'), "{exits:?}");
     assert!(world.exits().is_empty(), "told once");
 }

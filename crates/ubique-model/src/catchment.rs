@@ -42,11 +42,7 @@ impl Catchment {
         let site = |c: &Catchment, name: &String| c.0.get(name).and_then(|l| l.site.clone());
         names
             .into_iter()
-            .map(|name| Move {
-                vantage: name.clone(),
-                from: site(self, name),
-                to: site(later, name),
-            })
+            .map(|name| Move { vantage: name.clone(), from: site(self, name), to: site(later, name) })
             .filter(|m| m.from != m.to)
             .collect()
     }

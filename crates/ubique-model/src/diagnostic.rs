@@ -23,11 +23,7 @@ pub enum Severity {
 impl Severity {
     /// Errors have codes that start with `E`, warnings with `W`.
     pub fn of(code: &str) -> Severity {
-        if code.starts_with('E') {
-            Severity::Error
-        } else {
-            Severity::Warning
-        }
+        if code.starts_with('E') { Severity::Error } else { Severity::Warning }
     }
 }
 
@@ -68,9 +64,7 @@ pub struct Parsed<T> {
 impl<T> Parsed<T> {
     /// Whether the file cannot be used.
     pub fn has_errors(&self) -> bool {
-        self.diagnostics
-            .iter()
-            .any(|d| d.severity == Severity::Error)
+        self.diagnostics.iter().any(|d| d.severity == Severity::Error)
     }
 }
 
@@ -83,11 +77,7 @@ pub fn markdown() -> String {
          in `ubique-model`.\n",
     );
     for code in CODES {
-        let _ = write!(
-            page,
-            "\n## {} {}\n\n{}\n",
-            code.code, code.title, code.explanation
-        );
+        let _ = write!(page, "\n## {} {}\n\n{}\n", code.code, code.title, code.explanation);
     }
     page
 }
@@ -103,11 +93,7 @@ mod tests {
         sorted.sort_unstable();
         sorted.dedup();
         assert_eq!(codes, sorted);
-        assert!(
-            codes
-                .iter()
-                .all(|c| c.len() == 5 && (c.starts_with("E0") || c.starts_with("W0")))
-        );
+        assert!(codes.iter().all(|c| c.len() == 5 && (c.starts_with("E0") || c.starts_with("W0"))));
     }
 
     #[test]

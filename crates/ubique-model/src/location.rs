@@ -68,32 +68,24 @@ impl LocationError {
     /// Places that were probably meant, best first.
     pub fn suggestions(&self) -> &[String] {
         match self {
-            LocationError::Unknown { suggestions, .. }
-            | LocationError::UnknownCountry { suggestions, .. } => suggestions,
+            LocationError::Unknown { suggestions, .. } | LocationError::UnknownCountry { suggestions, .. } => {
+                suggestions
+            }
             LocationError::OutOfRange { .. } => &[],
         }
     }
 
     /// What to write instead.
     pub fn fix(&self) -> String {
-        if let LocationError::OutOfRange {
-            latitude,
-            longitude,
-        } = self
-        {
+        if let LocationError::OutOfRange { latitude, longitude } = self {
             if latitude.abs() <= 180.0 && longitude.abs() <= 90.0 {
                 return format!("latitude comes first: did you mean \"{longitude},{latitude}\"?");
             }
-            return "write latitude -90 to 90, then longitude -180 to 180, e.g. \"52.37,4.90\""
-                .to_owned();
+            return "write latitude -90 to 90, then longitude -180 to 180, e.g. \"52.37,4.90\"".to_owned();
         }
         match self.suggestions() {
-            [] => {
-                "write \"City, CC\", an IATA code, or coordinates such as \"52.37,4.90\"".to_owned()
-            }
-            [one] => format!(
-                "did you mean \"{one}\"? Coordinates such as \"52.37,4.90\" work for any place"
-            ),
+            [] => "write \"City, CC\", an IATA code, or coordinates such as \"52.37,4.90\"".to_owned(),
+            [one] => format!("did you mean \"{one}\"? Coordinates such as \"52.37,4.90\" work for any place"),
             many => format!(
                 "did you mean \"{}\"? Coordinates such as \"52.37,4.90\" work for any place",
                 many.join("\", \"")
@@ -134,19 +126,16 @@ fn degrees(text: &str) -> f64 {
 
 /// Every city, most populous first; then small places that matter to networks.
 fn cities() -> impl Iterator<Item = City> {
-    CITIES
-        .lines()
-        .chain(places::SMALL_PLACES.lines())
-        .filter_map(|line| {
-            let mut parts = line.split('|');
-            Some(City {
-                name: parts.next()?,
-                ascii: parts.next()?,
-                country: parts.next()?,
-                latitude: parts.next()?,
-                longitude: parts.next()?,
-            })
+    CITIES.lines().chain(places::SMALL_PLACES.lines()).filter_map(|line| {
+        let mut parts = line.split('|');
+        Some(City {
+            name: parts.next()?,
+            ascii: parts.next()?,
+            country: parts.next()?,
+            latitude: parts.next()?,
+            longitude: parts.next()?,
         })
+    })
 }
 
 /// Equal but for case, typographic apostrophes and combining accents.
@@ -158,13 +147,10 @@ fn same_word(a: &str, b: &str) -> bool {
 }
 
 fn folded(word: &str) -> impl Iterator<Item = char> + '_ {
-    word.chars()
-        .filter(|c| !('\u{300}'..='\u{36f}').contains(c))
-        .flat_map(char::to_lowercase)
-        .map(|c| match c {
-            '’' | '‘' => '\'',
-            c => c,
-        })
+    word.chars().filter(|c| !('\u{300}'..='\u{36f}').contains(c)).flat_map(char::to_lowercase).map(|c| match c {
+        '’' | '‘' => '\'',
+        c => c,
+    })
 }
 
 impl Location {
@@ -196,10 +182,7 @@ impl Location {
         if let Some(location) = city(text, None) {
             return Ok(location);
         }
-        airport(text).ok_or_else(|| LocationError::Unknown {
-            text: text.to_owned(),
-            suggestions: alike(text, None),
-        })
+        airport(text).ok_or_else(|| LocationError::Unknown { text: text.to_owned(), suggestions: alike(text, None) })
     }
 }
 
@@ -208,31 +191,19 @@ fn coordinates(text: &str) -> Result<Option<Location>, LocationError> {
     let Some((latitude, longitude)) = text.split_once(',') else {
         return Ok(None);
     };
-    let (Ok(latitude), Ok(longitude)) = (
-        latitude.trim().parse::<f64>(),
-        longitude.trim().parse::<f64>(),
-    ) else {
+    let (Ok(latitude), Ok(longitude)) = (latitude.trim().parse::<f64>(), longitude.trim().parse::<f64>()) else {
         return Ok(None);
     };
     if !(-90.0..=90.0).contains(&latitude) || !(-180.0..=180.0).contains(&longitude) {
-        return Err(LocationError::OutOfRange {
-            latitude,
-            longitude,
-        });
+        return Err(LocationError::OutOfRange { latitude, longitude });
     }
     // Adding zero turns -0 into 0, which prints without a sign.
     let (latitude, longitude) = (latitude + 0.0, longitude + 0.0);
-    Ok(Some(Location {
-        name: format!("{latitude},{longitude}"),
-        latitude,
-        longitude,
-    }))
+    Ok(Some(Location { name: format!("{latitude},{longitude}"), latitude, longitude }))
 }
 
 fn airport(code: &str) -> Option<Location> {
-    let (_, name, country) = airports::AIRPORTS
-        .iter()
-        .find(|(iata, _, _)| iata.eq_ignore_ascii_case(code))?;
+    let (_, name, country) = airports::AIRPORTS.iter().find(|(iata, _, _)| iata.eq_ignore_ascii_case(code))?;
     city(name, Some(country))
 }
 
@@ -241,9 +212,8 @@ fn city(name: &str, country: Option<&str>) -> Option<Location> {
     let lies_in = |c: &str| country.is_none_or(|wanted| c == wanted);
     let listed = cities().find(|c| lies_in(c.country) && c.is_called(name));
     let found = listed.or_else(|| {
-        let (_, official, alias_country) = places::OTHER_NAMES
-            .iter()
-            .find(|(other, _, c)| lies_in(c) && same_word(other, name))?;
+        let (_, official, alias_country) =
+            places::OTHER_NAMES.iter().find(|(other, _, c)| lies_in(c) && same_word(other, name))?;
         cities().find(|c| c.country == *alias_country && c.name == *official)
     });
     found.map(|c| c.location())
@@ -251,15 +221,10 @@ fn city(name: &str, country: Option<&str>) -> Option<Location> {
 
 fn in_country(text: &str, name: &str, country: &str) -> Result<Location, LocationError> {
     let Some(code) = countries::code(country) else {
-        let mut suggestions: Vec<String> = cities()
-            .filter(|c| c.is_called(name))
-            .map(|c| format!("{}, {}", c.name, c.country))
-            .collect();
+        let mut suggestions: Vec<String> =
+            cities().filter(|c| c.is_called(name)).map(|c| format!("{}, {}", c.name, c.country)).collect();
         suggestions.truncate(MAX_SUGGESTIONS);
-        return Err(LocationError::UnknownCountry {
-            text: country.to_owned(),
-            suggestions,
-        });
+        return Err(LocationError::UnknownCountry { text: country.to_owned(), suggestions });
     };
     city(name, Some(code)).ok_or_else(|| {
         let mut suggestions = alike(name, Some(code));
@@ -267,10 +232,7 @@ fn in_country(text: &str, name: &str, country: &str) -> Result<Location, Locatio
             suggestions.insert(0, elsewhere.name);
             suggestions.truncate(MAX_SUGGESTIONS);
         }
-        LocationError::Unknown {
-            text: text.to_owned(),
-            suggestions,
-        }
+        LocationError::Unknown { text: text.to_owned(), suggestions }
     })
 }
 
@@ -285,22 +247,13 @@ fn alike(name: &str, country: Option<&str>) -> Vec<String> {
         .filter(|(_, c)| country.is_none_or(|wanted| c.country == wanted))
         .filter_map(|(rank, c)| {
             let spelled = suggest::distance(name, c.name, limit);
-            let ascii = if c.ascii.is_empty() {
-                None
-            } else {
-                suggest::distance(name, c.ascii, limit)
-            };
+            let ascii = if c.ascii.is_empty() { None } else { suggest::distance(name, c.ascii, limit) };
             Some((spelled.into_iter().chain(ascii).min()?, rank, c))
         })
         .collect();
     found.sort_unstable_by_key(|&(distance, rank, _)| (distance, rank));
     let best = found.first().map_or(0, |f| f.0);
-    found
-        .iter()
-        .filter(|f| f.0 == best)
-        .take(MAX_SUGGESTIONS)
-        .map(|(_, _, c)| c.location().name)
-        .collect()
+    found.iter().filter(|f| f.0 == best).take(MAX_SUGGESTIONS).map(|(_, _, c)| c.location().name).collect()
 }
 
 #[cfg(test)]

@@ -47,11 +47,7 @@ impl Family {
 
     /// The family of an address.
     pub fn of_address(address: IpAddr) -> Family {
-        if address.is_ipv4() {
-            Family::Ipv4
-        } else {
-            Family::Ipv6
-        }
+        if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
     }
 
     /// The family of a prefix.
@@ -102,8 +98,7 @@ impl FromStr for Community {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad =
-            || format!("{text:?} is not a community: write \"ASN:VALUE\", both at most 65535");
+        let bad = || format!("{text:?} is not a community: write \"ASN:VALUE\", both at most 65535");
         let (high, low) = text.split_once(':').ok_or_else(bad)?;
         let high: u16 = high.parse().map_err(|_| bad())?;
         let low: u16 = low.parse().map_err(|_| bad())?;

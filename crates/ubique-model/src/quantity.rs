@@ -16,17 +16,11 @@ pub struct QuantityError {
 }
 
 fn error<T>(reason: &str) -> Result<T, QuantityError> {
-    Err(QuantityError {
-        reason: reason.to_owned(),
-        fix: None,
-    })
+    Err(QuantityError { reason: reason.to_owned(), fix: None })
 }
 
 fn error_fix<T>(reason: &str, fix: String) -> Result<T, QuantityError> {
-    Err(QuantityError {
-        reason: reason.to_owned(),
-        fix: Some(fix),
-    })
+    Err(QuantityError { reason: reason.to_owned(), fix: Some(fix) })
 }
 
 /// Units of durations with their length in ns.
@@ -40,13 +34,8 @@ const DURATION_UNITS: [(&str, u64); 6] = [
 ];
 
 /// Decimal multiples of rates.
-const MULTIPLES: [(&str, u64); 5] = [
-    ("", 1),
-    ("k", 1_000),
-    ("M", 1_000_000),
-    ("G", 1_000_000_000),
-    ("T", 1_000_000_000_000),
-];
+const MULTIPLES: [(&str, u64); 5] =
+    [("", 1), ("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000), ("T", 1_000_000_000_000)];
 
 /// Most digits after the decimal point.
 const MAX_DECIMALS: usize = 12;
@@ -54,9 +43,7 @@ const MAX_DECIMALS: usize = 12;
 /// Number and unit of a text: `1.5ms` → `1.5`, `ms`.
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     (&text[..end], text[end..].trim_start())
 }
 
@@ -70,17 +57,11 @@ fn scale(digits: &str, factor: u64) -> Result<u64, QuantityError> {
         return error("it has too many decimals");
     }
     let part = |digits: &str, factor: u128| -> Option<u128> {
-        if digits.is_empty() {
-            Some(0)
-        } else {
-            digits.parse::<u128>().ok()?.checked_mul(factor)
-        }
+        if digits.is_empty() { Some(0) } else { digits.parse::<u128>().ok()?.checked_mul(factor) }
     };
     let ten = 10_u128.pow(u32::try_from(decimals.len()).unwrap_or_default());
     let factor = u128::from(factor);
-    let Some(total) =
-        part(whole, factor * ten).and_then(|w| w.checked_add(part(decimals, factor)?))
-    else {
+    let Some(total) = part(whole, factor * ten).and_then(|w| w.checked_add(part(decimals, factor)?)) else {
         return error("it is too big");
     };
     if total % ten != 0 {
@@ -97,26 +78,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
     let (digits, unit) = split(text);
     if digits.is_empty() {
         let negative = text.trim_start().starts_with('-');
-        return error(if negative {
-            "it is negative"
-        } else {
-            "it does not begin with a number"
-        });
+        return error(if negative { "it is negative" } else { "it does not begin with a number" });
     }
-    let unit = if unit == "µs" || unit == "μs" {
-        "us"
-    } else {
-        unit
-    };
+    let unit = if unit == "µs" || unit == "μs" { "us" } else { unit };
     if let Some((_, length)) = DURATION_UNITS.iter().find(|(name, _)| *name == unit) {
         return scale(digits, *length).map(Duration::from_nanos);
     }
     let meant = match unit.to_lowercase().as_str() {
         "" => {
-            return error_fix(
-                "the unit is missing",
-                format!("write \"{digits}s\" or \"{digits}ms\""),
-            );
+            return error_fix("the unit is missing", format!("write \"{digits}s\" or \"{digits}ms\""));
         }
         "sec" | "secs" | "second" | "seconds" => "s",
         "msec" | "msecs" | "millis" | "millisecond" | "milliseconds" => "ms",
@@ -128,10 +98,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
             None => return error("the unit is none of ns, us, ms, s, m, h"),
         },
     };
-    error_fix(
-        "the unit is none of ns, us, ms, s, m, h",
-        format!("write \"{digits}{meant}\""),
-    )
+    error_fix("the unit is none of ns, us, ms, s, m, h", format!("write \"{digits}{meant}\""))
 }
 
 /// The shortest text that [`parse_duration`] reads back, with a whole number.
@@ -141,10 +108,7 @@ pub fn format_duration(duration: Duration) -> String {
         return "0s".to_owned();
     }
     // `90s` reads better than `1500ms` but `120s` as `2m`: the largest unit that divides.
-    let unit = DURATION_UNITS
-        .iter()
-        .rev()
-        .find(|(_, length)| ns.is_multiple_of(u128::from(*length)));
+    let unit = DURATION_UNITS.iter().rev().find(|(_, length)| ns.is_multiple_of(u128::from(*length)));
     let (name, length) = unit.unwrap_or(&DURATION_UNITS[0]);
     format!("{}{name}", ns / u128::from(*length))
 }
@@ -161,31 +125,18 @@ pub fn parse_bit_rate(text: &str) -> Result<u64, QuantityError> {
     if let Some(prefix) = unit.strip_suffix("bit/s") {
         return multiple(digits, prefix, "bit/s");
     }
-    let prefix = unit
-        .chars()
-        .next()
-        .filter(|c| c.is_alphabetic())
-        .map(|c| match c {
-            'K' => 'k',
-            'm' | 'g' | 't' => c.to_ascii_uppercase(),
-            other => other,
-        });
-    let prefix = prefix
-        .filter(|c| "kMGT".contains(*c))
-        .map(String::from)
-        .unwrap_or_default();
+    let prefix = unit.chars().next().filter(|c| c.is_alphabetic()).map(|c| match c {
+        'K' => 'k',
+        'm' | 'g' | 't' => c.to_ascii_uppercase(),
+        other => other,
+    });
+    let prefix = prefix.filter(|c| "kMGT".contains(*c)).map(String::from).unwrap_or_default();
     if unit.ends_with("B/s") || unit.ends_with("Bps") || unit.ends_with("byte/s") {
         let bits = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(8));
-        let fix = bits.map_or("write bits, e.g. \"40Gbit/s\"".to_owned(), |b| {
-            format!("write \"{b}{prefix}bit/s\"")
-        });
+        let fix = bits.map_or("write bits, e.g. \"40Gbit/s\"".to_owned(), |b| format!("write \"{b}{prefix}bit/s\""));
         return error_fix("it counts bytes, links are counted in bits", fix);
     }
-    let reason = if unit.is_empty() {
-        "the unit is missing"
-    } else {
-        "the unit is not bit/s with k, M, G or T"
-    };
+    let reason = if unit.is_empty() { "the unit is missing" } else { "the unit is not bit/s with k, M, G or T" };
     error_fix(reason, format!("write \"{digits}{prefix}bit/s\""))
 }
 
@@ -201,28 +152,16 @@ pub fn parse_query_rate(text: &str) -> Result<u64, QuantityError> {
     match unit.strip_suffix("/s") {
         Some(prefix) => multiple(digits, prefix, "/s"),
         None => {
-            let prefix = MULTIPLES
-                .iter()
-                .map(|(name, _)| *name)
-                .find(|name| *name == unit)
-                .unwrap_or_default();
-            error_fix(
-                "it does not end in \"/s\"",
-                format!("write \"{digits}{prefix}/s\""),
-            )
+            let prefix = MULTIPLES.iter().map(|(name, _)| *name).find(|name| *name == unit).unwrap_or_default();
+            error_fix("it does not end in \"/s\"", format!("write \"{digits}{prefix}/s\""))
         }
     }
 }
 
 fn multiple(digits: &str, prefix: &str, unit: &str) -> Result<u64, QuantityError> {
     let Some((_, factor)) = MULTIPLES.iter().find(|(name, _)| *name == prefix) else {
-        let meant = MULTIPLES
-            .iter()
-            .find(|(name, _)| !name.is_empty() && name.eq_ignore_ascii_case(prefix));
-        let fix = format!(
-            "write \"{digits}{}{unit}\"",
-            meant.map_or("G", |(name, _)| name)
-        );
+        let meant = MULTIPLES.iter().find(|(name, _)| !name.is_empty() && name.eq_ignore_ascii_case(prefix));
+        let fix = format!("write \"{digits}{}{unit}\"", meant.map_or("G", |(name, _)| name));
         return error_fix("the multiple is none of k, M, G, T", fix);
     };
     match scale(digits, *factor)? {
@@ -232,11 +171,8 @@ fn multiple(digits: &str, prefix: &str, unit: &str) -> Result<u64, QuantityError
 }
 
 fn format_multiple(rate: u64, unit: &str) -> String {
-    let (name, factor) = MULTIPLES
-        .iter()
-        .rev()
-        .find(|(_, factor)| rate.is_multiple_of(*factor))
-        .unwrap_or(&MULTIPLES[0]);
+    let (name, factor) =
+        MULTIPLES.iter().rev().find(|(_, factor)| rate.is_multiple_of(*factor)).unwrap_or(&MULTIPLES[0]);
     format!("{}{name}{unit}", rate / factor)
 }
 
@@ -258,17 +194,10 @@ pub fn parse_percentage(text: &str) -> Result<f64, QuantityError> {
     let (digits, unit) = split(text);
     if digits.is_empty() {
         let negative = text.trim_start().starts_with('-');
-        return error(if negative {
-            "it is negative"
-        } else {
-            "it does not begin with a number"
-        });
+        return error(if negative { "it is negative" } else { "it does not begin with a number" });
     }
     if unit.is_empty() {
-        return error_fix(
-            "the percent sign is missing",
-            format!("write \"{digits}%\""),
-        );
+        return error_fix("the percent sign is missing", format!("write \"{digits}%\""));
     }
     if unit != "%" {
         return error("it does not end in \"%\"");

@@ -20,15 +20,8 @@ fn root() -> PathBuf {
 
 fn findings(kind: &str, name: &str, text: &[u8]) -> Vec<Diagnostic> {
     fn of<T>(parsed: Parsed<T>) -> Vec<Diagnostic> {
-        let failed = parsed
-            .diagnostics
-            .iter()
-            .any(|d| d.severity == Severity::Error);
-        assert_eq!(
-            parsed.value.is_none(),
-            failed,
-            "a value exactly when there is no error"
-        );
+        let failed = parsed.diagnostics.iter().any(|d| d.severity == Severity::Error);
+        assert_eq!(parsed.value.is_none(), failed, "a value exactly when there is no error");
         parsed.diagnostics
     }
     match kind {
@@ -60,11 +53,7 @@ fn inputs() -> Vec<(String, PathBuf)> {
 #[test]
 fn wrong_files_give_exactly_these_findings() {
     let inputs = inputs();
-    assert!(
-        inputs.len() >= MIN_FILES,
-        "only {} wrong files",
-        inputs.len()
-    );
+    assert!(inputs.len() >= MIN_FILES, "only {} wrong files", inputs.len());
     let bless = std::env::var_os("UBIQUE_BLESS").is_some();
     let mut wrong = String::new();
     for (kind, path) in &inputs {
@@ -74,12 +63,7 @@ fn wrong_files_give_exactly_these_findings() {
         assert!(!found.is_empty(), "{}: no finding", path.display());
         for d in &found {
             check_place(&text, d);
-            assert!(
-                d.fix.is_some(),
-                "{}: {} without fix",
-                path.display(),
-                d.code
-            );
+            assert!(d.fix.is_some(), "{}: {} without fix", path.display(), d.code);
         }
         let expected_path = path.with_extension("expect");
         if bless {
@@ -87,11 +71,7 @@ fn wrong_files_give_exactly_these_findings() {
         }
         let expected = fs::read_to_string(&expected_path).unwrap_or_default();
         if expected != listed(&found) {
-            wrong += &format!(
-                "{}\n  expected:\n{expected}  found:\n{}\n",
-                path.display(),
-                listed(&found)
-            );
+            wrong += &format!("{}\n  expected:\n{expected}  found:\n{}\n", path.display(), listed(&found));
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -101,17 +81,9 @@ fn wrong_files_give_exactly_these_findings() {
 fn check_place(text: &[u8], d: &Diagnostic) {
     assert!(d.start <= d.end && d.end <= text.len(), "{d:?}");
     let before = &text[..d.start];
-    assert_eq!(
-        d.line,
-        before.iter().filter(|&&b| b == b'\n').count() + 1,
-        "{d:?}"
-    );
+    assert_eq!(d.line, before.iter().filter(|&&b| b == b'\n').count() + 1, "{d:?}");
     let line = before.rsplit(|&b| b == b'\n').next().unwrap_or_default();
-    assert_eq!(
-        d.column,
-        String::from_utf8_lossy(line).chars().count() + 1,
-        "{d:?}"
-    );
+    assert_eq!(d.column, String::from_utf8_lossy(line).chars().count() + 1, "{d:?}");
 }
 
 #[test]
@@ -120,11 +92,7 @@ fn expectations_belong_to_files() {
         for entry in fs::read_dir(root().join(kind)).unwrap() {
             let path = entry.unwrap().path();
             let inputs = ["toml", "bin"].map(|e| path.with_extension(e));
-            assert!(
-                inputs.iter().any(|i| i.exists()),
-                "{} has no input",
-                path.display()
-            );
+            assert!(inputs.iter().any(|i| i.exists()), "{} has no input", path.display());
         }
     }
 }
@@ -134,11 +102,7 @@ fn expectations_belong_to_files() {
 fn every_code_is_exercised() {
     let mut seen: Vec<String> = Vec::new();
     for (kind, path) in inputs() {
-        seen.extend(
-            findings(&kind, "f", &fs::read(path).unwrap())
-                .into_iter()
-                .map(|d| d.code),
-        );
+        seen.extend(findings(&kind, "f", &fs::read(path).unwrap()).into_iter().map(|d| d.code));
     }
     let elsewhere = ["E0004", "E0013", "E0402", "E0403", "E0506"];
     for code in ubique_model::diagnostic::CODES {
@@ -153,10 +117,7 @@ fn a_file_of_10_mb_is_refused_at_once() {
     assert!(text.len() > 10_000_000);
     for kind in ["service", "scenario", "internet"] {
         let found = findings(kind, "big.toml", text.as_bytes());
-        assert_eq!(
-            listed(&found),
-            "E0004@1:1 the file has 10400000 bytes; the limit is 1048576\n"
-        );
+        assert_eq!(listed(&found), "E0004@1:1 the file has 10400000 bytes; the limit is 1048576\n");
     }
 }
 
@@ -180,20 +141,13 @@ fn hostile_shapes_end_quickly() {
         format!("a = [{}]", "{b=1},".repeat(1 << 17)),
         format!("[service]\naddresses = [{}]", "7,".repeat(1 << 18)),
         format!("check = [{}]", "{x=1,y=2},".repeat(1 << 16)),
-        format!(
-            "service = {{ {} }}",
-            (0..60_000).map(|i| format!("k{i}=1,")).collect::<String>()
-        ),
+        format!("service = {{ {} }}", (0..60_000).map(|i| format!("k{i}=1,")).collect::<String>()),
         "a={\n".repeat(1 << 18),
         "\"".repeat(1 << 20),
         "[[a]]\n".repeat(1 << 17),
         "a=[\n".repeat(1 << 18),
         format!("a = {}", "9".repeat(1 << 20 >> 1)),
     ] {
-        assert!(
-            findings("service", "f", text.as_bytes())
-                .iter()
-                .any(|d| d.severity == Severity::Error)
-        );
+        assert!(findings("service", "f", text.as_bytes()).iter().any(|d| d.severity == Severity::Error));
     }
 }

@@ -27,23 +27,13 @@ fn duration(min_ms: u64, max_ms: u64) -> impl Strategy<Value = Duration> {
 }
 
 fn location() -> impl Strategy<Value = Location> {
-    const PLACES: &[&str] = &[
-        "Amsterdam, NL",
-        "São Paulo, BR",
-        "TYO",
-        "52.37,4.90",
-        "-1.5,-0.25",
-        "Xi’an, CN",
-    ];
+    const PLACES: &[&str] = &["Amsterdam, NL", "São Paulo, BR", "TYO", "52.37,4.90", "-1.5,-0.25", "Xi’an, CN"];
     select(PLACES).prop_map(|text| Location::resolve(text).unwrap())
 }
 
 fn target() -> impl Strategy<Value = std::net::SocketAddr> {
     (
-        prop_oneof![
-            any::<u32>().prop_map(|a| IpAddr::V4(a.into())),
-            any::<u128>().prop_map(|a| IpAddr::V6(a.into()))
-        ],
+        prop_oneof![any::<u32>().prop_map(|a| IpAddr::V4(a.into())), any::<u128>().prop_map(|a| IpAddr::V6(a.into()))],
         1_u16..,
     )
         .prop_map(Into::into)
@@ -65,49 +55,24 @@ fn kind() -> impl Strategy<Value = CheckKind> {
             rcode: "NXDOMAIN".into(),
             tcp,
         });
-    let http = (target(), "[a-z.]{1,10}", "/[a-z?=&%]{0,10}", 100_u16..600).prop_map(
-        |(target, host, path, status)| CheckKind::Http {
-            target,
-            host,
-            path,
-            status,
-        },
-    );
-    let process =
-        (any::<bool>(), text(), "[a-z]{1,15}").prop_map(|(file, path, comm)| CheckKind::Process {
-            pidfile: file.then(|| path.into()),
-            name: (!file).then_some(comm),
-        });
+    let http = (target(), "[a-z.]{1,10}", "/[a-z?=&%]{0,10}", 100_u16..600)
+        .prop_map(|(target, host, path, status)| CheckKind::Http { target, host, path, status });
+    let process = (any::<bool>(), text(), "[a-z]{1,15}").prop_map(|(file, path, comm)| CheckKind::Process {
+        pidfile: file.then(|| path.into()),
+        name: (!file).then_some(comm),
+    });
     let exec = prop::collection::vec(text(), 1..4).prop_map(|command| CheckKind::Exec { command });
-    prop_oneof![
-        dns,
-        http,
-        target().prop_map(|target| CheckKind::Tcp { target }),
-        process,
-        exec
-    ]
+    prop_oneof![dns, http, target().prop_map(|target| CheckKind::Tcp { target }), process, exec]
 }
 
 fn check() -> impl Strategy<Value = Check> {
-    (
-        kind(),
-        duration(10, 3_600_000),
-        1_u32..=1000,
-        1_u32..=1000,
-        0.0..1.0_f64,
+    (kind(), duration(10, 3_600_000), 1_u32..=1000, 1_u32..=1000, 0.0..1.0_f64).prop_map(
+        |(kind, every, fall, rise, part)| {
+            let timeout =
+                Duration::from_micros((every.as_micros() as f64 * part) as u64).clamp(Duration::from_millis(1), every);
+            Check { name: String::new(), kind, every, timeout, fall, rise }
+        },
     )
-        .prop_map(|(kind, every, fall, rise, part)| {
-            let timeout = Duration::from_micros((every.as_micros() as f64 * part) as u64)
-                .clamp(Duration::from_millis(1), every);
-            Check {
-                name: String::new(),
-                kind,
-                every,
-                timeout,
-                fall,
-                rise,
-            }
-        })
 }
 
 fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
@@ -118,14 +83,7 @@ fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
             Ipv4Addr::new(192, 0, (host >> 8) as u8 & 1, host as u8).into()
         }
     };
-    let relation = select(
-        &[
-            Relation::Transit,
-            Relation::Peer,
-            Relation::RouteServer,
-            Relation::Internal,
-        ][..],
-    );
+    let relation = select(&[Relation::Transit, Relation::Peer, Relation::RouteServer, Relation::Internal][..]);
     let numbers = (
         1_u16..,
         prop_oneof![Just(0), 3_u64..=65535],
@@ -133,79 +91,43 @@ fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
         0_u8..=16,
         prop::option::of(any::<u32>()),
     );
-    let lists = (
-        prop::collection::vec(any::<u32>(), 0..3),
-        prop::collection::vec(any::<[u32; 3]>(), 0..3),
-    );
-    (
-        1_u16..400,
-        relation,
-        numbers,
-        prop::option::of(text()),
-        lists,
-        prop::option::of(500_u16..510),
+    let lists = (prop::collection::vec(any::<u32>(), 0..3), prop::collection::vec(any::<[u32; 3]>(), 0..3));
+    (1_u16..400, relation, numbers, prop::option::of(text()), lists, prop::option::of(500_u16..510)).prop_map(
+        move |(host, relation, (port, hold, multihop, prepend, med), password, (communities, large), local)| Upstream {
+            asn: Asn(64501),
+            address: address(host),
+            local_address: local.map(address),
+            relation,
+            port,
+            hold_time: Duration::from_secs(hold),
+            multihop,
+            password_file: password.map(Into::into),
+            communities: communities.into_iter().map(Community).collect(),
+            large_communities: large.into_iter().map(LargeCommunity).collect(),
+            prepend,
+            med,
+        },
     )
-        .prop_map(
-            move |(
-                host,
-                relation,
-                (port, hold, multihop, prepend, med),
-                password,
-                (communities, large),
-                local,
-            )| Upstream {
-                asn: Asn(64501),
-                address: address(host),
-                local_address: local.map(address),
-                relation,
-                port,
-                hold_time: Duration::from_secs(hold),
-                multihop,
-                password_file: password.map(Into::into),
-                communities: communities.into_iter().map(Community).collect(),
-                large_communities: large.into_iter().map(LargeCommunity).collect(),
-                prepend,
-                med,
-            },
-        )
 }
 
 fn site() -> impl Strategy<Value = Site> {
-    let capacity = (prop::option::of(1_u64..), prop::option::of(1_u64..)).prop_map(
-        |(bits_per_s, queries_per_s)| Capacity {
-            bits_per_s,
-            queries_per_s,
-        },
-    );
-    (
-        location(),
-        capacity,
-        prop::option::of(1_u32..),
-        upstream(false),
-        upstream(true),
-    )
-        .prop_map(|(location, capacity, id, v4, v6)| Site {
+    let capacity = (prop::option::of(1_u64..), prop::option::of(1_u64..))
+        .prop_map(|(bits_per_s, queries_per_s)| Capacity { bits_per_s, queries_per_s });
+    (location(), capacity, prop::option::of(1_u32..), upstream(false), upstream(true)).prop_map(
+        |(location, capacity, id, v4, v6)| Site {
             name: String::new(),
             location,
             capacity,
             router_id: id.map(Ipv4Addr::from),
             upstreams: vec![v4, v6],
-        })
+        },
+    )
 }
 
 fn service() -> impl Strategy<Value = Service> {
-    let agent = (
-        text(),
-        prop::option::of(target()),
-        duration(0, 3_600_000),
-        duration(100, 60_000),
-    )
-        .prop_map(|(socket, metrics, drain, watchdog)| AgentSettings {
-            socket: socket.into(),
-            metrics,
-            drain,
-            watchdog,
-        });
+    let agent = (text(), prop::option::of(target()), duration(0, 3_600_000), duration(100, 60_000)).prop_map(
+        |(socket, metrics, drain, watchdog)| AgentSettings { socket: socket.into(), metrics, drain, watchdog },
+    );
     let parts = (
         prop::collection::vec(check(), 0..4),
         prop::collection::vec(site(), 1..4),
@@ -221,12 +143,8 @@ fn service() -> impl Strategy<Value = Service> {
         Service {
             name,
             asn: Asn(64500),
-            prefixes: ["198.51.100.0/24", "2001:db8:53::/48"]
-                .map(|p| p.parse::<Prefix>().unwrap())
-                .into(),
-            addresses: ["198.51.100.53", "2001:db8:53::53"]
-                .map(|a| a.parse().unwrap())
-                .into(),
+            prefixes: ["198.51.100.0/24", "2001:db8:53::/48"].map(|p| p.parse::<Prefix>().unwrap()).into(),
+            addresses: ["198.51.100.53", "2001:db8:53::53"].map(|a| a.parse().unwrap()).into(),
             checks,
             sites,
             agent,
@@ -293,57 +211,27 @@ fn files_with_every_key_are_valid() {
     let service = Service::parse("service.toml", SERVICE.as_bytes());
     assert_eq!(service.diagnostics, []);
     let service = service.value.unwrap();
-    assert_eq!(
-        Service::parse("printed", service.to_toml().as_bytes())
-            .value
-            .unwrap(),
-        service
-    );
+    assert_eq!(Service::parse("printed", service.to_toml().as_bytes()).value.unwrap(), service);
     let internet = Internet::parse("internet.toml", INTERNET.as_bytes());
     assert_eq!(internet.diagnostics, []);
     let scenario = Scenario::parse("scenario.toml", SCENARIO.as_bytes());
     assert_eq!(scenario.diagnostics, []);
-    assert_eq!(
-        Scenario::check_against(
-            &service,
-            internet.value.as_ref(),
-            "scenario.toml",
-            SCENARIO.as_bytes()
-        ),
-        []
-    );
+    assert_eq!(Scenario::check_against(&service, internet.value.as_ref(), "scenario.toml", SCENARIO.as_bytes()), []);
 }
 
 #[test]
 fn names_of_the_other_files_are_checked() {
     let service = Service::parse("s", SERVICE.as_bytes()).value.unwrap();
     let internet = Internet::parse("i", INTERNET.as_bytes()).value.unwrap();
-    let wrong = SCENARIO
-        .replace("\"lon\"", "\"lno\"")
-        .replace("\"São Paulo\" =", "\"Sao Paulo\" =");
+    let wrong = SCENARIO.replace("\"lon\"", "\"lno\"").replace("\"São Paulo\" =", "\"Sao Paulo\" =");
     let found = Scenario::check_against(&service, Some(&internet), "f.toml", wrong.as_bytes());
-    let codes: Vec<(&str, &str)> = found
-        .iter()
-        .map(|d| (d.code.as_str(), d.fix.as_deref().unwrap()))
-        .collect();
-    assert!(
-        codes.contains(&("E0402", "did you mean \"lon\"?")),
-        "{codes:?}"
-    );
-    assert!(
-        codes.contains(&("E0403", "did you mean \"São Paulo\"?")),
-        "{codes:?}"
-    );
+    let codes: Vec<(&str, &str)> = found.iter().map(|d| (d.code.as_str(), d.fix.as_deref().unwrap())).collect();
+    assert!(codes.contains(&("E0402", "did you mean \"lon\"?")), "{codes:?}");
+    assert!(codes.contains(&("E0403", "did you mean \"São Paulo\"?")), "{codes:?}");
     let wrong = SERVICE.replacen("asn = 64496", "asn = 64499", 1);
     let found = Service::check_against(&internet, "s.toml", wrong.as_bytes());
-    assert_eq!(
-        found.iter().map(|d| d.code.as_str()).collect::<Vec<_>>(),
-        ["E0506"]
-    );
-    assert_eq!(
-        Service::check_against(&internet, "s.toml", SERVICE.as_bytes()),
-        []
-    );
+    assert_eq!(found.iter().map(|d| d.code.as_str()).collect::<Vec<_>>(), ["E0506"]);
+    assert_eq!(Service::check_against(&internet, "s.toml", SERVICE.as_bytes()), []);
 }
 
 /// The files of `examples/`, and every `toml` block of the manual, are valid.
@@ -361,10 +249,7 @@ fn examples_and_manual_are_valid() {
         }
     }
     assert!(blocks >= 3, "the manual lost its examples");
-    for entry in std::fs::read_dir(root.join("examples"))
-        .into_iter()
-        .flatten()
-    {
+    for entry in std::fs::read_dir(root.join("examples")).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "toml") {
             let body = std::fs::read_to_string(&path).unwrap();
@@ -382,27 +267,15 @@ fn valid(kind: &str, file: &str, text: &str) {
     match kind {
         "service" => {
             let parsed = Service::parse(file, text.as_bytes());
-            let service = parsed
-                .value
-                .unwrap_or_else(|| panic!("{file}: {:#?}", parsed.diagnostics));
+            let service = parsed.value.unwrap_or_else(|| panic!("{file}: {:#?}", parsed.diagnostics));
             assert_eq!(
-                Service::parse("printed", service.to_toml().as_bytes())
-                    .value
-                    .as_ref(),
+                Service::parse("printed", service.to_toml().as_bytes()).value.as_ref(),
                 Some(&service),
                 "{file}"
             );
         }
-        "scenario" => assert_eq!(
-            Scenario::parse(file, text.as_bytes()).diagnostics,
-            [],
-            "{file}"
-        ),
-        "internet" => assert_eq!(
-            Internet::parse(file, text.as_bytes()).diagnostics,
-            [],
-            "{file}"
-        ),
+        "scenario" => assert_eq!(Scenario::parse(file, text.as_bytes()).diagnostics, [], "{file}"),
+        "internet" => assert_eq!(Internet::parse(file, text.as_bytes()).diagnostics, [], "{file}"),
         other => panic!("{file}: a toml block of kind {other:?}"),
     }
 }

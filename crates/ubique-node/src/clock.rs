@@ -17,9 +17,7 @@ pub(crate) fn instant(at: Time, now: Time) -> Instant {
 
 /// The wall-clock time of a moment that has passed.
 pub(crate) fn wall(at: Time) -> SystemTime {
-    SystemTime::now()
-        .checked_sub(now().since(at))
-        .unwrap_or(UNIX_EPOCH)
+    SystemTime::now().checked_sub(now().since(at)).unwrap_or(UNIX_EPOCH)
 }
 
 /// RFC 3339, UTC, to the millisecond: `2026-11-21T08:15:30.123Z`.
@@ -38,9 +36,7 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
 
 /// Seconds since the epoch, for metrics.
 pub(crate) fn unix_seconds(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Year, month and day of the Gregorian calendar, by counting days in cycles of 400, 100, 4 and 1 years that
@@ -60,11 +56,7 @@ fn civil(days_since_epoch: u64) -> (u64, u64, u64) {
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let year = 1600 + 400 * cycles + 100 * centuries + 4 * fours + years;
-    if month < 10 {
-        (year, month + 3, day)
-    } else {
-        (year + 1, month - 9, day)
-    }
+    if month < 10 { (year, month + 3, day) } else { (year + 1, month - 9, day) }
 }
 
 #[cfg(test)]
@@ -85,9 +77,6 @@ mod tests {
         ] {
             assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(second)), text);
         }
-        assert_eq!(
-            rfc3339(UNIX_EPOCH + Duration::from_millis(1_795_248_930_123)),
-            "2026-11-21T08:15:30.123Z"
-        );
+        assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_millis(1_795_248_930_123)), "2026-11-21T08:15:30.123Z");
     }
 }

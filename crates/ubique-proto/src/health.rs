@@ -169,13 +169,7 @@ impl CheckConfig {
     /// The same within the limits: [`MIN_EVERY`], `timeout` at most `every`, counters at least 1.
     fn bounded(self) -> CheckConfig {
         let every = self.every.max(MIN_EVERY);
-        CheckConfig {
-            every,
-            timeout: self.timeout.min(every),
-            fall: self.fall.max(1),
-            rise: self.rise.max(1),
-            ..self
-        }
+        CheckConfig { every, timeout: self.timeout.min(every), fall: self.fall.max(1), rise: self.rise.max(1), ..self }
     }
 
     /// Bound of the jitter: two polls never start closer than `timeout`.
@@ -203,30 +197,21 @@ impl Check {
     /// Moves the grid past `now`, leaving out points a late driver missed: polls never come in bursts.
     fn advance(&mut self, now: Time, rng: &mut Rng) {
         let jitter = self.config.jitter();
-        let step = u64::try_from((self.config.every - jitter).as_nanos())
-            .unwrap_or(u64::MAX)
-            .max(1);
+        let step = u64::try_from((self.config.every - jitter).as_nanos()).unwrap_or(u64::MAX).max(1);
         let missed = now.0.saturating_sub(self.grid.0) / step;
         self.grid = Time(self.grid.0.saturating_add(step.saturating_mul(missed + 1)));
         self.start = self.grid + jitter.mul_f64(rng.next_f64());
     }
 
     fn deadline(&self) -> Time {
-        self.outstanding
-            .map_or(self.start, |(_, timeout)| timeout.min(self.start))
+        self.outstanding.map_or(self.start, |(_, timeout)| timeout.min(self.start))
     }
 
     /// Counts one result; the cause when it changes the state.
     fn count(&mut self, now: Time, result: Result<(), String>) -> Option<String> {
         let against = result.is_ok() != self.up;
-        self.streak = if against {
-            self.streak.saturating_add(1)
-        } else {
-            0
-        };
-        let CheckConfig {
-            name, fall, rise, ..
-        } = &self.config;
+        self.streak = if against { self.streak.saturating_add(1) } else { 0 };
+        let CheckConfig { name, fall, rise, .. } = &self.config;
         let limit = if self.up { *fall } else { *rise };
         let cause = match &result {
             Ok(()) => format!("check {name}: {limit} of {limit} polls succeeded"),
@@ -266,11 +251,7 @@ impl Health {
     /// Tells what happened. Unknown checks and polls that are not under way are ignored.
     pub fn handle_input(&mut self, now: Time, input: In) {
         match input {
-            In::Result {
-                check,
-                poll,
-                result,
-            } => {
+            In::Result { check, poll, result } => {
                 let Some(c) = self.checks.get_mut(check) else {
                     return;
                 };
@@ -341,10 +322,7 @@ impl Health {
             since: c.since,
             cause: &c.cause,
             last: c.last.as_ref().map(|(at, _)| *at),
-            last_error: c
-                .last
-                .as_ref()
-                .and_then(|(_, result)| result.as_ref().err().map(String::as_str)),
+            last_error: c.last.as_ref().and_then(|(_, result)| result.as_ref().err().map(String::as_str)),
             counters: c.counters,
         })
     }
@@ -407,11 +385,7 @@ impl Health {
 
     fn turn(&mut self, now: Time, check: usize, up: bool, cause: String) {
         self.checks[check].turn(now, up, &cause);
-        self.outputs.push_back(Out::Check {
-            check,
-            up,
-            cause: cause.clone(),
-        });
+        self.outputs.push_back(Out::Check { check, up, cause: cause.clone() });
         self.judge(now, &cause);
     }
 
@@ -426,10 +400,7 @@ impl Health {
             count if healthy && count > 1 => format!("all {count} checks are up; {cause}"),
             _ => cause.to_owned(),
         };
-        self.outputs.push_back(Out::Verdict {
-            healthy,
-            cause: self.cause.clone(),
-        });
+        self.outputs.push_back(Out::Verdict { healthy, cause: self.cause.clone() });
     }
 }
 

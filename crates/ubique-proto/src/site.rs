@@ -263,10 +263,7 @@ impl Site {
 
     /// After a change of verdict or wish, where these matter.
     fn resettle(&mut self, now: Time, cause: Option<String>) {
-        if matches!(
-            self.state,
-            State::Unhealthy | State::Announced | State::Draining | State::Drained
-        ) {
+        if matches!(self.state, State::Unhealthy | State::Announced | State::Draining | State::Drained) {
             self.settle(now, cause);
         }
     }
@@ -322,9 +319,7 @@ impl Site {
 
     fn withdraw_if_announced(&mut self, now: Time, cause: &str) {
         if matches!(self.state, State::Announced | State::Draining) {
-            self.outputs.push_back(Out::Withdraw {
-                cause: cause.to_owned(),
-            });
+            self.outputs.push_back(Out::Withdraw { cause: cause.to_owned() });
             self.stragglers_until = Some(now + self.config.drain);
         }
     }
@@ -343,10 +338,7 @@ impl Site {
         self.state = state;
         self.since = now;
         cause.clone_into(&mut self.cause);
-        self.outputs.push_back(Out::State {
-            state,
-            cause: cause.to_owned(),
-        });
+        self.outputs.push_back(Out::State { state, cause: cause.to_owned() });
     }
 }
 

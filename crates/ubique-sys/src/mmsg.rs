@@ -32,19 +32,11 @@ impl Buffers {
     /// `count` (at most [`BATCH_MAX`]) buffers of `size` bytes.
     pub(crate) fn new(count: usize, size: usize) -> Buffers {
         let count = count.clamp(1, BATCH_MAX);
-        Buffers {
-            bytes: vec![0; count * size],
-            size,
-            count,
-        }
+        Buffers { bytes: vec![0; count * size], size, count }
     }
 
     /// Receives what waits, without blocking, and calls `f` for each datagram. `WouldBlock` when nothing waits.
-    pub(crate) fn recv(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        mut f: impl FnMut(Datagram<'_>),
-    ) -> io::Result<usize> {
+    pub(crate) fn recv(&mut self, fd: BorrowedFd<'_>, mut f: impl FnMut(Datagram<'_>)) -> io::Result<usize> {
         // SAFETY: all three are C structs of integers and pointers, for which zero bytes are a valid value.
         let mut headers: [libc::mmsghdr; BATCH_MAX] = unsafe { std::mem::zeroed() };
         // SAFETY: as above.
@@ -53,10 +45,7 @@ impl Buffers {
         let mut addresses: [libc::sockaddr_storage; BATCH_MAX] = unsafe { std::mem::zeroed() };
         let mut controls = [[0u64; CONTROL_WORDS]; BATCH_MAX];
         for (index, buffer) in self.bytes.chunks_exact_mut(self.size).enumerate() {
-            vectors[index] = libc::iovec {
-                iov_base: buffer.as_mut_ptr().cast(),
-                iov_len: buffer.len(),
-            };
+            vectors[index] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
             let header = &mut headers[index].msg_hdr;
             header.msg_iov = &raw mut vectors[index];
             header.msg_iovlen = 1;
@@ -117,10 +106,7 @@ fn send_chunk(fd: BorrowedFd<'_>, chunk: &[&[u8]]) -> io::Result<usize> {
     // SAFETY: as above.
     let mut vectors: [libc::iovec; BATCH_MAX] = unsafe { std::mem::zeroed() };
     for (index, bytes) in chunk.iter().enumerate() {
-        vectors[index] = libc::iovec {
-            iov_base: bytes.as_ptr().cast_mut().cast(),
-            iov_len: bytes.len(),
-        };
+        vectors[index] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         headers[index].msg_hdr.msg_iov = &raw mut vectors[index];
         headers[index].msg_hdr.msg_iovlen = 1;
     }
@@ -158,8 +144,7 @@ fn timestamp(header: &libc::msghdr) -> Option<libc::timespec> {
     unsafe {
         let mut control = libc::CMSG_FIRSTHDR(header);
         while let Some(message) = control.as_ref() {
-            if message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_TIMESTAMPNS
-            {
+            if message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_TIMESTAMPNS {
                 let data = libc::CMSG_DATA(control).cast::<libc::timespec>();
                 return Some(data.read_unaligned());
             }

@@ -78,11 +78,7 @@ impl Netlink {
     }
 
     /// A veth pair, both ends down; each end may be created directly in another namespace.
-    pub fn add_veth(
-        &mut self,
-        a: (&str, Option<&NetNs>),
-        b: (&str, Option<&NetNs>),
-    ) -> io::Result<()> {
+    pub fn add_veth(&mut self, a: (&str, Option<&NetNs>), b: (&str, Option<&NetNs>)) -> io::Result<()> {
         let what = || format!("veth pair {} - {}", a.0, b.0);
         self.change(what, |encoder, sequence| {
             request::add_veth(encoder, sequence, a, b);
@@ -168,11 +164,7 @@ impl Netlink {
         Ok(lists.into_iter().flatten().collect())
     }
 
-    fn change(
-        &mut self,
-        what: impl FnOnce() -> String,
-        encode: impl FnOnce(&mut Encoder, u32),
-    ) -> io::Result<()> {
+    fn change(&mut self, what: impl FnOnce() -> String, encode: impl FnOnce(&mut Encoder, u32)) -> io::Result<()> {
         self.change_unless(what, &[], encode).map(|_| ())
     }
 
@@ -186,8 +178,7 @@ impl Netlink {
         let mut encoder = Encoder::default();
         encode(&mut encoder, self.socket.next_sequence());
         let mut result = Ok(());
-        self.socket
-            .transact(&encoder, 1, |_, answer| result = answer)?;
+        self.socket.transact(&encoder, 1, |_, answer| result = answer)?;
         match result {
             Ok(()) => Ok(true),
             Err(refusal) if expected.contains(&refusal.errno) => Ok(false),

@@ -100,11 +100,7 @@ pub(crate) fn prepare_current() -> io::Result<()> {
 
 fn on_fresh_thread<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("netns".into())
-            .spawn_scoped(scope, f)?;
-        thread
-            .join()
-            .or_else(|panic| std::panic::resume_unwind(panic))
+        let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, f)?;
+        thread.join().or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

@@ -95,11 +95,7 @@ fn bind(fd: BorrowedFd<'_>, index: i32) -> io::Result<()> {
     address.sll_ifindex = index;
     // SAFETY: `address` is a sockaddr_ll of the length given.
     let result = unsafe {
-        libc::bind(
-            fd.as_raw_fd(),
-            (&raw const address).cast(),
-            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-        )
+        libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
     };
     sockopt::check(result)
 }
@@ -114,10 +110,7 @@ pub struct Batch {
 impl Batch {
     /// For `frames` (at most [`BATCH_FRAMES_MAX`]) frames of up to `frame_bytes` bytes.
     pub fn new(frames: usize, frame_bytes: usize) -> Batch {
-        Batch {
-            buffers: Buffers::new(frames, frame_bytes),
-            truncated: 0,
-        }
+        Batch { buffers: Buffers::new(frames, frame_bytes), truncated: 0 }
     }
 
     /// Frames lost so far because they were longer than `frame_bytes`.
@@ -129,12 +122,7 @@ impl Batch {
 /// Makes the interface `ifname` of the calling thread's namespace send frames as they would be on a cable: with
 /// checksums, and none longer than the MTU. For the veth ends whose peers are read by a [`PacketSocket`].
 pub fn disable_offloads(ifname: &str) -> io::Result<()> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     for command in ETHTOOL_COMMANDS {
         ethtool_set(socket.as_fd(), ifname, command, 0)?;
     }

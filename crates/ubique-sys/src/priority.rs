@@ -61,19 +61,8 @@ pub fn prefer_this_thread() -> io::Result<Preference> {
 
 fn set(attributes: &SchedAttr) -> io::Result<()> {
     // SAFETY: the kernel reads `size` bytes of the struct; thread 0 is the calling one.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_sched_setattr,
-            0,
-            std::ptr::from_ref(attributes),
-            0u32,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(attributes), 0u32) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
@@ -83,10 +72,7 @@ mod tests {
     #[test]
     fn everybody_gets_some_preference() {
         // On a thread of its own: the others stay as they are.
-        let preference = std::thread::spawn(prefer_this_thread)
-            .join()
-            .unwrap()
-            .unwrap();
+        let preference = std::thread::spawn(prefer_this_thread).join().unwrap().unwrap();
         // SAFETY: no pointers.
         let root = unsafe { libc::geteuid() } == 0;
         assert!(root || preference == Preference::ShortSlice);

@@ -18,10 +18,7 @@ use rustix::process::{Pid, PidfdFlags};
 
 use crate::netns::NetNs;
 
-const NO_WAIT: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 0,
-};
+const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// The signals ubique sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +97,7 @@ fn no_process(errno: rustix::io::Errno) -> io::Error {
 /// Processes whose short name (`/proc/PID/comm`, at most 15 bytes) is `comm`.
 pub fn find_by_name(comm: &str) -> io::Result<Vec<u32>> {
     select(|directory| {
-        fs::read(directory.join("comm"))
-            .is_ok_and(|name| name.strip_suffix(b"\n").unwrap_or(&name) == comm.as_bytes())
+        fs::read(directory.join("comm")).is_ok_and(|name| name.strip_suffix(b"\n").unwrap_or(&name) == comm.as_bytes())
     })
 }
 
@@ -113,8 +109,7 @@ pub fn owner_of_socket(inode: u32) -> io::Result<Vec<u32>> {
             return false;
         };
         descriptors.flatten().any(|descriptor| {
-            fs::read_link(descriptor.path())
-                .is_ok_and(|link| link.as_os_str() == OsStr::new(&wanted))
+            fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == OsStr::new(&wanted))
         })
     })
 }
@@ -135,17 +130,12 @@ pub fn members_of_group(pgid: u32) -> io::Result<Vec<u32>> {
 /// Processes whose main thread is in `ns`. Those of other users are seen only by root.
 pub fn members_of_netns(ns: &NetNs) -> io::Result<Vec<u32>> {
     let wanted = ns.inode()?;
-    select(|directory| {
-        fs::metadata(directory.join("ns/net")).is_ok_and(|metadata| metadata.ino() == wanted)
-    })
+    select(|directory| fs::metadata(directory.join("ns/net")).is_ok_and(|metadata| metadata.ino() == wanted))
 }
 
 fn select(wanted: impl Fn(&Path) -> bool) -> io::Result<Vec<u32>> {
     let all = processes()?.into_iter();
-    Ok(all
-        .filter(|(directory, _)| wanted(directory))
-        .map(|(_, pid)| pid)
-        .collect())
+    Ok(all.filter(|(directory, _)| wanted(directory)).map(|(_, pid)| pid).collect())
 }
 
 /// The `/proc` directory and the number (in our PID namespace) of every process we can see there.
@@ -174,9 +164,7 @@ fn translate(directory: &Path) -> Option<u32> {
         return None;
     }
     let status = fs::read_to_string(directory.join("status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     line.split_ascii_whitespace().next_back()?.parse().ok()
 }
 
@@ -235,10 +223,7 @@ pub(crate) fn set_death_signal() -> io::Result<()> {
 }
 
 pub(crate) fn own_pid() -> u32 {
-    rustix::process::getpid()
-        .as_raw_nonzero()
-        .get()
-        .unsigned_abs()
+    rustix::process::getpid().as_raw_nonzero().get().unsigned_abs()
 }
 
 fn errno_of(error: io::Error) -> rustix::io::Errno {

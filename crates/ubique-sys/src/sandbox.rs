@@ -113,10 +113,7 @@ pub fn spawn(main: impl FnOnce() -> i32) -> Result<Sandbox, SandboxError> {
         init::run(main, &parent, write, user_namespace.then_some(outside));
     };
     drop(write);
-    let sandbox = Sandbox {
-        pid,
-        pidfd: PidFd::open(pid.as_raw_nonzero().get().unsigned_abs())?,
-    };
+    let sandbox = Sandbox { pid, pidfd: PidFd::open(pid.as_raw_nonzero().get().unsigned_abs())? };
     match read_failure(read)? {
         None => Ok(sandbox),
         Some((step, source)) => {
@@ -143,11 +140,8 @@ fn fork_into_namespaces(root: bool) -> Result<(Option<Pid>, bool), SandboxError>
     }
 }
 
-const NAMESPACES: libc::c_int = libc::CLONE_NEWPID
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS;
+const NAMESPACES: libc::c_int =
+    libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
 /// `fork` into new namespaces.
 fn clone_process(flags: libc::c_int) -> io::Result<Option<Pid>> {
@@ -208,10 +202,7 @@ fn denied(source: io::Error) -> SandboxError {
             "In a container, allow it CAP_SYS_ADMIN, or user namespaces by its seccomp profile (docker run --privileged); elsewhere, run as root.",
         );
     }
-    SandboxError::Denied {
-        source,
-        advice: advice.join(" "),
-    }
+    SandboxError::Denied { source, advice: advice.join(" ") }
 }
 
 fn sysctl(name: &str) -> Option<u64> {

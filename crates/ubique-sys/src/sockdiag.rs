@@ -8,9 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::netlink::{
-    Encoder, Event, Message, NetlinkSocket, attributes, messages, parse_ip, read_u32,
-};
+use crate::netlink::{Encoder, Event, Message, NetlinkSocket, attributes, messages, parse_ip, read_u32};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `struct inet_diag_req_v2`
@@ -48,10 +46,7 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
     let mut socket = NetlinkSocket::open(Some(rustix::net::netlink::SOCK_DIAG))?;
     let mut found = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        for (protocol, state) in [
-            (libc::IPPROTO_UDP, TCP_CLOSE),
-            (libc::IPPROTO_TCP, TCP_LISTEN),
-        ] {
+        for (protocol, state) in [(libc::IPPROTO_UDP, TCP_CLOSE), (libc::IPPROTO_TCP, TCP_LISTEN)] {
             let mut request = [0; REQUEST_LEN];
             request[0] = family as u8;
             request[1] = protocol as u8;
@@ -69,11 +64,7 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other?,
             };
-            found.extend(
-                listeners
-                    .into_iter()
-                    .filter(|listener| listener.port == port),
-            );
+            found.extend(listeners.into_iter().filter(|listener| listener.port == port));
         }
     }
     Ok(found)

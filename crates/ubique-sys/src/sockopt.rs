@@ -11,12 +11,7 @@ pub(crate) unsafe trait OptionValue: Copy {}
 // SAFETY: a plain integer.
 unsafe impl OptionValue for i32 {}
 
-pub(crate) fn set<T: OptionValue>(
-    fd: BorrowedFd<'_>,
-    level: i32,
-    name: i32,
-    value: &T,
-) -> io::Result<()> {
+pub(crate) fn set<T: OptionValue>(fd: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Result<()> {
     // SAFETY: `value` is readable for the length given, and `OptionValue` promises plain data.
     let result = unsafe {
         libc::setsockopt(
@@ -31,11 +26,7 @@ pub(crate) fn set<T: OptionValue>(
 }
 
 pub(crate) fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A receive buffer beyond `net.core.rmem_max` where we may, up to it elsewhere.
@@ -55,10 +46,7 @@ pub(crate) fn enlarge_send_buffer(fd: BorrowedFd<'_>, bytes: i32) -> io::Result<
 /// Attaches a classic BPF program; what it answers with 0 is never queued.
 pub(crate) fn attach_filter(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let description = libc::sock_fprog {
-        len: length,
-        filter: program.as_ptr().cast_mut(),
-    };
+    let description = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
     // SAFETY: the kernel copies the description and the program it points to, which live across the call.
     let result = unsafe {
         libc::setsockopt(

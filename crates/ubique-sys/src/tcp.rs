@@ -48,10 +48,7 @@ pub fn set_md5(fd: BorrowedFd<'_>, peer: IpAddr, key: &[u8]) -> io::Result<()> {
     let Some(room) = request.key.get_mut(..key.len()) else {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!(
-                "TCP MD5 keys have at most {MD5_KEY_BYTES_MAX} bytes, this one {}",
-                key.len()
-            ),
+            format!("TCP MD5 keys have at most {MD5_KEY_BYTES_MAX} bytes, this one {}", key.len()),
         ));
     };
     room.copy_from_slice(key);

@@ -55,22 +55,15 @@ pub fn queue_errors(fd: BorrowedFd<'_>, local: SocketAddr) -> io::Result<()> {
 
 /// Takes what waits, at most the size of `batch`, without blocking, and calls `f` for each datagram.
 /// Returns how many were taken. `WouldBlock` when none waits; `ConnectionRefused` and the like on connected sockets.
-pub fn recv_batch(
-    fd: BorrowedFd<'_>,
-    batch: &mut UdpBatch,
-    mut f: impl FnMut(Received<'_>),
-) -> io::Result<usize> {
+pub fn recv_batch(fd: BorrowedFd<'_>, batch: &mut UdpBatch, mut f: impl FnMut(Received<'_>)) -> io::Result<usize> {
     batch.0.recv(fd, |datagram| {
         if let Some(from) = socket_address(datagram.address, datagram.address_length) {
             f(Received {
                 bytes: datagram.bytes,
                 from,
-                timestamp_ns: datagram.timestamp.map(|time| {
-                    clock::to_ns(rustix::time::Timespec {
-                        tv_sec: time.tv_sec,
-                        tv_nsec: time.tv_nsec,
-                    })
-                }),
+                timestamp_ns: datagram
+                    .timestamp
+                    .map(|time| clock::to_ns(rustix::time::Timespec { tv_sec: time.tv_sec, tv_nsec: time.tv_nsec })),
                 truncated: datagram.truncated,
             });
         }

@@ -64,10 +64,7 @@ impl Watchdog {
     /// When [`HEARTBEATS_MAX`] are registered already: essential threads are few and known.
     pub fn heartbeat(&self, name: &str) -> Heartbeat {
         let slot = self.page.register(name);
-        Heartbeat {
-            page: Arc::clone(&self.page),
-            slot: slot.expect("fewer than HEARTBEATS_MAX essential threads"),
-        }
+        Heartbeat { page: Arc::clone(&self.page), slot: slot.expect("fewer than HEARTBEATS_MAX essential threads") }
     }
 
     /// Readable when the child has died, which only others can cause: then call [`Watchdog::respawn`].
@@ -102,9 +99,7 @@ fn end(child: &PidFd) {
 impl Heartbeat {
     /// The thread is alive.
     pub fn beat(&self) {
-        self.page.slots()[self.slot]
-            .beats
-            .fetch_add(1, Ordering::Relaxed);
+        self.page.slots()[self.slot].beats.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -142,9 +137,7 @@ impl Page {
         let length = size_of::<[Slot; HEARTBEATS_MAX]>();
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let start = unsafe {
-            rustix::mm::mmap_anonymous(std::ptr::null_mut(), length, access, MapFlags::SHARED)
-        }?;
+        let start = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), length, access, MapFlags::SHARED) }?;
         // Zero bytes are valid slots: all free.
         let page = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Page(page))
@@ -157,11 +150,8 @@ impl Page {
 
     /// `None` when all are taken.
     fn register(&self, name: &str) -> Option<usize> {
-        let reserve = |slot: &Slot| {
-            slot.taken
-                .compare_exchange(FREE, RESERVED, Ordering::Acquire, Ordering::Relaxed)
-                .is_ok()
-        };
+        let reserve =
+            |slot: &Slot| slot.taken.compare_exchange(FREE, RESERVED, Ordering::Acquire, Ordering::Relaxed).is_ok();
         let index = self.slots().iter().position(reserve)?;
         let slot = &self.slots()[index];
         let length = name.len().min(NAME_BYTES);
@@ -211,14 +201,9 @@ mod tests {
     #[test]
     fn slots_are_used_again() {
         let page = Arc::new(Page::new().unwrap());
-        let slots: Vec<_> = (0..HEARTBEATS_MAX)
-            .map(|_| page.register("x").unwrap())
-            .collect();
+        let slots: Vec<_> = (0..HEARTBEATS_MAX).map(|_| page.register("x").unwrap()).collect();
         assert_eq!(page.register("one too many"), None);
-        drop(Heartbeat {
-            page: Arc::clone(&page),
-            slot: slots[7],
-        });
+        drop(Heartbeat { page: Arc::clone(&page), slot: slots[7] });
         let before = page.slots()[7].beats.load(Ordering::Relaxed);
         assert_eq!(page.register(&"long".repeat(20)), Some(7));
         assert!(page.slots()[7].beats.load(Ordering::Relaxed) > before);

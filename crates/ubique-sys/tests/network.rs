@@ -18,17 +18,11 @@ fn main() {
     runner::run(
         runner::Where::Sandbox,
         &[
-            (
-                "sandbox_network_is_empty_and_up",
-                sandbox_network_is_empty_and_up,
-            ),
+            ("sandbox_network_is_empty_and_up", sandbox_network_is_empty_and_up),
             ("namespaces_are_apart", namespaces_are_apart),
             ("addresses_come_and_go", addresses_come_and_go),
             ("routes_are_read_back", routes_are_read_back),
-            (
-                "a_route_takes_the_place_of_the_old_one",
-                a_route_takes_the_place_of_the_old_one,
-            ),
+            ("a_route_takes_the_place_of_the_old_one", a_route_takes_the_place_of_the_old_one),
             ("links_come_and_go", links_come_and_go),
             ("refusals_say_what_was_wanted", refusals_say_what_was_wanted),
             ("monitor_hears_changes", monitor_hears_changes),
@@ -52,34 +46,19 @@ fn namespaces_are_apart() {
     let b = namespace("b");
     assert_ne!(a.inode().unwrap(), b.inode().unwrap());
     let own = NetNs::current().unwrap().inode().unwrap();
-    let inside = a
-        .run(|| NetNs::current().unwrap().inode().unwrap())
-        .unwrap();
+    let inside = a.run(|| NetNs::current().unwrap().inode().unwrap()).unwrap();
     assert_eq!(inside, a.inode().unwrap());
     assert_eq!(NetNs::current().unwrap().inode().unwrap(), own);
-    assert_eq!(
-        NetNs::open(&path_of("b")).unwrap().inode().unwrap(),
-        b.inode().unwrap()
-    );
+    assert_eq!(NetNs::open(&path_of("b")).unwrap().inode().unwrap(), b.inode().unwrap());
     let again = NetNs::create_at(&path_of("b")).unwrap_err();
     assert_eq!(again.kind(), ErrorKind::AlreadyExists);
-    assert!(
-        NetNs::open(Path::new("/proc/self/ns/uts"))
-            .unwrap()
-            .enter()
-            .is_err()
-    );
+    assert!(NetNs::open(Path::new("/proc/self/ns/uts")).unwrap().enter().is_err());
     // A socket stays where it was opened: this port is free here.
-    let inside = a
-        .run(|| TcpListener::bind("127.0.0.1:4000").unwrap())
-        .unwrap();
+    let inside = a.run(|| TcpListener::bind("127.0.0.1:4000").unwrap()).unwrap();
     let here = TcpListener::bind("127.0.0.1:4000").unwrap();
     assert_eq!(inside.local_addr().unwrap(), here.local_addr().unwrap());
     a.enter().unwrap();
-    assert_eq!(
-        NetNs::current().unwrap().inode().unwrap(),
-        a.inode().unwrap()
-    );
+    assert_eq!(NetNs::current().unwrap().inode().unwrap(), a.inode().unwrap());
 }
 
 fn addresses_come_and_go() {
@@ -129,34 +108,15 @@ fn sample_routes(l0: u32, own: IpAddr) -> (Vec<Route>, Vec<Route>) {
         ..route(destination)
     };
     let v4 = vec![
-        Route {
-            source: Some(own),
-            ..via("0.0.0.0/0", "10.0.0.1")
-        },
-        Route {
-            metric: Some(20),
-            ..via("203.0.113.0/24", "10.0.0.1")
-        },
+        Route { source: Some(own), ..via("0.0.0.0/0", "10.0.0.1") },
+        Route { metric: Some(20), ..via("203.0.113.0/24", "10.0.0.1") },
         via("192.0.2.0/24", "fd00::1"),
-        Route {
-            interface: Some(l0),
-            ..route("192.0.2.128/25")
-        },
-        Route {
-            blackhole: true,
-            ..route("10.9.0.0/16")
-        },
+        Route { interface: Some(l0), ..route("192.0.2.128/25") },
+        Route { blackhole: true, ..route("10.9.0.0/16") },
     ];
     let v6 = vec![
-        Route {
-            metric: Some(1024),
-            ..via("::/0", "fd00::1")
-        },
-        Route {
-            blackhole: true,
-            metric: Some(7),
-            ..route("2001:db8::/32")
-        },
+        Route { metric: Some(1024), ..via("::/0", "fd00::1") },
+        Route { blackhole: true, metric: Some(7), ..route("2001:db8::/32") },
     ];
     (v4, v6)
 }
@@ -165,9 +125,7 @@ fn routes_are_read_back() {
     let (a, _b) = pair();
     let mut netlink = Netlink::open_in(&a).unwrap();
     let l0 = netlink.link_index("l0").unwrap();
-    netlink
-        .add_address(1, "198.51.100.1/32".parse().unwrap())
-        .unwrap();
+    netlink.add_address(1, "198.51.100.1/32".parse().unwrap()).unwrap();
     let (v4, v6) = sample_routes(l0, "198.51.100.1".parse().unwrap());
     for (family, wanted) in [(Family::V4, v4), (Family::V6, v6)] {
         for route in &wanted {
@@ -190,35 +148,17 @@ fn a_route_takes_the_place_of_the_old_one() {
     let (a, _b) = pair();
     let mut netlink = Netlink::open_in(&a).unwrap();
     let l0 = netlink.link_index("l0").unwrap();
-    for (family, destination, gateway) in [
-        (Family::V4, "203.0.113.0/24", "10.0.0.1"),
-        (Family::V6, "2001:db8::/32", "fd00::1"),
-    ] {
-        let direct = Route {
-            interface: Some(l0),
-            metric: Some(20),
-            ..route(destination)
-        };
-        let far = Route {
-            gateway: Some(gateway.parse().unwrap()),
-            ..direct.clone()
-        };
+    for (family, destination, gateway) in
+        [(Family::V4, "203.0.113.0/24", "10.0.0.1"), (Family::V6, "2001:db8::/32", "fd00::1")]
+    {
+        let direct = Route { interface: Some(l0), metric: Some(20), ..route(destination) };
+        let far = Route { gateway: Some(gateway.parse().unwrap()), ..direct.clone() };
         for route in [&direct, &far, &direct, &far] {
             netlink.replace_route(route).unwrap();
-            assert_eq!(
-                bgp_routes(&mut netlink, family),
-                std::slice::from_ref(route)
-            );
+            assert_eq!(bgp_routes(&mut netlink, family), std::slice::from_ref(route));
         }
         // Routes of other protocols are not ours to delete.
-        assert!(
-            !netlink
-                .delete_route(&Route {
-                    protocol: 4,
-                    ..far.clone()
-                })
-                .unwrap()
-        );
+        assert!(!netlink.delete_route(&Route { protocol: 4, ..far.clone() }).unwrap());
         assert!(netlink.delete_route(&route(destination)).unwrap());
     }
 }
@@ -229,12 +169,7 @@ fn links_come_and_go() {
     let mut at_b = Netlink::open_in(&b).unwrap();
     let index = at_a.link_index("l0").unwrap();
     at_a.set_down(index).unwrap();
-    assert!(
-        at_a.links()
-            .unwrap()
-            .iter()
-            .any(|link| link.index == index && !link.up)
-    );
+    assert!(at_a.links().unwrap().iter().any(|link| link.index == index && !link.up));
     at_a.delete_link(index).unwrap();
     for netlink in [&mut at_a, &mut at_b] {
         let error = netlink.link_index("l0").unwrap_err();
@@ -246,21 +181,14 @@ fn refusals_say_what_was_wanted() {
     let mut netlink = Netlink::open().unwrap();
     let address = "198.51.100.1/32".parse().unwrap();
     let text = netlink.add_address(4711, address).unwrap_err().to_string();
-    assert!(
-        text.contains("198.51.100.1/32") && text.contains("4711"),
-        "{text}"
-    );
+    assert!(text.contains("198.51.100.1/32") && text.contains("4711"), "{text}");
     let long = "a-name-of-twenty-byte";
     assert!(netlink.add_veth((long, None), ("b", None)).is_err());
     // In a batch, the good is done, the bad is named.
     let mut batch = netlink.batch();
     batch.add_address(1, address).unwrap();
-    batch
-        .add_address(4711, "198.51.100.2/32".parse().unwrap())
-        .unwrap();
-    batch
-        .add_address(1, "198.51.100.3/32".parse().unwrap())
-        .unwrap();
+    batch.add_address(4711, "198.51.100.2/32".parse().unwrap()).unwrap();
+    batch.add_address(1, "198.51.100.3/32".parse().unwrap()).unwrap();
     batch.add_address(1, address).unwrap();
     let text = batch.commit().unwrap_err().to_string();
     assert!(text.contains("198.51.100.2/32"), "{text}");
@@ -287,14 +215,11 @@ fn monitor_hears_changes() {
     netlink.add_veth(("va", None), ("vb", None)).unwrap();
     hear(&mut monitor, &mut heard);
     for added in [true, false] {
-        let event = AddressEvent::Address {
-            added,
-            index: 1,
-            address,
-        };
+        let event = AddressEvent::Address { added, index: 1, address };
         assert!(heard.contains(&event), "{heard:?}");
     }
-    let is_new_link = |event: &AddressEvent| matches!(event, AddressEvent::Link { link, deleted: false } if link.name == "va");
+    let is_new_link =
+        |event: &AddressEvent| matches!(event, AddressEvent::Link { link, deleted: false } if link.name == "va");
     assert!(heard.iter().any(is_new_link), "{heard:?}");
     // More events than the buffer holds: told, not hidden.
     let mut overrun = false;
@@ -307,9 +232,7 @@ fn monitor_hears_changes() {
         batch.commit().unwrap();
         for number in 0..1000u32 {
             let address = IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + number));
-            netlink
-                .delete_address(1, ipnet::IpNet::from(address))
-                .unwrap();
+            netlink.delete_address(1, ipnet::IpNet::from(address)).unwrap();
         }
         if readable(&monitor, 0) && monitor.recv().unwrap() == Some(AddressEvent::Overrun) {
             overrun = true;
@@ -332,20 +255,14 @@ fn set_all_up(netlink: &mut Netlink) -> Vec<Link> {
 fn two_hundred_links_at_once() {
     const LINKS: usize = 200;
     let wire = namespace("wire");
-    let sites: Vec<_> = (0..20)
-        .map(|number| namespace(&format!("as{number}")))
-        .collect();
+    let sites: Vec<_> = (0..20).map(|number| namespace(&format!("as{number}"))).collect();
     let start = Instant::now();
     let mut netlink = Netlink::open().unwrap();
-    let names: Vec<_> = (0..LINKS)
-        .map(|link| (format!("w{link}"), format!("l{link}")))
-        .collect();
+    let names: Vec<_> = (0..LINKS).map(|link| (format!("w{link}"), format!("l{link}"))).collect();
     let mut batch = netlink.batch();
     for (link, (wire_end, site_end)) in names.iter().enumerate() {
         let site = &sites[link % sites.len()];
-        batch
-            .add_veth((wire_end, Some(&wire)), (site_end, Some(site)))
-            .unwrap();
+        batch.add_veth((wire_end, Some(&wire)), (site_end, Some(site))).unwrap();
     }
     batch.commit().unwrap();
     let linked = start.elapsed();
@@ -354,41 +271,23 @@ fn two_hundred_links_at_once() {
         let mut netlink = Netlink::open_in(site).unwrap();
         let links = set_all_up(&mut netlink);
         let mut batch = netlink.batch();
-        for link in links
-            .iter()
-            .filter(|link| link.name.starts_with('l') && link.index > 1)
-        {
+        for link in links.iter().filter(|link| link.name.starts_with('l') && link.index > 1) {
             let Ok(n) = link.name[1..].parse::<u8>() else {
                 continue;
             };
             for address in [format!("10.0.{n}.0/31"), format!("fd00:{n:x}::/127")] {
-                batch
-                    .add_address(link.index, address.parse().unwrap())
-                    .unwrap();
+                batch.add_address(link.index, address.parse().unwrap()).unwrap();
             }
             let gateway = Some(IpAddr::from([10, 0, n, 1]));
             let destination = format!("10.{}.{n}.0/24", number + 1);
-            batch
-                .replace_route(&Route {
-                    gateway,
-                    ..route(&destination)
-                })
-                .unwrap();
+            batch.replace_route(&Route { gateway, ..route(&destination) }).unwrap();
         }
         batch.commit().unwrap();
     }
-    eprintln!(
-        "200 veth pairs: {linked:?}; with 400 addresses and 200 routes: {:?}",
-        start.elapsed()
-    );
+    eprintln!("200 veth pairs: {linked:?}; with 400 addresses and 200 routes: {:?}", start.elapsed());
     let up = Netlink::open_in(&wire).unwrap().links().unwrap();
     assert_eq!(up.iter().filter(|link| link.up).count(), LINKS + 1);
     let mut netlink = Netlink::open_in(&sites[7]).unwrap();
     let bgp = netlink.routes(Family::V4).unwrap();
-    assert_eq!(
-        bgp.iter()
-            .filter(|route| route.protocol == RTPROT_BGP)
-            .count(),
-        10
-    );
+    assert_eq!(bgp.iter().filter(|route| route.protocol == RTPROT_BGP).count(), 10);
 }

@@ -29,21 +29,12 @@ fn main() {
         &[
             ("pidfd_tells_the_exit", pidfd_tells_the_exit),
             ("processes_are_found", processes_are_found),
-            (
-                "processes_are_found_through_an_outer_proc",
-                processes_are_found_through_an_outer_proc,
-            ),
+            ("processes_are_found_through_an_outer_proc", processes_are_found_through_an_outer_proc),
             ("groups_are_signalled", groups_are_signalled),
-            (
-                "children_die_with_their_parent",
-                children_die_with_their_parent,
-            ),
+            ("children_die_with_their_parent", children_die_with_their_parent),
             ("listeners_and_their_owners", listeners_and_their_owners),
             ("killed_servers_are_reported", killed_servers_are_reported),
-            (
-                "ends_of_connections_are_not_reported",
-                ends_of_connections_are_not_reported,
-            ),
+            ("ends_of_connections_are_not_reported", ends_of_connections_are_not_reported),
             ("lost_news_is_told", lost_news_is_told),
         ],
     );
@@ -59,14 +50,8 @@ fn sleep() {
 const PORT: u16 = 5353;
 
 fn serve() {
-    let _udp = [
-        UdpSocket::bind(("127.0.0.1", PORT)).unwrap(),
-        UdpSocket::bind(("::1", PORT)).unwrap(),
-    ];
-    let _tcp = [
-        TcpListener::bind(("127.0.0.1", PORT)).unwrap(),
-        TcpListener::bind(("::1", PORT)).unwrap(),
-    ];
+    let _udp = [UdpSocket::bind(("127.0.0.1", PORT)).unwrap(), UdpSocket::bind(("::1", PORT)).unwrap()];
+    let _tcp = [TcpListener::bind(("127.0.0.1", PORT)).unwrap(), TcpListener::bind(("::1", PORT)).unwrap()];
     sleep();
 }
 
@@ -90,14 +75,8 @@ fn pidfd_tells_the_exit() {
     pidfd.signal(Signal::Kill).unwrap();
     assert!(readable(&pidfd, 5000) && pidfd.exited().unwrap());
     assert_eq!(helper.ended_by(SOON), Some(libc::SIGKILL));
-    assert_eq!(
-        pidfd.signal(Signal::Term).unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
-    assert_eq!(
-        PidFd::open(helper.child.id()).unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(pidfd.signal(Signal::Term).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(PidFd::open(helper.child.id()).unwrap_err().kind(), ErrorKind::NotFound);
     assert!(PidFd::open(0).is_err() && PidFd::open(u32::MAX).is_err());
 }
 
@@ -137,10 +116,7 @@ fn groups_are_signalled() {
     process::signal_group(id, Signal::Cont).unwrap();
     process::signal_group(id, Signal::Term).unwrap();
     assert_eq!(helper.ended_by(SOON), Some(libc::SIGTERM));
-    assert_eq!(
-        process::signal_group(id, Signal::Term).unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(process::signal_group(id, Signal::Term).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 fn children_die_with_their_parent() {
@@ -163,10 +139,7 @@ fn listeners_and_their_owners() {
             let is_it = |one: &&Listener| (one.tcp, one.address) == (tcp, address);
             let one = found.iter().find(is_it).unwrap();
             assert_eq!((one.port, one.uid), (PORT, 0));
-            assert_eq!(
-                process::owner_of_socket(one.inode).unwrap(),
-                [server.child.id()]
-            );
+            assert_eq!(process::owner_of_socket(one.inode).unwrap(), [server.child.id()]);
         }
     }
     assert_eq!(sockdiag::listeners(PORT + 1).unwrap(), []);

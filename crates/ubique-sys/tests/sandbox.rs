@@ -31,26 +31,14 @@ fn main() {
         runner::Where::Here,
         &[
             ("exit_codes_come_out", exit_codes_come_out),
-            (
-                "inside_is_a_machine_of_its_own",
-                inside_is_a_machine_of_its_own,
-            ),
-            (
-                "children_and_orphans_are_kept_apart",
-                children_and_orphans_are_kept_apart,
-            ),
+            ("inside_is_a_machine_of_its_own", inside_is_a_machine_of_its_own),
+            ("children_and_orphans_are_kept_apart", children_and_orphans_are_kept_apart),
             ("signals_reach_main", signals_reach_main),
             ("threads_are_refused", threads_are_refused),
             ("sandboxes_nest", sandboxes_nest),
-            (
-                "root_of_a_container_gets_one_too",
-                root_of_a_container_gets_one_too,
-            ),
+            ("root_of_a_container_gets_one_too", root_of_a_container_gets_one_too),
             ("refusals_come_with_advice", refusals_come_with_advice),
-            (
-                "nothing_is_left_after_a_killed_front",
-                nothing_is_left_after_a_killed_front,
-            ),
+            ("nothing_is_left_after_a_killed_front", nothing_is_left_after_a_killed_front),
             ("nothing_is_left_after_kill", nothing_is_left_after_kill),
         ],
     );
@@ -64,12 +52,7 @@ fn exit_codes_come_out() {
     for code in [0, 7, 255] {
         assert_eq!(started(|| code).wait().unwrap(), code);
     }
-    assert_eq!(
-        started(|| panic!("expected: this test panics in a sandbox"))
-            .wait()
-            .unwrap(),
-        101
-    );
+    assert_eq!(started(|| panic!("expected: this test panics in a sandbox")).wait().unwrap(), 101);
     let killed = started(|| {
         let own = rustix::process::getpid();
         rustix::process::kill_process(own, rustix::process::Signal::KILL).unwrap();
@@ -84,25 +67,14 @@ fn inside_is_a_machine_of_its_own() {
     let code = started(|| {
         assert!(rustix::process::geteuid().is_root() && rustix::process::getegid().is_root());
         assert_eq!(std::process::id(), 2);
-        assert_eq!(
-            rustix::process::getppid().unwrap().as_raw_nonzero().get(),
-            1
-        );
-        assert_eq!(
-            rustix::process::getsid(None)
-                .unwrap()
-                .as_raw_nonzero()
-                .get(),
-            1
-        );
+        assert_eq!(rustix::process::getppid().unwrap().as_raw_nonzero().get(), 1);
+        assert_eq!(rustix::process::getsid(None).unwrap().as_raw_nonzero().get(), 1);
         assert_eq!(std::env::current_dir().unwrap(), directory);
         assert_eq!(std::fs::read_dir("/run").unwrap().count(), 0);
         std::fs::write("/run/file", "ours").unwrap();
         assert_ne!(NetNs::current().unwrap().inode().unwrap(), outside);
         // Threads are no problem in here.
-        std::thread::spawn(|| Netlink::open().unwrap().links().unwrap())
-            .join()
-            .unwrap();
+        std::thread::spawn(|| Netlink::open().unwrap().links().unwrap()).join().unwrap();
         0
     });
     assert_eq!(code.wait().unwrap(), 0);
@@ -113,9 +85,7 @@ fn children_and_orphans_are_kept_apart() {
     let code = started(|| {
         // The shell leaves its background process behind, which ends later.
         for _ in 0..50 {
-            let status = Command::new("sh")
-                .args(["-c", "sleep 0.01 & exit 3"])
-                .status();
+            let status = Command::new("sh").args(["-c", "sleep 0.01 & exit 3"]).status();
             assert_eq!(status.unwrap().code(), Some(3));
         }
         let only_us = || process::find_by_name("sleep").unwrap().is_empty();
@@ -141,10 +111,7 @@ fn threads_are_refused() {
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || stopped.recv());
     let refused = sandbox::spawn(|| 0);
-    assert!(
-        matches!(refused, Err(SandboxError::Threads(2))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(SandboxError::Threads(2))), "{refused:?}");
     drop(stop);
     assert!(thread.join().unwrap().is_err());
 }
@@ -175,15 +142,11 @@ fn root_of_a_container_gets_one_too() {
             let own = std::process::id();
             assert_eq!(own, 2);
             // It had to stay with the outer /proc, and sees through that.
-            assert_ne!(
-                std::fs::read_link("/proc/self").unwrap(),
-                Path::new(&own.to_string())
-            );
+            assert_ne!(std::fs::read_link("/proc/self").unwrap(), Path::new(&own.to_string()));
             rustix::thread::set_name(c"inside").unwrap();
             assert_eq!(process::find_by_name("inside").unwrap(), [own]);
             let ns = NetNs::create_at(Path::new("/run/ns")).unwrap();
-            ns.run(|| std::net::TcpListener::bind("[::1]:0").unwrap())
-                .unwrap();
+            ns.run(|| std::net::TcpListener::bind("[::1]:0").unwrap()).unwrap();
             4
         });
         inner.wait().unwrap()
@@ -221,17 +184,10 @@ fn front(role: &str) {
         rustix::thread::set_name(&std::ffi::CString::new(name.as_str()).unwrap()).unwrap();
         let a = NetNs::create_at(Path::new("/run/ubique/ns/a")).unwrap();
         let mut netlink = Netlink::open().unwrap();
-        netlink
-            .add_veth(("sb-left", None), ("sb-right", Some(&a)))
-            .unwrap();
+        netlink.add_veth(("sb-left", None), ("sb-right", Some(&a))).unwrap();
         // One that tries to outlive everything: its own session, all signals ignored, and its parent gone.
-        let script = format!(
-            "printf %s {name} >/proc/self/comm; trap '' HUP INT TERM; while :; do sleep 1; done"
-        );
-        Command::new("setsid")
-            .args(["-f", "sh", "-c", &script])
-            .status()
-            .unwrap();
+        let script = format!("printf %s {name} >/proc/self/comm; trap '' HUP INT TERM; while :; do sleep 1; done");
+        Command::new("setsid").args(["-f", "sh", "-c", &script]).status().unwrap();
         let there = || process::find_by_name(&name).unwrap().len() == 2;
         assert!(wait_until(SOON, there));
         rustix::io::write(&write, b"!").unwrap();
@@ -268,9 +224,7 @@ fn nothing_is_left_after_a_killed_front() {
     assert_eq!(process::find_by_name(&name).unwrap().len(), 2);
     assert_eq!(outside(), before);
     front.child.kill().unwrap();
-    assert!(wait_until(SOON, || process::find_by_name(&name)
-        .unwrap()
-        .is_empty()));
+    assert!(wait_until(SOON, || process::find_by_name(&name).unwrap().is_empty()));
     assert_eq!(outside(), before);
 }
 

@@ -26,15 +26,9 @@ fn main() {
         &[
             ("md5_lets_only_the_key_in", md5_lets_only_the_key_in),
             ("gtsm_drops_distant_senders", gtsm_drops_distant_senders),
-            (
-                "unacknowledged_bytes_go_to_zero",
-                unacknowledged_bytes_go_to_zero,
-            ),
+            ("unacknowledged_bytes_go_to_zero", unacknowledged_bytes_go_to_zero),
             ("frames_pass_in_batches", frames_pass_in_batches),
-            (
-                "frames_are_whole_without_offloads",
-                frames_are_whole_without_offloads,
-            ),
+            ("frames_are_whole_without_offloads", frames_are_whole_without_offloads),
             ("datagrams_carry_timestamps", datagrams_carry_timestamps),
         ],
     );
@@ -47,11 +41,7 @@ fn tcp_socket(family: AddressFamily) -> OwnedFd {
 /// Connects from namespace `a` with what `prepare` does to the socket before.
 fn connect(a: &NetNs, to: SocketAddr, prepare: impl FnOnce(&OwnedFd) + Send) -> Option<TcpStream> {
     a.run(|| {
-        let family = if to.is_ipv4() {
-            AddressFamily::INET
-        } else {
-            AddressFamily::INET6
-        };
+        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let socket = tcp_socket(family);
         prepare(&socket);
         // Ends an attempt that nobody answers.
@@ -61,10 +51,7 @@ fn connect(a: &NetNs, to: SocketAddr, prepare: impl FnOnce(&OwnedFd) + Send) -> 
         let started = rustix::net::connect(&socket, &to);
         assert_eq!(started, Err(rustix::io::Errno::INPROGRESS));
         let mut writable = [PollFd::new(&socket, PollFlags::OUT)];
-        let wait = Timespec {
-            tv_sec: 10,
-            tv_nsec: 0,
-        };
+        let wait = Timespec { tv_sec: 10, tv_nsec: 0 };
         let ready = poll(&mut writable, Some(&wait)).unwrap() > 0;
         let connected = ready && rustix::net::sockopt::socket_error(&socket).unwrap().is_ok();
         rustix::io::ioctl_fionbio(&socket, false).unwrap();
@@ -80,11 +67,7 @@ fn md5_lets_only_the_key_in() {
         let listener = b.run(|| TcpListener::bind(listen).unwrap()).unwrap();
         tcp::set_md5(listener.as_fd(), peer, b"right").unwrap();
         let to = listener.local_addr().unwrap();
-        let with = |key: &'static [u8]| {
-            connect(&a, to, |socket| {
-                tcp::set_md5(socket.as_fd(), to.ip(), key).unwrap()
-            })
-        };
+        let with = |key: &'static [u8]| connect(&a, to, |socket| tcp::set_md5(socket.as_fd(), to.ip(), key).unwrap());
         assert!(with(b"wrong").is_none());
         assert!(connect(&a, to, |_| {}).is_none());
         let mut stream = with(b"right").unwrap();
@@ -107,15 +90,7 @@ fn md5_lets_only_the_key_in() {
     tcp::set_md5(listener.as_fd(), "10.0.0.0".parse().unwrap(), b"right").unwrap();
     let to: SocketAddr = "10.0.0.1:1179".parse().unwrap();
     assert!(connect(&a, to, |_| {}).is_none());
-    assert!(
-        connect(&a, to, |socket| tcp::set_md5(
-            socket.as_fd(),
-            to.ip(),
-            b"right"
-        )
-        .unwrap())
-        .is_some()
-    );
+    assert!(connect(&a, to, |socket| tcp::set_md5(socket.as_fd(), to.ip(), b"right").unwrap()).is_some());
 }
 
 fn gtsm_drops_distant_senders() {
@@ -146,9 +121,7 @@ fn gtsm_drops_distant_senders() {
 
 fn unacknowledged_bytes_go_to_zero() {
     let (a, b) = pair();
-    let listener = b
-        .run(|| TcpListener::bind("10.0.0.1:179").unwrap())
-        .unwrap();
+    let listener = b.run(|| TcpListener::bind("10.0.0.1:179").unwrap()).unwrap();
     let mut stream = connect(&a, listener.local_addr().unwrap(), |_| {}).unwrap();
     let wait_for_zero = |stream: &TcpStream| {
         let start = Instant::now();
@@ -209,17 +182,13 @@ fn frames_pass_in_batches() {
     assert_eq!(batch.truncated(), 0);
     // Nothing of what was sent is heard by the sender itself.
     let mut own = 0;
-    while let Ok(_count) = sender.recv_batch(&mut batch, |bytes| {
-        own += u32::from(bytes[12..14] == [0x88, 0xb5])
-    }) {}
+    while let Ok(_count) = sender.recv_batch(&mut batch, |bytes| own += u32::from(bytes[12..14] == [0x88, 0xb5])) {}
     assert_eq!(own, 0);
     // Too long for the buffers: counted, not shown.
     let mut small = Batch::new(4, 100);
     sender.send_batch(&[&frames[1]]).unwrap();
     assert!(readable(&receiver, 1000));
-    receiver
-        .recv_batch(&mut small, |_| panic!("shown"))
-        .unwrap();
+    receiver.recv_batch(&mut small, |_| panic!("shown")).unwrap();
     assert_eq!(small.truncated(), 1);
     let empty = receiver.recv_batch(&mut small, |_| {});
     assert_eq!(empty.unwrap_err().kind(), ErrorKind::WouldBlock);
@@ -230,9 +199,7 @@ fn frames_are_whole_without_offloads() {
     a.run(|| packet::disable_offloads("l0")).unwrap().unwrap();
     assert!(packet::disable_offloads("nothing").is_err());
     let wire = PacketSocket::open_in(&b, "l0").unwrap();
-    let listener = b
-        .run(|| TcpListener::bind("10.0.0.1:5000").unwrap())
-        .unwrap();
+    let listener = b.run(|| TcpListener::bind("10.0.0.1:5000").unwrap()).unwrap();
     let mut stream = connect(&a, listener.local_addr().unwrap(), |_| {}).unwrap();
     stream.write_all(&[5; 100_000]).unwrap();
     let mut batch = Batch::new(64, 2048);
@@ -298,10 +265,7 @@ fn datagrams_carry_timestamps() {
         let mut last = before;
         let count = udp::recv_batch(receiver.as_fd(), &mut batch, |received| {
             assert_eq!(received.from, sender.local_addr().unwrap());
-            assert_eq!(
-                (received.bytes, received.truncated),
-                (&b"a query longer t"[..], true)
-            );
+            assert_eq!((received.bytes, received.truncated), (&b"a query longer t"[..], true));
             let time = received.timestamp_ns.unwrap();
             assert!(last <= time && time <= after);
             last = time;

@@ -31,10 +31,7 @@ fn main() {
             ("an_ended_watch_kills_nobody", an_ended_watch_kills_nobody),
             ("the_watchdog_ignores_signals", the_watchdog_ignores_signals),
             ("the_watchdog_is_replaced", the_watchdog_is_replaced),
-            (
-                "the_watchdog_goes_with_its_parent",
-                the_watchdog_goes_with_its_parent,
-            ),
+            ("the_watchdog_goes_with_its_parent", the_watchdog_goes_with_its_parent),
         ],
     );
 }
@@ -106,9 +103,7 @@ fn assert_killed(helper: &mut Helper, since: Instant) {
     assert_eq!(helper.ended_by(SOON), Some(libc::SIGKILL));
     // Not before its time: 9 ticks of 10 at least.
     assert!(since.elapsed() >= STALL * 8 / 10, "{:?}", since.elapsed());
-    let gone = wait_until(SOON, || {
-        process::find_by_name("ubique-watchdog").unwrap().is_empty()
-    });
+    let gone = wait_until(SOON, || process::find_by_name("ubique-watchdog").unwrap().is_empty());
     assert!(gone);
 }
 
@@ -119,10 +114,7 @@ fn a_stopped_process_is_killed() {
     pidfd.signal(Signal::Stop).unwrap();
     assert_killed(&mut helper, since);
     let said = helper.errors();
-    assert!(
-        said.starts_with("ubique-watchdog: killed ubique, whose thread \"main\" stalled\n"),
-        "{said}"
-    );
+    assert!(said.starts_with("ubique-watchdog: killed ubique, whose thread \"main\" stalled\n"), "{said}");
 }
 
 fn one_frozen_thread_is_enough() {
@@ -163,10 +155,7 @@ fn a_silent_thread_is_enough() {
 fn load_kills_nobody() {
     let (mut helper, _, watchdog) = start("load");
     assert_eq!(helper.ended_by(7 * STALL), None);
-    assert_eq!(
-        process::find_by_name("ubique-watchdog").unwrap(),
-        [watchdog]
-    );
+    assert_eq!(process::find_by_name("ubique-watchdog").unwrap(), [watchdog]);
 }
 
 fn an_ended_watch_kills_nobody() {
@@ -197,10 +186,7 @@ fn the_watchdog_is_replaced() {
     assert_ne!(the_watchdog(), watchdog);
     assert_eq!(helper.ended_by(2 * STALL), None);
     let since = Instant::now();
-    PidFd::open(helper.child.id())
-        .unwrap()
-        .signal(Signal::Stop)
-        .unwrap();
+    PidFd::open(helper.child.id()).unwrap().signal(Signal::Stop).unwrap();
     assert_killed(&mut helper, since);
 }
 
@@ -208,10 +194,7 @@ fn the_watchdog_goes_with_its_parent() {
     for signal in [Signal::Kill, Signal::Term] {
         let (helper, _, watchdog) = start("plain");
         let pidfd = PidFd::open(watchdog).unwrap();
-        PidFd::open(helper.child.id())
-            .unwrap()
-            .signal(signal)
-            .unwrap();
+        PidFd::open(helper.child.id()).unwrap().signal(signal).unwrap();
         assert!(readable(&pidfd, 5000));
     }
 }

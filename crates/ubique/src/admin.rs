@@ -103,7 +103,10 @@ fn table(status: &Status) -> String {
         status.since,
         status.cause
     );
-    text.push_str(&format!("{:<24} {:<8} {:<5} {:>9} {:>9}  last result\n", "check", "kind", "state", "polls", "failed"));
+    text.push_str(&format!(
+        "{:<24} {:<8} {:<5} {:>9} {:>9}  last result\n",
+        "check", "kind", "state", "polls", "failed"
+    ));
     for check in &status.checks {
         let state = if check.up { "up" } else { "down" };
         let last = check.last_result.as_deref().unwrap_or("–");

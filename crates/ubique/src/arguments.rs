@@ -39,10 +39,7 @@ impl Arguments {
             When::Never => false,
             When::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
         };
-        Color {
-            stdout: allowed(std::io::stdout().is_terminal()),
-            stderr: allowed(std::io::stderr().is_terminal()),
-        }
+        Color { stdout: allowed(std::io::stdout().is_terminal()), stderr: allowed(std::io::stderr().is_terminal()) }
     }
 }
 

@@ -51,10 +51,11 @@ fn every_example_is_right() {
 #[test]
 fn every_mistake_is_reported_at_once_with_its_place() {
     let text = std::fs::read_to_string(root().join("examples/quickstart.toml")).expect("the example");
-    let text = text
-        .replacen("prefixes  =", "prefixs   =", 1)
-        .replacen("\"100ms\"", "\"100mz\"", 1)
-        .replacen("\"Tokyo, JP\"", "\"Tokio, JP\"", 1);
+    let text = text.replacen("prefixes  =", "prefixs   =", 1).replacen("\"100ms\"", "\"100mz\"", 1).replacen(
+        "\"Tokyo, JP\"",
+        "\"Tokio, JP\"",
+        1,
+    );
     let path = file("three-mistakes.toml", text.as_bytes());
     let output = ubique(&["check", &path.display().to_string(), "--output", "json"]);
     assert_eq!(output.status.code(), Some(2));

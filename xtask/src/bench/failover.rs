@@ -30,20 +30,10 @@ const KILL: Kind = Kind {
     fault_for: "800ms",
     undo_for: "1200ms",
 };
-const HANG: Kind = Kind {
-    name: "service hangs",
-    fault: "hang-service",
-    undo: "resume-service",
-    fault_for: "1s",
-    undo_for: "1200ms",
-};
-const AGENT_KILL: Kind = Kind {
-    name: "agent killed",
-    fault: "kill-agent",
-    undo: "start-agent",
-    fault_for: "500ms",
-    undo_for: "2s",
-};
+const HANG: Kind =
+    Kind { name: "service hangs", fault: "hang-service", undo: "resume-service", fault_for: "1s", undo_for: "1200ms" };
+const AGENT_KILL: Kind =
+    Kind { name: "agent killed", fault: "kill-agent", undo: "start-agent", fault_for: "500ms", undo_for: "2s" };
 const AGENT_STOP: Kind = Kind {
     name: "agent stopped (SIGTERM): administrative withdrawal",
     fault: "stop-agent",
@@ -66,22 +56,9 @@ pub fn run(repeat: usize) -> Result<Vec<Row>, String> {
     let few = repeat.div_ceil(4);
     let mut rows = Vec::new();
     let ubique = |kinds: &[(&Kind, usize)], routers: &str| play(&binary, None, kinds, routers);
-    let bird = ubique(
-        &[
-            (&KILL, repeat),
-            (&HANG, repeat),
-            (&AGENT_KILL, few),
-            (&AGENT_STOP, few),
-        ],
-        "bird",
-    )?;
+    let bird = ubique(&[(&KILL, repeat), (&HANG, repeat), (&AGENT_KILL, few), (&AGENT_STOP, few)], "bird")?;
     let peer = if command::installed("exabgp") {
-        Some(play(
-            &binary,
-            Some("bench/exabgp-site"),
-            &[(&KILL_SLOW, repeat), (&HANG_SLOW, few)],
-            "bird",
-        )?)
+        Some(play(&binary, Some("bench/exabgp-site"), &[(&KILL_SLOW, repeat), (&HANG_SLOW, few)], "bird")?)
     } else {
         eprintln!("failover: exabgp is not installed; no peer");
         None
@@ -97,144 +74,64 @@ pub fn run(repeat: usize) -> Result<Vec<Row>, String> {
     {
         let gaps = &bird[index];
         let peer = peer.as_ref().and_then(|p| p.get(index));
-        let gap = Row::new(
-            format!("BIRD: {}, gap, median", kind.name),
-            median(&gaps.outage_ms),
-            "ms",
-            goals.0,
-        );
+        let gap = Row::new(format!("BIRD: {}, gap, median", kind.name), median(&gaps.outage_ms), "ms", goals.0);
         rows.push(match peer {
             Some(peer) => gap.beside(median(&peer.outage_ms), RESOLUTION_MS),
             None => gap,
         });
-        let worst = Row::new(
-            format!("BIRD: {}, gap, worst", kind.name),
-            worst(&gaps.outage_ms),
-            "ms",
-            goals.1,
-        );
+        let worst = Row::new(format!("BIRD: {}, gap, worst", kind.name), worst(&gaps.outage_ms), "ms", goals.1);
         rows.push(match peer {
             Some(peer) => worst.beside(self::worst(&peer.outage_ms), RESOLUTION_MS),
             None => worst,
         });
         if index >= 2 {
             let moved = median(&gaps.moved_ms);
-            rows.push(Row::new(
-                format!("BIRD: {}, moved after", kind.name),
-                moved,
-                "ms",
-                Some(10.0),
-            ));
+            rows.push(Row::new(format!("BIRD: {}, moved after", kind.name), moved, "ms", Some(10.0)));
             let lost = gaps.lost.iter().sum();
-            rows.push(Row::new(
-                format!("BIRD: {}, queries lost", kind.name),
-                lost,
-                "",
-                Some(0.0),
-            ));
+            rows.push(Row::new(format!("BIRD: {}, queries lost", kind.name), lost, "", Some(0.0)));
         }
     }
     if command::installed("bgpd") {
         let frr = ubique(&[(&KILL, repeat), (&AGENT_STOP, few)], "frr")?;
         let batching = median(&frr[1].moved_ms);
-        rows.push(Row::new(
-            "FRR: administrative withdrawal, moved after (its batching)",
-            batching,
-            "ms",
-            None,
-        ));
+        rows.push(Row::new("FRR: administrative withdrawal, moved after (its batching)", batching, "ms", None));
         let gap = median(&frr[0].outage_ms);
-        rows.push(Row::new(
-            "FRR: service killed, gap, median",
-            gap,
-            "ms",
-            Some(batching + 15.0),
-        ));
-        rows.push(Row::new(
-            "FRR: service killed, gap, worst",
-            worst(&frr[0].outage_ms),
-            "ms",
-            None,
-        ));
+        rows.push(Row::new("FRR: service killed, gap, median", gap, "ms", Some(batching + 15.0)));
+        rows.push(Row::new("FRR: service killed, gap, worst", worst(&frr[0].outage_ms), "ms", None));
     }
     Ok(rows)
 }
 
 /// The same faults with the patience ExaBGP needs.
-const KILL_SLOW: Kind = Kind {
-    fault_for: "2s",
-    undo_for: "3s",
-    ..KILL
-};
-const HANG_SLOW: Kind = Kind {
-    fault_for: "5s",
-    undo_for: "4s",
-    ..HANG
-};
+const KILL_SLOW: Kind = Kind { fault_for: "2s", undo_for: "3s", ..KILL };
+const HANG_SLOW: Kind = Kind { fault_for: "5s", undo_for: "4s", ..HANG };
 
 /// Plays the faults and returns their gaps, in the order of `kinds`.
-fn play(
-    binary: &PathBuf,
-    agent: Option<&str>,
-    kinds: &[(&Kind, usize)],
-    routers: &str,
-) -> Result<Vec<Gaps>, String> {
+fn play(binary: &PathBuf, agent: Option<&str>, kinds: &[(&Kind, usize)], routers: &str) -> Result<Vec<Gaps>, String> {
     let directory = root().join("target/bench");
     fs::create_dir_all(&directory).map_err(|e| format!("{}: {e}", directory.display()))?;
     let scenario = directory.join("failover-scenario.toml");
     write_scenario(&scenario, kinds)?;
-    let mut service =
-        fs::read_to_string(root().join("bench/failover.toml")).map_err(|e| e.to_string())?;
+    let mut service = fs::read_to_string(root().join("bench/failover.toml")).map_err(|e| e.to_string())?;
     if let Some(agent) = agent {
         let agent = root().join(agent);
-        let placeholders =
-            "\"{site}\", \"{asn}\", \"{address}\", \"{upstream-asn}\", \"{upstream}\", \"{local}\"";
-        let _ = write!(
-            service,
-            "\n[rehearse]\nagent = [{:?}, {placeholders}]\n",
-            agent.display().to_string()
-        );
+        let placeholders = "\"{site}\", \"{asn}\", \"{address}\", \"{upstream-asn}\", \"{upstream}\", \"{local}\"";
+        let _ = write!(service, "\n[rehearse]\nagent = [{:?}, {placeholders}]\n", agent.display().to_string());
     }
     let file = directory.join("failover.toml");
     fs::write(&file, service).map_err(|e| e.to_string())?;
     let (file, scenario) = (file.display().to_string(), scenario.display().to_string());
-    let arguments = [
-        "rehearse",
-        &file,
-        "--scenario",
-        &scenario,
-        "--routers",
-        routers,
-        "--output",
-        "json",
-    ];
+    let arguments = ["rehearse", &file, "--scenario", &scenario, "--routers", routers, "--output", "json"];
     let report = json_of(binary, &arguments)?;
-    let faults = report["faults"]
-        .as_array()
-        .ok_or("no faults in the report")?;
-    Ok(kinds
-        .iter()
-        .map(|(kind, _)| gaps(faults, kind.fault))
-        .collect())
+    let faults = report["faults"].as_array().ok_or("no faults in the report")?;
+    Ok(kinds.iter().map(|(kind, _)| gaps(faults, kind.fault)).collect())
 }
 
 fn gaps(faults: &[Value], kind: &str) -> Gaps {
     let mut gaps = Gaps::default();
     for fault in faults.iter().filter(|f| f["kind"] == kind) {
-        gaps.outage_ms.extend(
-            fault["outage_ms"]
-                .as_object()
-                .into_iter()
-                .flatten()
-                .filter_map(|(_, v)| v.as_f64()),
-        );
-        gaps.moved_ms.extend(
-            fault["moved_ms"]
-                .as_object()
-                .into_iter()
-                .flatten()
-                .filter_map(|(_, v)| v.as_f64()),
-        );
+        gaps.outage_ms.extend(fault["outage_ms"].as_object().into_iter().flatten().filter_map(|(_, v)| v.as_f64()));
+        gaps.moved_ms.extend(fault["moved_ms"].as_object().into_iter().flatten().filter_map(|(_, v)| v.as_f64()));
         gaps.lost.extend(fault["lost"].as_f64());
     }
     gaps
@@ -250,10 +147,7 @@ fn write_scenario(file: &Path, kinds: &[(&Kind, usize)]) -> Result<(), String> {
     for (kind, times) in kinds {
         for _ in 0..*times {
             for (action, time) in [(kind.fault, kind.fault_for), (kind.undo, kind.undo_for)] {
-                let _ = write!(
-                    text,
-                    "\n[[step]]\naction = \"{action}\"\nsite = \"a\"\nfor = \"{time}\"\n"
-                );
+                let _ = write!(text, "\n[[step]]\naction = \"{action}\"\nsite = \"a\"\nfor = \"{time}\"\n");
             }
         }
     }

@@ -62,14 +62,7 @@ pub struct Row {
 impl Row {
     /// A row with a goal, without a peer.
     pub fn new(name: impl Into<String>, value: f64, unit: &'static str, goal: Option<f64>) -> Row {
-        Row {
-            name: name.into(),
-            value,
-            unit,
-            goal,
-            peer: None,
-            ratio: None,
-        }
+        Row { name: name.into(), value, unit, goal, peer: None, ratio: None }
     }
 
     /// The same row beside a peer's figure. A value below the resolution of the measurement counts as that.
@@ -87,30 +80,16 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         Name::Wire => wire::run()?,
     };
     if arguments.output == Output::Json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&rows).map_err(|e| e.to_string())?
-        );
+        println!("{}", serde_json::to_string_pretty(&rows).map_err(|e| e.to_string())?);
         return Ok(());
     }
-    println!(
-        "{:<58} {:>9} {:<4} {:>8} {:>9} {:>7}",
-        "name", "value", "unit", "goal", "peer", "ratio"
-    );
-    let optional =
-        |v: Option<f64>, digits: usize| v.map_or("–".to_string(), |v| format!("{v:.digits$}"));
+    println!("{:<58} {:>9} {:<4} {:>8} {:>9} {:>7}", "name", "value", "unit", "goal", "peer", "ratio");
+    let optional = |v: Option<f64>, digits: usize| v.map_or("–".to_string(), |v| format!("{v:.digits$}"));
     for row in &rows {
-        let (goal, peer, ratio) = (
-            optional(row.goal, 1),
-            optional(row.peer, 1),
-            optional(row.ratio, 1),
-        );
+        let (goal, peer, ratio) = (optional(row.goal, 1), optional(row.peer, 1), optional(row.ratio, 1));
         let missed = row.goal.is_some_and(|goal| row.value > goal);
         let mark = if missed { "  above the goal" } else { "" };
-        println!(
-            "{:<58} {:>9.2} {:<4} {goal:>8} {peer:>9} {ratio:>7}{mark}",
-            row.name, row.value, row.unit
-        );
+        println!("{:<58} {:>9.2} {:<4} {goal:>8} {peer:>9} {ratio:>7}{mark}", row.name, row.value, row.unit);
     }
     Ok(())
 }
@@ -118,26 +97,16 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
 /// Builds the release binary and returns its path.
 pub fn release_binary() -> Result<PathBuf, String> {
     command::cargo(&["build", "--release", "--locked", "--package", "ubique"])?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     Ok(target.join("release/ubique"))
 }
 
 /// Runs the program and parses the JSON it prints; exit code 1 (an expectation failed) is fine, its JSON says so.
 pub fn json_of(program: &PathBuf, arguments: &[&str]) -> Result<serde_json::Value, String> {
     eprintln!("» {} {}", program.display(), arguments.join(" "));
-    let output = Command::new(program)
-        .args(arguments)
-        .current_dir(root())
-        .output()
-        .map_err(|e| e.to_string())?;
+    let output = Command::new(program).args(arguments).current_dir(root()).output().map_err(|e| e.to_string())?;
     if !matches!(output.status.code(), Some(0 | 1)) {
-        return Err(format!(
-            "{}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        ));
+        return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)));
     }
-    serde_json::from_slice(&output.stdout)
-        .map_err(|e| format!("{e} in the output of {}", arguments.join(" ")))
+    serde_json::from_slice(&output.stdout).map_err(|e| format!("{e} in the output of {}", arguments.join(" ")))
 }

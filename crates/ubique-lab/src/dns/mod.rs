@@ -111,25 +111,12 @@ impl Server {
             tcp.push(bind(address, Type::STREAM).map_err(bound)?.into());
         }
         let mut id = 0;
-        for socket in udp
-            .iter()
-            .map(AsFd::as_fd)
-            .chain(tcp.iter().map(AsFd::as_fd))
-        {
-            epoll::add(&epoll, socket, EventData::new_u64(id), EventFlags::IN)
-                .map_err(io::Error::from)?;
+        for socket in udp.iter().map(AsFd::as_fd).chain(tcp.iter().map(AsFd::as_fd)) {
+            epoll::add(&epoll, socket, EventData::new_u64(id), EventFlags::IN).map_err(io::Error::from)?;
             id += 1;
         }
         let batch = UdpBatch::new(BATCH, QUERY_BYTES);
-        Ok(Server {
-            zone,
-            udp,
-            tcp,
-            connections: BTreeMap::new(),
-            next_connection: id,
-            epoll,
-            batch,
-        })
+        Ok(Server { zone, udp, tcp, connections: BTreeMap::new(), next_connection: id, epoll, batch })
     }
 
     /// Where it listens, in the order of the options.
@@ -140,17 +127,10 @@ impl Server {
     /// Answers until `stop` is set, which is seen within a second.
     pub fn run(mut self, stop: &AtomicBool) -> Result<(), DnsError> {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS);
-        let sweep = rustix::event::Timespec {
-            tv_sec: SWEEP_S,
-            tv_nsec: 0,
-        };
+        let sweep = rustix::event::Timespec { tv_sec: SWEEP_S, tv_nsec: 0 };
         while !stop.load(Ordering::Relaxed) {
             events.clear();
-            match epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                Some(&sweep),
-            ) {
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&sweep)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(io::Error::from(e).into()),
             }
@@ -158,8 +138,7 @@ impl Server {
             for event in &events {
                 self.ready(event.data.u64(), now_ns)?;
             }
-            self.connections
-                .retain(|_, c| now_ns.saturating_sub(c.active_ns) < IDLE_NS);
+            self.connections.retain(|_, c| now_ns.saturating_sub(c.active_ns) < IDLE_NS);
         }
         Ok(())
     }
@@ -183,11 +162,7 @@ impl Server {
                 continue;
             }
             if self.connections.len() >= MAX_CONNECTIONS {
-                let oldest = self
-                    .connections
-                    .iter()
-                    .min_by_key(|(_, c)| c.active_ns)
-                    .map(|(id, _)| *id);
+                let oldest = self.connections.iter().min_by_key(|(_, c)| c.active_ns).map(|(id, _)| *id);
                 oldest.and_then(|id| self.connections.remove(&id));
             }
             let id = self.next_connection;
@@ -211,12 +186,7 @@ impl Server {
         let mut interest = EventFlags::empty();
         interest.set(EventFlags::IN, connection.wants_read());
         interest.set(EventFlags::OUT, connection.wants_write());
-        Ok(epoll::modify(
-            &self.epoll,
-            &connection.stream,
-            EventData::new_u64(id),
-            interest,
-        )?)
+        Ok(epoll::modify(&self.epoll, &connection.stream, EventData::new_u64(id), interest)?)
     }
 }
 
@@ -231,14 +201,8 @@ fn answer_datagrams(socket: &UdpSocket, batch: &mut UdpBatch, zone: &Zone) {
     if received.is_err() || replies.is_empty() {
         return;
     }
-    let slices: Vec<_> = replies
-        .iter()
-        .map(|(_, reply)| [IoSlice::new(reply)])
-        .collect();
-    let mut controls: Vec<_> = replies
-        .iter()
-        .map(|_| SendAncillaryBuffer::default())
-        .collect();
+    let slices: Vec<_> = replies.iter().map(|(_, reply)| [IoSlice::new(reply)]).collect();
+    let mut controls: Vec<_> = replies.iter().map(|_| SendAncillaryBuffer::default()).collect();
     let mut messages: Vec<_> = replies
         .iter()
         .zip(&slices)
@@ -248,9 +212,7 @@ fn answer_datagrams(socket: &UdpSocket, batch: &mut UdpBatch, zone: &Zone) {
     let mut rest = &mut messages[..];
     while !rest.is_empty() {
         // A reply that cannot be sent is skipped, as the network would have lost it.
-        let sent = rustix::net::sendmmsg(socket, rest, SendFlags::empty())
-            .unwrap_or(1)
-            .max(1);
+        let sent = rustix::net::sendmmsg(socket, rest, SendFlags::empty()).unwrap_or(1).max(1);
         rest = &mut rest[sent..];
     }
 }

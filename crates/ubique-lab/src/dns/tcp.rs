@@ -25,13 +25,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(stream: TcpStream, now_ns: u64) -> Connection {
-        Connection {
-            stream,
-            active_ns: now_ns,
-            received: Vec::new(),
-            unsent: Vec::new(),
-            finished: false,
-        }
+        Connection { stream, active_ns: now_ns, received: Vec::new(), unsent: Vec::new(), finished: false }
     }
 
     /// Something waits to be sent.

@@ -25,27 +25,18 @@ impl Running {
             site: "lon".into(),
             zone: "example.com".into(),
             listen: vec![listen.parse().unwrap()],
-            addresses: vec![
-                "198.51.100.53".parse().unwrap(),
-                "2001:db8:53::53".parse().unwrap(),
-            ],
+            addresses: vec!["198.51.100.53".parse().unwrap(), "2001:db8:53::53".parse().unwrap()],
         };
         let server = Server::bind(&options).unwrap();
         let address = server.addresses().unwrap()[0];
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        Running {
-            address,
-            stop,
-            thread: Some(std::thread::spawn(move || server.run(&stopped))),
-        }
+        Running { address, stop, thread: Some(std::thread::spawn(move || server.run(&stopped))) }
     }
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream
     }
 }
@@ -54,10 +45,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let result = self.thread.take().map(|t| t.join());
-        assert!(
-            std::thread::panicking() || matches!(result, Some(Ok(Ok(())))),
-            "{result:?}"
-        );
+        assert!(std::thread::panicking() || matches!(result, Some(Ok(Ok(())))), "{result:?}");
     }
 }
 
@@ -87,16 +75,9 @@ fn tcp_answers_many_queries_in_order_however_they_are_cut() {
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     for id in 0..50 {
         let message = read_message(&mut stream);
-        assert_eq!(
-            (message.header().id(), message.header().rcode()),
-            (id, Rcode::NOERROR)
-        );
+        assert_eq!((message.header().id(), message.header().rcode()), (id, Rcode::NOERROR));
     }
-    assert_eq!(
-        stream.read(&mut [0]).unwrap(),
-        0,
-        "closed after the last answer"
-    );
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "closed after the last answer");
 }
 
 #[test]
@@ -151,10 +132,7 @@ fn an_address_that_is_not_there_yet_can_be_bound() {
         };
         if let Err(e) = Server::bind(&options) {
             // A kernel without IPv6 has no such sockets.
-            assert!(
-                listen.starts_with('[') && e.to_string().contains("os error 97"),
-                "{listen}: {e}"
-            );
+            assert!(listen.starts_with('[') && e.to_string().contains("os error 97"), "{listen}: {e}");
         }
     }
 }
@@ -164,9 +142,7 @@ fn udp_answers_bursts_and_survives_garbage() {
     let server = Running::start("127.0.0.1:0");
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(server.address).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let query = framed(9)[2..].to_vec();
     for _ in 0..100 {
         socket.send(&[0xFF; 40]).unwrap();
@@ -177,10 +153,7 @@ fn udp_answers_bursts_and_survives_garbage() {
     for _ in 0..100 {
         let length = socket.recv(&mut buffer).unwrap();
         let message = Message::from_octets(&buffer[..length]).unwrap();
-        assert_eq!(
-            (message.header().id(), message.header().rcode()),
-            (9, Rcode::NOERROR)
-        );
+        assert_eq!((message.header().id(), message.header().rcode()), (9, Rcode::NOERROR));
     }
 }
 
@@ -188,20 +161,11 @@ fn udp_answers_bursts_and_survives_garbage() {
 fn dig(server: &Running, arguments: &str) -> Option<String> {
     let output = Command::new("dig")
         .arg(format!("@{}", server.address.ip()))
-        .args([
-            "-p",
-            &server.address.port().to_string(),
-            "+tries=2",
-            "+time=5",
-        ])
+        .args(["-p", &server.address.port().to_string(), "+tries=2", "+time=5"])
         .args(arguments.split(' '))
         .output()
         .ok()?;
-    assert!(
-        output.status.success(),
-        "dig {arguments}: {}",
-        String::from_utf8_lossy(&output.stdout)
-    );
+    assert!(output.status.success(), "dig {arguments}: {}", String::from_utf8_lossy(&output.stdout));
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
@@ -211,32 +175,13 @@ fn dig_is_content() {
     let cases: [(&str, &[&str]); 10] = [
         ("www.example.com A +short", &["198.51.100.53\n"]),
         ("www.example.com A +short +tcp", &["198.51.100.53\n"]),
-        (
-            "www.example.com AAAA +short +noedns",
-            &["2001:db8:53::53\n"],
-        ),
-        (
-            "example.com SOA",
-            &[
-                "status: NOERROR",
-                "flags: qr aa rd",
-                "ns.example.com. hostmaster.example.com.",
-            ],
-        ),
+        ("www.example.com AAAA +short +noedns", &["2001:db8:53::53\n"]),
+        ("example.com SOA", &["status: NOERROR", "flags: qr aa rd", "ns.example.com. hostmaster.example.com."]),
         ("id.server CH TXT +short", &["\"lon\"\n"]),
         ("hostname.bind CH TXT +short +tcp", &["\"lon\"\n"]),
-        (
-            "www.example.com TXT +nsid",
-            &[
-                "NSID: 6c 6f 6e (\"lon\")",
-                "EDNS: version: 0, flags:; udp: 1232",
-            ],
-        ),
+        ("www.example.com TXT +nsid", &["NSID: 6c 6f 6e (\"lon\")", "EDNS: version: 0, flags:; udp: 1232"]),
         ("example.org A", &["status: REFUSED"]),
-        (
-            "www.example.com A +edns=1 +noednsnegotiation",
-            &["status: BADVERS"],
-        ),
+        ("www.example.com A +edns=1 +noednsnegotiation", &["status: BADVERS"]),
         ("www.example.com A +opcode=notify", &["status: NOTIMP"]),
     ];
     for (arguments, parts) in cases {
@@ -245,15 +190,8 @@ fn dig_is_content() {
             return;
         };
         for part in parts {
-            assert!(
-                output.contains(part),
-                "dig {arguments}: {part:?} is not in\n{output}"
-            );
+            assert!(output.contains(part), "dig {arguments}: {part:?} is not in\n{output}");
         }
-        assert!(
-            !output.contains("WARNING")
-                || arguments.contains("example.org")
-                || !output.contains("malformed")
-        );
+        assert!(!output.contains("WARNING") || arguments.contains("example.org") || !output.contains("malformed"));
     }
 }

@@ -5,9 +5,7 @@ use std::str::FromStr;
 
 use domain::base::iana::{Class, Opcode, OptRcode, OptionCode, Rcode, Rtype};
 use domain::base::message::Message;
-use domain::base::message_builder::{
-    AnswerBuilder, AuthorityBuilder, MessageBuilder, StaticCompressor,
-};
+use domain::base::message_builder::{AnswerBuilder, AuthorityBuilder, MessageBuilder, StaticCompressor};
 use domain::base::name::ParsedName;
 use domain::base::opt::{Opt, OptRecord, UnknownOptData};
 use domain::base::record::ComposeRecord;
@@ -82,9 +80,7 @@ enum Answer {
 impl Zone {
     /// A zone whose every name has the same records: `addresses` as A and AAAA, the site's name as TXT.
     pub fn new(apex: &str, site: &str, addresses: &[IpAddr]) -> Result<Zone, DnsError> {
-        let name = |text: String| {
-            Name::<Vec<u8>>::from_str(&text).map_err(|_| DnsError::Zone(apex.to_owned()))
-        };
+        let name = |text: String| Name::<Vec<u8>>::from_str(&text).map_err(|_| DnsError::Zone(apex.to_owned()));
         if site.len() > MAX_SITE_BYTES {
             return Err(DnsError::Site(MAX_SITE_BYTES));
         }
@@ -94,13 +90,7 @@ impl Zone {
         let contact = name(format!("hostmaster.{trimmed}"))?;
         let (refresh, retry, expire) = (Ttl::from_hours(1), Ttl::from_mins(10), Ttl::from_days(7));
         let soa = Soa::new(ns.clone(), contact, Serial(1), refresh, retry, expire, TTL);
-        Ok(Zone {
-            apex: apex_name,
-            ns,
-            soa,
-            site: site.to_owned(),
-            addresses: addresses.to_vec(),
-        })
+        Ok(Zone { apex: apex_name, ns, soa, site: site.to_owned(), addresses: addresses.to_vec() })
     }
 
     /// The response to a message; `None`: it gets none, being a response itself or shorter than a header.
@@ -125,9 +115,7 @@ impl Zone {
         let limit = match (transport, query.edns) {
             (Transport::Tcp, _) => TCP_BYTES,
             (Transport::Udp, None) => UDP_PLAIN_BYTES,
-            (Transport::Udp, Some(edns)) => {
-                edns.payload_bytes.clamp(UDP_PLAIN_BYTES, UDP_PAYLOAD_BYTES)
-            }
+            (Transport::Udp, Some(edns)) => edns.payload_bytes.clamp(UDP_PLAIN_BYTES, UDP_PAYLOAD_BYTES),
         };
         let mut answer = self.decide(&query.question);
         if query.edns.is_some_and(|edns| edns.version > 0) {
@@ -136,9 +124,7 @@ impl Zone {
         let whole = self.compose(message, query, Some(&answer));
         match whole {
             Some(bytes) if bytes.len() <= usize::from(limit) => bytes,
-            _ => self
-                .compose(message, query, None)
-                .unwrap_or_else(|| bare(message, Rcode::SERVFAIL)),
+            _ => self.compose(message, query, None).unwrap_or_else(|| bare(message, Rcode::SERVFAIL)),
         }
     }
 
@@ -165,33 +151,21 @@ impl Zone {
     }
 
     /// The response's bytes; without `answer` it is truncated (RFC 2181 §9).
-    fn compose(
-        &self,
-        message: &Message<&[u8]>,
-        query: &Query,
-        answer: Option<&Answer>,
-    ) -> Option<Vec<u8>> {
+    fn compose(&self, message: &Message<&[u8]>, query: &Query, answer: Option<&Answer>) -> Option<Vec<u8>> {
         let bad_version = query.edns.is_some_and(|edns| edns.version > 0);
         let target = StaticCompressor::new(Vec::with_capacity(usize::from(UDP_PLAIN_BYTES)));
         let rcode = match answer {
             Some(Answer::Refused) if !bad_version => Rcode::REFUSED,
             _ => Rcode::NOERROR,
         };
-        let mut builder = MessageBuilder::from_target(target)
-            .ok()?
-            .start_answer(message, rcode)
-            .ok()?;
-        builder
-            .header_mut()
-            .set_aa(rcode == Rcode::NOERROR && !bad_version);
+        let mut builder = MessageBuilder::from_target(target).ok()?.start_answer(message, rcode).ok()?;
+        builder.header_mut().set_aa(rcode == Rcode::NOERROR && !bad_version);
         builder.header_mut().set_tc(answer.is_none());
         let mut authority = match answer {
             Some(Answer::Zone(qtype)) => self.records(builder, &query.question, *qtype)?,
             Some(Answer::Chaos(text)) => {
                 let txt = Txt::<Vec<u8>>::build_from_slice(text.as_bytes()).ok()?;
-                builder
-                    .push((query.question.qname(), Class::CH, Ttl::ZERO, txt))
-                    .ok()?;
+                builder.push((query.question.qname(), Class::CH, Ttl::ZERO, txt)).ok()?;
                 builder.authority()
             }
             Some(Answer::Refused) | None => builder.authority(),
@@ -207,9 +181,7 @@ impl Zone {
                     }
                     if edns.nsid {
                         let site = self.site.as_bytes();
-                        opt.push_raw_option(OptionCode::NSID, site.len() as u16, |target| {
-                            target.append_slice(site)
-                        })?;
+                        opt.push_raw_option(OptionCode::NSID, site.len() as u16, |target| target.append_slice(site))?;
                     }
                     Ok(())
                 })
@@ -232,12 +204,8 @@ impl Zone {
             Rtype::A | Rtype::AAAA => {
                 for address in &self.addresses {
                     match address {
-                        IpAddr::V4(a) if qtype == Rtype::A => {
-                            push(&mut answer, (owner, TTL, A::new(*a)))?
-                        }
-                        IpAddr::V6(a) if qtype == Rtype::AAAA => {
-                            push(&mut answer, (owner, TTL, Aaaa::new(*a)))?
-                        }
+                        IpAddr::V4(a) if qtype == Rtype::A => push(&mut answer, (owner, TTL, A::new(*a)))?,
+                        IpAddr::V6(a) if qtype == Rtype::AAAA => push(&mut answer, (owner, TTL, Aaaa::new(*a)))?,
                         _ => {}
                     }
                 }
@@ -302,17 +270,8 @@ fn parse<'a>(message: &'a Message<&'a [u8]>) -> Result<Query<'a>, ParseError> {
         let nsid = opt
             .opt()
             .iter::<UnknownOptData<_>>()
-            .try_fold(false, |seen, option| {
-                Ok::<_, ParseError>(seen | (option?.code() == OptionCode::NSID))
-            })?;
-        if edns
-            .replace(Edns {
-                payload_bytes: opt.udp_payload_size(),
-                version: opt.version(),
-                nsid,
-            })
-            .is_some()
-        {
+            .try_fold(false, |seen, option| Ok::<_, ParseError>(seen | (option?.code() == OptionCode::NSID)))?;
+        if edns.replace(Edns { payload_bytes: opt.udp_payload_size(), version: opt.version(), nsid }).is_some() {
             return Err(formerr);
         }
     }

@@ -118,23 +118,11 @@ impl<'a, F: FnMut(Asn) -> Vec<Candidate>> Explainer<'a, F> {
         let mut neighbors: BTreeMap<Asn, BTreeMap<Asn, Relation>> = BTreeMap::new();
         for link in links {
             if let Some(b) = link.b {
-                neighbors
-                    .entry(link.a)
-                    .or_default()
-                    .insert(b, link.relation);
-                neighbors
-                    .entry(b)
-                    .or_default()
-                    .insert(link.a, mirrored(link.relation));
+                neighbors.entry(link.a).or_default().insert(b, link.relation);
+                neighbors.entry(b).or_default().insert(link.a, mirrored(link.relation));
             }
         }
-        Explainer {
-            sites,
-            site_links,
-            neighbors,
-            ask,
-            known: BTreeMap::new(),
-        }
+        Explainer { sites, site_links, neighbors, ask, known: BTreeMap::new() }
     }
 
     /// The networks from `asn` (included) to the last one before the site, along best routes, and the site.
@@ -157,35 +145,20 @@ impl<'a, F: FnMut(Asn) -> Vec<Candidate>> Explainer<'a, F> {
 
     /// The AS path of the best route of a network; empty: it has none.
     pub fn best_path(&mut self, asn: Asn) -> Vec<Asn> {
-        self.candidates(asn)
-            .iter()
-            .find(|c| c.best)
-            .map(|c| c.as_path.clone())
-            .unwrap_or_default()
+        self.candidates(asn).iter().find(|c| c.best).map(|c| c.as_path.clone()).unwrap_or_default()
     }
 
     /// Explains a landing; `None`: nothing surprising, it is the nearest site or nearly as fast.
-    pub fn explain(
-        &mut self,
-        vantage: &VantageInfo,
-        site: &str,
-        rtt_ms: Option<f64>,
-    ) -> Option<Surprise> {
+    pub fn explain(&mut self, vantage: &VantageInfo, site: &str, rtt_ms: Option<f64>) -> Option<Surprise> {
         let from = place(&vantage.name, vantage.lat, vantage.lon);
         let distance = |s: &SiteInfo| from.distance_km(&place(&s.name, s.lat, s.lon));
-        let nearest = self
-            .sites
-            .iter()
-            .min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
+        let nearest = self.sites.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
         let landed = self.sites.iter().find(|s| s.name == site)?;
         let (km, nearest_km) = (distance(landed), distance(nearest));
-        let usual_rtt_ms =
-            |s: &SiteInfo| 2e3 * cable_delay(&[&from, &place(&s.name, s.lat, s.lon)]).as_secs_f64();
+        let usual_rtt_ms = |s: &SiteInfo| 2e3 * cable_delay(&[&from, &place(&s.name, s.lat, s.lon)]).as_secs_f64();
         let nearest_rtt_ms = usual_rtt_ms(nearest);
         let slower = rtt_ms.unwrap_or_else(|| usual_rtt_ms(landed));
-        if landed.name == nearest.name
-            || slower < (nearest_rtt_ms + SURPRISE_MS).max(nearest_rtt_ms * SURPRISE_RATIO)
-        {
+        if landed.name == nearest.name || slower < (nearest_rtt_ms + SURPRISE_MS).max(nearest_rtt_ms * SURPRISE_RATIO) {
             return None;
         }
         let finding = self.find(vantage.asn, &nearest.name.clone());
@@ -193,11 +166,7 @@ impl<'a, F: FnMut(Asn) -> Vec<Candidate>> Explainer<'a, F> {
         if let Some(rtt_ms) = rtt_ms {
             let _ = write!(text, " ({rtt_ms:.0} ms)");
         }
-        let _ = write!(
-            text,
-            " although {} is {nearest_km:.0} km away: {}",
-            nearest.name, finding.sentence
-        );
+        let _ = write!(text, " although {} is {nearest_km:.0} km away: {}", nearest.name, finding.sentence);
         Some(Surprise {
             vantage: vantage.name.clone(),
             site: site.to_owned(),
@@ -236,17 +205,11 @@ impl<'a, F: FnMut(Asn) -> Vec<Candidate>> Explainer<'a, F> {
     fn rejected_by(&mut self, asn: Asn, peer: Option<Asn>, wanted: &str) -> Option<Finding> {
         let candidates = self.candidates(asn).to_vec();
         let best = candidates.iter().find(|c| c.best)?;
-        let other = candidates
-            .iter()
-            .filter(|c| !c.best && (peer.is_none() || c.peer_asn == peer))
-            .find(|c| {
-                let c = (*c).clone();
-                self.site_of(&c).as_deref() == Some(wanted)
-            })?;
-        let step = other
-            .step
-            .clone()
-            .unwrap_or_else(|| deciding_step(best, other));
+        let other = candidates.iter().filter(|c| !c.best && (peer.is_none() || c.peer_asn == peer)).find(|c| {
+            let c = (*c).clone();
+            self.site_of(&c).as_deref() == Some(wanted)
+        })?;
+        let step = other.step.clone().unwrap_or_else(|| deciding_step(best, other));
         let (chosen, rejected) = (path(&best.as_path), path(&other.as_path));
         Some(Finding {
             reason: Reason::Decision,
@@ -266,11 +229,7 @@ impl<'a, F: FnMut(Asn) -> Vec<Candidate>> Explainer<'a, F> {
         let mut queue: VecDeque<Asn> = way.iter().copied().collect();
         let mut seen: BTreeSet<Asn> = way.iter().copied().collect();
         while let Some(asn) = queue.pop_front() {
-            let next: Vec<Asn> = self
-                .neighbors
-                .get(&asn)
-                .map(|n| n.keys().copied().collect())
-                .unwrap_or_default();
+            let next: Vec<Asn> = self.neighbors.get(&asn).map(|n| n.keys().copied().collect()).unwrap_or_default();
             for user in next {
                 if !seen.insert(user) {
                     continue;
@@ -296,10 +255,7 @@ impl<'a, F: FnMut(Asn) -> Vec<Candidate>> Explainer<'a, F> {
     fn between(&mut self, first: Asn, user: Asn, asn: Asn, wanted: &str) -> Finding {
         if let Some(mut finding) = self.rejected_by(asn, Some(user), wanted) {
             finding.reason = Reason::DecisionBeside;
-            finding.sentence = format!(
-                "{first:?} was never offered a route to it, as {}",
-                finding.sentence
-            );
+            finding.sentence = format!("{first:?} was never offered a route to it, as {}", finding.sentence);
             return finding;
         }
         let best = self.candidates(user).iter().find(|c| c.best).cloned();
@@ -308,11 +264,7 @@ impl<'a, F: FnMut(Asn) -> Vec<Candidate>> Explainer<'a, F> {
         let (from, to) = (source.and_then(relation), relation(asn));
         let rejected = best.map(|c| c.as_path).unwrap_or_default();
         let step = match (from, to) {
-            (Some(from), Some(to)) => format!(
-                "a route from a {} is not exported to a {}",
-                plain(from),
-                plain(to)
-            ),
+            (Some(from), Some(to)) => format!("a route from a {} is not exported to a {}", plain(from), plain(to)),
             _ => "export policy".to_owned(),
         };
         Finding {
@@ -330,8 +282,7 @@ impl<'a, F: FnMut(Asn) -> Vec<Candidate>> Explainer<'a, F> {
 
     /// The site a route leads to: over a site's link, or where the neighbour's best route leads.
     fn site_of(&mut self, candidate: &Candidate) -> Option<String> {
-        self.site_link(candidate)
-            .or_else(|| self.way(candidate.peer_asn?).1)
+        self.site_link(candidate).or_else(|| self.way(candidate.peer_asn?).1)
     }
 
     fn site_link(&self, candidate: &Candidate) -> Option<String> {
@@ -347,10 +298,7 @@ impl<'a, F: FnMut(Asn) -> Vec<Candidate>> Explainer<'a, F> {
 fn deciding_step(best: &Candidate, other: &Candidate) -> String {
     let (a, b) = (best.as_path.len(), other.as_path.len());
     if best.local_pref != other.local_pref {
-        format!(
-            "local preference {} > {}",
-            best.local_pref, other.local_pref
-        )
+        format!("local preference {} > {}", best.local_pref, other.local_pref)
     } else if a != b {
         format!("AS path {a} < {b}")
     } else {
@@ -367,11 +315,7 @@ fn path(asns: &[Asn]) -> String {
 }
 
 fn place(name: &str, latitude: f64, longitude: f64) -> Location {
-    Location {
-        name: name.to_owned(),
-        latitude,
-        longitude,
-    }
+    Location { name: name.to_owned(), latitude, longitude }
 }
 
 /// The relation seen from the other end.

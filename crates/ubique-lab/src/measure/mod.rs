@@ -66,8 +66,7 @@ impl Log {
     }
 
     fn sample(&mut self, sample: Sample) {
-        let Some(index) = lane_index(self.addresses, sample.vantage.into(), sample.address.into())
-        else {
+        let Some(index) = lane_index(self.addresses, sample.vantage.into(), sample.address.into()) else {
             return;
         };
         let Some(lane) = self.lanes.get_mut(index) else {
@@ -82,10 +81,7 @@ impl Log {
             self.unanswered[index] += 1;
         }
         // Outcomes come nearly in the order sent, so that the place is near the end.
-        let place = lane
-            .iter()
-            .rposition(|s| s.sent_ns <= sample.sent_ns)
-            .map_or(0, |i| i + 1);
+        let place = lane.iter().rposition(|s| s.sent_ns <= sample.sent_ns).map_or(0, |i| i + 1);
         lane.insert(place, sample);
     }
 
@@ -97,18 +93,12 @@ impl Log {
 
     /// The index of a site by name; `None`: it never answered.
     pub fn site_index(&self, name: &str) -> Option<SiteIndex> {
-        self.sites
-            .iter()
-            .skip(1)
-            .position(|s| s == name)
-            .and_then(|i| SiteIndex::try_from(i + 1).ok())
+        self.sites.iter().skip(1).position(|s| s == name).and_then(|i| SiteIndex::try_from(i + 1).ok())
     }
 
     /// The samples of a lane sent within `window` (CLOCK_MONOTONIC ns), in that order.
     pub fn lane(&self, vantage: usize, address: usize, window: Range<u64>) -> Vec<Sample> {
-        let Some(lane) =
-            lane_index(self.addresses, vantage, address).and_then(|i| self.lanes.get(i))
-        else {
+        let Some(lane) = lane_index(self.addresses, vantage, address).and_then(|i| self.lanes.get(i)) else {
             return Vec::new();
         };
         let start = lane.partition_point(|s| s.sent_ns < window.start);
@@ -124,18 +114,14 @@ impl Log {
             samples.retain(|sample| known_at(sample, at_ns));
             samples
         };
-        self.vantages()
-            .map(|vantage| landing(&known(vantage)))
-            .collect()
+        self.vantages().map(|vantage| landing(&known(vantage))).collect()
     }
 
     /// What a fault did to every vantage point, in the order of the spec.
     pub fn effects(&self, address: usize, fault: &FaultWindow) -> Vec<Effect> {
         let late: Vec<Span> = self.late.iter().copied().collect();
         let window = fault.at_ns.saturating_sub(fault.before_ns)..fault.until_ns;
-        self.vantages()
-            .map(|v| effect(&self.lane(v, address, window.clone()), fault, &late))
-            .collect()
+        self.vantages().map(|v| effect(&self.lane(v, address, window.clone()), fault, &late)).collect()
     }
 
     /// The timeline of every vantage point, cut in buckets from `window.start`; `site` gives the index shown for a site.
@@ -147,14 +133,7 @@ impl Log {
         site: impl Fn(SiteIndex) -> Option<i32>,
     ) -> Vec<Vec<Run>> {
         self.vantages()
-            .map(|v| {
-                runs(
-                    &self.lane(v, address, window.clone()),
-                    window.clone(),
-                    bucket_ns,
-                    &site,
-                )
-            })
+            .map(|v| runs(&self.lane(v, address, window.clone()), window.clone(), bucket_ns, &site))
             .collect()
     }
 
@@ -171,9 +150,7 @@ impl Log {
     /// Queries of a lane that were not answered.
     pub fn unanswered(&self, vantage: usize, address: usize) -> u64 {
         let lane = lane_index(self.addresses, vantage, address);
-        lane.and_then(|lane| self.unanswered.get(lane))
-            .copied()
-            .unwrap_or(0)
+        lane.and_then(|lane| self.unanswered.get(lane)).copied().unwrap_or(0)
     }
 
     /// When the prober stood still.
@@ -224,11 +201,7 @@ fn known_at(sample: &Sample, at_ns: u64) -> bool {
 /// Where a lane lands, by its samples of a window, in the order sent.
 pub fn landing(samples: &[Sample]) -> Landing {
     let answered = samples.iter().filter(|s| is_answered(s)).count() as u64;
-    let mut landing = Landing {
-        answered,
-        unanswered: samples.len() as u64 - answered,
-        ..Landing::default()
-    };
+    let mut landing = Landing { answered, unanswered: samples.len() as u64 - answered, ..Landing::default() };
     let Some(last) = samples.iter().rposition(is_answered) else {
         return landing;
     };
@@ -237,10 +210,7 @@ pub fn landing(samples: &[Sample]) -> Landing {
         return landing;
     }
     landing.site = site_of(&samples[last]);
-    let rtts = samples
-        .iter()
-        .filter(|s| site_of(s) == landing.site)
-        .filter_map(rtt_of);
+    let rtts = samples.iter().filter(|s| site_of(s) == landing.site).filter_map(rtt_of);
     landing.rtt_ns = median(rtts.collect());
     landing
 }
@@ -299,24 +269,12 @@ pub fn effect(samples: &[Sample], fault: &FaultWindow, late: &[Span]) -> Effect 
     // What was in flight may already be lost or have gone elsewhere: where the lane was before is told by the answers to
     // what was sent earlier, however old.
     let earlier = samples.partition_point(|s| s.sent_ns < from_ns);
-    let before = samples[..earlier]
-        .iter()
-        .rev()
-        .chain(&samples[earlier..split])
-        .find_map(site_of);
-    let settled: Vec<Sample> = hit
-        .iter()
-        .copied()
-        .filter(|s| known_at(s, fault.until_ns))
-        .collect();
+    let before = samples[..earlier].iter().rev().chain(&samples[earlier..split]).find_map(site_of);
+    let settled: Vec<Sample> = hit.iter().copied().filter(|s| known_at(s, fault.until_ns)).collect();
     let gaps = gaps(hit, fault.until_ns);
     let mut effect = Effect {
         before,
-        after: if settled.is_empty() {
-            before
-        } else {
-            landing(&settled).site
-        },
+        after: if settled.is_empty() { before } else { landing(&settled).site },
         on_site: before.is_some() && before == fault.site,
         gaps: gaps.len() as u32,
         open: settled.last().is_some_and(|s| !is_answered(s)) && landing(&settled).site.is_none(),
@@ -331,19 +289,12 @@ pub fn effect(samples: &[Sample], fault: &FaultWindow, late: &[Span]) -> Effect 
         }
         _ => None,
     });
-    let sites: Vec<SiteIndex> = before
-        .into_iter()
-        .chain(hit.iter().filter_map(site_of))
-        .collect();
+    let sites: Vec<SiteIndex> = before.into_iter().chain(hit.iter().filter_map(site_of)).collect();
     let changes = sites.windows(2).filter(|w| w[0] != w[1]).count() as u32;
     let moved = effect.after.is_some() && effect.before.is_some() && effect.after != effect.before;
     effect.flaps = changes.saturating_sub(u32::from(moved));
-    let busy_until = longest
-        .map_or(fault.at_ns, |g| g.until_ns)
-        .max(fault.at_ns + effect.first_other_ns.unwrap_or(0));
-    effect.doubtful = late
-        .iter()
-        .any(|s| s.from_ns <= busy_until && s.until_ns >= from_ns);
+    let busy_until = longest.map_or(fault.at_ns, |g| g.until_ns).max(fault.at_ns + effect.first_other_ns.unwrap_or(0));
+    effect.doubtful = late.iter().any(|s| s.from_ns <= busy_until && s.until_ns >= from_ns);
     effect
 }
 
@@ -355,19 +306,13 @@ fn gaps(samples: &[Sample], until_ns: u64) -> Vec<Span> {
         match (open, is_answered(sample)) {
             (None, false) => open = Some(sample.sent_ns),
             (Some(from_ns), true) => {
-                gaps.push(Span {
-                    from_ns,
-                    until_ns: sample.sent_ns,
-                });
+                gaps.push(Span { from_ns, until_ns: sample.sent_ns });
                 open = None;
             }
             _ => {}
         }
     }
-    gaps.extend(open.map(|from_ns| Span {
-        from_ns,
-        until_ns: until_ns.max(from_ns),
-    }));
+    gaps.extend(open.map(|from_ns| Span { from_ns, until_ns: until_ns.max(from_ns) }));
     gaps
 }
 
@@ -388,11 +333,7 @@ pub struct Summary {
 
 /// Sums up the effects of one fault. The median of an even count is the mean of the middle two.
 pub fn summary(effects: &[Effect]) -> Summary {
-    let mut outages: Vec<u64> = effects
-        .iter()
-        .filter(|e| e.on_site)
-        .map(|e| e.outage_ns)
-        .collect();
+    let mut outages: Vec<u64> = effects.iter().filter(|e| e.on_site).map(|e| e.outage_ns).collect();
     outages.sort_unstable();
     let middle = outages.len() / 2;
     let median_ns = match outages.len() {
@@ -405,9 +346,7 @@ pub fn summary(effects: &[Effect]) -> Summary {
         worst_ns: outages.last().copied(),
         lost: effects.iter().map(|e| e.lost).sum(),
         on_site: outages.len(),
-        doubtful: effects
-            .iter()
-            .any(|e| e.doubtful && (e.on_site || e.lost > 0)),
+        doubtful: effects.iter().any(|e| e.doubtful && (e.on_site || e.lost > 0)),
     }
 }
 

@@ -8,70 +8,33 @@ const MS: u64 = 1_000_000;
 const EVERY: u64 = 5 * MS;
 
 fn answered(sent_ms: u64, site: SiteIndex, rtt_ms: u64) -> Sample {
-    let outcome = Outcome::Answered {
-        site,
-        rtt_ns: (rtt_ms * MS) as u32,
-    };
-    Sample {
-        vantage: 0,
-        address: 0,
-        sent_ns: sent_ms * MS,
-        outcome,
-    }
+    let outcome = Outcome::Answered { site, rtt_ns: (rtt_ms * MS) as u32 };
+    Sample { vantage: 0, address: 0, sent_ns: sent_ms * MS, outcome }
 }
 
 fn lost(sent_ms: u64) -> Sample {
-    Sample {
-        vantage: 0,
-        address: 0,
-        sent_ns: sent_ms * MS,
-        outcome: Outcome::Lost,
-    }
+    Sample { vantage: 0, address: 0, sent_ns: sent_ms * MS, outcome: Outcome::Lost }
 }
 
 fn window(at_ms: u64, until_ms: u64) -> FaultWindow {
-    FaultWindow {
-        site: Some(1),
-        at_ns: at_ms * MS,
-        until_ns: until_ms * MS,
-        before_ns: 500 * MS,
-    }
+    FaultWindow { site: Some(1), at_ns: at_ms * MS, until_ns: until_ms * MS, before_ns: 500 * MS }
 }
 
 /// A lane as the network would make it: site 1 with `rtt` until `at`, nobody for `gap`, then `after` with its own
 /// round-trip time. A query is answered by whoever is there when it arrives.
-fn truth(
-    start: u64,
-    end: u64,
-    rtt: u64,
-    at: u64,
-    gap: u64,
-    after: SiteIndex,
-    rtt_after: u64,
-) -> Vec<Sample> {
+fn truth(start: u64, end: u64, rtt: u64, at: u64, gap: u64, after: SiteIndex, rtt_after: u64) -> Vec<Sample> {
     (start..end)
         .step_by(EVERY as usize)
         .map(|sent_ns| {
             let arrival = sent_ns + rtt / 2;
             let outcome = if arrival < at {
-                Outcome::Answered {
-                    site: 1,
-                    rtt_ns: rtt as u32,
-                }
+                Outcome::Answered { site: 1, rtt_ns: rtt as u32 }
             } else if arrival < at + gap {
                 Outcome::Lost
             } else {
-                Outcome::Answered {
-                    site: after,
-                    rtt_ns: rtt_after as u32,
-                }
+                Outcome::Answered { site: after, rtt_ns: rtt_after as u32 }
             };
-            Sample {
-                vantage: 0,
-                address: 0,
-                sent_ns,
-                outcome,
-            }
+            Sample { vantage: 0, address: 0, sent_ns, outcome }
         })
         .collect()
 }
@@ -165,11 +128,7 @@ fn a_query_under_way_when_the_fault_strikes_counts() {
     let samples = truth(0, 2000 * MS, 40 * MS, 1000 * MS, 10 * MS, 2, 50 * MS);
     let effect = effect(&samples, &window(1000, 2000), &[]);
     assert_eq!((effect.lost, effect.outage_ns), (2, 10 * MS));
-    assert!(
-        samples
-            .iter()
-            .any(|s| !is_answered(s) && s.sent_ns < 1000 * MS)
-    );
+    assert!(samples.iter().any(|s| !is_answered(s) && s.sent_ns < 1000 * MS));
 }
 
 #[test]
@@ -182,37 +141,21 @@ fn a_loss_long_before_the_fault_does_not_count() {
 
 #[test]
 fn the_longest_of_several_gaps_is_the_outage() {
-    let mut samples: Vec<_> = (0..400)
-        .map(|i| answered(i * 5, if i < 200 { 1 } else { 2 }, 4))
-        .collect();
+    let mut samples: Vec<_> = (0..400).map(|i| answered(i * 5, if i < 200 { 1 } else { 2 }, 4)).collect();
     for i in [200, 210, 211, 212, 220, 221] {
         samples[i] = lost(i as u64 * 5);
     }
     let effect = effect(&samples, &window(1000, 2000), &[]);
-    assert_eq!(
-        (effect.outage_ns, effect.gaps, effect.lost),
-        (15 * MS, 3, 6)
-    );
+    assert_eq!((effect.outage_ns, effect.gaps, effect.lost), (15 * MS, 3, 6));
     assert!(!effect.open);
 }
 
 #[test]
 fn a_gap_that_does_not_end_is_open() {
-    let samples: Vec<_> = (0..300)
-        .map(|i| {
-            if i < 200 {
-                answered(i * 5, 1, 4)
-            } else {
-                lost(i * 5)
-            }
-        })
-        .collect();
+    let samples: Vec<_> = (0..300).map(|i| if i < 200 { answered(i * 5, 1, 4) } else { lost(i * 5) }).collect();
     // The observation is longer than what is known by now: the last queries have no outcome yet.
     let effect = effect(&samples, &window(1000, 2000), &[]);
-    assert_eq!(
-        (effect.outage_ns, effect.open, effect.after),
-        (1000 * MS, true, None)
-    );
+    assert_eq!((effect.outage_ns, effect.open, effect.after), (1000 * MS, true, None));
     assert_eq!(effect.first_other_ns, None);
 }
 
@@ -226,26 +169,17 @@ fn moves_to_and_fro_are_flaps() {
     };
     let samples: Vec<_> = (0..400).map(|i| answered(i * 5, site(i), 4)).collect();
     let effect = effect(&samples, &window(1000, 2000), &[]);
-    assert_eq!(
-        (effect.before, effect.after, effect.flaps),
-        (Some(1), Some(3), 2)
-    );
+    assert_eq!((effect.before, effect.after, effect.flaps), (Some(1), Some(3), 2));
     assert_eq!(effect.first_other_ns, Some(4 * MS));
     let there_and_back: Vec<_> = samples.iter().take(220).copied().collect();
-    assert_eq!(
-        super::effect(&there_and_back, &window(1000, 2000), &[]).flaps,
-        2
-    );
+    assert_eq!(super::effect(&there_and_back, &window(1000, 2000), &[]).flaps, 2);
 }
 
 #[test]
 fn a_late_prober_makes_doubt_only_where_it_matters() {
     let samples = truth(0, 3000 * MS, 20 * MS, 1000 * MS, 100 * MS, 2, 30 * MS);
     let doubtful = |from: u64, until: u64| {
-        let late = [Span {
-            from_ns: from * MS,
-            until_ns: until * MS,
-        }];
+        let late = [Span { from_ns: from * MS, until_ns: until * MS }];
         effect(&samples, &window(1000, 3000), &late).doubtful
     };
     assert!(!doubtful(900, 970), "before");
@@ -258,14 +192,7 @@ fn a_late_prober_makes_doubt_only_where_it_matters() {
 fn a_lane_elsewhere_is_not_on_the_site() {
     let samples: Vec<_> = (0..400).map(|i| answered(i * 5, 2, 4)).collect();
     let effect = effect(&samples, &window(1000, 2000), &[]);
-    assert_eq!(
-        effect,
-        Effect {
-            before: Some(2),
-            after: Some(2),
-            ..Effect::default()
-        }
-    );
+    assert_eq!(effect, Effect { before: Some(2), after: Some(2), ..Effect::default() });
     let nothing = super::effect(&[], &window(1000, 2000), &[]);
     assert_eq!(nothing, Effect::default());
 }
@@ -276,42 +203,21 @@ fn landings_say_who_answers_last_and_how_fast() {
     samples.extend((10..15).map(|i| answered(i * 5, 2, 20 + i)));
     let found = landing(&samples);
     assert_eq!((found.site, found.rtt_ns), (Some(2), Some(32 * MS as u32)));
-    assert_eq!(
-        (found.answered, found.unanswered, found.last_answered_ns),
-        (15, 0, Some(70 * MS))
-    );
+    assert_eq!((found.answered, found.unanswered, found.last_answered_ns), (15, 0, Some(70 * MS)));
     samples.extend([lost(75), lost(80)]);
     assert_eq!(landing(&samples).site, Some(2), "two losses may be chance");
     samples.push(lost(85));
     let silent = landing(&samples);
-    assert_eq!(
-        (silent.site, silent.rtt_ns, silent.unanswered),
-        (None, None, 3)
-    );
+    assert_eq!((silent.site, silent.rtt_ns, silent.unanswered), (None, None, 3));
     assert_eq!(landing(&[]), Landing::default());
 }
 
 #[test]
 fn summaries_look_at_those_on_the_site_and_count_all_losses() {
-    let effect = |on_site, outage_ms: u64, lost| Effect {
-        on_site,
-        outage_ns: outage_ms * MS,
-        lost,
-        ..Effect::default()
-    };
-    let all = [
-        effect(true, 10, 2),
-        effect(true, 40, 8),
-        effect(false, 500, 1),
-        effect(true, 0, 0),
-    ];
-    let expected = Summary {
-        median_ns: Some(10 * MS),
-        worst_ns: Some(40 * MS),
-        lost: 11,
-        on_site: 3,
-        doubtful: false,
-    };
+    let effect =
+        |on_site, outage_ms: u64, lost| Effect { on_site, outage_ns: outage_ms * MS, lost, ..Effect::default() };
+    let all = [effect(true, 10, 2), effect(true, 40, 8), effect(false, 500, 1), effect(true, 0, 0)];
+    let expected = Summary { median_ns: Some(10 * MS), worst_ns: Some(40 * MS), lost: 11, on_site: 3, doubtful: false };
     assert_eq!(summary(&all), expected);
     assert_eq!(summary(&all[..2]).median_ns, Some(25 * MS));
     assert_eq!(summary(&all[2..3]).median_ns, None);
@@ -320,17 +226,10 @@ fn summaries_look_at_those_on_the_site_and_count_all_losses() {
 #[test]
 fn a_log_keeps_lanes_apart_and_knows_site_names() {
     let mut log = Log::new(2, 2);
-    log.record(Record::Site {
-        index: 2,
-        name: "lon".into(),
-    });
+    log.record(Record::Site { index: 2, name: "lon".into() });
     for vantage in 0..3 {
         for address in 0..3 {
-            let sample = Sample {
-                vantage,
-                address,
-                ..answered(u64::from(vantage) * 10 + u64::from(address), 2, 1)
-            };
+            let sample = Sample { vantage, address, ..answered(u64::from(vantage) * 10 + u64::from(address), 2, 1) };
             log.record(Record::Sample(sample));
         }
     }
@@ -340,16 +239,7 @@ fn a_log_keeps_lanes_apart_and_knows_site_names() {
         assert_eq!(lane[0].sent_ns, (vantage as u64 * 10 + address as u64) * MS);
     }
     assert!(log.lane(0, 2, 0..u64::MAX).is_empty() && log.lane(2, 0, 0..u64::MAX).is_empty());
-    assert_eq!(
-        (log.answered(), log.landings(0, u64::MAX, u64::MAX).len()),
-        (4, 2)
-    );
-    assert_eq!(
-        (log.site_name(2), log.site_name(1), log.site_name(0)),
-        (Some("lon"), None, None)
-    );
-    assert_eq!(
-        (log.site_index("lon"), log.site_index("ams")),
-        (Some(2), None)
-    );
+    assert_eq!((log.answered(), log.landings(0, u64::MAX, u64::MAX).len()), (4, 2));
+    assert_eq!((log.site_name(2), log.site_name(1), log.site_name(0)), (Some("lon"), None, None));
+    assert_eq!((log.site_index("lon"), log.site_index("ams")), (Some(2), None));
 }

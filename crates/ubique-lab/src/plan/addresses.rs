@@ -5,16 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ubique_model::Prefix;
 
 /// Blocks for IPv4 links, tried in order (RFC 1918, RFC 2544).
-const LINKS_V4: [(Ipv4Addr, u8); 3] = [
-    (Ipv4Addr::new(10, 0, 0, 0), 8),
-    (Ipv4Addr::new(172, 16, 0, 0), 12),
-    (Ipv4Addr::new(198, 18, 0, 0), 15),
-];
+const LINKS_V4: [(Ipv4Addr, u8); 3] =
+    [(Ipv4Addr::new(10, 0, 0, 0), 8), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(198, 18, 0, 0), 15)];
 /// Blocks for IPv4 clients, tried in order (RFC 6598, RFC 1918).
-const CLIENTS_V4: [(Ipv4Addr, u8); 2] = [
-    (Ipv4Addr::new(100, 64, 0, 0), 10),
-    (Ipv4Addr::new(192, 168, 0, 0), 16),
-];
+const CLIENTS_V4: [(Ipv4Addr, u8); 2] = [(Ipv4Addr::new(100, 64, 0, 0), 10), (Ipv4Addr::new(192, 168, 0, 0), 16)];
 /// Block for IPv6 links (RFC 4193).
 const LINKS_V6: [(Ipv6Addr, u8); 1] = [(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 48)];
 /// Block for IPv6 clients (RFC 4193), beside the one for links.
@@ -43,20 +37,10 @@ impl Pools {
     /// Pools that never touch `reserved`.
     pub(super) fn new(reserved: &[Prefix]) -> Pools {
         let v4 = |blocks: &[(Ipv4Addr, u8)], length| {
-            Pool::new(
-                blocks.iter().map(|&(a, l)| (IpAddr::V4(a), l)),
-                length,
-                true,
-                reserved,
-            )
+            Pool::new(blocks.iter().map(|&(a, l)| (IpAddr::V4(a), l)), length, true, reserved)
         };
         let v6 = |blocks: &[(Ipv6Addr, u8)], length| {
-            Pool::new(
-                blocks.iter().map(|&(a, l)| (IpAddr::V6(a), l)),
-                length,
-                false,
-                reserved,
-            )
+            Pool::new(blocks.iter().map(|&(a, l)| (IpAddr::V6(a), l)), length, false, reserved)
         };
         Pools {
             links_v4: v4(&LINKS_V4, 31),
@@ -68,12 +52,7 @@ impl Pools {
 }
 
 impl Pool {
-    fn new(
-        blocks: impl Iterator<Item = (IpAddr, u8)>,
-        length: u8,
-        v4: bool,
-        reserved: &[Prefix],
-    ) -> Pool {
+    fn new(blocks: impl Iterator<Item = (IpAddr, u8)>, length: u8, v4: bool, reserved: &[Prefix]) -> Pool {
         let blocks: Vec<(u128, u128)> = blocks.map(|(a, l)| range(number(a), l, v4)).collect();
         let reserved = reserved
             .iter()
@@ -81,13 +60,7 @@ impl Pool {
             .map(|p| range(number(p.network()), p.prefix_len(), v4))
             .collect();
         let next = blocks.first().map_or(0, |b| b.0);
-        Pool {
-            blocks,
-            reserved,
-            next,
-            length,
-            v4,
-        }
+        Pool { blocks, reserved, next, length, v4 }
     }
 
     /// The next free prefix; `None` when the blocks are used up.
@@ -97,9 +70,7 @@ impl Pool {
             if last > end || first < self.next {
                 self.blocks.remove(0);
                 self.next = self.blocks.first().map_or(0, |b| b.0);
-            } else if let Some(&(_, taken)) =
-                self.reserved.iter().find(|r| r.0 <= last && first <= r.1)
-            {
+            } else if let Some(&(_, taken)) = self.reserved.iter().find(|r| r.0 <= last && first <= r.1) {
                 self.next = align_up(taken.saturating_add(1), self.length, self.v4);
             } else {
                 self.next = last + 1;
@@ -117,21 +88,13 @@ fn bits(v4: bool) -> u8 {
 /// First and last address of the prefix of that length that holds `at`.
 fn range(at: u128, length: u8, v4: bool) -> (u128, u128) {
     let host = bits(v4).saturating_sub(length);
-    let mask = if host >= 128 {
-        u128::MAX
-    } else {
-        (1u128 << host) - 1
-    };
+    let mask = if host >= 128 { u128::MAX } else { (1u128 << host) - 1 };
     (at & !mask, at | mask)
 }
 
 fn align_up(at: u128, length: u8, v4: bool) -> u128 {
     let (first, last) = range(at, length, v4);
-    if first == at {
-        at
-    } else {
-        last.saturating_add(1)
-    }
+    if first == at { at } else { last.saturating_add(1) }
 }
 
 /// The address as a number.

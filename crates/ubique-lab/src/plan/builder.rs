@@ -11,9 +11,8 @@ use ubique_model::{Asn, Family, Prefix, Relation};
 
 use super::addresses::{self, Pools};
 use super::{
-    EndPlan, FAR_VANTAGE_KM, LinkPlan, MAX_LINKS, MAX_NETWORKS, MAX_VANTAGES_PER_NETWORK,
-    NETWORK_HOLD_TIME, NetworkPlan, Plan, PlanError, SessionPlan, SitePlan,
-    TRANSITS_OF_ADDED_NETWORK, VantagePlan, cable_delay,
+    EndPlan, FAR_VANTAGE_KM, LinkPlan, MAX_LINKS, MAX_NETWORKS, MAX_VANTAGES_PER_NETWORK, NETWORK_HOLD_TIME,
+    NetworkPlan, Plan, PlanError, SessionPlan, SitePlan, TRANSITS_OF_ADDED_NETWORK, VantagePlan, cable_delay,
 };
 
 /// BGP's port (RFC 4271 §8.2.1).
@@ -55,10 +54,7 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn new(internet: &'a Internet, service: &'a Service) -> Result<Builder<'a>, PlanError> {
         let upstreams = || service.sites.iter().flat_map(|s| &s.upstreams);
-        let stated: BTreeSet<IpAddr> = upstreams()
-            .flat_map(|u| [Some(u.address), u.local_address])
-            .flatten()
-            .collect();
+        let stated: BTreeSet<IpAddr> = upstreams().flat_map(|u| [Some(u.address), u.local_address]).flatten().collect();
         let mut reserved: Vec<Prefix> = service.prefixes.clone();
         for &address in &stated {
             // The whole /30 or /126: a local address may be chosen beside a stated one.
@@ -111,18 +107,12 @@ impl<'a> Builder<'a> {
     fn add_missing_upstream(&mut self, site: &Site, asn: Asn) -> Result<(), PlanError> {
         let transits = self.nearest_transits(&site.location);
         if transits.is_empty() {
-            return Err(PlanError::NowhereToConnect {
-                asn,
-                site: site.name.clone(),
-            });
+            return Err(PlanError::NowhereToConnect { asn, site: site.name.clone() });
         }
         let mut network = network_plan(asn, format!("AS{asn}"), site.location.clone());
         network.added = true;
         self.networks.insert(asn, network);
-        let from = transits
-            .iter()
-            .map(|t| format!("AS{t} {}", self.networks[t].name))
-            .collect::<Vec<_>>();
+        let from = transits.iter().map(|t| format!("AS{t} {}", self.networks[t].name)).collect::<Vec<_>>();
         self.notes.push(format!(
             "AS{asn}, an upstream of site {}, is not in the Internet: added at {} with transit from {}",
             site.name,
@@ -162,49 +152,28 @@ impl<'a> Builder<'a> {
             .map(|n| (n.location.distance_km(to), n.asn))
             .collect();
         near.sort_by(|x, y| x.0.total_cmp(&y.0).then(x.1.cmp(&y.1)));
-        near.into_iter()
-            .take(TRANSITS_OF_ADDED_NETWORK)
-            .map(|(_, asn)| asn)
-            .collect()
+        near.into_iter().take(TRANSITS_OF_ADDED_NETWORK).map(|(_, asn)| asn).collect()
     }
 
     /// Gives each network with vantage points its two prefixes and each vantage point its addresses.
     fn add_vantages(&mut self) -> Result<(), PlanError> {
         let internet = self.internet;
         for vantage in &internet.vantages {
-            let network =
-                self.networks
-                    .get_mut(&vantage.asn)
-                    .ok_or_else(|| PlanError::UnknownNetwork {
-                        what: format!("vantage point {}", vantage.name),
-                        asn: vantage.asn,
-                    })?;
+            let network = self.networks.get_mut(&vantage.asn).ok_or_else(|| PlanError::UnknownNetwork {
+                what: format!("vantage point {}", vantage.name),
+                asn: vantage.asn,
+            })?;
             if network.originate.is_empty() {
-                let v4 = self
-                    .pools
-                    .clients_v4
-                    .take()
-                    .ok_or(PlanError::NoAddressSpace("clients"))?;
-                let v6 = self
-                    .pools
-                    .clients_v6
-                    .take()
-                    .ok_or(PlanError::NoAddressSpace("clients"))?;
+                let v4 = self.pools.clients_v4.take().ok_or(PlanError::NoAddressSpace("clients"))?;
+                let v6 = self.pools.clients_v6.take().ok_or(PlanError::NoAddressSpace("clients"))?;
                 network.originate = vec![v4, v6];
             }
             let nth = network.loopback.len() / 2 + 1;
-            too_many(
-                "vantage points in one network",
-                nth,
-                MAX_VANTAGES_PER_NETWORK,
-            )?;
-            let host = |p: &Prefix| {
-                addresses::address(addresses::number(p.network()) + nth as u128, is_v4(p))
-            };
+            too_many("vantage points in one network", nth, MAX_VANTAGES_PER_NETWORK)?;
+            let host = |p: &Prefix| addresses::address(addresses::number(p.network()) + nth as u128, is_v4(p));
             let hosts: Vec<IpAddr> = network.originate.iter().map(host).collect();
             network.loopback.extend(&hosts);
-            let (Some(&IpAddr::V4(ipv4)), Some(&IpAddr::V6(ipv6))) = (hosts.first(), hosts.get(1))
-            else {
+            let (Some(&IpAddr::V4(ipv4)), Some(&IpAddr::V6(ipv6))) = (hosts.first(), hosts.get(1)) else {
                 return Err(PlanError::NoAddressSpace("clients"));
             };
             let km = network.location.distance_km(&vantage.location);
@@ -228,9 +197,7 @@ impl<'a> Builder<'a> {
 
     fn location(&self, asn: Asn, what: impl FnOnce() -> String) -> Result<&Location, PlanError> {
         let network = self.networks.get(&asn);
-        network
-            .map(|n| &n.location)
-            .ok_or_else(|| PlanError::UnknownNetwork { what: what(), asn })
+        network.map(|n| &n.location).ok_or_else(|| PlanError::UnknownNetwork { what: what(), asn })
     }
 
     /// What the link states, or what follows from where its ends and its exchange point are.
@@ -239,16 +206,11 @@ impl<'a> Builder<'a> {
             (Some(delay), _) => *delay,
             (None, None) => cable_delay(&[a, b]),
             (None, Some(name)) => {
-                let ixp = self
-                    .internet
-                    .ixps
-                    .iter()
-                    .find(|x| x.name == *name)
-                    .ok_or_else(|| PlanError::UnknownIxp {
-                        a: link.a,
-                        b: link.b,
-                        ixp: name.clone(),
-                    })?;
+                let ixp = self.internet.ixps.iter().find(|x| x.name == *name).ok_or_else(|| PlanError::UnknownIxp {
+                    a: link.a,
+                    b: link.b,
+                    ixp: name.clone(),
+                })?;
                 cable_delay(&[a, &ixp.location, b])
             }
         })
@@ -263,20 +225,9 @@ impl<'a> Builder<'a> {
         let a = self.location(link.a, what)?;
         let b = self.location(link.b, what)?;
         let delay = self.delay(link, a, b)?;
-        let v4 = self
-            .pools
-            .links_v4
-            .take()
-            .ok_or(PlanError::NoAddressSpace("links"))?;
-        let v6 = self
-            .pools
-            .links_v6
-            .take()
-            .ok_or(PlanError::NoAddressSpace("links"))?;
-        let pairs: Vec<(IpAddr, IpAddr)> = [v4, v6]
-            .iter()
-            .map(|p| (p.network(), p.broadcast()))
-            .collect();
+        let v4 = self.pools.links_v4.take().ok_or(PlanError::NoAddressSpace("links"))?;
+        let v6 = self.pools.links_v6.take().ok_or(PlanError::NoAddressSpace("links"))?;
+        let pairs: Vec<(IpAddr, IpAddr)> = [v4, v6].iter().map(|p| (p.network(), p.broadcast())).collect();
         let index = self.links.len();
         for &(left, right) in &pairs {
             let session = |local, remote, asn, relation, passive| SessionPlan {
@@ -298,12 +249,7 @@ impl<'a> Builder<'a> {
         }
         self.links.push(LinkPlan {
             a: end(index, 'a', as_netns(link.a), pairs.clone()),
-            b: end(
-                index,
-                'b',
-                as_netns(link.b),
-                pairs.iter().map(|&(l, r)| (r, l)).collect(),
-            ),
+            b: end(index, 'b', as_netns(link.b), pairs.iter().map(|&(l, r)| (r, l)).collect()),
             delay,
             loss: link.loss,
             rate_bits_per_s: link.rate_bits_per_s,
@@ -337,8 +283,7 @@ impl<'a> Builder<'a> {
             }
             let family = Family::of_address(upstream.address);
             let fits = |g: &Vec<&Upstream>| {
-                g[0].asn == upstream.asn
-                    && g.iter().all(|u| Family::of_address(u.address) != family)
+                g[0].asn == upstream.asn && g.iter().all(|u| Family::of_address(u.address) != family)
             };
             match groups.iter_mut().find(|g| fits(g)) {
                 Some(group) => group.push(upstream),
@@ -362,10 +307,7 @@ impl<'a> Builder<'a> {
     fn add_site_link(&mut self, site: &Site, group: &[&Upstream]) -> Result<usize, PlanError> {
         let asn = group[0].asn;
         let index = self.links.len();
-        let delay = cable_delay(&[
-            &site.location,
-            self.location(asn, || format!("site {}", site.name))?,
-        ]);
+        let delay = cable_delay(&[&site.location, self.location(asn, || format!("site {}", site.name))?]);
         let mut pairs = Vec::with_capacity(group.len());
         for upstream in group {
             let local = self.local_address(site, upstream)?;
@@ -388,12 +330,7 @@ impl<'a> Builder<'a> {
         }
         self.links.push(LinkPlan {
             a: end(index, 'a', format!("site-{}", site.name), pairs.clone()),
-            b: end(
-                index,
-                'b',
-                as_netns(asn),
-                pairs.iter().map(|&(l, r)| (r, l)).collect(),
-            ),
+            b: end(index, 'b', as_netns(asn), pairs.iter().map(|&(l, r)| (r, l)).collect()),
             delay,
             loss: 0.0,
             rate_bits_per_s: None,
@@ -406,15 +343,11 @@ impl<'a> Builder<'a> {
         if let Some(address) = upstream.local_address {
             return Ok(address);
         }
-        let free =
-            |a: &IpAddr| !self.stated.contains(a) && !self.found.contains(a) && !a.is_unspecified();
+        let free = |a: &IpAddr| !self.stated.contains(a) && !self.found.contains(a) && !a.is_unspecified();
         let local = addresses::other_hosts(upstream.address)
             .into_iter()
             .find(free)
-            .ok_or_else(|| PlanError::NoLocalAddress {
-                site: site.name.clone(),
-                upstream: upstream.address,
-            })?;
+            .ok_or_else(|| PlanError::NoLocalAddress { site: site.name.clone(), upstream: upstream.address })?;
         self.found.insert(local);
         Ok(local)
     }
@@ -422,9 +355,7 @@ impl<'a> Builder<'a> {
     fn finish(mut self) -> Result<Plan, PlanError> {
         too_many("links", self.links.len(), MAX_LINKS)?;
         for network in self.networks.values_mut() {
-            network
-                .sessions
-                .sort_by_key(|s| (s.link, s.local.is_ipv6()));
+            network.sessions.sort_by_key(|s| (s.link, s.local.is_ipv6()));
         }
         check_neighbors(&self.links)?;
         Ok(Plan {
@@ -449,28 +380,18 @@ fn check_neighbors(links: &[LinkPlan]) -> Result<(), PlanError> {
         for &(local, remote) in &end.addresses {
             own.insert((&end.netns, local));
             if !neighbors.insert((&end.netns, remote)) {
-                return Err(PlanError::SameNeighbor {
-                    holder: holder(&end.netns),
-                    address: remote,
-                });
+                return Err(PlanError::SameNeighbor { holder: holder(&end.netns), address: remote });
             }
         }
     }
     match own.intersection(&neighbors).next() {
-        Some(&(netns, address)) => Err(PlanError::OwnNeighbor {
-            holder: holder(netns),
-            address,
-        }),
+        Some(&(netns, address)) => Err(PlanError::OwnNeighbor { holder: holder(netns), address }),
         None => Ok(()),
     }
 }
 
 fn too_many(what: &'static str, count: usize, most: usize) -> Result<(), PlanError> {
-    if count > most {
-        Err(PlanError::TooMany { what, count, most })
-    } else {
-        Ok(())
-    }
+    if count > most { Err(PlanError::TooMany { what, count, most }) } else { Ok(()) }
 }
 
 fn is_v4(prefix: &Prefix) -> bool {

@@ -28,10 +28,7 @@ pub(super) struct Outcome<'a> {
 
 /// Every expectation of the step, fulfilled or not.
 pub(super) fn judge(expect: &Expect, outcome: &Outcome) -> Vec<Expectation> {
-    let mut verdicts = Verdicts {
-        step: outcome.label,
-        list: Vec::new(),
-    };
+    let mut verdicts = Verdicts { step: outcome.label, list: Vec::new() };
     let outages = [
         ("outage-median", expect.outage_median, outcome.median_ms),
         ("outage-worst", expect.outage_worst, outcome.worst_ms),
@@ -43,12 +40,7 @@ pub(super) fn judge(expect: &Expect, outcome: &Outcome) -> Vec<Expectation> {
     }
     if let Some(limit) = expect.lost {
         let ok = outcome.lost <= limit;
-        verdicts.push(
-            "lost",
-            format!("at most {limit}"),
-            outcome.lost.to_string(),
-            ok,
-        );
+        verdicts.push("lost", format!("at most {limit}"), outcome.lost.to_string(), ok);
     }
     if let Some(wanted) = expect.answered {
         verdicts.answered(wanted, outcome);
@@ -57,24 +49,12 @@ pub(super) fn judge(expect: &Expect, outcome: &Outcome) -> Vec<Expectation> {
         verdicts.evacuated(wanted, site, outcome);
     }
     for (vantage, wanted) in &expect.lands {
-        let lands = |map: &BTreeMap<&str, Option<&str>>| {
-            map.get(vantage.as_str())
-                .copied()
-                .flatten()
-                .map(str::to_string)
-        };
+        let lands =
+            |map: &BTreeMap<&str, Option<&str>>| map.get(vantage.as_str()).copied().flatten().map(str::to_string);
         let actual: Vec<Option<String>> = outcome.landings.iter().map(lands).collect();
         let ok = !actual.is_empty() && actual.iter().all(|site| site.as_deref() == Some(wanted));
-        let actual: Vec<String> = actual
-            .into_iter()
-            .map(|site| site.unwrap_or_else(|| "nowhere".into()))
-            .collect();
-        verdicts.push(
-            &format!("lands.{vantage}"),
-            wanted.clone(),
-            actual.join(", "),
-            ok,
-        );
+        let actual: Vec<String> = actual.into_iter().map(|site| site.unwrap_or_else(|| "nowhere".into())).collect();
+        verdicts.push(&format!("lands.{vantage}"), wanted.clone(), actual.join(", "), ok);
     }
     verdicts.list
 }
@@ -86,67 +66,35 @@ struct Verdicts<'a> {
 
 impl Verdicts<'_> {
     fn push(&mut self, what: &str, expected: String, actual: String, ok: bool) {
-        self.list.push(Expectation {
-            step: self.step.to_string(),
-            what: what.to_string(),
-            expected,
-            actual,
-            ok,
-        });
+        self.list.push(Expectation { step: self.step.to_string(), what: what.to_string(), expected, actual, ok });
     }
 
     fn outage(&mut self, what: &str, limit: Duration, actual_ms: Option<f64>, unrecovered: usize) {
         let limit_ms = limit.as_secs_f64() * 1000.0;
         let (actual, ok) = match (actual_ms, unrecovered) {
             (Some(ms), 0) => (format!("{ms:.0} ms"), ms <= limit_ms),
-            (Some(ms), n) => (
-                format!("{ms:.0} ms, {n} vantage points not answered again"),
-                false,
-            ),
+            (Some(ms), n) => (format!("{ms:.0} ms, {n} vantage points not answered again"), false),
             (None, _) => ("nobody landed there".to_string(), false),
         };
         self.push(what, format!("at most {limit_ms:.0} ms"), actual, ok);
     }
 
     fn answered(&mut self, wanted: bool, outcome: &Outcome) {
-        let mut silent: Vec<&str> = outcome
-            .landings
-            .iter()
-            .flatten()
-            .filter(|(_, site)| site.is_none())
-            .map(|(vantage, _)| *vantage)
-            .collect();
+        let mut silent: Vec<&str> =
+            outcome.landings.iter().flatten().filter(|(_, site)| site.is_none()).map(|(vantage, _)| *vantage).collect();
         silent.sort_unstable();
         silent.dedup();
         let actual = match silent.len() {
             0 => "everybody".to_string(),
             _ => format!("not {}", silent.join(", ")),
         };
-        let expected = if wanted {
-            "everybody is answered"
-        } else {
-            "somebody is not answered"
-        };
-        self.push(
-            "answered",
-            expected.to_string(),
-            actual,
-            silent.is_empty() == wanted,
-        );
+        let expected = if wanted { "everybody is answered" } else { "somebody is not answered" };
+        self.push("answered", expected.to_string(), actual, silent.is_empty() == wanted);
     }
 
     fn evacuated(&mut self, wanted: bool, site: &str, outcome: &Outcome) {
-        let on_site = outcome
-            .landings
-            .iter()
-            .flatten()
-            .filter(|(_, landed)| **landed == Some(site))
-            .count();
-        let expected = if wanted {
-            format!("nobody on {site}")
-        } else {
-            format!("somebody on {site}")
-        };
+        let on_site = outcome.landings.iter().flatten().filter(|(_, landed)| **landed == Some(site)).count();
+        let expected = if wanted { format!("nobody on {site}") } else { format!("somebody on {site}") };
         let actual = match on_site {
             0 => "nobody".to_string(),
             n => format!("{n} landings"),
@@ -180,102 +128,27 @@ mod tests {
     #[test]
     fn limits_are_inclusive() {
         let ms = |n| Some(Duration::from_millis(n));
-        assert!(one(
-            Expect {
-                outage_median: ms(20),
-                ..Expect::default()
-            },
-            &outcome()
-        ));
-        assert!(!one(
-            Expect {
-                outage_median: ms(19),
-                ..Expect::default()
-            },
-            &outcome()
-        ));
-        assert!(one(
-            Expect {
-                outage_worst: ms(60),
-                ..Expect::default()
-            },
-            &outcome()
-        ));
-        assert!(!one(
-            Expect {
-                outage_worst: ms(59),
-                ..Expect::default()
-            },
-            &outcome()
-        ));
-        assert!(one(
-            Expect {
-                lost: Some(7),
-                ..Expect::default()
-            },
-            &outcome()
-        ));
-        assert!(!one(
-            Expect {
-                lost: Some(6),
-                ..Expect::default()
-            },
-            &outcome()
-        ));
+        assert!(one(Expect { outage_median: ms(20), ..Expect::default() }, &outcome()));
+        assert!(!one(Expect { outage_median: ms(19), ..Expect::default() }, &outcome()));
+        assert!(one(Expect { outage_worst: ms(60), ..Expect::default() }, &outcome()));
+        assert!(!one(Expect { outage_worst: ms(59), ..Expect::default() }, &outcome()));
+        assert!(one(Expect { lost: Some(7), ..Expect::default() }, &outcome()));
+        assert!(!one(Expect { lost: Some(6), ..Expect::default() }, &outcome()));
     }
 
     #[test]
     fn an_outage_that_never_ended_fails_every_limit() {
-        let expect = Expect {
-            outage_worst: Some(Duration::from_secs(3600)),
-            ..Expect::default()
-        };
-        assert!(!one(
-            expect.clone(),
-            &Outcome {
-                unrecovered: 1,
-                ..outcome()
-            }
-        ));
-        assert!(!one(
-            expect,
-            &Outcome {
-                worst_ms: None,
-                ..outcome()
-            }
-        ));
+        let expect = Expect { outage_worst: Some(Duration::from_secs(3600)), ..Expect::default() };
+        assert!(!one(expect.clone(), &Outcome { unrecovered: 1, ..outcome() }));
+        assert!(!one(expect, &Outcome { worst_ms: None, ..outcome() }));
     }
 
     #[test]
     fn landings() {
-        assert!(!one(
-            Expect {
-                answered: Some(true),
-                ..Expect::default()
-            },
-            &outcome()
-        ));
-        assert!(one(
-            Expect {
-                answered: Some(false),
-                ..Expect::default()
-            },
-            &outcome()
-        ));
-        assert!(one(
-            Expect {
-                evacuated: Some(true),
-                ..Expect::default()
-            },
-            &outcome()
-        ));
-        assert!(!one(
-            Expect {
-                evacuated: Some(false),
-                ..Expect::default()
-            },
-            &outcome()
-        ));
+        assert!(!one(Expect { answered: Some(true), ..Expect::default() }, &outcome()));
+        assert!(one(Expect { answered: Some(false), ..Expect::default() }, &outcome()));
+        assert!(one(Expect { evacuated: Some(true), ..Expect::default() }, &outcome()));
+        assert!(!one(Expect { evacuated: Some(false), ..Expect::default() }, &outcome()));
         let lands = |vantage: &str, site: &str| Expect {
             lands: BTreeMap::from([(vantage.to_string(), site.to_string())]),
             ..Expect::default()

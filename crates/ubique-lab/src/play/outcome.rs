@@ -16,8 +16,8 @@ use super::stage::{LANDING_WINDOW, Played, Stage, action_name, is_fault};
 use crate::measure::{Effect, FaultWindow, Log, summary};
 use crate::plan::Plan;
 use crate::report::{
-    EventKind, Expectation, Fault, LinkInfo, NetworkInfo, Phase, ProbeQuality, Report,
-    SCHEMA_VERSION, ServiceInfo, SiteInfo, Timeline, VantageInfo, Verdict,
+    EventKind, Expectation, Fault, LinkInfo, NetworkInfo, Phase, ProbeQuality, Report, SCHEMA_VERSION, ServiceInfo,
+    SiteInfo, Timeline, VantageInfo, Verdict,
 };
 
 /// How far back the landing before a fault is looked for.
@@ -29,24 +29,16 @@ const BUCKET: Duration = Duration::from_millis(50);
 
 /// The longest prefix of the service that contains an address.
 pub(super) fn prefix_of(service: &Service, address: IpAddr) -> Option<Prefix> {
-    service
-        .prefixes
-        .iter()
-        .filter(|p| p.contains(&address))
-        .max_by_key(|p| p.prefix_len())
-        .copied()
+    service.prefixes.iter().filter(|p| p.contains(&address)).max_by_key(|p| p.prefix_len()).copied()
 }
 
 /// The zone of the built-in responder: the name of the first DNS check, so that the check is answered.
 pub(super) fn zone(service: &Service) -> String {
     let name = service.checks.iter().find_map(|check| match &check.kind {
-        CheckKind::Dns { name, class, .. } if class == "IN" => {
-            Some(name.trim_end_matches('.').to_string())
-        }
+        CheckKind::Dns { name, class, .. } if class == "IN" => Some(name.trim_end_matches('.').to_string()),
         _ => None,
     });
-    name.filter(|name| !name.is_empty())
-        .unwrap_or_else(|| DEFAULT_ZONE.to_string())
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT_ZONE.to_string())
 }
 
 /// An RFC 3339 time as nanoseconds since 1970.
@@ -71,10 +63,7 @@ pub(super) fn vantages(plan: &Plan, service: &Service) -> Vec<VantageInfo> {
     plan.vantages
         .iter()
         .map(|v| {
-            let distances = service
-                .sites
-                .iter()
-                .map(|s| (s, s.location.distance_km(&v.location)));
+            let distances = service.sites.iter().map(|s| (s, s.location.distance_km(&v.location)));
             let nearest = distances.min_by(|a, b| a.1.total_cmp(&b.1));
             VantageInfo {
                 name: v.name.clone(),
@@ -100,13 +89,7 @@ pub(super) fn links(setup: &Setup, plan: &Plan) -> Vec<LinkInfo> {
     let mut links: Vec<LinkInfo> = between.collect();
     for network in &plan.networks {
         for session in &network.sessions {
-            let link = |b, site, relation| LinkInfo {
-                a: network.asn,
-                b,
-                site,
-                relation,
-                ixp: None,
-            };
+            let link = |b, site, relation| LinkInfo { a: network.asn, b, site, relation, ixp: None };
             let more = match &session.site {
                 Some(site) => link(None, Some(site.clone()), Relation::Customer),
                 None if network.added => link(Some(session.asn), None, session.relation),
@@ -123,9 +106,7 @@ pub(super) fn links(setup: &Setup, plan: &Plan) -> Vec<LinkInfo> {
 /// Address of a site on a session with an upstream → site.
 pub(super) fn site_links(plan: &Plan) -> BTreeMap<IpAddr, String> {
     let sessions = plan.networks.iter().flat_map(|n| &n.sessions);
-    sessions
-        .filter_map(|s| s.site.clone().map(|site| (s.remote, site)))
-        .collect()
+    sessions.filter_map(|s| s.site.clone().map(|site| (s.remote, site))).collect()
 }
 
 /// The whole report.
@@ -145,10 +126,7 @@ pub(super) fn report(stage: &Stage) -> Report {
     }
     let mut events = stage.events.clone();
     events.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
-    let warnings = events
-        .iter()
-        .filter(|e| e.kind == EventKind::Warning)
-        .map(|e| e.text.clone());
+    let warnings = events.iter().filter(|e| e.kind == EventKind::Warning).map(|e| e.text.clone());
     let mut report = Report {
         schema_version: SCHEMA_VERSION,
         ubique_version: env!("CARGO_PKG_VERSION").to_string(),
@@ -168,11 +146,7 @@ pub(super) fn report(stage: &Stage) -> Report {
         vantage_points: vantages(&stage.plan, &setup.service),
         networks: networks(&stage.plan),
         links: links(setup, &stage.plan),
-        phases: stage
-            .played
-            .iter()
-            .map(|played| phase(stage, &log, played))
-            .collect(),
+        phases: stage.played.iter().map(|played| phase(stage, &log, played)).collect(),
         faults,
         verdict: verdict(stage, &expectations, warnings.collect()),
         events,
@@ -181,43 +155,25 @@ pub(super) fn report(stage: &Stage) -> Report {
         probe: quality(&log, setup.scenario.query_every),
         timeline: timeline(stage, &log),
     };
-    report
-        .surprises
-        .sort_by(|a, b| b.rtt_ms.unwrap_or(0.0).total_cmp(&a.rtt_ms.unwrap_or(0.0)));
+    report.surprises.sort_by(|a, b| b.rtt_ms.unwrap_or(0.0).total_cmp(&a.rtt_ms.unwrap_or(0.0)));
     report
 }
 
 fn verdict(stage: &Stage, expectations: &[Expectation], warnings: Vec<String>) -> Verdict {
     let failed = expectations.iter().filter(|e| !e.ok);
-    let mut failed: Vec<String> = failed
-        .map(|e| {
-            format!(
-                "{}: {} is {}, expected {}",
-                e.step, e.what, e.actual, e.expected
-            )
-        })
-        .collect();
-    let converges = stage
-        .setup
-        .scenario
-        .steps
-        .iter()
-        .any(|s| action_name(&s.action) == "converge");
+    let mut failed: Vec<String> =
+        failed.map(|e| format!("{}: {} is {}, expected {}", e.step, e.what, e.actual, e.expected)).collect();
+    let converges = stage.setup.scenario.steps.iter().any(|s| action_name(&s.action) == "converge");
     if converges && stage.convergence_ms.is_none() {
         failed.extend(warnings);
     }
-    Verdict {
-        ok: failed.is_empty(),
-        failed,
-    }
+    Verdict { ok: failed.is_empty(), failed }
 }
 
 fn started(started_ns: u64) -> String {
     let age = Duration::from_nanos(monotonic_ns().saturating_sub(started_ns));
     let now = jiff::Timestamp::now();
-    let started = now
-        .checked_sub(jiff::SignedDuration::try_from(age).unwrap_or_default())
-        .unwrap_or(now);
+    let started = now.checked_sub(jiff::SignedDuration::try_from(age).unwrap_or_default()).unwrap_or(now);
     format!("{started:.3}")
 }
 
@@ -243,14 +199,7 @@ fn effects(log: &Log, played: &Played) -> Vec<Effect> {
 
 fn fault(stage: &Stage, log: &Log, played: &Played, effects: &[Effect]) -> Fault {
     let step = &stage.setup.scenario.steps[played.step];
-    let named = || {
-        stage
-            .plan
-            .vantages
-            .iter()
-            .map(|v| v.name.clone())
-            .zip(effects)
-    };
+    let named = || stage.plan.vantages.iter().map(|v| v.name.clone()).zip(effects);
     let on_site = || named().filter(|(_, e)| e.on_site);
     let total = summary(effects);
     let ms = |ns: u64| ns as f64 / 1e6;
@@ -260,53 +209,27 @@ fn fault(stage: &Stage, log: &Log, played: &Played, effects: &[Effect]) -> Fault
         site: played.site.clone().unwrap_or_default(),
         at_ms: stage.ms(played.at_ns),
         outage_ms: on_site().map(|(name, e)| (name, ms(e.outage_ns))).collect(),
-        moved_ms: on_site()
-            .filter_map(|(name, e)| Some((name, ms(e.first_other_ns?))))
-            .collect(),
+        moved_ms: on_site().filter_map(|(name, e)| Some((name, ms(e.first_other_ns?)))).collect(),
         median_ms: total.median_ns.map(ms),
         worst_ms: total.worst_ns.map(ms),
         lost: total.lost,
-        unrecovered: on_site()
-            .filter(|(_, e)| e.open)
-            .map(|(name, _)| name)
-            .collect(),
+        unrecovered: on_site().filter(|(_, e)| e.open).map(|(name, _)| name).collect(),
         moved_to: named()
             .filter(|(_, e)| e.before != e.after)
-            .map(|(name, e)| {
-                (
-                    name,
-                    e.after
-                        .and_then(|site| log.site_name(site))
-                        .map(str::to_string),
-                )
-            })
+            .map(|(name, e)| (name, e.after.and_then(|site| log.site_name(site)).map(str::to_string)))
             .collect(),
-        doubtful: named()
-            .filter(|(_, e)| e.doubtful && (e.on_site || e.lost > 0))
-            .map(|(name, _)| name)
-            .collect(),
+        doubtful: named().filter(|(_, e)| e.doubtful && (e.on_site || e.lost > 0)).map(|(name, _)| name).collect(),
     }
 }
 
-fn judged<'a>(
-    stage: &'a Stage,
-    log: &Log,
-    played: &'a Played,
-    fault: &Fault,
-) -> judge::Outcome<'a> {
+fn judged<'a>(stage: &'a Stage, log: &Log, played: &'a Played, fault: &Fault) -> judge::Outcome<'a> {
     let landings = (0..stage.setup.service.addresses.len()).map(|address| {
         let landings = log.landings(address, played.until_ns, LANDING_WINDOW.as_nanos() as u64);
         let site = |site: Option<u16>| {
             let name = site.and_then(|site| log.site_name(site))?;
             stage.sites.iter().find(|s| *s == name).map(String::as_str)
         };
-        stage
-            .plan
-            .vantages
-            .iter()
-            .zip(landings)
-            .map(|(v, l)| (v.name.as_str(), site(l.site)))
-            .collect()
+        stage.plan.vantages.iter().zip(landings).map(|(v, l)| (v.name.as_str(), site(l.site))).collect()
     });
     judge::Outcome {
         label: &stage.setup.scenario.steps[played.step].label,
@@ -321,37 +244,19 @@ fn judged<'a>(
 
 fn phase(stage: &Stage, log: &Log, played: &Played) -> Phase {
     let step = &stage.setup.scenario.steps[played.step];
-    let catchments = stage
-        .setup
-        .service
-        .addresses
-        .iter()
-        .enumerate()
-        .map(|(index, &address)| {
-            let landings = log.landings(index, played.until_ns, LANDING_WINDOW.as_nanos() as u64);
-            let catchment = stage
-                .plan
-                .vantages
-                .iter()
-                .zip(landings)
-                .map(|(vantage, landing)| {
-                    let path = |paths: &BTreeMap<Asn, Vec<Asn>>| paths.get(&vantage.asn).cloned();
-                    let entry = Landing {
-                        site: landing
-                            .site
-                            .and_then(|site| log.site_name(site))
-                            .map(str::to_string),
-                        rtt_ms: landing.rtt_ns.map(|ns| f64::from(ns) / 1e6),
-                        as_path: played
-                            .paths
-                            .get(&address)
-                            .and_then(path)
-                            .unwrap_or_default(),
-                    };
-                    (vantage.name.clone(), entry)
-                });
-            (address, Catchment(catchment.collect()))
+    let catchments = stage.setup.service.addresses.iter().enumerate().map(|(index, &address)| {
+        let landings = log.landings(index, played.until_ns, LANDING_WINDOW.as_nanos() as u64);
+        let catchment = stage.plan.vantages.iter().zip(landings).map(|(vantage, landing)| {
+            let path = |paths: &BTreeMap<Asn, Vec<Asn>>| paths.get(&vantage.asn).cloned();
+            let entry = Landing {
+                site: landing.site.and_then(|site| log.site_name(site)).map(str::to_string),
+                rtt_ms: landing.rtt_ns.map(|ns| f64::from(ns) / 1e6),
+                as_path: played.paths.get(&address).and_then(path).unwrap_or_default(),
+            };
+            (vantage.name.clone(), entry)
         });
+        (address, Catchment(catchment.collect()))
+    });
     Phase {
         label: step.label.clone(),
         action: action_name(&step.action).to_string(),
@@ -381,27 +286,12 @@ fn timeline(stage: &Stage, log: &Log) -> Timeline {
     };
     let site = |site: u16| {
         let name = log.site_name(site)?;
-        stage
-            .sites
-            .iter()
-            .position(|s| s == name)
-            .and_then(|index| i32::try_from(index).ok())
+        stage.sites.iter().position(|s| s == name).and_then(|index| i32::try_from(index).ok())
     };
-    let lanes = log.timeline(
-        0,
-        first.at_ns..last.until_ns,
-        BUCKET.as_nanos() as u64,
-        site,
-    );
+    let lanes = log.timeline(0, first.at_ns..last.until_ns, BUCKET.as_nanos() as u64, site);
     Timeline {
         start_ms: stage.ms(first.at_ns),
         bucket_ms: BUCKET.as_secs_f64() * 1000.0,
-        lanes: stage
-            .plan
-            .vantages
-            .iter()
-            .map(|v| v.name.clone())
-            .zip(lanes)
-            .collect(),
+        lanes: stage.plan.vantages.iter().map(|v| v.name.clone()).zip(lanes).collect(),
     }
 }

@@ -39,9 +39,7 @@ impl Prober {
     pub fn start(setup: &Setup, plan: &Plan, directory: &Path) -> Result<Prober, PlayError> {
         let spec = spec(setup, plan, directory);
         let file = directory.join("probe.json");
-        let json = serde_json::to_vec(&spec)
-            .map_err(io::Error::from)
-            .map_err(PlayError::Prober)?;
+        let json = serde_json::to_vec(&spec).map_err(io::Error::from).map_err(PlayError::Prober)?;
         fs::write(&file, json).map_err(PlayError::Prober)?;
         let mut child = command_in(&setup.executable, None)
             .args(["internal", "probe"])
@@ -66,28 +64,17 @@ impl Prober {
 
     /// What was recorded so far.
     pub fn log(&self) -> MutexGuard<'_, Log> {
-        self.shared
-            .log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An error when the process is gone or its records cannot be read.
     pub fn check(&mut self) -> Result<(), PlayError> {
-        if let Some(error) = self
-            .shared
-            .failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
+        if let Some(error) = self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(PlayError::Records(error));
         }
         match self.child.try_wait() {
             Ok(None) => Ok(()),
-            Ok(Some(status)) => Err(PlayError::Prober(io::Error::other(format!(
-                "ended with {status}"
-            )))),
+            Ok(Some(status)) => Err(PlayError::Prober(io::Error::other(format!("ended with {status}")))),
             Err(error) => Err(PlayError::Prober(error)),
         }
     }
@@ -130,12 +117,7 @@ fn spec(setup: &Setup, plan: &Plan, directory: &Path) -> ProbeSpec {
     });
     ProbeSpec {
         vantages: vantages.collect(),
-        addresses: setup
-            .service
-            .addresses
-            .iter()
-            .map(|&a| SocketAddr::new(a, DNS_PORT))
-            .collect(),
+        addresses: setup.service.addresses.iter().map(|&a| SocketAddr::new(a, DNS_PORT)).collect(),
         every: setup.scenario.query_every,
         every_other: EVERY_OTHER.max(setup.scenario.query_every),
         timeout: TIMEOUT,

@@ -81,16 +81,11 @@ struct Live {
 
 impl<'a> Stage<'a> {
     /// Builds the world and starts the vantage points.
-    pub fn open(
-        setup: &'a Setup,
-        plan: Plan,
-        observer: &'a mut dyn Observer,
-    ) -> Result<Stage<'a>, PlayError> {
+    pub fn open(setup: &'a Setup, plan: Plan, observer: &'a mut dyn Observer) -> Result<Stage<'a>, PlayError> {
         let started_ns = monotonic_ns();
         let directory = Path::new(DIRECTORY);
         let service_file = directory.join("service.toml");
-        let file = fs::create_dir_all(directory)
-            .and_then(|()| fs::write(&service_file, &setup.service_text));
+        let file = fs::create_dir_all(directory).and_then(|()| fs::write(&service_file, &setup.service_text));
         file.map_err(PlayError::Directory)?;
         let options = WorldOptions {
             executable: setup.executable.clone(),
@@ -153,49 +148,28 @@ impl<'a> Stage<'a> {
             (Action::Wait, _) => {}
             (action, Some(site)) => {
                 at_ns = self.act(action, site)?;
-                self.event_at(
-                    at_ns,
-                    EventKind::Action,
-                    format!("{} {site}", action_name(action)),
-                );
+                self.event_at(at_ns, EventKind::Action, format!("{} {site}", action_name(action)));
             }
             (_, None) => {}
         }
-        self.observe(
-            step,
-            site.as_deref(),
-            at_ns + step.observe.as_nanos() as u64,
-        )?;
+        self.observe(step, site.as_deref(), at_ns + step.observe.as_nanos() as u64)?;
         let until_ns = monotonic_ns();
         let paths = self.paths();
         if matches!(step.action, Action::Converge { .. }) {
             self.explain();
-            self.sites
-                .clone()
-                .iter()
-                .for_each(|site| self.agent_events(site));
+            self.sites.clone().iter().for_each(|site| self.agent_events(site));
         }
-        self.played.push(Played {
-            step: index,
-            site,
-            at_ns,
-            until_ns,
-            paths,
-        });
+        self.played.push(Played { step: index, site, at_ns, until_ns, paths });
         Ok(())
     }
 
     fn choose(&self, step: &Step, selector: &SiteSelector) -> Result<String, PlayError> {
-        let problem = |problem: String| PlayError::Step {
-            step: step.label.clone(),
-            problem,
-        };
+        let problem = |problem: String| PlayError::Step { step: step.label.clone(), problem };
         match selector {
             SiteSelector::Named(name) if self.sites.contains(name) => Ok(name.clone()),
-            SiteSelector::Named(name) => Err(problem(format!(
-                "the service has no site {name:?}; it has {}",
-                self.sites.join(", ")
-            ))),
+            SiteSelector::Named(name) => {
+                Err(problem(format!("the service has no site {name:?}; it has {}", self.sites.join(", "))))
+            }
             SiteSelector::SameAs(label) => self
                 .played
                 .iter()
@@ -215,12 +189,7 @@ impl<'a> Stage<'a> {
             }
         }
         let untouched = |site: &usize| !self.touched.contains(&self.sites[*site]);
-        let pick = |candidates: Vec<usize>| {
-            candidates
-                .into_iter()
-                .rev()
-                .max_by_key(|&site| counts[site])
-        };
+        let pick = |candidates: Vec<usize>| candidates.into_iter().rev().max_by_key(|&site| counts[site]);
         pick((0..self.sites.len()).filter(untouched).collect())
             .or_else(|| pick((0..self.sites.len()).collect()))
             .map(|site| self.sites[site].clone())
@@ -267,39 +236,24 @@ impl<'a> Stage<'a> {
             self.frame(&step.label);
             self.check()?;
             let status = self.world.routing()?;
-            let silent: Vec<String> = self
-                .landings()
-                .into_iter()
-                .filter(|(_, site, _)| site.is_none())
-                .map(|(v, _, _)| v)
-                .collect();
+            let silent: Vec<String> =
+                self.landings().into_iter().filter(|(_, site, _)| site.is_none()).map(|(v, _, _)| v).collect();
             let quiet = Duration::from_millis(status.quiet_ms);
             if status.established == status.sessions && silent.is_empty() && quiet >= QUIET {
-                let took =
-                    Duration::from_nanos(monotonic_ns() - self.started_ns).saturating_sub(quiet);
+                let took = Duration::from_nanos(monotonic_ns() - self.started_ns).saturating_sub(quiet);
                 let ms = took.as_secs_f64() * 1000.0;
                 self.convergence_ms = Some(ms);
-                let text = format!(
-                    "converged after {:.1} s: {} BGP sessions up",
-                    ms / 1000.0,
-                    status.sessions
-                );
+                let text = format!("converged after {:.1} s: {} BGP sessions up", ms / 1000.0, status.sessions);
                 self.event(EventKind::Routing, text);
                 return Ok(());
             }
-            reason = format!(
-                "{} of {} BGP sessions are up",
-                status.established, status.sessions
-            );
+            reason = format!("{} of {} BGP sessions are up", status.established, status.sessions);
             if !silent.is_empty() {
                 reason.push_str(&format!(", nobody answers {}", silent.join(", ")));
             }
             thread::sleep(CONVERGE_POLL);
         }
-        self.event(
-            EventKind::Warning,
-            format!("not converged within {} s: {reason}", within.as_secs_f64()),
-        );
+        self.event(EventKind::Warning, format!("not converged within {} s: {reason}", within.as_secs_f64()));
         Ok(())
     }
 
@@ -339,11 +293,9 @@ impl<'a> Stage<'a> {
         let offset_ns = realtime_ns().saturating_sub(monotonic_ns());
         let mut fresh = Vec::new();
         for event in status["events"].as_array().into_iter().flatten() {
-            let (Some(time), Some(what), Some(cause)) = (
-                event["time"].as_str(),
-                event["what"].as_str(),
-                event["cause"].as_str(),
-            ) else {
+            let (Some(time), Some(what), Some(cause)) =
+                (event["time"].as_str(), event["what"].as_str(), event["cause"].as_str())
+            else {
                 continue;
             };
             let told = self.told.entry(site.to_string()).or_default();
@@ -352,8 +304,7 @@ impl<'a> Stage<'a> {
             if !told.insert(format!("{time} {what}")) || stale {
                 continue;
             }
-            let Some(at_ns) = outcome::unix_ns(time).and_then(|ns| ns.checked_sub(offset_ns))
-            else {
+            let Some(at_ns) = outcome::unix_ns(time).and_then(|ns| ns.checked_sub(offset_ns)) else {
                 continue;
             };
             fresh.push((at_ns, format!("{site}: {what}: {cause}")));
@@ -372,11 +323,7 @@ impl<'a> Stage<'a> {
             .zip(log.landings(0, now_ns, LANDING_WINDOW.as_nanos() as u64))
             .map(|(name, landing)| {
                 let site = landing.site.and_then(|site| log.site_name(site));
-                (
-                    name,
-                    site.and_then(|site| self.sites.iter().position(|s| s == site)),
-                    landing,
-                )
+                (name, site.and_then(|site| self.sites.iter().position(|s| s == site)), landing)
             })
             .collect()
     }
@@ -389,28 +336,15 @@ impl<'a> Stage<'a> {
             if entry.0 != site {
                 *entry = (site, now_ns);
             }
-            let moved_ms = (entry.1 > 0)
-                .then(|| Duration::from_nanos(now_ns - entry.1).as_secs_f64() * 1000.0);
+            let moved_ms = (entry.1 > 0).then(|| Duration::from_nanos(now_ns - entry.1).as_secs_f64() * 1000.0);
             let lost = self.prober.log().unanswered(index, 0);
             let rtt_ms = landing.rtt_ns.map(|ns| f64::from(ns) / 1e6);
-            rows.push(LiveRow {
-                vantage,
-                site,
-                rtt_ms,
-                lost,
-                moved_ms,
-            });
+            rows.push(LiveRow { vantage, site, rtt_ms, lost, moved_ms });
         }
-        let site = |name: &String| LiveSite {
-            name: name.clone(),
-            down: self.live.down.contains(name),
-        };
+        let site = |name: &String| LiveSite { name: name.clone(), down: self.live.down.contains(name) };
         let setup = self.setup;
         let state = LiveState {
-            title: format!(
-                "{} · {} · {} routers",
-                setup.service.name, setup.scenario.name, setup.backend
-            ),
+            title: format!("{} · {} · {} routers", setup.service.name, setup.scenario.name, setup.backend),
             step: step.to_string(),
             elapsed_ms: self.ms(now_ns),
             sites: self.sites.iter().map(site).collect(),
@@ -430,11 +364,7 @@ impl<'a> Stage<'a> {
     }
 
     fn event_at(&mut self, at_ns: u64, kind: EventKind, text: String) {
-        let event = Event {
-            at_ms: self.ms(at_ns),
-            text,
-            kind,
-        };
+        let event = Event { at_ms: self.ms(at_ns), text, kind };
         self.observer.event(&event);
         self.events.push(event);
     }
@@ -471,16 +401,12 @@ impl<'a> Stage<'a> {
             return;
         };
         let landings = self.landings();
-        let (sites, vantages) = (
-            outcome::sites(&self.setup.service),
-            outcome::vantages(&self.plan, &self.setup.service),
-        );
+        let (sites, vantages) =
+            (outcome::sites(&self.setup.service), outcome::vantages(&self.plan, &self.setup.service));
         let links = outcome::links(self.setup, &self.plan);
         let site_links = outcome::site_links(&self.plan);
         let world = &mut self.world;
-        let mut explainer = Explainer::new(&sites, &site_links, &links, |asn| {
-            Stage::candidates(world, asn, prefix)
-        });
+        let mut explainer = Explainer::new(&sites, &site_links, &links, |asn| Stage::candidates(world, asn, prefix));
         let mut surprises = Vec::new();
         for (vantage, (_, site, landing)) in vantages.iter().zip(&landings) {
             let Some(site) = site.map(|site| self.sites[site].as_str()) else {

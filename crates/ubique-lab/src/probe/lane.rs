@@ -77,11 +77,7 @@ const SUB_BUCKETS: u32 = 8;
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram {
-            buckets: vec![0; (64 * SUB_BUCKETS) as usize].into_boxed_slice(),
-            count: 0,
-            max_ns: 0,
-        }
+        Histogram { buckets: vec![0; (64 * SUB_BUCKETS) as usize].into_boxed_slice(), count: 0, max_ns: 0 }
     }
 }
 
@@ -115,11 +111,7 @@ impl Histogram {
 fn bucket(ns: u64) -> usize {
     let log = (ns | u64::from(SUB_BUCKETS)).ilog2();
     let sub = (ns >> (log - SUB_BUCKETS.ilog2())) as u32 & (SUB_BUCKETS - 1);
-    (if ns < u64::from(SUB_BUCKETS) {
-        ns as u32
-    } else {
-        (log - 2) * SUB_BUCKETS + sub
-    }) as usize
+    (if ns < u64::from(SUB_BUCKETS) { ns as u32 } else { (log - 2) * SUB_BUCKETS + sub }) as usize
 }
 
 /// The greatest value of a bucket.
@@ -141,10 +133,7 @@ mod tests {
     use super::*;
 
     fn query(sent_ns: u64) -> Open {
-        Open {
-            sent_ns,
-            sent_realtime_ns: sent_ns,
-        }
+        Open { sent_ns, sent_realtime_ns: sent_ns }
     }
 
     #[test]

@@ -117,11 +117,7 @@ pub enum ProbeError {
 }
 
 /// Runs until the reader of `output` is gone or `stop` is set.
-pub fn run(
-    spec: &ProbeSpec,
-    output: impl Write + Send + 'static,
-    stop: &AtomicBool,
-) -> Result<(), ProbeError> {
+pub fn run(spec: &ProbeSpec, output: impl Write + Send + 'static, stop: &AtomicBool) -> Result<(), ProbeError> {
     check(spec)?;
     let mut prober = Prober::open(spec, output)?;
     while !prober.output.closed && !stop.load(Ordering::Relaxed) {
@@ -187,13 +183,9 @@ impl Prober {
         let mut due = BinaryHeap::with_capacity(askers.len());
         for (index, asker) in askers.iter().enumerate() {
             let data = epoll::EventData::new_u64(index as u64);
-            epoll::add(&epoll, &asker.socket, data, epoll::EventFlags::IN)
-                .map_err(io::Error::from)?;
+            epoll::add(&epoll, &asker.socket, data, epoll::EventFlags::IN).map_err(io::Error::from)?;
             let phases = (asker.every_ns / PHASE_NS).max(1);
-            due.push(Reverse((
-                start_ns + index as u64 % phases * PHASE_NS,
-                index,
-            )));
+            due.push(Reverse((start_ns + index as u64 % phases * PHASE_NS, index)));
         }
         Ok(Prober {
             askers,
@@ -204,11 +196,7 @@ impl Prober {
             query,
             timeout_ns: nanos(spec.timeout),
             stall_ns: nanos(spec.every.min(spec.every_other)),
-            output: Output::start(
-                output,
-                spec.vantages.len() as u16,
-                spec.addresses.len() as u16,
-            )?,
+            output: Output::start(output, spec.vantages.len() as u16, spec.addresses.len() as u16)?,
             lateness: Histogram::default(),
             quality: Quality::default(),
             stalled_until_ns: 0,
@@ -255,10 +243,7 @@ impl Prober {
         let (sent_ns, sent_realtime_ns) = (clock::monotonic_ns(), clock::realtime_ns());
         if asker.send(&self.query).is_ok() {
             self.quality.sent += 1;
-            asker.lane.sent(Open {
-                sent_ns,
-                sent_realtime_ns,
-            });
+            asker.lane.sent(Open { sent_ns, sent_realtime_ns });
         } else {
             let sample = asker.sample(sent_ns, Outcome::Unsent);
             self.output.push(&Record::Sample(sample));
@@ -268,15 +253,8 @@ impl Prober {
     /// Reads every answer that is there.
     fn receive(&mut self) -> io::Result<()> {
         self.ready.clear();
-        let now = rustix::event::Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        match epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(&mut self.ready),
-            Some(&now),
-        ) {
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.ready), Some(&now)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
@@ -325,10 +303,7 @@ impl Prober {
 
     /// Sleeps until the next deadline or flush. Answers do not wake it: the kernel has stamped them.
     fn sleep(&self) {
-        let due_ns = self
-            .due
-            .peek()
-            .map_or(u64::MAX, |Reverse((deadline_ns, _))| *deadline_ns);
+        let due_ns = self.due.peek().map_or(u64::MAX, |Reverse((deadline_ns, _))| *deadline_ns);
         let wake_ns = due_ns.min(self.next_flush_ns);
         let wake = rustix::time::Timespec {
             tv_sec: (wake_ns / 1_000_000_000) as i64,
@@ -341,12 +316,7 @@ impl Prober {
 
 impl Asker {
     fn sample(&self, sent_ns: u64, outcome: Outcome) -> Sample {
-        Sample {
-            vantage: self.vantage,
-            address: self.address,
-            sent_ns,
-            outcome,
-        }
+        Sample { vantage: self.vantage, address: self.address, sent_ns, outcome }
     }
 
     fn send(&mut self, query: &[u8]) -> io::Result<()> {
@@ -356,9 +326,7 @@ impl Asker {
         }
         // An ICMP error of an earlier query makes the next call fail once, without sending.
         match self.socket.send(query) {
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                self.socket.send(query).map(drop)
-            }
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => self.socket.send(query).map(drop),
             result => result.map(drop),
         }
     }
@@ -375,23 +343,14 @@ impl Asker {
                 Err(_) => return,
             }
             if let Some(query) = self.lane.close(u16::from_be_bytes(query)) {
-                output.push(&Record::Sample(
-                    self.sample(query.sent_ns, Outcome::Refused),
-                ));
+                output.push(&Record::Sample(self.sample(query.sent_ns, Outcome::Refused)));
             }
         }
     }
 
     /// Reads all answers of this socket.
     fn receive(&mut self, batch: &mut UdpBatch, output: &mut Output) {
-        let Asker {
-            vantage,
-            address,
-            socket,
-            target,
-            lane,
-            ..
-        } = self;
+        let Asker { vantage, address, socket, target, lane, .. } = self;
         let mut failed = false;
         loop {
             let result = udp::recv_batch(socket.as_fd(), batch, |received| {
@@ -399,19 +358,13 @@ impl Asker {
                 if (received.from.ip(), received.from.port()) != (target.ip(), target.port()) {
                     return;
                 }
-                let Some(query) = query::response_id(received.bytes).and_then(|id| lane.close(id))
-                else {
+                let Some(query) = query::response_id(received.bytes).and_then(|id| lane.close(id)) else {
                     return;
                 };
                 let site = output.site(query::response_site(received.bytes));
                 let rtt_ns = rtt_ns(&query, received.timestamp_ns);
                 let outcome = Outcome::Answered { site, rtt_ns };
-                let sample = Sample {
-                    vantage: *vantage,
-                    address: *address,
-                    sent_ns: query.sent_ns,
-                    outcome,
-                };
+                let sample = Sample { vantage: *vantage, address: *address, sent_ns: query.sent_ns, outcome };
                 output.push(&Record::Sample(sample));
             });
             match result {
@@ -429,9 +382,7 @@ impl Asker {
 fn rtt_ns(query: &Open, stamp_ns: Option<u64>) -> u32 {
     let until_now_ns = clock::monotonic_ns().saturating_sub(query.sent_ns);
     let stamped = stamp_ns.and_then(|stamp| stamp.checked_sub(query.sent_realtime_ns));
-    let rtt_ns = stamped
-        .filter(|rtt| *rtt <= until_now_ns)
-        .unwrap_or(until_now_ns);
+    let rtt_ns = stamped.filter(|rtt| *rtt <= until_now_ns).unwrap_or(until_now_ns);
     u32::try_from(rtt_ns).unwrap_or(u32::MAX)
 }
 
@@ -441,11 +392,8 @@ fn open_all(spec: &ProbeSpec) -> Result<Vec<Asker>, ProbeError> {
     for (a, target) in spec.addresses.iter().enumerate() {
         let every_ns = nanos(if a == 0 { spec.every } else { spec.every_other });
         for (v, vantage) in spec.vantages.iter().enumerate() {
-            let source: Option<IpAddr> = if target.is_ipv4() {
-                vantage.ipv4.map(Into::into)
-            } else {
-                vantage.ipv6.map(Into::into)
-            };
+            let source: Option<IpAddr> =
+                if target.is_ipv4() { vantage.ipv4.map(Into::into) } else { vantage.ipv6.map(Into::into) };
             let Some(source) = source else { continue };
             let socket = open_socket(vantage, source).map_err(|source| ProbeError::Socket {
                 vantage: vantage.name.clone(),
@@ -454,15 +402,7 @@ fn open_all(spec: &ProbeSpec) -> Result<Vec<Asker>, ProbeError> {
             })?;
             let lane = Lane::default();
             let (vantage, address) = (v as u16, a as u8);
-            askers.push(Asker {
-                vantage,
-                address,
-                socket,
-                target: *target,
-                connected: false,
-                every_ns,
-                lane,
-            });
+            askers.push(Asker { vantage, address, socket, target: *target, connected: false, every_ns, lane });
         }
     }
     Ok(askers)

@@ -33,30 +33,17 @@ impl Output {
         addresses: u16,
     ) -> std::io::Result<Output> {
         let (chunks, received) = sync_channel::<Vec<u8>>(MAX_CHUNKS);
-        std::thread::Builder::new()
-            .name("probe-output".into())
-            .spawn(move || {
-                for chunk in received {
-                    if target
-                        .write_all(&chunk)
-                        .and_then(|()| target.flush())
-                        .is_err()
-                    {
-                        return;
-                    }
+        std::thread::Builder::new().name("probe-output".into()).spawn(move || {
+            for chunk in received {
+                if target.write_all(&chunk).and_then(|()| target.flush()).is_err() {
+                    return;
                 }
-            })?;
+            }
+        })?;
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         encode_header(vantages, addresses, &mut chunk);
         let sites = HashMap::new();
-        let mut output = Output {
-            chunks,
-            chunk,
-            chunk_records: 0,
-            sites,
-            dropped: 0,
-            closed: false,
-        };
+        let mut output = Output { chunks, chunk, chunk_records: 0, sites, dropped: 0, closed: false };
         output.flush();
         Ok(output)
     }
@@ -82,10 +69,7 @@ impl Output {
             return UNKNOWN_SITE;
         }
         let index = self.sites.len() as SiteIndex + 1;
-        self.push(&Record::Site {
-            index,
-            name: name.clone(),
-        });
+        self.push(&Record::Site { index, name: name.clone() });
         self.sites.insert(name, index);
         index
     }
@@ -104,11 +88,7 @@ impl Output {
                 self.dropped += records;
                 // A site may have been announced in the chunk that is gone.
                 for (name, index) in &self.sites {
-                    Record::Site {
-                        index: *index,
-                        name: name.clone(),
-                    }
-                    .encode(&mut self.chunk);
+                    Record::Site { index: *index, name: name.clone() }.encode(&mut self.chunk);
                 }
             }
         }
@@ -129,9 +109,7 @@ mod tests {
     impl Write for Gate {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
-            self.1
-                .send(bytes.to_vec())
-                .map_err(|_| io::ErrorKind::BrokenPipe)?;
+            self.1.send(bytes.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
             Ok(bytes.len())
         }
 
@@ -145,10 +123,7 @@ mod tests {
         let (permit, permits) = channel();
         let (bytes_in, bytes_out) = channel();
         let mut output = Output::start(Gate(permits, bytes_in), 1, 1).unwrap();
-        let record = Record::Late(Span {
-            from_ns: 1,
-            until_ns: 2,
-        });
+        let record = Record::Late(Span { from_ns: 1, until_ns: 2 });
         // The header waits in the thread or the channel; fill what is left, then announce a site in a chunk that is lost.
         while output.dropped == 0 {
             output.push(&record);
@@ -172,17 +147,8 @@ mod tests {
         stream.extend(bytes_out.iter().flatten());
         let mut reader = Reader::new(stream.as_slice());
         let mut sites = Vec::new();
-        while reader
-            .read(|r| sites.extend(matches!(r, Record::Site { .. }).then_some(r)))
-            .unwrap()
-        {}
-        assert_eq!(
-            sites,
-            [Record::Site {
-                index: 1,
-                name: "lon".into()
-            }]
-        );
+        while reader.read(|r| sites.extend(matches!(r, Record::Site { .. }).then_some(r))).unwrap() {}
+        assert_eq!(sites, [Record::Site { index: 1, name: "lon".into() }]);
     }
 
     #[test]
@@ -192,10 +158,7 @@ mod tests {
         drop(permit);
         let mut output = Output::start(Gate(permits, bytes_in), 1, 1).unwrap();
         while !output.closed {
-            output.push(&Record::Late(Span {
-                from_ns: 1,
-                until_ns: 2,
-            }));
+            output.push(&Record::Late(Span { from_ns: 1, until_ns: 2 }));
             output.flush();
         }
         assert_eq!(output.site(None), UNKNOWN_SITE);

@@ -156,14 +156,7 @@ impl Record {
             }
             Record::Quality(q) => {
                 out.push(7);
-                for value in [
-                    q.at_ns,
-                    q.sent,
-                    q.late_p99_ns,
-                    q.late_max_ns,
-                    q.stalls,
-                    q.dropped,
-                ] {
+                for value in [q.at_ns, q.sent, q.late_p99_ns, q.late_max_ns, q.stalls, q.dropped] {
                     out.extend(value.to_le_bytes());
                 }
             }
@@ -203,9 +196,7 @@ fn decode_site(fields: &mut Fields) -> Result<Option<Record>, ReadError> {
     let Some(name) = fields.slice(usize::from(length)) else {
         return Ok(None);
     };
-    let name = std::str::from_utf8(name)
-        .map_err(|_| ReadError::Site)?
-        .to_owned();
+    let name = std::str::from_utf8(name).map_err(|_| ReadError::Site)?.to_owned();
     Ok(Some(Record::Site { index, name }))
 }
 
@@ -214,27 +205,16 @@ fn decode_sample(kind: u8, fields: &mut Fields) -> Option<Sample> {
     let [address] = fields.take()?;
     let sent_ns = fields.u64()?;
     let outcome = match kind {
-        2 => Outcome::Answered {
-            site: fields.u16()?,
-            rtt_ns: fields.u32()?,
-        },
+        2 => Outcome::Answered { site: fields.u16()?, rtt_ns: fields.u32()? },
         3 => Outcome::Lost,
         4 => Outcome::Refused,
         _ => Outcome::Unsent,
     };
-    Some(Sample {
-        vantage,
-        address,
-        sent_ns,
-        outcome,
-    })
+    Some(Sample { vantage, address, sent_ns, outcome })
 }
 
 fn decode_late(fields: &mut Fields) -> Option<Span> {
-    Some(Span {
-        from_ns: fields.u64()?,
-        until_ns: fields.u64()?,
-    })
+    Some(Span { from_ns: fields.u64()?, until_ns: fields.u64()? })
 }
 
 fn decode_quality(fields: &mut Fields) -> Option<Quality> {
@@ -311,13 +291,7 @@ impl<R: Read> Reader<R> {
     /// A reader at the start of a stream.
     pub fn new(source: R) -> Reader<R> {
         let buffer = vec![0; READ_BYTES + MAX_RECORD_BYTES].into_boxed_slice();
-        Reader {
-            source,
-            buffer,
-            start: 0,
-            end: 0,
-            header: None,
-        }
+        Reader { source, buffer, start: 0, end: 0, header: None }
     }
 
     /// How many vantage points and addresses the stream has, once its header was read.
@@ -392,8 +366,7 @@ mod tests {
 
     fn outcome() -> impl Strategy<Value = Outcome> {
         prop_oneof![
-            (any::<u16>(), any::<u32>())
-                .prop_map(|(site, rtt_ns)| Outcome::Answered { site, rtt_ns }),
+            (any::<u16>(), any::<u32>()).prop_map(|(site, rtt_ns)| Outcome::Answered { site, rtt_ns }),
             Just(Outcome::Lost),
             Just(Outcome::Refused),
             Just(Outcome::Unsent),
@@ -403,30 +376,13 @@ mod tests {
     fn record() -> impl Strategy<Value = Record> {
         prop_oneof![
             (any::<u16>(), "[a-z]{0,63}").prop_map(|(index, name)| Record::Site { index, name }),
-            (any::<u16>(), any::<u8>(), any::<u64>(), outcome()).prop_map(
-                |(vantage, address, sent_ns, outcome)| {
-                    Record::Sample(Sample {
-                        vantage,
-                        address,
-                        sent_ns,
-                        outcome,
-                    })
-                }
-            ),
-            (any::<u64>(), any::<u64>())
-                .prop_map(|(from_ns, until_ns)| Record::Late(Span { from_ns, until_ns })),
-            any::<[u64; 6]>().prop_map(
-                |[at_ns, sent, late_p99_ns, late_max_ns, stalls, dropped]| {
-                    Record::Quality(Quality {
-                        at_ns,
-                        sent,
-                        late_p99_ns,
-                        late_max_ns,
-                        stalls,
-                        dropped,
-                    })
-                }
-            ),
+            (any::<u16>(), any::<u8>(), any::<u64>(), outcome()).prop_map(|(vantage, address, sent_ns, outcome)| {
+                Record::Sample(Sample { vantage, address, sent_ns, outcome })
+            }),
+            (any::<u64>(), any::<u64>()).prop_map(|(from_ns, until_ns)| Record::Late(Span { from_ns, until_ns })),
+            any::<[u64; 6]>().prop_map(|[at_ns, sent, late_p99_ns, late_max_ns, stalls, dropped]| {
+                Record::Quality(Quality { at_ns, sent, late_p99_ns, late_max_ns, stalls, dropped })
+            }),
         ]
     }
 
@@ -464,10 +420,7 @@ mod tests {
     fn a_cut_record_ends_the_stream_quietly() {
         let mut bytes = Vec::new();
         encode_header(1, 1, &mut bytes);
-        let whole = Record::Late(Span {
-            from_ns: 1,
-            until_ns: 2,
-        });
+        let whole = Record::Late(Span { from_ns: 1, until_ns: 2 });
         whole.encode(&mut bytes);
         whole.encode(&mut bytes);
         bytes.truncate(bytes.len() - 1);
@@ -476,30 +429,18 @@ mod tests {
 
     #[test]
     fn a_foreign_stream_is_refused() {
-        assert!(matches!(
-            read_all(&b"HTTP/1.1 200 OK"[..]),
-            Err(ReadError::Header)
-        ));
+        assert!(matches!(read_all(&b"HTTP/1.1 200 OK"[..]), Err(ReadError::Header)));
         let mut bytes = Vec::new();
         encode_header(1, 1, &mut bytes);
         bytes.push(99);
-        assert!(matches!(
-            read_all(bytes.as_slice()),
-            Err(ReadError::Kind(99))
-        ));
+        assert!(matches!(read_all(bytes.as_slice()), Err(ReadError::Kind(99))));
     }
 
     #[test]
     fn a_long_site_name_is_cut_at_a_character() {
         let mut bytes = Vec::new();
-        Record::Site {
-            index: 1,
-            name: "é".repeat(60),
-        }
-        .encode(&mut bytes);
-        let Ok(Some((Record::Site { name, .. }, length))) = Record::decode(&bytes) else {
-            panic!("no site")
-        };
+        Record::Site { index: 1, name: "é".repeat(60) }.encode(&mut bytes);
+        let Ok(Some((Record::Site { name, .. }, length))) = Record::decode(&bytes) else { panic!("no site") };
         assert_eq!((name, length), ("é".repeat(31), bytes.len()));
     }
 }

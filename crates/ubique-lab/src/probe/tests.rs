@@ -37,11 +37,7 @@ fn probe(spec: ProbeSpec, mut enough: impl FnMut(&Log, &Record) -> bool) -> Log 
             log.record(record.clone());
             done |= enough(&log, &record);
         });
-        assert!(
-            more.unwrap(),
-            "the prober ended: {:?}",
-            prober.is_finished()
-        );
+        assert!(more.unwrap(), "the prober ended: {:?}", prober.is_finished());
     }
     assert_eq!(reader.dimensions(), Some((1, addresses as u16)));
     stop.store(true, Ordering::Relaxed);
@@ -74,20 +70,10 @@ fn answers_name_the_site_and_silence_is_lost() {
 
     let landing = &log.landings(0, u64::MAX, u64::MAX)[0];
     assert_eq!(landing.site.and_then(|s| log.site_name(s)), Some("lon"));
-    assert!(
-        landing.rtt_ns.unwrap() > 1_000,
-        "no round trip takes less than a microsecond"
-    );
+    assert!(landing.rtt_ns.unwrap() > 1_000, "no round trip takes less than a microsecond");
     let silent = log.lane(0, 1, 0..u64::MAX);
-    assert!(
-        silent.iter().all(|s| s.outcome == Outcome::Lost),
-        "{silent:?}"
-    );
-    let sent: Vec<u64> = log
-        .lane(0, 0, 0..u64::MAX)
-        .iter()
-        .map(|s| s.sent_ns)
-        .collect();
+    assert!(silent.iter().all(|s| s.outcome == Outcome::Lost), "{silent:?}");
+    let sent: Vec<u64> = log.lane(0, 0, 0..u64::MAX).iter().map(|s| s.sent_ns).collect();
     assert!(sent.windows(2).all(|w| w[0] < w[1]));
     assert!(log.quality().late_max_ns > 0);
 }
@@ -95,14 +81,9 @@ fn answers_name_the_site_and_silence_is_lost() {
 #[test]
 fn an_address_without_route_gives_unsent_queries() {
     // A socket bound to loopback cannot leave it.
-    let log = probe(spec(vec!["192.0.2.1:53".parse().unwrap()]), |log, _| {
-        log.lane(0, 0, 0..u64::MAX).len() >= 3
-    });
+    let log = probe(spec(vec!["192.0.2.1:53".parse().unwrap()]), |log, _| log.lane(0, 0, 0..u64::MAX).len() >= 3);
     let lane = log.lane(0, 0, 0..u64::MAX);
-    assert!(
-        lane.iter().all(|s| s.outcome == Outcome::Unsent),
-        "{lane:?}"
-    );
+    assert!(lane.iter().all(|s| s.outcome == Outcome::Unsent), "{lane:?}");
     assert_eq!(log.quality().sent, 0);
 }
 
@@ -115,27 +96,15 @@ fn a_closed_port_refuses_queries_until_somebody_listens() {
     let log = probe(spec(vec![address]), |log, record| {
         let lane = log.lane(0, 0, 0..u64::MAX);
         if lane.len() >= 20 && server.is_none() {
-            assert!(
-                lane.iter()
-                    .all(|s| matches!(s.outcome, Outcome::Refused | Outcome::Lost)),
-                "{lane:?}"
-            );
-            assert!(
-                lane.iter().any(|s| s.outcome == Outcome::Refused),
-                "{lane:?}"
-            );
+            assert!(lane.iter().all(|s| matches!(s.outcome, Outcome::Refused | Outcome::Lost)), "{lane:?}");
+            assert!(lane.iter().any(|s| s.outcome == Outcome::Refused), "{lane:?}");
             server = Some(UdpSocket::bind(address).unwrap());
         }
         // What is heard now is not refused any more, only lost.
         matches!(record, Record::Sample(s) if s.outcome == Outcome::Lost) && lane.len() >= 40
     });
     let lane = log.lane(0, 0, 0..u64::MAX);
-    assert!(
-        lane[lane.len() - 5..]
-            .iter()
-            .all(|s| s.outcome == Outcome::Lost),
-        "{lane:?}"
-    );
+    assert!(lane[lane.len() - 5..].iter().all(|s| s.outcome == Outcome::Lost), "{lane:?}");
 }
 
 #[test]
@@ -161,15 +130,9 @@ fn a_spec_out_of_bounds_is_refused() {
 #[test]
 fn a_round_trip_survives_a_clock_that_was_set() {
     let now = clock::monotonic_ns();
-    let query = Open {
-        sent_ns: now - 5_000_000,
-        sent_realtime_ns: 1_000_000_000,
-    };
+    let query = Open { sent_ns: now - 5_000_000, sent_realtime_ns: 1_000_000_000 };
     assert_eq!(rtt_ns(&query, Some(1_002_000_000)), 2_000_000);
     for wrong in [Some(999_000_000), Some(9_000_000_000), None] {
-        assert!(
-            (5_000_000..1_000_000_000).contains(&rtt_ns(&query, wrong)),
-            "{wrong:?}"
-        );
+        assert!((5_000_000..1_000_000_000).contains(&rtt_ns(&query, wrong)), "{wrong:?}");
     }
 }

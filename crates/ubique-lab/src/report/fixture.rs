@@ -38,73 +38,21 @@ const VANTAGES: [(&str, u32, f64, f64); 16] = [
 ];
 
 /// (label, action, site, start, length, unreachable site, longest outage of those on it); all times ms.
-type Step = (
-    &'static str,
-    &'static str,
-    Option<&'static str>,
-    f64,
-    f64,
-    Option<&'static str>,
-    f64,
-);
+type Step = (&'static str, &'static str, Option<&'static str>, f64, f64, Option<&'static str>, f64);
 
 const STEPS: [Step; 8] = [
     ("converge", "converge", None, 0.0, 3400.0, None, 0.0),
     ("who-lands-where", "wait", None, 3400.0, 1000.0, None, 0.0),
-    (
-        "kill",
-        "kill-service",
-        Some("lon"),
-        4400.0,
-        2000.0,
-        Some("lon"),
-        15.0,
-    ),
-    (
-        "restart",
-        "start-service",
-        Some("lon"),
-        6400.0,
-        3000.0,
-        None,
-        0.0,
-    ),
-    (
-        "drain",
-        "drain",
-        Some("nyc"),
-        9400.0,
-        2000.0,
-        Some("nyc"),
-        0.0,
-    ),
-    (
-        "undrain",
-        "undrain",
-        Some("nyc"),
-        11400.0,
-        2000.0,
-        None,
-        0.0,
-    ),
-    (
-        "freeze",
-        "freeze-site",
-        Some("tyo"),
-        13400.0,
-        12000.0,
-        Some("tyo"),
-        9100.0,
-    ),
+    ("kill", "kill-service", Some("lon"), 4400.0, 2000.0, Some("lon"), 15.0),
+    ("restart", "start-service", Some("lon"), 6400.0, 3000.0, None, 0.0),
+    ("drain", "drain", Some("nyc"), 9400.0, 2000.0, Some("nyc"), 0.0),
+    ("undrain", "undrain", Some("nyc"), 11400.0, 2000.0, None, 0.0),
+    ("freeze", "freeze-site", Some("tyo"), 13400.0, 12000.0, Some("tyo"), 9100.0),
     ("thaw", "thaw-site", Some("tyo"), 25400.0, 4000.0, None, 0.0),
 ];
 
 fn location((name, lat, lon): (&str, f64, f64)) -> Location {
-    Location {
-        name: name.into(),
-        latitude: lat,
-        longitude: lon,
-    }
+    Location { name: name.into(), latitude: lat, longitude: lon }
 }
 
 fn km(vantage: usize, site: usize) -> f64 {
@@ -118,10 +66,7 @@ fn landing_site(vantage: usize, down: Option<&str>) -> usize {
     if VANTAGES[vantage].0 == "Mumbai" && up(&3) {
         return 3;
     }
-    (0..SITES.len())
-        .filter(up)
-        .min_by(|a, b| km(vantage, *a).total_cmp(&km(vantage, *b)))
-        .expect("a site is up")
+    (0..SITES.len()).filter(up).min_by(|a, b| km(vantage, *a).total_cmp(&km(vantage, *b))).expect("a site is up")
 }
 
 fn catchment(down: Option<&str>) -> Catchment {
@@ -135,11 +80,7 @@ fn catchment(down: Option<&str>) -> Catchment {
             as_path,
         }
     };
-    Catchment(
-        (0..VANTAGES.len())
-            .map(|v| (VANTAGES[v].0.into(), landing(v)))
-            .collect(),
-    )
+    Catchment((0..VANTAGES.len()).map(|v| (VANTAGES[v].0.into(), landing(v))).collect())
 }
 
 /// How long a vantage point on the faulty site is cut off in a step.
@@ -150,14 +91,9 @@ fn outage_ms(vantage: usize, step: &Step) -> f64 {
 
 fn fault(step: &Step) -> Fault {
     let site = step.2.expect("a fault has a site");
-    let on_site: BTreeSet<usize> = (0..VANTAGES.len())
-        .filter(|v| SITES[landing_site(*v, None)].0 == site)
-        .collect();
+    let on_site: BTreeSet<usize> = (0..VANTAGES.len()).filter(|v| SITES[landing_site(*v, None)].0 == site).collect();
     let name = |v: usize| VANTAGES[v].0.to_owned();
-    let outage: BTreeMap<String, f64> = on_site
-        .iter()
-        .map(|v| (name(*v), outage_ms(*v, step)))
-        .collect();
+    let outage: BTreeMap<String, f64> = on_site.iter().map(|v| (name(*v), outage_ms(*v, step))).collect();
     let mut sorted: Vec<f64> = outage.values().copied().collect();
     sorted.sort_by(f64::total_cmp);
     Fault {
@@ -170,15 +106,8 @@ fn fault(step: &Step) -> Fault {
         worst_ms: sorted.last().copied(),
         lost: outage.values().map(|ms| (ms / 5.0) as u64).sum(),
         unrecovered: vec![],
-        moved_to: on_site
-            .iter()
-            .map(|v| (name(*v), Some(SITES[landing_site(*v, step.5)].0.into())))
-            .collect(),
-        doubtful: if step.0 == "freeze" {
-            vec!["Seoul".into()]
-        } else {
-            vec![]
-        },
+        moved_to: on_site.iter().map(|v| (name(*v), Some(SITES[landing_site(*v, step.5)].0.into()))).collect(),
+        doubtful: if step.0 == "freeze" { vec!["Seoul".into()] } else { vec![] },
         outage_ms: outage,
     }
 }
@@ -188,20 +117,9 @@ fn lane(vantage: usize) -> Vec<Run> {
     for step in &STEPS {
         let buckets = (step.4 / 50.0) as u32;
         let home = landing_site(vantage, None);
-        let outage = if Some(SITES[home].0) == step.5 {
-            outage_ms(vantage, step)
-        } else {
-            0.0
-        };
-        let lost = if step.0 == "converge" {
-            20 + vantage as u32
-        } else {
-            (outage / 50.0).ceil() as u32
-        };
-        for (value, count) in [
-            (LOST, lost),
-            (landing_site(vantage, step.5) as i32, buckets - lost),
-        ] {
+        let outage = if Some(SITES[home].0) == step.5 { outage_ms(vantage, step) } else { 0.0 };
+        let lost = if step.0 == "converge" { 20 + vantage as u32 } else { (outage / 50.0).ceil() as u32 };
+        for (value, count) in [(LOST, lost), (landing_site(vantage, step.5) as i32, buckets - lost)] {
             match runs.last_mut() {
                 Some(run) if run.0 == value => run.1 += count,
                 _ if count > 0 => runs.push(Run(value, count)),
@@ -213,54 +131,22 @@ fn lane(vantage: usize) -> Vec<Run> {
 }
 
 fn events() -> Vec<Event> {
-    let event = |at_ms, kind, text: &str| Event {
-        at_ms,
-        text: text.into(),
-        kind,
-    };
+    let event = |at_ms, kind, text: &str| Event { at_ms, text: text.into(), kind };
     vec![
-        event(
-            412.0,
-            EventKind::Routing,
-            "62 of 62 BGP sessions are established",
-        ),
-        event(
-            3391.2,
-            EventKind::Routing,
-            "routing is quiet, every vantage point is answered",
-        ),
-        event(
-            4400.0,
-            EventKind::Action,
-            "kill-service lon: SIGKILL to 1 process",
-        ),
+        event(412.0, EventKind::Routing, "62 of 62 BGP sessions are established"),
+        event(3391.2, EventKind::Routing, "routing is quiet, every vantage point is answered"),
+        event(4400.0, EventKind::Action, "kill-service lon: SIGKILL to 1 process"),
         event(
             4400.9,
             EventKind::Agent,
             "lon: service address 198.51.100.53:53 lost its socket; withdrawn from 2 upstreams",
         ),
-        event(
-            4415.0,
-            EventKind::Clients,
-            "London, Frankfurt, Lagos moved from lon to nyc",
-        ),
+        event(4415.0, EventKind::Clients, "London, Frankfurt, Lagos moved from lon to nyc"),
         event(6400.0, EventKind::Action, "start-service lon"),
         event(9400.0, EventKind::Action, "drain nyc"),
-        event(
-            13400.0,
-            EventKind::Action,
-            "freeze-site tyo: SIGSTOP to 2 processes",
-        ),
-        event(
-            16100.0,
-            EventKind::Warning,
-            "the prober stood still for 12 ms",
-        ),
-        event(
-            22420.0,
-            EventKind::Routing,
-            "AS64617: hold timer of tyo expired",
-        ),
+        event(13400.0, EventKind::Action, "freeze-site tyo: SIGSTOP to 2 processes"),
+        event(16100.0, EventKind::Warning, "the prober stood still for 12 ms"),
+        event(22420.0, EventKind::Routing, "AS64617: hold timer of tyo expired"),
     ]
 }
 
@@ -285,8 +171,8 @@ fn surprise() -> Surprise {
 }
 
 fn phase(step: &Step) -> Phase {
-    let catchments = ["198.51.100.53", "2001:db8:53::53"]
-        .map(|address| (address.parse().expect("an address"), catchment(step.5)));
+    let catchments =
+        ["198.51.100.53", "2001:db8:53::53"].map(|address| (address.parse().expect("an address"), catchment(step.5)));
     Phase {
         label: step.0.into(),
         action: step.1.into(),
@@ -298,9 +184,7 @@ fn phase(step: &Step) -> Phase {
 }
 
 fn vantage(v: usize) -> VantageInfo {
-    let nearest = (0..SITES.len())
-        .min_by(|a, b| km(v, *a).total_cmp(&km(v, *b)))
-        .expect("sites");
+    let nearest = (0..SITES.len()).min_by(|a, b| km(v, *a).total_cmp(&km(v, *b))).expect("sites");
     let (name, asn, lat, lon) = VANTAGES[v];
     VantageInfo {
         name: name.into(),
@@ -323,13 +207,7 @@ fn networks() -> Vec<NetworkInfo> {
     ];
     let access = VANTAGES.iter().map(|v| (v.1, "Access network", v.2, v.3));
     let all = transits.into_iter().chain(access);
-    all.map(|(asn, name, lat, lon)| NetworkInfo {
-        asn: Asn(asn),
-        name: name.into(),
-        lat,
-        lon,
-    })
-    .collect()
+    all.map(|(asn, name, lat, lon)| NetworkInfo { asn: Asn(asn), name: name.into(), lat, lon }).collect()
 }
 
 fn expectations() -> Vec<Expectation> {
@@ -349,30 +227,16 @@ fn expectations() -> Vec<Expectation> {
 
 /// The report.
 pub(super) fn report() -> Report {
-    let transit = LinkInfo {
-        a: Asn(64611),
-        b: Some(Asn(64701)),
-        site: None,
-        relation: Relation::Customer,
-        ixp: None,
-    };
-    let site_link = LinkInfo {
-        b: None,
-        site: Some("nyc".into()),
-        ..transit.clone()
-    };
+    let transit = LinkInfo { a: Asn(64611), b: Some(Asn(64701)), site: None, relation: Relation::Customer, ixp: None };
+    let site_link = LinkInfo { b: None, site: Some("nyc".into()), ..transit.clone() };
     Report {
         schema_version: SCHEMA_VERSION,
         ubique_version: "0.1.0".into(),
         service: ServiceInfo {
             name: "quickstart".into(),
             asn: Asn(64500),
-            prefixes: ["198.51.100.0/24", "2001:db8:53::/48"]
-                .map(|p| p.parse().expect("a prefix"))
-                .into(),
-            addresses: ["198.51.100.53", "2001:db8:53::53"]
-                .map(|a| a.parse().expect("an address"))
-                .into(),
+            prefixes: ["198.51.100.0/24", "2001:db8:53::/48"].map(|p| p.parse().expect("a prefix")).into(),
+            addresses: ["198.51.100.53", "2001:db8:53::53"].map(|a| a.parse().expect("an address")).into(),
         },
         scenario: "quickstart".into(),
         internet: "quickstart".into(),
@@ -381,12 +245,7 @@ pub(super) fn report() -> Report {
         duration_ms: 29400.0,
         convergence_ms: Some(3391.2),
         sites: SITES
-            .map(|(name, place, lat, lon)| SiteInfo {
-                name: name.into(),
-                location: place.into(),
-                lat,
-                lon,
-            })
+            .map(|(name, place, lat, lon)| SiteInfo { name: name.into(), location: place.into(), lat, lon })
             .into(),
         vantage_points: (0..VANTAGES.len()).map(vantage).collect(),
         networks: networks(),
@@ -396,10 +255,7 @@ pub(super) fn report() -> Report {
         events: events(),
         surprises: vec![surprise()],
         expectations: expectations(),
-        verdict: Verdict {
-            ok: false,
-            failed: vec!["freeze: outage-worst should be at most 9 s, is 9.10 s".into()],
-        },
+        verdict: Verdict { ok: false, failed: vec!["freeze: outage-worst should be at most 9 s, is 9.10 s".into()] },
         probe: ProbeQuality {
             every_ms: 5.0,
             sent: 112_896,
@@ -412,9 +268,7 @@ pub(super) fn report() -> Report {
         timeline: Timeline {
             start_ms: 0.0,
             bucket_ms: 50.0,
-            lanes: (0..VANTAGES.len())
-                .map(|v| (VANTAGES[v].0.into(), lane(v)))
-                .collect(),
+            lanes: (0..VANTAGES.len()).map(|v| (VANTAGES[v].0.into(), lane(v))).collect(),
         },
     }
 }

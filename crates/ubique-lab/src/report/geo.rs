@@ -17,10 +17,7 @@ pub(super) const LAND: &str = include_str!("land.svgpath");
 /// Point of the view box of a place, y down.
 pub(super) fn project(lat: f64, lon: f64) -> (f64, f64) {
     let scale = WIDTH / std::f64::consts::TAU;
-    (
-        (lon + 180.0).to_radians() * scale,
-        (miller(NORTH) - miller(lat)) * scale,
-    )
+    ((lon + 180.0).to_radians() * scale, (miller(NORTH) - miller(lat)) * scale)
 }
 
 /// Height of the view box.
@@ -30,9 +27,7 @@ pub(super) fn height() -> f64 {
 
 /// Ordinate of a latitude (Miller, 1942).
 fn miller(lat: f64) -> f64 {
-    1.25 * (std::f64::consts::FRAC_PI_4 + 0.4 * lat.to_radians())
-        .tan()
-        .ln()
+    1.25 * (std::f64::consts::FRAC_PI_4 + 0.4 * lat.to_radians()).tan().ln()
 }
 
 #[cfg(test)]

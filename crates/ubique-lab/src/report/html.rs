@@ -19,10 +19,7 @@ pub(super) const SCRIPT_DIGEST: &str = "QdlggBtwo3XbiY8iN9HE5r8urijQN1IQw0Gsf5sn
 
 /// The page of a report.
 pub fn html(report: &Report) -> String {
-    let title = format!(
-        "{} · {} · ubique rehearsal",
-        report.service.name, report.scenario
-    );
+    let title = format!("{} · {} · ubique rehearsal", report.service.name, report.scenario);
     let map = format!(
         "{{\"width\":{},\"height\":{:.0},\"north\":{},\"land\":\"{}\"}}",
         geo::WIDTH,
@@ -39,8 +36,7 @@ pub fn html(report: &Report) -> String {
         ("{{report}}", json(report)),
         ("{{script}}", SCRIPT.to_owned()),
     ];
-    let mut page =
-        String::with_capacity(PAGE.len() + parts.iter().map(|(_, part)| part.len()).sum::<usize>());
+    let mut page = String::with_capacity(PAGE.len() + parts.iter().map(|(_, part)| part.len()).sum::<usize>());
     let mut rest = PAGE;
     for (mark, part) in &parts {
         let (before, after) = rest.split_once(mark).unwrap_or((rest, ""));
@@ -69,8 +65,5 @@ fn json(report: &Report) -> String {
 
 /// Text as HTML.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

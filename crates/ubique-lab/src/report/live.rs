@@ -64,19 +64,10 @@ pub fn lines(state: &LiveState, width: usize, color: bool) -> Vec<String> {
     let paint = Paint(color);
     let mut lines = vec![
         paint.bold(&cut(&state.title, width)),
-        cut(
-            &format!("{:>9}  {}", moment(state.elapsed_ms), state.step),
-            width,
-        ),
+        cut(&format!("{:>9}  {}", moment(state.elapsed_ms), state.step), width),
         String::new(),
     ];
-    let name_width = state
-        .rows
-        .iter()
-        .map(|r| columns(&r.vantage))
-        .max()
-        .unwrap_or(0)
-        .min(MAX_NAME);
+    let name_width = state.rows.iter().map(|r| columns(&r.vantage)).max().unwrap_or(0).min(MAX_NAME);
     let room = width.saturating_sub(name_width + LOST_WIDTH) / state.sites.len().max(1);
     if room >= NARROW_CELL {
         wide(state, name_width, room.min(WIDE_CELL), paint, &mut lines);
@@ -86,10 +77,7 @@ pub fn lines(state: &LiveState, width: usize, color: bool) -> Vec<String> {
     lines.push(String::new());
     let shown = &state.events[state.events.len().saturating_sub(EVENTS)..];
     for event in shown {
-        let line = cut(
-            &format!("{:>9}  {}", moment(event.at_ms), event.text),
-            width,
-        );
+        let line = cut(&format!("{:>9}  {}", moment(event.at_ms), event.text), width);
         lines.push(match event.kind {
             EventKind::Action => paint.bold(&line),
             EventKind::Warning => paint.loss(&line),
@@ -104,15 +92,8 @@ pub fn lines(state: &LiveState, width: usize, color: bool) -> Vec<String> {
 fn wide(state: &LiveState, name_width: usize, cell: usize, paint: Paint, lines: &mut Vec<String>) {
     let mut head = left("", name_width);
     for (index, site) in state.sites.iter().enumerate() {
-        let text = right(
-            &format!("{} {}", letter(index), cut(&site.name, cell - 3)),
-            cell,
-        );
-        head += &if site.down {
-            paint.dim(&text)
-        } else {
-            paint.site(index, &text)
-        };
+        let text = right(&format!("{} {}", letter(index), cut(&site.name, cell - 3)), cell);
+        head += &if site.down { paint.dim(&text) } else { paint.site(index, &text) };
     }
     lines.push(head + &right("lost", LOST_WIDTH));
     for row in &state.rows {
@@ -132,41 +113,21 @@ fn wide(state: &LiveState, name_width: usize, cell: usize, paint: Paint, lines: 
         total += &paint.site(index, &right(&count.to_string(), cell));
     }
     let silent = state.rows.iter().filter(|r| r.site.is_none()).count();
-    lines.push(if silent > 0 {
-        total + &paint.loss(&format!("  {silent} silent"))
-    } else {
-        total
-    });
+    lines.push(if silent > 0 { total + &paint.loss(&format!("  {silent} silent")) } else { total });
 }
 
 /// One site for each vantage point, for narrow terminals or many sites.
-fn narrow(
-    state: &LiveState,
-    name_width: usize,
-    width: usize,
-    paint: Paint,
-    lines: &mut Vec<String>,
-) {
+fn narrow(state: &LiveState, name_width: usize, width: usize, paint: Paint, lines: &mut Vec<String>) {
     for row in &state.rows {
         let room = width.saturating_sub(name_width + 1 + LOST_WIDTH);
-        let site = row
-            .site
-            .and_then(|index| state.sites.get(index).map(|site| (index, site)));
+        let site = row.site.and_then(|index| state.sites.get(index).map(|site| (index, site)));
         let landing = match site {
-            Some((index, site)) => paint.site(
-                index,
-                &left(
-                    &format!("{} {} {}", letter(index), site.name, mark(row)),
-                    room,
-                ),
-            ),
+            Some((index, site)) => {
+                paint.site(index, &left(&format!("{} {} {}", letter(index), site.name, mark(row)), room))
+            }
             None => paint.loss(&left("silent", room)),
         };
-        lines.push(format!(
-            "{} {landing}{}",
-            left(&row.vantage, name_width),
-            lost(row, paint)
-        ));
+        lines.push(format!("{} {landing}{}", left(&row.vantage, name_width), lost(row, paint)));
     }
 }
 
@@ -175,11 +136,7 @@ fn mark(row: &LiveRow) -> String {
     let rtt = row.rtt_ms.map_or_else(
         || "…".to_owned(),
         |ms| {
-            if ms >= 10.0 {
-                format!("{ms:.0} ms")
-            } else {
-                duration(ms)
-            }
+            if ms >= 10.0 { format!("{ms:.0} ms") } else { duration(ms) }
         },
     );
     let moved = row.moved_ms.is_some_and(|ms| ms < MOVED_MS);
@@ -188,9 +145,5 @@ fn mark(row: &LiveRow) -> String {
 
 fn lost(row: &LiveRow, paint: Paint) -> String {
     let text = right(&row.lost.to_string(), LOST_WIDTH);
-    if row.lost > 0 {
-        paint.loss(&text)
-    } else {
-        paint.dim(&text)
-    }
+    if row.lost > 0 { paint.loss(&text) } else { paint.dim(&text) }
 }

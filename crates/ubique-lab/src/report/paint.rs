@@ -11,11 +11,7 @@ pub(super) struct Paint(pub(super) bool);
 
 impl Paint {
     fn sgr(self, code: &str, text: &str) -> String {
-        if self.0 && !text.is_empty() {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.0 && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     pub(super) fn bold(self, text: &str) -> String {
@@ -36,10 +32,7 @@ impl Paint {
 
     /// In the colour of the site of that index.
     pub(super) fn site(self, index: usize, text: &str) -> String {
-        self.sgr(
-            &format!("38;5;{}", SITE_COLORS[index % SITE_COLORS.len()]),
-            text,
-        )
+        self.sgr(&format!("38;5;{}", SITE_COLORS[index % SITE_COLORS.len()]), text)
     }
 }
 

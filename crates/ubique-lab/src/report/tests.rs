@@ -16,10 +16,7 @@ fn the_json_has_the_documented_shape() {
     let json = serde_json::to_value(report()).unwrap();
     assert_eq!(json["schema_version"], 1);
     let landing = &json["phases"][2]["catchments"]["198.51.100.53"]["London"];
-    assert_eq!(
-        (&landing["site"], &landing["as_path"][1]),
-        (&"nyc".into(), &64500.into())
-    );
+    assert_eq!((&landing["site"], &landing["as_path"][1]), (&"nyc".into(), &64500.into()));
     assert_eq!(json["faults"][0]["moved_to"]["London"], "nyc");
     assert_eq!(json["timeline"]["lanes"]["London"][0][0], LOST);
     assert_eq!(json["surprises"][0]["reason"], "decision");
@@ -33,15 +30,8 @@ fn every_key_is_documented() {
     let docs = std::fs::read_to_string(path).unwrap();
     fn keys(value: &serde_json::Value, path: &str, out: &mut Vec<String>) {
         // Keys of these are names and addresses.
-        let names = [
-            "catchments",
-            "outage_ms",
-            "moved_to",
-            "lanes",
-            "198.51.100.53",
-            "2001:db8:53::53",
-        ]
-        .contains(&path);
+        let names =
+            ["catchments", "outage_ms", "moved_to", "lanes", "198.51.100.53", "2001:db8:53::53"].contains(&path);
         match value {
             serde_json::Value::Object(map) => map.iter().for_each(|(key, value)| {
                 if !names {
@@ -55,14 +45,8 @@ fn every_key_is_documented() {
     }
     let mut all = Vec::new();
     keys(&serde_json::to_value(report()).unwrap(), "", &mut all);
-    let missing: std::collections::BTreeSet<_> = all
-        .iter()
-        .filter(|k| !docs.contains(&format!("`{k}`")))
-        .collect();
-    assert!(
-        all.len() > 100 && missing.is_empty(),
-        "not in docs/rehearse-json.md: {missing:?}"
-    );
+    let missing: std::collections::BTreeSet<_> = all.iter().filter(|k| !docs.contains(&format!("`{k}`"))).collect();
+    assert!(all.len() > 100 && missing.is_empty(), "not in docs/rehearse-json.md: {missing:?}");
 }
 
 #[test]
@@ -121,10 +105,7 @@ fn an_empty_report_renders() {
     empty.timeline = Timeline::default();
     empty.service.addresses.clear();
     empty.convergence_ms = None;
-    empty.verdict = Verdict {
-        ok: true,
-        failed: vec![],
-    };
+    empty.verdict = Verdict { ok: true, failed: vec![] };
     assert!(text(&empty, 0, true).contains("Everything held"));
     assert!(html(&empty).contains("Never converged."));
 }
@@ -135,23 +116,13 @@ fn the_page_is_self_contained_and_safe() {
     hostile.service.name = "</script><script>alert(1)</script>{{script}}<!--".into();
     hostile.events[0].text = "]]> \u{2028} & <img src=x onerror=alert(1)>".into();
     let page = html(&hostile);
-    assert_eq!(
-        page.matches("<script").count(),
-        3,
-        "a name made a script element"
-    );
+    assert_eq!(page.matches("<script").count(), 3, "a name made a script element");
     assert_eq!(page.matches("</script>").count(), 3);
     assert!(!page.contains("<img") && !page.contains("<!--") && !page.contains('\u{2028}'));
     assert!(page.contains("default-src 'none'"));
     let urls: Vec<_> = page.match_indices("://").collect();
     assert_eq!(urls.len(), 1, "only the name of the SVG namespace is a URL");
-    let json = page
-        .split_once("id=\"report\">")
-        .unwrap()
-        .1
-        .split_once("</script>")
-        .unwrap()
-        .0;
+    let json = page.split_once("id=\"report\">").unwrap().1.split_once("</script>").unwrap().0;
     assert_eq!(serde_json::from_str::<Report>(json).unwrap(), hostile);
     if let Some(path) = std::env::var_os("UBIQUE_PAGE") {
         std::fs::write(path, html(&report())).unwrap();
@@ -163,10 +134,8 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let word =
-            chunk.iter().fold(0u32, |w, b| w << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
-        let digits =
-            (0..=chunk.len()).map(|i| char::from(ALPHABET[(word >> (18 - 6 * i) & 63) as usize]));
+        let word = chunk.iter().fold(0u32, |w, b| w << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
+        let digits = (0..=chunk.len()).map(|i| char::from(ALPHABET[(word >> (18 - 6 * i) & 63) as usize]));
         text.extend(digits);
         text.extend(std::iter::repeat_n('=', 3 - chunk.len()));
     }
@@ -177,36 +146,16 @@ fn base64(bytes: &[u8]) -> String {
 fn the_policy_lets_the_script_run() {
     use std::io::Write;
     use std::process::{Command, Stdio};
-    let Ok(mut sum) = Command::new("sha256sum")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-    else {
+    let Ok(mut sum) = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
         eprintln!("skipped: sha256sum is not installed (Debian: coreutils)");
         return;
     };
     let page = html(&report());
-    let script = page
-        .split_once("<script>")
-        .unwrap()
-        .1
-        .split_once("</script>")
-        .unwrap()
-        .0;
-    sum.stdin
-        .take()
-        .unwrap()
-        .write_all(script.as_bytes())
-        .unwrap();
+    let script = page.split_once("<script>").unwrap().1.split_once("</script>").unwrap().0;
+    sum.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
     let hex = String::from_utf8(sum.wait_with_output().unwrap().stdout).unwrap();
-    let bytes: Vec<u8> = (0..32)
-        .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
-        .collect();
-    assert_eq!(
-        super::html::SCRIPT_DIGEST,
-        base64(&bytes),
-        "page.js has changed: put this digest in html.rs"
-    );
+    let bytes: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect();
+    assert_eq!(super::html::SCRIPT_DIGEST, base64(&bytes), "page.js has changed: put this digest in html.rs");
     assert!(page.contains(&format!("script-src 'sha256-{}'", base64(&bytes))));
 }
 
@@ -223,14 +172,7 @@ fn live_state() -> LiveState {
         title: "quickstart · scenario quickstart · embedded routers".into(),
         step: "kill-service lon".into(),
         elapsed_ms: 4412.0,
-        sites: r
-            .sites
-            .iter()
-            .map(|s| LiveSite {
-                name: s.name.clone(),
-                down: s.name == "lon",
-            })
-            .collect(),
+        sites: r.sites.iter().map(|s| LiveSite { name: s.name.clone(), down: s.name == "lon" }).collect(),
         rows: r.vantage_points.iter().enumerate().map(row).collect(),
         events: r.events,
     }
@@ -243,11 +185,7 @@ fn the_live_table_keeps_its_height_and_width() {
         state.events = report().events;
         let lines = live::lines(&state, width, false);
         state.events.truncate(2);
-        assert_eq!(
-            live::lines(&state, width, true).len(),
-            lines.len(),
-            "fewer events change the height"
-        );
+        assert_eq!(live::lines(&state, width, true).len(), lines.len(), "fewer events change the height");
         for line in &lines {
             assert!(line.chars().count() <= width, "{width}: {line:?}");
         }
@@ -263,8 +201,5 @@ fn the_live_table_shows_who_lands_where() {
     assert!(line("clients").ends_with("1 silent"));
     assert!(lines.last().unwrap().contains("hold timer of tyo expired"));
     let narrow = live::lines(&live_state(), 40, false);
-    assert!(
-        narrow.iter().any(|l| l.contains("A nyc 0.0 ms")),
-        "{narrow:?}"
-    );
+    assert!(narrow.iter().any(|l| l.contains("A nyc 0.0 ms")), "{narrow:?}");
 }

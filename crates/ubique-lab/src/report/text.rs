@@ -11,12 +11,7 @@ const MAX_NAME: usize = 24;
 
 /// The whole verdict, lines of at most `width` columns where words allow it, with ANSI colours or without.
 pub fn text(report: &Report, width: usize, color: bool) -> String {
-    let mut page = Page {
-        report,
-        paint: Paint(color),
-        width: width.max(MIN_WIDTH),
-        out: String::new(),
-    };
+    let mut page = Page { report, paint: Paint(color), width: width.max(MIN_WIDTH), out: String::new() };
     page.header();
     page.landings();
     for fault in &report.faults {
@@ -50,10 +45,7 @@ impl<'a> Page<'a> {
 
     /// Words, broken at the width, later lines indented.
     fn words(&mut self, indent: usize, text: &str) {
-        for (i, line) in wrap(text, self.width.saturating_sub(indent + 2))
-            .iter()
-            .enumerate()
-        {
+        for (i, line) in wrap(text, self.width.saturating_sub(indent + 2)).iter().enumerate() {
             let space = " ".repeat(if i == 0 { indent } else { indent + 2 });
             self.line(&format!("{space}{line}"));
         }
@@ -61,17 +53,8 @@ impl<'a> Page<'a> {
 
     fn header(&mut self) {
         let r = self.report;
-        self.line(
-            &self
-                .paint
-                .bold(&format!("{} · scenario {}", r.service.name, r.scenario)),
-        );
-        let addresses: Vec<String> = r
-            .service
-            .addresses
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        self.line(&self.paint.bold(&format!("{} · scenario {}", r.service.name, r.scenario)));
+        let addresses: Vec<String> = r.service.addresses.iter().map(ToString::to_string).collect();
         self.words(
             0,
             &format!(
@@ -102,14 +85,7 @@ impl<'a> Page<'a> {
             return;
         };
         self.title("Who lands where");
-        let name_width = self
-            .report
-            .sites
-            .iter()
-            .map(|s| columns(&s.name))
-            .max()
-            .unwrap_or(0)
-            .min(MAX_NAME);
+        let name_width = self.report.sites.iter().map(|s| columns(&s.name)).max().unwrap_or(0).min(MAX_NAME);
         for (index, site) in self.report.sites.iter().enumerate() {
             let clients: Vec<String> = catchment
                 .0
@@ -119,20 +95,9 @@ impl<'a> Page<'a> {
                 .collect();
             let head = format!("  {} {} ", letter(index), left(&site.name, name_width));
             let indent = columns(&head);
-            let clients = if clients.is_empty() {
-                "—".to_owned()
-            } else {
-                clients.join(", ")
-            };
-            for (i, line) in wrap(&clients, self.width.saturating_sub(indent))
-                .iter()
-                .enumerate()
-            {
-                let start = if i == 0 {
-                    self.paint.site(index, &head)
-                } else {
-                    " ".repeat(indent)
-                };
+            let clients = if clients.is_empty() { "—".to_owned() } else { clients.join(", ") };
+            for (i, line) in wrap(&clients, self.width.saturating_sub(indent)).iter().enumerate() {
+                let start = if i == 0 { self.paint.site(index, &head) } else { " ".repeat(indent) };
                 self.line(&format!("{start}{}", line.replace('\u{a0}', " ")));
             }
         }
@@ -143,33 +108,15 @@ impl<'a> Page<'a> {
     }
 
     fn fault(&mut self, fault: &Fault) {
-        self.title(&format!(
-            "{} {} ({}) at {}",
-            fault.kind,
-            fault.site,
-            fault.label,
-            moment(fault.at_ms)
-        ));
-        let lost = format!(
-            "{} {} lost",
-            fault.lost,
-            if fault.lost == 1 { "query" } else { "queries" }
-        );
+        self.title(&format!("{} {} ({}) at {}", fault.kind, fault.site, fault.label, moment(fault.at_ms)));
+        let lost = format!("{} {} lost", fault.lost, if fault.lost == 1 { "query" } else { "queries" });
         let outage = match (fault.median_ms, fault.worst_ms) {
             (Some(median), Some(worst)) => {
-                format!(
-                    "  outage median {}, worst {}; {lost}",
-                    duration(median),
-                    duration(worst)
-                )
+                format!("  outage median {}, worst {}; {lost}", duration(median), duration(worst))
             }
             _ => format!("  no vantage point was on the site; {lost}"),
         };
-        let outage = if fault.lost == 0 {
-            self.paint.good(&outage)
-        } else {
-            outage
-        };
+        let outage = if fault.lost == 0 { self.paint.good(&outage) } else { outage };
         self.line(&outage);
         self.clients_of(fault);
     }
@@ -178,21 +125,13 @@ impl<'a> Page<'a> {
     fn clients_of(&mut self, fault: &Fault) {
         let phase = self.report.phases.iter().find(|p| p.label == fault.label);
         let after = phase.and_then(|p| self.catchment(p));
-        let nobody = Landing {
-            site: None,
-            rtt_ms: None,
-            as_path: Vec::new(),
-        };
+        let nobody = Landing { site: None, rtt_ms: None, as_path: Vec::new() };
         let landing = |name: &String| after.and_then(|c| c.0.get(name)).unwrap_or(&nobody);
         let names = || fault.outage_ms.keys().chain(fault.moved_to.keys());
         let name_width = names().map(|n| columns(n)).max().unwrap_or(0).min(MAX_NAME);
         for (name, outage_ms) in &fault.outage_ms {
             let arrow = self.arrow(fault, name, landing(name));
-            let mut line = format!(
-                "  {} {}  {arrow}",
-                left(name, name_width),
-                right(&gap(*outage_ms), 9)
-            );
+            let mut line = format!("  {} {}  {arrow}", left(name, name_width), right(&gap(*outage_ms), 9));
             if fault.unrecovered.contains(name) {
                 line += &self.paint.loss("  not recovered");
             }
@@ -201,11 +140,7 @@ impl<'a> Page<'a> {
             }
             self.line(&line);
         }
-        for name in fault
-            .moved_to
-            .keys()
-            .filter(|name| !fault.outage_ms.contains_key(*name))
-        {
+        for name in fault.moved_to.keys().filter(|name| !fault.outage_ms.contains_key(*name)) {
             let arrow = self.arrow(fault, name, landing(name));
             let line = format!("  {} {}  {arrow}", left(name, name_width), right("", 9));
             self.line(&line);
@@ -217,22 +152,9 @@ impl<'a> Page<'a> {
         let Some(site) = &landing.site else {
             return self.paint.loss("→ nobody answers");
         };
-        let index = self
-            .report
-            .sites
-            .iter()
-            .position(|s| s.name == *site)
-            .unwrap_or(0);
-        let word = if fault.moved_to.contains_key(vantage) {
-            "→"
-        } else {
-            "stays on"
-        };
-        format!(
-            "{word} {} {}",
-            self.paint.site(index, site),
-            self.paint.dim(&rtt(landing))
-        )
+        let index = self.report.sites.iter().position(|s| s.name == *site).unwrap_or(0);
+        let word = if fault.moved_to.contains_key(vantage) { "→" } else { "stays on" };
+        format!("{word} {} {}", self.paint.site(index, site), self.paint.dim(&rtt(landing)))
     }
 
     fn surprises(&mut self) {
@@ -254,10 +176,7 @@ impl<'a> Page<'a> {
         self.title(&format!("Expectations: {good} of {total} hold"));
         for e in self.report.expectations.iter().filter(|e| !e.ok) {
             let mark = self.paint.loss("✗");
-            self.line(&format!(
-                "  {mark} {}: {} should be {}, is {}",
-                e.step, e.what, e.expected, e.actual
-            ));
+            self.line(&format!("  {mark} {}: {} should be {}, is {}", e.step, e.what, e.expected, e.actual));
         }
     }
 
@@ -278,17 +197,14 @@ impl<'a> Page<'a> {
         if q.stalls > 0 {
             self.words(
                 0,
-                &format!("The prober stood still {}: this machine is busy, short outages may be artefacts.", if q.stalls == 1 { "once".to_owned() } else { format!("{} times", q.stalls) }),
+                &format!(
+                    "The prober stood still {}: this machine is busy, short outages may be artefacts.",
+                    if q.stalls == 1 { "once".to_owned() } else { format!("{} times", q.stalls) }
+                ),
             );
         }
         if q.dropped > 0 {
-            self.words(
-                0,
-                &format!(
-                    "{} records of the prober were lost: numbers are incomplete.",
-                    q.dropped
-                ),
-            );
+            self.words(0, &format!("{} records of the prober were lost: numbers are incomplete.", q.dropped));
         }
     }
 
@@ -309,11 +225,7 @@ impl<'a> Page<'a> {
     /// The last phase before the first fault; without faults the last one.
     fn calm_phase(&self) -> Option<&'a Phase> {
         let phases = &self.report.phases;
-        let fault = self
-            .report
-            .faults
-            .first()
-            .and_then(|f| phases.iter().position(|p| p.label == f.label));
+        let fault = self.report.faults.first().and_then(|f| phases.iter().position(|p| p.label == f.label));
         phases.get(fault.unwrap_or(phases.len()).checked_sub(1)?)
     }
 
@@ -334,9 +246,5 @@ fn unbroken(text: &str) -> String {
 
 /// `10.0 ms`, or `none`.
 fn gap(ms: f64) -> String {
-    if ms > 0.0 {
-        duration(ms)
-    } else {
-        "none".to_owned()
-    }
+    if ms > 0.0 { duration(ms) } else { "none".to_owned() }
 }

@@ -12,10 +12,7 @@ use ubique_model::{Asn, Prefix, Relation, policy};
 use ubique_proto::bgp::attributes::Origin;
 
 use super::table::{self, Quiet, Shown};
-use super::{
-    Candidate, Launch, QUERY_TIMEOUT, RoutersError, START_TIMEOUT, Status, find_program,
-    start_failed,
-};
+use super::{Candidate, Launch, QUERY_TIMEOUT, RoutersError, START_TIMEOUT, Status, find_program, start_failed};
 use crate::build::Built;
 use crate::child::{self, Process};
 use crate::plan::{NetworkPlan, Plan, SessionPlan};
@@ -35,19 +32,10 @@ pub(super) struct Birds {
 }
 
 impl Birds {
-    pub(super) fn start(
-        plan: &Plan,
-        built: &Built,
-        launch: &Launch,
-    ) -> Result<Birds, RoutersError> {
-        let program = find_program(
-            "bird",
-            &["/usr/sbin", "/usr/local/sbin", "/usr/bin"],
-            "bird2",
-        )?;
+    pub(super) fn start(plan: &Plan, built: &Built, launch: &Launch) -> Result<Birds, RoutersError> {
+        let program = find_program("bird", &["/usr/sbin", "/usr/local/sbin", "/usr/bin"], "bird2")?;
         let directory = launch.directory.join("bird");
-        std::fs::create_dir_all(&directory)
-            .map_err(start_failed(directory.display().to_string()))?;
+        std::fs::create_dir_all(&directory).map_err(start_failed(directory.display().to_string()))?;
         let mut birds = Birds {
             networks: plan.networks.clone(),
             processes: Vec::new(),
@@ -59,25 +47,16 @@ impl Birds {
             let name = &network.netns;
             let file = |kind: &str| directory.join(format!("{name}.{kind}"));
             let text = configuration(network)?;
-            std::fs::write(file("conf"), text)
-                .map_err(start_failed(file("conf").display().to_string()))?;
+            std::fs::write(file("conf"), text).map_err(start_failed(file("conf").display().to_string()))?;
             let arguments = [("-c", "conf"), ("-s", "sock"), ("-P", "pid")]
                 .iter()
                 .flat_map(|(flag, kind)| [(*flag).to_owned(), file(kind).display().to_string()])
                 .chain(["-f".to_owned()])
                 .collect::<Vec<_>>();
-            let namespace = built
-                .namespace(name)
-                .ok_or(RoutersError::NoNetwork(network.asn))?;
+            let namespace = built.namespace(name).ok_or(RoutersError::NoNetwork(network.asn))?;
             let log = launch.logs.join(format!("bird-{name}.log"));
-            let process = Process::start(
-                format!("BIRD of AS{}", network.asn),
-                &program,
-                &arguments,
-                namespace,
-                log,
-            )
-            .map_err(start_failed("bird"))?;
+            let process = Process::start(format!("BIRD of AS{}", network.asn), &program, &arguments, namespace, log)
+                .map_err(start_failed("bird"))?;
             birds.processes.push(process);
             birds.sockets.push(file("sock"));
         }
@@ -91,15 +70,8 @@ impl Birds {
             let process = &mut self.processes[index];
             let ready = || process.status().is_some() || UnixStream::connect(&socket).is_ok();
             if !child::wait_until(START_TIMEOUT, ready) {
-                let log = child::tail(
-                    &launch
-                        .logs
-                        .join(format!("bird-{}.log", self.networks[index].netns)),
-                );
-                return Err(RoutersError::NotReady {
-                    name: process.name().to_owned(),
-                    log: format!("\n{log}"),
-                });
+                let log = child::tail(&launch.logs.join(format!("bird-{}.log", self.networks[index].netns)));
+                return Err(RoutersError::NotReady { name: process.name().to_owned(), log: format!("\n{log}") });
             }
             if let Some(exit) = process.unexpected_exit() {
                 return Err(RoutersError::Ended(exit));
@@ -109,18 +81,12 @@ impl Birds {
     }
 
     fn query(&self, index: usize, question: &str) -> Result<Vec<String>, RoutersError> {
-        ask(&self.sockets[index], question).map_err(|e| RoutersError::Query {
-            name: self.processes[index].name().to_owned(),
-            source: e.into(),
-        })
+        ask(&self.sockets[index], question)
+            .map_err(|e| RoutersError::Query { name: self.processes[index].name().to_owned(), source: e.into() })
     }
 
     pub(super) fn status(&mut self) -> Result<Status, RoutersError> {
-        let mut status = Status {
-            established: 0,
-            sessions: 0,
-            quiet_ms: 0,
-        };
+        let mut status = Status { established: 0, sessions: 0, quiet_ms: 0 };
         let mut fingerprint = 0u64;
         for index in 0..self.networks.len() {
             status.sessions += self.networks[index].sessions.len();
@@ -139,26 +105,17 @@ impl Birds {
         Ok(status)
     }
 
-    pub(super) fn candidates(
-        &mut self,
-        asn: Asn,
-        prefix: Prefix,
-    ) -> Result<Vec<Candidate>, RoutersError> {
+    pub(super) fn candidates(&mut self, asn: Asn, prefix: Prefix) -> Result<Vec<Candidate>, RoutersError> {
         let index = table::index_of(&self.plan, asn).ok_or(RoutersError::NoNetwork(asn))?;
         let network = &self.networks[index];
-        let mut shown = parse_routes(
-            &self.query(index, &format!("show route {prefix} all"))?,
-            network,
-        );
+        let mut shown = parse_routes(&self.query(index, &format!("show route {prefix} all"))?, network);
         for route in &mut shown {
             let session = table::session(network, route.peer_address);
             let number = session.and_then(|s| network.sessions.iter().position(|x| x == s));
             // Only sites choose their identifier themselves.
             if let (Some(number), Some(true)) = (number, session.map(|s| s.site.is_some())) {
                 let lines = self.query(index, &format!("show protocols all n{number}"))?;
-                route.router_id = lines
-                    .iter()
-                    .find_map(|l| l.trim().strip_prefix("Neighbor ID:")?.trim().parse().ok());
+                route.router_id = lines.iter().find_map(|l| l.trim().strip_prefix("Neighbor ID:")?.trim().parse().ok());
             }
         }
         Ok(table::candidates(network, &shown))
@@ -187,10 +144,7 @@ fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
             text,
             "protocol kernel {{ scan time 3600; {family} {{ import none; export where source = RTS_BGP; }}; }}"
         );
-        let own = network
-            .originate
-            .iter()
-            .filter(|p| table::is_v4(p) == (family == "ipv4"));
+        let own = network.originate.iter().filter(|p| table::is_v4(p) == (family == "ipv4"));
         let routes: String = own.map(|p| format!(" route {p} blackhole;")).collect();
         if !routes.is_empty() {
             let _ = writeln!(text, "protocol static own_{family} {{ {family};{routes} }}");
@@ -202,28 +156,13 @@ fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
     Ok(text)
 }
 
-fn session_configuration(
-    network: &NetworkPlan,
-    number: usize,
-    session: &SessionPlan,
-) -> Result<String, RoutersError> {
-    let SessionPlan {
-        local,
-        remote,
-        asn,
-        relation,
-        link,
-        ..
-    } = session;
+fn session_configuration(network: &NetworkPlan, number: usize, session: &SessionPlan) -> Result<String, RoutersError> {
+    let SessionPlan { local, remote, asn, relation, link, .. } = session;
     let hold = session.hold_time.as_secs();
     let family = if remote.is_ipv4() { "ipv4" } else { "ipv6" };
     let preference = policy::local_preference(*relation);
     // Everything goes to customers, to others only what is ours or a customer's.
-    let export = if policy::exports(Some(Relation::Peer), *relation) {
-        "to_customers"
-    } else {
-        "to_others"
-    };
+    let export = if policy::exports(Some(Relation::Peer), *relation) { "to_customers" } else { "to_others" };
     let passive = if session.passive { "passive on; " } else { "" };
     let keepalive = match (hold, &session.site) {
         (0, _) => 0,
@@ -250,10 +189,7 @@ pub(super) fn secret(file: &Path) -> Result<String, RoutersError> {
     let text = std::fs::read_to_string(file).map_err(start_failed(file.display().to_string()))?;
     let line = text.lines().next().unwrap_or_default().to_owned();
     if line.contains('"') || line.is_empty() {
-        let invalid = io::Error::new(
-            io::ErrorKind::InvalidData,
-            "no usable secret in the first line",
-        );
+        let invalid = io::Error::new(io::ErrorKind::InvalidData, "no usable secret in the first line");
         return Err(start_failed(file.display().to_string())(invalid));
     }
     Ok(line)
@@ -270,14 +206,9 @@ fn ask(socket: &Path, question: &str) -> io::Result<Vec<String>> {
         let line = line?;
         bytes += line.len();
         if bytes > MAX_ANSWER {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "answer too long",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "answer too long"));
         }
-        let code = line
-            .get(..4)
-            .filter(|c| c.bytes().all(|b| b.is_ascii_digit()));
+        let code = line.get(..4).filter(|c| c.bytes().all(|b| b.is_ascii_digit()));
         match code {
             Some("0001") => {}
             Some("0000") => return Ok(lines),
@@ -303,10 +234,7 @@ fn is_established(line: &str) -> bool {
 fn parse_routes(lines: &[String], network: &NetworkPlan) -> Vec<Shown> {
     let mut routes: Vec<Shown> = Vec::new();
     for line in lines {
-        if let Some((head, rest)) = line
-            .split_once('[')
-            .filter(|_| line.contains("] ") && !line.starts_with('\t'))
-        {
+        if let Some((head, rest)) = line.split_once('[').filter(|_| line.contains("] ") && !line.starts_with('\t')) {
             let protocol = rest.split_whitespace().next().unwrap_or_default();
             if !(head.contains("unicast") || head.contains("blackhole")) {
                 continue;
@@ -324,19 +252,13 @@ fn parse_routes(lines: &[String], network: &NetworkPlan) -> Vec<Shown> {
             });
             continue;
         }
-        let (Some(route), Some((key, value))) = (routes.last_mut(), line.trim().split_once(": "))
-        else {
+        let (Some(route), Some((key, value))) = (routes.last_mut(), line.trim().split_once(": ")) else {
             continue;
         };
         match key {
             "BGP.local_pref" => route.local_pref = value.parse().unwrap_or_default(),
             "BGP.med" => route.med = value.parse().ok(),
-            "BGP.as_path" => {
-                route.as_path = value
-                    .split_whitespace()
-                    .filter_map(|a| a.parse().ok().map(Asn))
-                    .collect()
-            }
+            "BGP.as_path" => route.as_path = value.split_whitespace().filter_map(|a| a.parse().ok().map(Asn)).collect(),
             "BGP.origin" => {
                 route.origin = match value {
                     "IGP" => Origin::Igp,

@@ -17,8 +17,7 @@ use ubique_proto::bgp::attributes::Origin;
 use super::bird::secret;
 use super::table::{self, Quiet, Shown};
 use super::{
-    Backend, Candidate, Launch, QUERY_TIMEOUT, RoutersError, START_TIMEOUT, Status, find_program,
-    start_failed,
+    Backend, Candidate, Launch, QUERY_TIMEOUT, RoutersError, START_TIMEOUT, Status, find_program, start_failed,
 };
 use crate::build::Built;
 use crate::child::{self, Process};
@@ -48,26 +47,17 @@ impl Frrs {
         let bgpd = find_program("bgpd", &PLACES, "frr")?;
         let (uid, gid) = owner()?;
         cover_crash_logs()?;
-        let mut frrs = Frrs {
-            plan: plan.clone(),
-            processes: Vec::new(),
-            terminals: Vec::new(),
-            quiet: Quiet::new(),
-        };
+        let mut frrs = Frrs { plan: plan.clone(), processes: Vec::new(), terminals: Vec::new(), quiet: Quiet::new() };
         for network in &plan.networks {
             let directory = launch.directory.join("frr").join(&network.netns);
             let make = || {
                 std::fs::create_dir_all(&directory)?;
-                std::fs::write(
-                    directory.join("zebra.conf"),
-                    format!("hostname {}\n", network.netns),
-                )?;
+                std::fs::write(directory.join("zebra.conf"), format!("hostname {}\n", network.netns))?;
                 std::os::unix::fs::chown(&directory, Some(uid), Some(gid))
             };
             make().map_err(start_failed(directory.display().to_string()))?;
             let file = directory.join("bgpd.conf");
-            std::fs::write(&file, configuration(network)?)
-                .map_err(start_failed(file.display().to_string()))?;
+            std::fs::write(&file, configuration(network)?).map_err(start_failed(file.display().to_string()))?;
             frrs.terminals.push(directory.join("bgpd.vty"));
         }
         frrs.start_all(built, launch, &zebra, "zserv.api")?;
@@ -76,64 +66,30 @@ impl Frrs {
     }
 
     /// Starts a daemon for every network, then waits until each has made its socket.
-    fn start_all(
-        &mut self,
-        built: &Built,
-        launch: &Launch,
-        program: &Path,
-        socket: &str,
-    ) -> Result<(), RoutersError> {
-        let daemon = program
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+    fn start_all(&mut self, built: &Built, launch: &Launch, program: &Path, socket: &str) -> Result<(), RoutersError> {
+        let daemon = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let first = self.processes.len();
         for network in &self.plan.networks {
             let directory = launch.directory.join("frr").join(&network.netns);
             let path = |file: &str| directory.join(file).display().to_string();
-            let arguments: Vec<String> = [
-                "-f",
-                &path(&format!("{daemon}.conf")),
-                "-i",
-                &path(&format!("{daemon}.pid")),
-            ]
-            .into_iter()
-            .chain([
-                "-z",
-                &path("zserv.api"),
-                "--vty_socket",
-                &path(""),
-                "-P",
-                "0",
-                "--log",
-                "stdout",
-            ])
-            .map(str::to_owned)
-            .collect();
-            let namespace = built
-                .namespace(&network.netns)
-                .ok_or(RoutersError::NoNetwork(network.asn))?;
+            let arguments: Vec<String> =
+                ["-f", &path(&format!("{daemon}.conf")), "-i", &path(&format!("{daemon}.pid"))]
+                    .into_iter()
+                    .chain(["-z", &path("zserv.api"), "--vty_socket", &path(""), "-P", "0", "--log", "stdout"])
+                    .map(str::to_owned)
+                    .collect();
+            let namespace = built.namespace(&network.netns).ok_or(RoutersError::NoNetwork(network.asn))?;
             let log = launch.logs.join(format!("{daemon}-{}.log", network.netns));
             let name = format!("FRR {daemon} of AS{}", network.asn);
-            self.processes.push(
-                Process::start(name, program, &arguments, namespace, log)
-                    .map_err(start_failed(daemon.clone()))?,
-            );
+            self.processes
+                .push(Process::start(name, program, &arguments, namespace, log).map_err(start_failed(daemon.clone()))?);
         }
         for (process, network) in self.processes[first..].iter_mut().zip(&self.plan.networks) {
-            let socket = launch
-                .directory
-                .join("frr")
-                .join(&network.netns)
-                .join(socket);
+            let socket = launch.directory.join("frr").join(&network.netns).join(socket);
             let ready = || process.status().is_some() || UnixStream::connect(&socket).is_ok();
             if !child::wait_until(START_TIMEOUT, ready) {
                 let log = child::tail(&launch.logs.join(format!("{daemon}-{}.log", network.netns)));
-                return Err(RoutersError::NotReady {
-                    name: process.name().to_owned(),
-                    log: format!("\n{log}"),
-                });
+                return Err(RoutersError::NotReady { name: process.name().to_owned(), log: format!("\n{log}") });
             }
             if let Some(exit) = process.unexpected_exit() {
                 return Err(RoutersError::Ended(exit));
@@ -144,22 +100,14 @@ impl Frrs {
 
     fn query(&self, index: usize, question: &str) -> Result<Value, RoutersError> {
         let name = || format!("FRR bgpd of AS{}", self.plan.networks[index].asn);
-        let text = ask(&self.terminals[index], question).map_err(|e| RoutersError::Query {
-            name: name(),
-            source: e.into(),
-        })?;
-        serde_json::from_str(&text).map_err(|_| RoutersError::Answer {
-            name: name(),
-            answer: text.chars().take(200).collect(),
-        })
+        let text = ask(&self.terminals[index], question)
+            .map_err(|e| RoutersError::Query { name: name(), source: e.into() })?;
+        serde_json::from_str(&text)
+            .map_err(|_| RoutersError::Answer { name: name(), answer: text.chars().take(200).collect() })
     }
 
     pub(super) fn status(&mut self) -> Result<Status, RoutersError> {
-        let mut status = Status {
-            established: 0,
-            sessions: 0,
-            quiet_ms: 0,
-        };
+        let mut status = Status { established: 0, sessions: 0, quiet_ms: 0 };
         let mut fingerprint = 0u64;
         for index in 0..self.plan.networks.len() {
             status.sessions += self.plan.networks[index].sessions.len();
@@ -168,36 +116,20 @@ impl Frrs {
                 for (address, peer) in family["peers"].as_object().into_iter().flatten() {
                     let state = peer["state"].as_str().unwrap_or_default();
                     status.established += usize::from(state == "Established");
-                    let line = format!(
-                        "{index} {address} {state} {} {}",
-                        peer["pfxRcd"], peer["pfxSnt"]
-                    );
+                    let line = format!("{index} {address} {state} {} {}", peer["pfxRcd"], peer["pfxSnt"]);
                     fingerprint = table::fnv(fingerprint, line.as_bytes());
                 }
-                fingerprint =
-                    table::fnv(fingerprint, family["tableVersion"].to_string().as_bytes());
+                fingerprint = table::fnv(fingerprint, family["tableVersion"].to_string().as_bytes());
             }
         }
         status.quiet_ms = self.quiet.observe(fingerprint).as_millis() as u64;
         Ok(status)
     }
 
-    pub(super) fn candidates(
-        &mut self,
-        asn: Asn,
-        prefix: Prefix,
-    ) -> Result<Vec<Candidate>, RoutersError> {
+    pub(super) fn candidates(&mut self, asn: Asn, prefix: Prefix) -> Result<Vec<Candidate>, RoutersError> {
         let index = table::index_of(&self.plan, asn).ok_or(RoutersError::NoNetwork(asn))?;
-        let routes = self.query(
-            index,
-            &format!("show bgp {} unicast {prefix} json", Family::of(&prefix)),
-        )?;
-        let shown: Vec<Shown> = routes["paths"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(parse_route)
-            .collect();
+        let routes = self.query(index, &format!("show bgp {} unicast {prefix} json", Family::of(&prefix)))?;
+        let shown: Vec<Shown> = routes["paths"].as_array().into_iter().flatten().map(parse_route).collect();
         Ok(table::candidates(&self.plan.networks[index], &shown))
     }
 
@@ -208,10 +140,7 @@ impl Frrs {
 
 /// User and group id of FRR's user.
 fn owner() -> Result<(u32, u32), RoutersError> {
-    let unsupported = |reason: String| RoutersError::Unsupported {
-        backend: Backend::Frr,
-        reason,
-    };
+    let unsupported = |reason: String| RoutersError::Unsupported { backend: Backend::Frr, reason };
     if !maps_all_users() {
         let reason = "zebra changes its groups, which the namespace of an ordinary user forbids; run as root, \
                       or rehearse with --routers bird";
@@ -229,10 +158,7 @@ fn owner() -> Result<(u32, u32), RoutersError> {
 /// Whether this user namespace knows users beside root.
 fn maps_all_users() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_whitespace()
-        .nth(2)
-        .and_then(|n| n.parse::<u64>().ok())
-        .is_some_and(|count| count > 1)
+    map.split_whitespace().nth(2).and_then(|n| n.parse::<u64>().ok()).is_some_and(|count| count > 1)
 }
 
 /// An empty directory over the one zebra writes to, in the lab's own mount namespace.
@@ -241,14 +167,8 @@ fn cover_crash_logs() -> Result<(), RoutersError> {
     if !Path::new(CRASH_LOGS).is_dir() {
         return Ok(());
     }
-    mount(
-        "tmpfs",
-        CRASH_LOGS,
-        "tmpfs",
-        MountFlags::NODEV | MountFlags::NOSUID,
-        c"mode=1777",
-    )
-    .map_err(|e| start_failed(CRASH_LOGS)(e.into()))
+    mount("tmpfs", CRASH_LOGS, "tmpfs", MountFlags::NODEV | MountFlags::NOSUID, c"mode=1777")
+        .map_err(|e| start_failed(CRASH_LOGS)(e.into()))
 }
 
 /// The configuration of a network's bgpd.
@@ -261,19 +181,10 @@ fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
          route-map to-others permit 10\n match local-preference {customer}\nexit\n",
         network.netns
     );
-    let relations = [
-        Relation::Transit,
-        Relation::Peer,
-        Relation::RouteServer,
-        Relation::Internal,
-        Relation::Customer,
-    ];
+    let relations = [Relation::Transit, Relation::Peer, Relation::RouteServer, Relation::Internal, Relation::Customer];
     for relation in relations {
         let preference = policy::local_preference(relation);
-        let _ = write!(
-            text,
-            "route-map from-{relation} permit 10\n set local-preference {preference}\nexit\n"
-        );
+        let _ = write!(text, "route-map from-{relation} permit 10\n set local-preference {preference}\nexit\n");
     }
     let _ = write!(
         text,
@@ -289,17 +200,9 @@ fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
         for prefix in network.originate.iter().filter(|p| Family::of(p) == family) {
             let _ = writeln!(text, "  network {prefix} route-map own");
         }
-        for s in network
-            .sessions
-            .iter()
-            .filter(|s| Family::of_address(s.remote) == family)
-        {
+        for s in network.sessions.iter().filter(|s| Family::of_address(s.remote) == family) {
             let peer = s.remote;
-            let export = if policy::exports(Some(Relation::Peer), s.relation) {
-                "to-customers"
-            } else {
-                "to-others"
-            };
+            let export = if policy::exports(Some(Relation::Peer), s.relation) { "to-customers" } else { "to-others" };
             let _ = writeln!(
                 text,
                 "  neighbor {peer} activate\n  neighbor {peer} next-hop-self\n  \
@@ -313,9 +216,7 @@ fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
 }
 
 fn session_configuration(session: &SessionPlan) -> Result<String, RoutersError> {
-    let SessionPlan {
-        remote, asn, local, ..
-    } = session;
+    let SessionPlan { remote, asn, local, .. } = session;
     let hold = session.hold_time.as_secs();
     let keepalive = if hold == 0 { 0 } else { (hold / 3).max(1) };
     let mut text = format!(
@@ -360,16 +261,9 @@ fn parse_route(path: &Value) -> Shown {
     let asns = segments.flat_map(|s| s["list"].as_array().into_iter().flatten());
     Shown {
         peer_address: peer.filter(|a| !a.is_unspecified()),
-        router_id: path["peer"]["routerId"]
-            .as_str()
-            .and_then(|a| a.parse().ok()),
-        local_pref: path["locPrf"]
-            .as_u64()
-            .and_then(|n| n.try_into().ok())
-            .unwrap_or_default(),
-        as_path: asns
-            .filter_map(|n| n.as_u64()?.try_into().ok().map(Asn))
-            .collect(),
+        router_id: path["peer"]["routerId"].as_str().and_then(|a| a.parse().ok()),
+        local_pref: path["locPrf"].as_u64().and_then(|n| n.try_into().ok()).unwrap_or_default(),
+        as_path: asns.filter_map(|n| n.as_u64()?.try_into().ok().map(Asn)).collect(),
         med: path["metric"].as_u64().and_then(|n| n.try_into().ok()),
         origin: match path["origin"].as_str() {
             Some("IGP") => Origin::Igp,

@@ -29,11 +29,7 @@ pub(super) struct Shown {
 /// Candidates, best first, with the step at which each lost. `best` is what the router says, not what we would choose.
 pub(super) fn candidates(network: &NetworkPlan, shown: &[Shown]) -> Vec<Candidate> {
     let attributes: Vec<Attributes> = shown.iter().map(attributes).collect();
-    let paths: Vec<Path<'_>> = shown
-        .iter()
-        .zip(&attributes)
-        .map(|(s, a)| path(network, s, a))
-        .collect();
+    let paths: Vec<Path<'_>> = shown.iter().zip(&attributes).map(|(s, a)| path(network, s, a)).collect();
     let best = shown.iter().position(|s| s.best);
     let mut all: Vec<Candidate> = (0..shown.len())
         .map(|i| Candidate {
@@ -48,11 +44,7 @@ pub(super) fn candidates(network: &NetworkPlan, shown: &[Shown]) -> Vec<Candidat
                 }
                 let (order, step) = decision::compare(&paths[i], &paths[b], false);
                 // Told from the side that ours prefers less; the router's own word on what is best stands.
-                if order.is_lt() {
-                    step.flipped().to_string()
-                } else {
-                    step.to_string()
-                }
+                if order.is_lt() { step.flipped().to_string() } else { step.to_string() }
             }),
         })
         .collect();
@@ -83,9 +75,7 @@ fn path<'a>(network: &NetworkPlan, shown: &Shown, attributes: &'a Attributes) ->
         igp_metric: 0,
         // Networks have their AS number as identifier.
         router_id: shown.router_id.unwrap_or(Ipv4Addr::from_bits(neighbor.0)),
-        peer_address: shown
-            .peer_address
-            .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        peer_address: shown.peer_address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         learned: Time::ZERO,
     }
 }
@@ -102,19 +92,13 @@ pub(super) struct Quiet {
 
 impl Quiet {
     pub(super) fn new() -> Quiet {
-        Quiet {
-            fingerprint: 0,
-            since: Instant::now(),
-        }
+        Quiet { fingerprint: 0, since: Instant::now() }
     }
 
     /// Notes the state now; how long it has been quiet, less what may be held back.
     pub(super) fn observe(&mut self, fingerprint: u64) -> Duration {
         if fingerprint != self.fingerprint {
-            *self = Quiet {
-                fingerprint,
-                since: Instant::now(),
-            };
+            *self = Quiet { fingerprint, since: Instant::now() };
         }
         self.since.elapsed().saturating_sub(HELD_BACK)
     }
@@ -132,7 +116,5 @@ pub(super) fn is_v4(prefix: &Prefix) -> bool {
 
 /// FNV-1a over `bytes`, going on from `seed`: any change shows.
 pub(super) fn fnv(seed: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(seed, |hash, &b| {
-        (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.iter().fold(seed, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }

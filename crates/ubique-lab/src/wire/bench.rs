@@ -60,18 +60,9 @@ pub struct BenchResult {
 ///
 /// # Errors
 /// Whatever the kernel refuses.
-pub fn bench(
-    directory: &Path,
-    link: &WireLink,
-    rate: u64,
-    duration: Duration,
-) -> io::Result<BenchResult> {
+pub fn bench(directory: &Path, link: &WireLink, rate: u64, duration: Duration) -> io::Result<BenchResult> {
     let namespace = |name: &str| NetNs::create_at(&directory.join(name));
-    let (a, b, middle) = (
-        namespace("bench-a")?,
-        namespace("bench-b")?,
-        namespace("bench-wire")?,
-    );
+    let (a, b, middle) = (namespace("bench-a")?, namespace("bench-b")?, namespace("bench-wire")?);
     let mut netlink = Netlink::open_in(&middle)?;
     let mut batch = netlink.batch();
     batch.add_point_to_point(("l0", Some(&a)), (&link.a, None), MAC)?;
@@ -95,14 +86,8 @@ pub fn bench(
     let from = a.run(|| UdpSocket::bind(SocketAddr::new(sender, 0)))??;
     let to = b.run(|| UdpSocket::bind(SocketAddr::new(receiver, PORT)))??;
     prepare(&to)?;
-    let spec = WireSpec {
-        socket: directory.join("bench-wire.sock"),
-        seed: 1,
-        links: vec![link.clone()],
-    };
-    let mut wire = middle
-        .run(|| Wire::open(&spec))?
-        .map_err(io::Error::other)?;
+    let spec = WireSpec { socket: directory.join("bench-wire.sock"), seed: 1, links: vec![link.clone()] };
+    let mut wire = middle.run(|| Wire::open(&spec))?.map_err(io::Error::other)?;
     let run = std::thread::scope(|scope| {
         let wire = scope.spawn(|| {
             let result = wire.run();
@@ -111,14 +96,8 @@ pub fn bench(
         let receive = scope.spawn(|| receive(&to, link.delay_ns, rate, duration));
         let started = clock::monotonic_ns();
         let sent = send(&from, SocketAddr::new(receiver, PORT), rate, duration);
-        let received = receive
-            .join()
-            .unwrap_or_else(|p| std::panic::resume_unwind(p));
-        let stopped = control::request(
-            &spec.socket,
-            &serde_json::json!({ "stop": true }),
-            CONTROL_TIMEOUT,
-        );
+        let received = receive.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
+        let stopped = control::request(&spec.socket, &serde_json::json!({ "stop": true }), CONTROL_TIMEOUT);
         let elapsed = clock::monotonic_ns() - started;
         let wire = wire.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
         stopped.map_err(io::Error::other)?;
@@ -174,17 +153,9 @@ struct Received {
     last: Option<u64>,
 }
 
-fn receive(
-    socket: &UdpSocket,
-    delay_ns: u64,
-    rate: u64,
-    duration: Duration,
-) -> io::Result<Received> {
+fn receive(socket: &UdpSocket, delay_ns: u64, rate: u64, duration: Duration) -> io::Result<Received> {
     let total = (rate as f64 * duration.as_secs_f64()) as usize;
-    let mut received = Received {
-        errors: Vec::with_capacity(total),
-        ..Received::default()
-    };
+    let mut received = Received { errors: Vec::with_capacity(total), ..Received::default() };
     let deadline = clock::monotonic_ns() + (duration + PATIENCE).as_nanos() as u64 + delay_ns;
     let mut batch = UdpBatch::new(64, PAYLOAD);
     socket.set_nonblocking(true)?;
@@ -192,14 +163,9 @@ fn receive(
         let Some(left) = deadline.checked_sub(clock::monotonic_ns()) else {
             break;
         };
-        let timeout = rustix::event::Timespec {
-            tv_sec: (left / 1_000_000_000) as i64,
-            tv_nsec: (left % 1_000_000_000) as _,
-        };
-        let mut fds = [rustix::event::PollFd::new(
-            socket,
-            rustix::event::PollFlags::IN,
-        )];
+        let timeout =
+            rustix::event::Timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as _ };
+        let mut fds = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
         if rustix::event::poll(&mut fds, Some(&timeout))? == 0 {
             break;
         }
@@ -216,21 +182,13 @@ fn receive(
 
 impl Received {
     fn take(&mut self, bytes: &[u8], timestamp_ns: Option<u64>, delay_ns: u64) {
-        let number = |at: usize| {
-            bytes
-                .get(at..)
-                .and_then(|b| b.first_chunk())
-                .map(|b| u64::from_be_bytes(*b))
-        };
+        let number = |at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).map(|b| u64::from_be_bytes(*b));
         let (Some(sent), Some(number), Some(arrived)) = (number(0), number(8), timestamp_ns) else {
             return;
         };
         self.reordered += u64::from(self.last.is_some_and(|last| number < last));
         self.last = Some(number);
-        match arrived
-            .checked_sub(sent)
-            .and_then(|d| d.checked_sub(delay_ns))
-        {
+        match arrived.checked_sub(sent).and_then(|d| d.checked_sub(delay_ns)) {
             Some(error) => self.errors.push(error),
             None => self.early += 1,
         }
@@ -240,11 +198,7 @@ impl Received {
         self.errors.sort_unstable();
         let quantile = |q: f64| {
             let last = self.errors.len().saturating_sub(1);
-            let ns = self
-                .errors
-                .get((last as f64 * q).round() as usize)
-                .copied()
-                .unwrap_or(0);
+            let ns = self.errors.get((last as f64 * q).round() as usize).copied().unwrap_or(0);
             ns as f64 / 1e3
         };
         BenchResult {

@@ -95,12 +95,7 @@ impl Shaper {
         };
         let directions: Vec<Direction> = (0..).zip(shapes).map(direction).collect();
         let heads = BinaryHeap::with_capacity(directions.len());
-        Shaper {
-            directions,
-            pool: Pool::default(),
-            heads,
-            counters: Counters::default(),
-        }
+        Shaper { directions, pool: Pool::default(), heads, counters: Counters::default() }
     }
 
     /// The shape of a direction.
@@ -126,11 +121,7 @@ impl Shaper {
             self.counters.overflow += 1;
             return;
         };
-        let stored = if d.queue.len() < MAX_FRAMES_PER_DIRECTION {
-            self.pool.store(frame)
-        } else {
-            None
-        };
+        let stored = if d.queue.len() < MAX_FRAMES_PER_DIRECTION { self.pool.store(frame) } else { None };
         let Some((slot, length)) = stored else {
             self.counters.overflow += 1;
             return;
@@ -140,11 +131,7 @@ impl Shaper {
         if d.queue.is_empty() {
             self.heads.push(Reverse((at_ns, direction as u32)));
         }
-        d.queue.push_back(Queued {
-            at_ns,
-            slot,
-            length,
-        });
+        d.queue.push_back(Queued { at_ns, slot, length });
     }
 
     /// When the next frame leaves.
@@ -166,21 +153,11 @@ impl Shaper {
         }
     }
 
-    fn deliver(
-        &mut self,
-        direction: usize,
-        now_ns: u64,
-        send: &mut impl FnMut(usize, &[&[u8]]) -> usize,
-    ) {
+    fn deliver(&mut self, direction: usize, now_ns: u64, send: &mut impl FnMut(usize, &[&[u8]]) -> usize) {
         let d = &mut self.directions[direction];
         let mut frames: [&[u8]; SEND_BATCH] = [&[]; SEND_BATCH];
         let mut count = 0;
-        for queued in d
-            .queue
-            .iter()
-            .take(SEND_BATCH)
-            .take_while(|q| q.at_ns <= now_ns)
-        {
+        for queued in d.queue.iter().take(SEND_BATCH).take_while(|q| q.at_ns <= now_ns) {
             frames[count] = self.pool.frame(queued.slot, queued.length);
             count += 1;
             self.counters.late += u64::from(now_ns - queued.at_ns > LATE_NS);
@@ -232,11 +209,9 @@ impl Pool {
             if first >= MAX_FRAMES {
                 return None;
             }
-            self.chunks
-                .push(vec![0; CHUNK_SLOTS * FRAME_BYTES].into_boxed_slice());
+            self.chunks.push(vec![0; CHUNK_SLOTS * FRAME_BYTES].into_boxed_slice());
             self.free.reserve(first + CHUNK_SLOTS);
-            self.free
-                .extend((first as u32..(first + CHUNK_SLOTS) as u32).rev());
+            self.free.extend((first as u32..(first + CHUNK_SLOTS) as u32).rev());
         }
         let slot = self.free.pop()?;
         let start = (slot as usize % CHUNK_SLOTS) * FRAME_BYTES;
@@ -257,10 +232,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn delayed(delay_ms: u64) -> Shape {
-        Shape {
-            delay_ns: delay_ms * MS,
-            ..Shape::default()
-        }
+        Shape { delay_ns: delay_ms * MS, ..Shape::default() }
     }
 
     /// Frames that leave at `now`, as (direction, bytes).
@@ -284,10 +256,7 @@ mod tests {
         assert_eq!(due(&mut s, 4 * MS), [(1, b"c".to_vec())]);
         assert_eq!(due(&mut s, 10 * MS), [(0, b"a".to_vec())]);
         assert_eq!(due(&mut s, 50 * MS), [(0, b"b".to_vec())]);
-        assert_eq!(
-            (s.next_deadline_ns(), s.counters.delivered, s.counters.late),
-            (None, 3, 1)
-        );
+        assert_eq!((s.next_deadline_ns(), s.counters.delivered, s.counters.late), (None, 3, 1));
     }
 
     #[test]
@@ -297,22 +266,13 @@ mod tests {
         s.shape_mut(0).unwrap().delay_ns = MS;
         s.offer(0, MS, b"b");
         assert!(due(&mut s, 9 * MS).is_empty());
-        assert_eq!(
-            due(&mut s, 10 * MS),
-            [(0, b"a".to_vec()), (0, b"b".to_vec())]
-        );
+        assert_eq!(due(&mut s, 10 * MS), [(0, b"a".to_vec()), (0, b"b".to_vec())]);
     }
 
     #[test]
     fn loss_follows_the_seed_and_the_probability() {
         let run = |seed| {
-            let mut s = Shaper::new(
-                [Shape {
-                    loss: 0.2,
-                    ..Shape::default()
-                }],
-                seed,
-            );
+            let mut s = Shaper::new([Shape { loss: 0.2, ..Shape::default() }], seed);
             for i in 0..10_000u32 {
                 s.offer(0, u64::from(i), &i.to_be_bytes());
                 s.deliver_due(u64::from(i), |_, f| f.len());
@@ -341,20 +301,11 @@ mod tests {
     #[test]
     fn a_rate_spaces_frames_and_bounds_the_queue() {
         // 1000 bytes at 8 Mbit/s take 1 ms.
-        let mut s = Shaper::new(
-            [Shape {
-                rate_bits_per_s: Some(8_000_000),
-                ..delayed(5)
-            }],
-            1,
-        );
+        let mut s = Shaper::new([Shape { rate_bits_per_s: Some(8_000_000), ..delayed(5) }], 1);
         for _ in 0..150 {
             s.offer(0, 0, &[0; 1000]);
         }
-        assert_eq!(
-            s.counters.overflow, 49,
-            "100 ms of queue and the frame in transmission are kept"
-        );
+        assert_eq!(s.counters.overflow, 49, "100 ms of queue and the frame in transmission are kept");
         assert_eq!(s.next_deadline_ns(), Some(6 * MS));
         assert_eq!(due(&mut s, 6 * MS).len(), 1);
         assert_eq!(due(&mut s, 8 * MS).len(), 2);
@@ -362,10 +313,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_used_again() {
-        let mut s = Shaper::new(
-            [delayed(1), delayed(1), delayed(1), delayed(1), delayed(1)],
-            1,
-        );
+        let mut s = Shaper::new([delayed(1), delayed(1), delayed(1), delayed(1), delayed(1)], 1);
         for round in 0..3 {
             for i in 0..5 * MAX_FRAMES_PER_DIRECTION {
                 s.offer(i % 5, round * 10 * MS, &[0; 100]);

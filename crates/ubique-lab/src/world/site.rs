@@ -33,11 +33,7 @@ pub(super) struct SiteState {
 
 impl SiteState {
     pub(super) fn new(name: &str) -> SiteState {
-        SiteState {
-            name: name.to_owned(),
-            agent: None,
-            services: Vec::new(),
-        }
+        SiteState { name: name.to_owned(), agent: None, services: Vec::new() }
     }
 
     pub(super) fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
@@ -47,20 +43,12 @@ impl SiteState {
 
 impl World {
     fn site_index(&self, site: &str) -> Result<usize, WorldError> {
-        self.sites
-            .iter()
-            .position(|s| s.name == site)
-            .ok_or_else(|| WorldError::NoSite(site.into()))
+        self.sites.iter().position(|s| s.name == site).ok_or_else(|| WorldError::NoSite(site.into()))
     }
 
     fn site_namespace(&self, site: &str) -> Result<&NetNs, WorldError> {
-        let plan = self
-            .plan
-            .site(site)
-            .ok_or_else(|| WorldError::NoSite(site.into()))?;
-        self.built
-            .namespace(&plan.netns)
-            .ok_or_else(|| WorldError::NoSite(site.into()))
+        let plan = self.plan.site(site).ok_or_else(|| WorldError::NoSite(site.into()))?;
+        self.built.namespace(&plan.netns).ok_or_else(|| WorldError::NoSite(site.into()))
     }
 
     /// Starts the agent of a site; one that still runs is killed first.
@@ -70,24 +58,13 @@ impl World {
     pub fn start_agent(&mut self, site: &str) -> Result<Moment, WorldError> {
         let index = self.site_index(site)?;
         self.end_agent(index);
-        let arguments = [
-            "run".into(),
-            self.options.service_file.display().to_string(),
-            "--site".into(),
-            site.into(),
-        ];
+        let arguments = ["run".into(), self.options.service_file.display().to_string(), "--site".into(), site.into()];
         let namespace = self.site_namespace(site)?;
         let name = format!("agent of site {site}");
         let log = self.log(&format!("agent-{site}"));
         let moment = Moment::now();
-        let agent = Process::start(
-            name.clone(),
-            &self.options.executable,
-            &arguments,
-            namespace,
-            log,
-        )
-        .map_err(system(name))?;
+        let agent =
+            Process::start(name.clone(), &self.options.executable, &arguments, namespace, log).map_err(system(name))?;
         self.sites[index].agent = Some(agent);
         Ok(moment)
     }
@@ -132,10 +109,7 @@ impl World {
     /// [`WorldError::NoSite`].
     pub fn agent_runs(&mut self, site: &str) -> Result<bool, WorldError> {
         let index = self.site_index(site)?;
-        Ok(self.sites[index]
-            .agent
-            .as_mut()
-            .is_some_and(|a| a.status().is_none()))
+        Ok(self.sites[index].agent.as_mut().is_some_and(|a| a.status().is_none()))
     }
 
     /// Starts the service of a site, once its addresses are on the loopback.
@@ -164,39 +138,17 @@ impl World {
     fn service_commands(&self, site: &str) -> Vec<(PathBuf, Vec<String>)> {
         let addresses = &self.service.addresses;
         let Some((program, rest)) = self.service.rehearse.command.split_first() else {
-            let mut arguments: Vec<String> = [
-                "internal",
-                "dns",
-                "--site",
-                site,
-                "--zone",
-                &self.options.zone,
-            ]
-            .map(str::to_owned)
-            .into();
+            let mut arguments: Vec<String> =
+                ["internal", "dns", "--site", site, "--zone", &self.options.zone].map(str::to_owned).into();
             for &address in addresses {
-                arguments.extend([
-                    "--listen".into(),
-                    SocketAddr::new(address, DNS_PORT).to_string(),
-                ]);
+                arguments.extend(["--listen".into(), SocketAddr::new(address, DNS_PORT).to_string()]);
             }
             return vec![(self.options.executable.clone(), arguments)];
         };
-        let fill =
-            |text: &str, address: &str| text.replace("{site}", site).replace("{address}", address);
-        let command = |address: &str| {
-            (
-                PathBuf::from(fill(program, address)),
-                rest.iter().map(|a| fill(a, address)).collect(),
-            )
-        };
-        if self
-            .service
-            .rehearse
-            .command
-            .iter()
-            .any(|a| a.contains("{address}"))
-        {
+        let fill = |text: &str, address: &str| text.replace("{site}", site).replace("{address}", address);
+        let command =
+            |address: &str| (PathBuf::from(fill(program, address)), rest.iter().map(|a| fill(a, address)).collect());
+        if self.service.rehearse.command.iter().any(|a| a.contains("{address}")) {
             addresses.iter().map(|a| command(&a.to_string())).collect()
         } else {
             vec![command("")]
@@ -206,15 +158,12 @@ impl World {
     fn wait_for_addresses(&mut self, index: usize) -> Result<(), WorldError> {
         let site = self.sites[index].name.clone();
         let wanted: Vec<IpAddr> = self.service.addresses.clone();
-        let mut netlink =
-            Netlink::open_in(self.site_namespace(&site)?).map_err(system("netlink"))?;
+        let mut netlink = Netlink::open_in(self.site_namespace(&site)?).map_err(system("netlink"))?;
         let agent = &mut self.sites[index].agent;
         let mut there = false;
         let mut ready = || {
             let present = netlink.addresses(LOOPBACK).unwrap_or_default();
-            there = wanted
-                .iter()
-                .all(|w| present.iter().any(|p| p.addr() == *w));
+            there = wanted.iter().all(|w| present.iter().any(|p| p.addr() == *w));
             there || agent.as_mut().is_some_and(|a| a.status().is_some())
         };
         child::wait_until(ADDRESS_TIMEOUT, &mut ready);
@@ -225,11 +174,7 @@ impl World {
             return Err(WorldError::Ended(exit));
         }
         let log = self.log(&format!("agent-{site}"));
-        Err(timed_out(
-            format!("site {site}: the service addresses are not on the loopback"),
-            ADDRESS_TIMEOUT,
-            &log,
-        ))
+        Err(timed_out(format!("site {site}: the service addresses are not on the loopback"), ADDRESS_TIMEOUT, &log))
     }
 
     /// SIGKILL to every process of the service.
@@ -241,16 +186,8 @@ impl World {
         let index = self.site_index(site)?;
         for service in &mut self.sites[index].services {
             if !service.wait(END_TIMEOUT) {
-                let log = self
-                    .options
-                    .directory
-                    .join("log")
-                    .join(format!("service-{site}.log"));
-                return Err(timed_out(
-                    format!("the service of site {site} does not end"),
-                    END_TIMEOUT,
-                    &log,
-                ));
+                let log = self.options.directory.join("log").join(format!("service-{site}.log"));
+                return Err(timed_out(format!("the service of site {site} does not end"), END_TIMEOUT, &log));
             }
         }
         Ok(moment)
@@ -276,10 +213,7 @@ impl World {
         let index = self.site_index(site)?;
         let pids = self.service_pids(site)?;
         if signal == Signal::Kill {
-            self.sites[index]
-                .services
-                .iter_mut()
-                .for_each(Process::expect_end);
+            self.sites[index].services.iter_mut().for_each(Process::expect_end);
         }
         let moment = Moment::now();
         signal_all(&pids, signal);
@@ -289,10 +223,7 @@ impl World {
     /// Processes in the site's namespace that neither are the agent nor come from it: a service that goes into the
     /// background has left its process group.
     fn service_pids(&self, site: &str) -> Result<Vec<u32>, WorldError> {
-        let agent = self.sites[self.site_index(site)?]
-            .agent
-            .as_ref()
-            .map(Process::pid);
+        let agent = self.sites[self.site_index(site)?].agent.as_ref().map(Process::pid);
         let members = self.site_pids(site)?;
         let mut of_agent: BTreeSet<u32> = agent.into_iter().collect();
         let mut before = 0;
@@ -307,10 +238,7 @@ impl World {
         if let Some(group) = agent {
             of_agent.extend(process::members_of_group(group).map_err(system("processes"))?);
         }
-        Ok(members
-            .into_iter()
-            .filter(|pid| !of_agent.contains(pid))
-            .collect())
+        Ok(members.into_iter().filter(|pid| !of_agent.contains(pid)).collect())
     }
 
     fn site_pids(&self, site: &str) -> Result<Vec<u32>, WorldError> {
@@ -326,11 +254,7 @@ impl World {
         let mut stopped = BTreeSet::new();
         let mut moment = Moment::now();
         for _ in 0..FREEZE_ROUNDS {
-            let new: Vec<u32> = self
-                .site_pids(site)?
-                .into_iter()
-                .filter(|p| !stopped.contains(p))
-                .collect();
+            let new: Vec<u32> = self.site_pids(site)?.into_iter().filter(|p| !stopped.contains(p)).collect();
             if new.is_empty() {
                 break;
             }
@@ -384,32 +308,20 @@ impl World {
 
     fn ask_agent(&self, site: &str, question: &Value) -> Result<Value, WorldError> {
         self.site_index(site)?;
-        control::request(&self.agent_socket(site), question, CONTROL_TIMEOUT).map_err(|source| {
-            WorldError::Control {
-                name: format!("agent of site {site}"),
-                source,
-            }
-        })
+        control::request(&self.agent_socket(site), question, CONTROL_TIMEOUT)
+            .map_err(|source| WorldError::Control { name: format!("agent of site {site}"), source })
     }
 
     /// The admin socket of a site's agent.
     pub fn agent_socket(&self, site: &str) -> PathBuf {
         let template = self.service.agent.socket.to_string_lossy();
-        PathBuf::from(
-            template
-                .replace("{site}", site)
-                .replace("{service}", &self.service.name),
-        )
+        PathBuf::from(template.replace("{site}", site).replace("{service}", &self.service.name))
     }
 
     /// A service that left its starter, as daemons do, has not ended.
     pub(super) fn site_exits(&mut self, index: usize) -> Vec<Exit> {
         let site = self.sites[index].name.clone();
-        let mut exits: Vec<Exit> = self.sites[index]
-            .agent
-            .iter_mut()
-            .filter_map(Process::unexpected_exit)
-            .collect();
+        let mut exits: Vec<Exit> = self.sites[index].agent.iter_mut().filter_map(Process::unexpected_exit).collect();
         let went_well = |s: &mut Process| s.status().is_some_and(|status| status.success());
         let daemons = self.sites[index].services.iter_mut().any(went_well)
             && self.service_pids(&site).is_ok_and(|pids| !pids.is_empty());
@@ -439,10 +351,5 @@ fn parent(pid: u32) -> Option<u32> {
         return None;
     }
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status
-        .lines()
-        .find_map(|l| l.strip_prefix("PPid:"))?
-        .trim()
-        .parse()
-        .ok()
+    status.lines().find_map(|l| l.strip_prefix("PPid:"))?.trim().parse().ok()
 }

@@ -8,32 +8,16 @@ use ubique_model::service::{AgentSettings, Capacity, RehearseSettings, Service, 
 use ubique_model::{Asn, Relation};
 
 pub fn place(name: &str, latitude: f64, longitude: f64) -> Location {
-    Location {
-        name: name.into(),
-        latitude,
-        longitude,
-    }
+    Location { name: name.into(), latitude, longitude }
 }
 
 pub fn network(asn: u32, location: Location) -> Network {
-    Network {
-        asn: Asn(asn),
-        name: format!("net{asn}"),
-        location,
-    }
+    Network { asn: Asn(asn), name: format!("net{asn}"), location }
 }
 
 pub fn link(a: u32, b: u32, relation: Relation, delay_ms: u64) -> Link {
     let delay = Some(Duration::from_millis(delay_ms));
-    Link {
-        a: Asn(a),
-        b: Asn(b),
-        relation,
-        delay,
-        loss: 0.0,
-        rate_bits_per_s: None,
-        ixp: None,
-    }
+    Link { a: Asn(a), b: Asn(b), relation, delay, loss: 0.0, rate_bits_per_s: None, ixp: None }
 }
 
 pub fn london() -> Location {
@@ -48,12 +32,7 @@ pub fn paris() -> Location {
 pub fn internet() -> Internet {
     Internet {
         name: "small".into(),
-        networks: vec![
-            network(100, london()),
-            network(200, paris()),
-            network(300, london()),
-            network(400, paris()),
-        ],
+        networks: vec![network(100, london()), network(200, paris()), network(300, london()), network(400, paris())],
         links: vec![
             link(100, 200, Relation::Peer, 5),
             link(100, 300, Relation::Customer, 3),
@@ -61,16 +40,8 @@ pub fn internet() -> Internet {
         ],
         ixps: vec![],
         vantages: vec![
-            Vantage {
-                name: "London".into(),
-                asn: Asn(300),
-                location: london(),
-            },
-            Vantage {
-                name: "Paris".into(),
-                asn: Asn(400),
-                location: paris(),
-            },
+            Vantage { name: "London".into(), asn: Asn(300), location: london() },
+            Vantage { name: "Paris".into(), asn: Asn(400), location: paris() },
         ],
     }
 }
@@ -93,13 +64,7 @@ fn upstream(asn: u32, address: &str) -> Upstream {
 }
 
 fn site(name: &str, location: Location, upstreams: Vec<Upstream>) -> Site {
-    Site {
-        name: name.into(),
-        location,
-        capacity: Capacity::default(),
-        router_id: None,
-        upstreams,
-    }
+    Site { name: name.into(), location, capacity: Capacity::default(), router_id: None, upstreams }
 }
 
 /// Sites lon and par, one upstream each, both families.
@@ -107,26 +72,12 @@ pub fn service() -> Service {
     Service {
         name: "resolver".into(),
         asn: Asn(64500),
-        prefixes: vec![
-            "198.51.100.0/24".parse().unwrap(),
-            "2001:db8:53::/48".parse().unwrap(),
-        ],
-        addresses: vec![
-            "198.51.100.53".parse().unwrap(),
-            "2001:db8:53::53".parse().unwrap(),
-        ],
+        prefixes: vec!["198.51.100.0/24".parse().unwrap(), "2001:db8:53::/48".parse().unwrap()],
+        addresses: vec!["198.51.100.53".parse().unwrap(), "2001:db8:53::53".parse().unwrap()],
         checks: vec![],
         sites: vec![
-            site(
-                "lon",
-                london(),
-                vec![upstream(100, "192.0.2.1"), upstream(100, "2001:db8:1::1")],
-            ),
-            site(
-                "par",
-                paris(),
-                vec![upstream(200, "192.0.2.5"), upstream(200, "2001:db8:1::5")],
-            ),
+            site("lon", london(), vec![upstream(100, "192.0.2.1"), upstream(100, "2001:db8:1::1")]),
+            site("par", paris(), vec![upstream(200, "192.0.2.5"), upstream(200, "2001:db8:1::5")]),
         ],
         agent: AgentSettings {
             socket: "/run/ubique/{service}-{site}.sock".into(),

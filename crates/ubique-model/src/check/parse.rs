@@ -20,10 +20,7 @@ pub(crate) fn read_all(root: &TableReader<'_>) -> Vec<Option<Check>> {
     for table in root.tables("check") {
         let name = table.text("name", text::name).or_else(|| {
             let kind = table.variant().filter(|_| !table.has("name"))?;
-            Some(At {
-                value: kind.to_owned(),
-                span: table.span.clone(),
-            })
+            Some(At { value: kind.to_owned(), span: table.span.clone() })
         });
         names.extend(name.clone());
         checks.push(read(&table, name));
@@ -39,15 +36,10 @@ fn read(table: &TableReader<'_>, name: Option<At<String>>) -> Option<Check> {
         && timeout.value > every.value
     {
         let shown = crate::quantity::format_duration(every.value);
-        let finding = Finding::new(
-            code::TIMEOUT_ABOVE_EVERY,
-            format!("the timeout is longer than every = \"{shown}\""),
-        )
-        .cause("a poll must be over before the next one starts");
-        table.sink().report(
-            &timeout.span,
-            finding.fix(format!("write timeout = \"{shown}\" or less")),
-        );
+        let finding =
+            Finding::new(code::TIMEOUT_ABOVE_EVERY, format!("the timeout is longer than every = \"{shown}\""))
+                .cause("a poll must be over before the next one starts");
+        table.sink().report(&timeout.span, finding.fix(format!("write timeout = \"{shown}\" or less")));
     }
     let fall = narrow(table.integer("fall"));
     let rise = narrow(table.integer("rise"));
@@ -67,9 +59,7 @@ fn read_kind(table: &TableReader<'_>) -> Option<CheckKind> {
     match table.variant()? {
         "dns" => read_dns(table),
         "http" => read_http(table),
-        "tcp" => Some(CheckKind::Tcp {
-            target: table.text("target", text::endpoint)?.value,
-        }),
+        "tcp" => Some(CheckKind::Tcp { target: table.text("target", text::endpoint)?.value }),
         "process" => read_process(table),
         _ => read_exec(table),
     }
@@ -111,10 +101,7 @@ fn read_process(table: &TableReader<'_>) -> Option<CheckKind> {
         (true, true) => {
             let finding = Finding::new(code::NEED_ONE_OF, "both `pidfile` and `process` are given")
                 .cause("it is unclear which process counts when they differ");
-            table.sink().report(
-                &table.span_of("process"),
-                finding.fix("remove one of the two"),
-            );
+            table.sink().report(&table.span_of("process"), finding.fix("remove one of the two"));
         }
         (false, false) => {
             let finding = Finding::new(code::NEED_ONE_OF, "the check names no process");
@@ -123,31 +110,20 @@ fn read_process(table: &TableReader<'_>) -> Option<CheckKind> {
         }
         _ => {}
     }
-    Some(CheckKind::Process {
-        pidfile: pidfile.map(|at| at.value),
-        name: process.map(|at| at.value),
-    })
+    Some(CheckKind::Process { pidfile: pidfile.map(|at| at.value), name: process.map(|at| at.value) })
 }
 
 fn process_name(word: &str) -> Result<String, Finding> {
     if word.len() <= MAX_COMM_BYTES {
         return Ok(word.to_owned());
     }
-    let finding = Finding::new(
-        code::BAD_TEXT,
-        format!("a process name has at most {MAX_COMM_BYTES} bytes"),
-    )
-    .cause("the kernel cuts longer ones off");
-    let end = (0..=MAX_COMM_BYTES)
-        .rev()
-        .find(|&at| word.is_char_boundary(at))
-        .unwrap_or_default();
+    let finding = Finding::new(code::BAD_TEXT, format!("a process name has at most {MAX_COMM_BYTES} bytes"))
+        .cause("the kernel cuts longer ones off");
+    let end = (0..=MAX_COMM_BYTES).rev().find(|&at| word.is_char_boundary(at)).unwrap_or_default();
     Err(finding.fix(format!("write \"{}\", or use `pidfile`", &word[..end])))
 }
 
 fn read_exec(table: &TableReader<'_>) -> Option<CheckKind> {
     let command = table.texts("command", text::free);
-    Some(CheckKind::Exec {
-        command: crate::service::values(command),
-    })
+    Some(CheckKind::Exec { command: crate::service::values(command) })
 }

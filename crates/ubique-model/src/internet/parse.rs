@@ -44,17 +44,12 @@ impl Service {
     pub fn check_against(internet: &Internet, file_name: &str, text: &[u8]) -> Vec<Diagnostic> {
         let parsed = read_file(file_name, text, |sink, root| {
             let root = TableReader::root(sink, &crate::service::spec::FILE, root);
-            for upstream in root
-                .tables("site")
-                .iter()
-                .flat_map(|site| site.tables("upstream"))
-            {
+            for upstream in root.tables("site").iter().flat_map(|site| site.tables("upstream")) {
                 let Some(asn) = upstream.asn("asn") else {
                     continue;
                 };
                 if internet.network(asn.value).is_none() {
-                    let message =
-                        format!("the Internet \"{}\" has no AS {}", internet.name, asn.value);
+                    let message = format!("the Internet \"{}\" has no AS {}", internet.name, asn.value);
                     let finding = Finding::new(code::UPSTREAM_NOT_IN_INTERNET, message)
                         .cause("a rehearsal connects each site to its upstreams' networks")
                         .fix(known_networks(internet.networks.iter().map(|n| n.asn)));
@@ -64,11 +59,7 @@ impl Service {
             Some(())
         });
         let beyond = code::UPSTREAM_NOT_IN_INTERNET.code;
-        parsed
-            .diagnostics
-            .into_iter()
-            .filter(|d| d.code == beyond)
-            .collect()
+        parsed.diagnostics.into_iter().filter(|d| d.code == beyond).collect()
     }
 }
 
@@ -77,47 +68,30 @@ const MAX_LISTED: usize = 10;
 
 fn known_networks(networks: impl Iterator<Item = Asn>) -> String {
     let known: Vec<String> = networks.map(|asn| asn.to_string()).collect();
-    let more = if known.len() > MAX_LISTED {
-        ", …"
-    } else {
-        ""
-    };
+    let more = if known.len() > MAX_LISTED { ", …" } else { "" };
     let listed: Vec<&str> = known.iter().take(MAX_LISTED).map(String::as_str).collect();
-    format!(
-        "add it as [[as]], or use one of {}{more}",
-        listed.join(", ")
-    )
+    format!("add it as [[as]], or use one of {}{more}", listed.join(", "))
 }
 
 fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>) -> Option<Internet> {
     let root = TableReader::root(sink, &spec::FILE, root);
     let name = root.text("name", text::name);
     let (networks, known) = read_networks(&root);
-    let mut links: Vec<Option<LinkDraft>> = root
-        .tables("link")
-        .iter()
-        .map(|t| read_link(t, &known))
-        .collect();
+    let mut links: Vec<Option<LinkDraft>> = root.tables("link").iter().map(|t| read_link(t, &known)).collect();
     report_duplicate_links(sink, &links);
     let ixps = read_ixps(&root, &known, &mut links);
     let vantages = read_vantages(&root, &known);
     let networks: Option<Vec<At<Network>>> = networks.into_iter().collect();
     let drafts: Vec<&LinkDraft> = links.iter().flatten().collect();
     // A link that is not readable, or leads nowhere, may be the one that was to join a network to the rest.
-    let whole = drafts.len() == links.len()
-        && drafts
-            .iter()
-            .all(|l| known.has(l.link.a) && known.has(l.link.b));
+    let whole = drafts.len() == links.len() && drafts.iter().all(|l| known.has(l.link.a) && known.has(l.link.b));
     if let Some(networks) = networks.as_ref().filter(|_| whole) {
         graph::check(sink, networks, &drafts);
     }
     Some(Internet {
         name: name?.value,
         networks: values(networks?),
-        links: links
-            .into_iter()
-            .map(|l| l.map(|draft| draft.link))
-            .collect::<Option<Vec<Link>>>()?,
+        links: links.into_iter().map(|l| l.map(|draft| draft.link)).collect::<Option<Vec<Link>>>()?,
         ixps: ixps.into_iter().collect::<Option<Vec<Ixp>>>()?,
         vantages: vantages.into_iter().collect::<Option<Vec<Vantage>>>()?,
     })
@@ -126,37 +100,24 @@ fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>) -> Option<Internet> {
 fn read_networks(root: &TableReader<'_>) -> (Vec<Option<At<Network>>>, Networks) {
     let mut numbers = Vec::new();
     let mut networks = Vec::new();
-    let mut known = Networks {
-        locations: BTreeMap::new(),
-    };
+    let mut known = Networks { locations: BTreeMap::new() };
     for table in root.tables("as") {
         let asn = table.asn("asn");
         let name = table.text("name", text::free);
         let location = table.text("location", text::location).map(|at| at.value);
         if let Some(asn) = &asn {
-            known
-                .locations
-                .entry(asn.value)
-                .or_insert_with(|| location.clone());
+            known.locations.entry(asn.value).or_insert_with(|| location.clone());
             numbers.push(asn.clone());
         }
         networks.push((|| {
-            let network = Network {
-                asn: asn?.value,
-                name: name?.value,
-                location: location?,
-            };
-            Some(At {
-                value: network,
-                span: table.span.clone(),
-            })
+            let network = Network { asn: asn?.value, name: name?.value, location: location? };
+            Some(At { value: network, span: table.span.clone() })
         })());
     }
     if networks.is_empty() {
         let finding = Finding::new(code::NO_NETWORK, "the Internet has no network");
         let fix = "begin with [[as]] asn = 64496, name = \"…\", location = \"…\"";
-        root.sink()
-            .report_absent(&root.span_of("as"), finding.fix(fix));
+        root.sink().report_absent(&root.span_of("as"), finding.fix(fix));
     }
     report_duplicates(root.sink(), "AS", &numbers);
     (networks, known)
@@ -170,14 +131,8 @@ impl Networks {
     /// Reports an AS number without network.
     fn check(&self, sink: &Sink<'_>, asn: &At<Asn>) {
         if !self.has(asn.value) {
-            let finding = Finding::new(
-                code::UNKNOWN_ASN,
-                format!("there is no [[as]] with asn = {}", asn.value),
-            );
-            sink.report_absent(
-                &asn.span,
-                finding.fix(known_networks(self.locations.keys().copied())),
-            );
+            let finding = Finding::new(code::UNKNOWN_ASN, format!("there is no [[as]] with asn = {}", asn.value));
+            sink.report_absent(&asn.span, finding.fix(known_networks(self.locations.keys().copied())));
         }
     }
 }
@@ -193,36 +148,13 @@ fn read_link(table: &TableReader<'_>, known: &Networks) -> Option<LinkDraft> {
     let rate = table.text("rate", text::bit_rate).map(|at| at.value);
     let [a, b] = &between[..] else { return None };
     if a.value == b.value {
-        let finding = Finding::new(
-            code::SELF_LINK,
-            format!("the link joins AS {} with itself", a.value),
-        );
-        table
-            .sink()
-            .report(&b.span, finding.fix("write two different AS numbers"));
+        let finding = Finding::new(code::SELF_LINK, format!("the link joins AS {} with itself", a.value));
+        table.sink().report(&b.span, finding.fix("write two different AS numbers"));
         return None;
     }
-    let relation = if relation?.value == "transit" {
-        Relation::Customer
-    } else {
-        Relation::Peer
-    };
-    let link = Link {
-        a: a.value,
-        b: b.value,
-        relation,
-        delay,
-        loss: loss?.value,
-        rate_bits_per_s: rate,
-        ixp: None,
-    };
-    Some(LinkDraft {
-        link,
-        at: At {
-            value: (),
-            span: table.span_of("between"),
-        },
-    })
+    let relation = if relation?.value == "transit" { Relation::Customer } else { Relation::Peer };
+    let link = Link { a: a.value, b: b.value, relation, delay, loss: loss?.value, rate_bits_per_s: rate, ixp: None };
+    Some(LinkDraft { link, at: At { value: (), span: table.span_of("between") } })
 }
 
 fn pair(link: &Link) -> (Asn, Asn) {
@@ -233,28 +165,16 @@ fn report_duplicate_links(sink: &Sink<'_>, links: &[Option<LinkDraft>]) {
     let mut seen = BTreeSet::new();
     for draft in links.iter().flatten() {
         if !seen.insert(pair(&draft.link)) {
-            let message = format!(
-                "AS {} and AS {} are linked twice",
-                draft.link.a, draft.link.b
-            );
-            let finding = Finding::new(code::DUPLICATE, message)
-                .cause("two networks have one link and one relation");
+            let message = format!("AS {} and AS {} are linked twice", draft.link.a, draft.link.b);
+            let finding = Finding::new(code::DUPLICATE, message).cause("two networks have one link and one relation");
             sink.report(&draft.at.span, finding.fix("remove one of the two"));
         }
     }
 }
 
-fn read_ixps(
-    root: &TableReader<'_>,
-    known: &Networks,
-    links: &mut Vec<Option<LinkDraft>>,
-) -> Vec<Option<Ixp>> {
+fn read_ixps(root: &TableReader<'_>, known: &Networks, links: &mut Vec<Option<LinkDraft>>) -> Vec<Option<Ixp>> {
     let sink = root.sink();
-    let mut linked: BTreeSet<(Asn, Asn)> = links
-        .iter()
-        .flatten()
-        .map(|draft| pair(&draft.link))
-        .collect();
+    let mut linked: BTreeSet<(Asn, Asn)> = links.iter().flatten().map(|draft| pair(&draft.link)).collect();
     let mut names = Vec::new();
     let mut ixps = Vec::new();
     for table in root.tables("ixp") {
@@ -267,11 +187,7 @@ fn read_ixps(
         report_duplicates(sink, "member AS", &members);
         let ixp = (|| {
             names.push(name.clone()?);
-            Some(Ixp {
-                name: name?.value,
-                location: location?.value,
-                members: values(members),
-            })
+            Some(Ixp { name: name?.value, location: location?.value, members: values(members) })
         })();
         if let Some(ixp) = &ixp {
             imply_links(ixp, &mut linked, links, &table);
@@ -279,10 +195,7 @@ fn read_ixps(
         ixps.push(ixp);
     }
     if links.len() > MAX_LINKS {
-        let message = format!(
-            "links and exchange points make {} links, at most {MAX_LINKS} are possible",
-            links.len()
-        );
+        let message = format!("links and exchange points make {} links, at most {MAX_LINKS} are possible", links.len());
         let finding = Finding::new(code::TOO_MANY, message).fix("make the exchange points smaller");
         sink.report(&root.span_of("ixp"), finding);
     }
@@ -311,13 +224,7 @@ fn imply_links(
                 rate_bits_per_s: None,
                 ixp: Some(ixp.name.clone()),
             };
-            links.push(Some(LinkDraft {
-                link,
-                at: At {
-                    value: (),
-                    span: table.span.clone(),
-                },
-            }));
+            links.push(Some(LinkDraft { link, at: At { value: (), span: table.span.clone() } }));
         }
     }
 }
@@ -334,17 +241,10 @@ fn read_vantages(root: &TableReader<'_>, known: &Networks) -> Vec<Option<Vantage
         let location = if table.has("location") {
             table.text("location", text::location).map(|at| at.value)
         } else {
-            asn.as_ref()
-                .and_then(|asn| known.locations.get(&asn.value).cloned().flatten())
+            asn.as_ref().and_then(|asn| known.locations.get(&asn.value).cloned().flatten())
         };
         names.extend(name.clone());
-        vantages.push((|| {
-            Some(Vantage {
-                name: name?.value,
-                asn: asn?.value,
-                location: location?,
-            })
-        })());
+        vantages.push((|| Some(Vantage { name: name?.value, asn: asn?.value, location: location? }))());
     }
     report_duplicates(root.sink(), "vantage point", &names);
     vantages

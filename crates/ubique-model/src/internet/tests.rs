@@ -4,11 +4,8 @@ use super::*;
 fn exchange_points_imply_links_between_unlinked_members() {
     let text = include_bytes!("../../tests/files/internet.toml");
     let internet = Internet::parse("i.toml", text).value.unwrap();
-    let links: Vec<(u32, u32, Relation, Option<&str>)> = internet
-        .links
-        .iter()
-        .map(|l| (l.a.0, l.b.0, l.relation, l.ixp.as_deref()))
-        .collect();
+    let links: Vec<(u32, u32, Relation, Option<&str>)> =
+        internet.links.iter().map(|l| (l.a.0, l.b.0, l.relation, l.ixp.as_deref())).collect();
     let ix = Some("Example-IX");
     assert_eq!(
         links,
@@ -19,10 +16,7 @@ fn exchange_points_imply_links_between_unlinked_members() {
         ]
     );
     let link = &internet.links[0];
-    assert_eq!(
-        (link.delay, link.loss),
-        (Some(Duration::from_millis(95)), 0.001)
-    );
+    assert_eq!((link.delay, link.loss), (Some(Duration::from_millis(95)), 0.001));
     assert_eq!(link.rate_bits_per_s, Some(10_000_000_000));
     assert_eq!(internet.links[1].delay, None);
     assert_eq!(internet.vantages[0].location, internet.networks[1].location);
@@ -39,16 +33,8 @@ fn too_many_implied_links_are_refused() {
     }
     for ixp in 0..3 {
         let members: Vec<String> = (0..200).map(|m| (ixp * 200 + m + 1).to_string()).collect();
-        text += &format!(
-            "[[ixp]]\nname = \"ix{ixp}\"\nlocation = \"AMS\"\nmembers = [{}]\n",
-            members.join(", ")
-        );
+        text += &format!("[[ixp]]\nname = \"ix{ixp}\"\nlocation = \"AMS\"\nmembers = [{}]\n", members.join(", "));
     }
     let parsed = Internet::parse("i.toml", text.as_bytes());
-    assert!(
-        parsed
-            .diagnostics
-            .iter()
-            .any(|d| d.code == "E0106" && d.message.contains("links"))
-    );
+    assert!(parsed.diagnostics.iter().any(|d| d.code == "E0106" && d.message.contains("links")));
 }

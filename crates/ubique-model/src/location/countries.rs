@@ -4,18 +4,12 @@ use super::same_word;
 
 /// The code of a country given by code or English name.
 pub(super) fn code(text: &str) -> Option<&'static str> {
-    let named =
-        |&&(code, name): &&(&str, &str)| code.eq_ignore_ascii_case(text) || same_word(name, text);
-    COUNTRIES
-        .iter()
-        .chain(OTHER_NAMES)
-        .find(named)
-        .map(|&(code, _)| code)
-        .map(|code| match code {
-            "UK" => "GB",
-            "USA" => "US",
-            code => code,
-        })
+    let named = |&&(code, name): &&(&str, &str)| code.eq_ignore_ascii_case(text) || same_word(name, text);
+    COUNTRIES.iter().chain(OTHER_NAMES).find(named).map(|&(code, _)| code).map(|code| match code {
+        "UK" => "GB",
+        "USA" => "US",
+        code => code,
+    })
 }
 
 /// Code, other name; the first two stand for codes that people write although ISO has others.

@@ -1,20 +1,12 @@
 use super::*;
 
-const ALL: [Relation; 5] = [
-    Relation::Transit,
-    Relation::Peer,
-    Relation::RouteServer,
-    Relation::Internal,
-    Relation::Customer,
-];
+const ALL: [Relation; 5] =
+    [Relation::Transit, Relation::Peer, Relation::RouteServer, Relation::Internal, Relation::Customer];
 
 #[test]
 fn customers_are_preferred_to_peers_and_those_to_transit() {
     assert!(local_preference(Relation::Customer) > local_preference(Relation::Peer));
-    assert_eq!(
-        local_preference(Relation::Peer),
-        local_preference(Relation::RouteServer)
-    );
+    assert_eq!(local_preference(Relation::Peer), local_preference(Relation::RouteServer));
     assert!(local_preference(Relation::Peer) > local_preference(Relation::Transit));
 }
 
@@ -22,23 +14,11 @@ fn customers_are_preferred_to_peers_and_those_to_transit() {
 fn export_is_valley_free() {
     for to in ALL {
         assert!(exports(None, to), "own routes go to {to}");
-        assert!(
-            exports(Some(Relation::Customer), to),
-            "customer routes go to {to}"
-        );
+        assert!(exports(Some(Relation::Customer), to), "customer routes go to {to}");
     }
-    for from in [
-        Relation::Transit,
-        Relation::Peer,
-        Relation::RouteServer,
-        Relation::Internal,
-    ] {
+    for from in [Relation::Transit, Relation::Peer, Relation::RouteServer, Relation::Internal] {
         for to in ALL {
-            assert_eq!(
-                exports(Some(from), to),
-                to == Relation::Customer,
-                "{from} to {to}"
-            );
+            assert_eq!(exports(Some(from), to), to == Relation::Customer, "{from} to {to}");
         }
     }
 }
@@ -69,20 +49,12 @@ asn = 64501
 address = "2001:db8::1"
 "#;
     let service = Service::parse("s.toml", text).value.unwrap();
-    let [v4, v6] = &service.sites[0].upstreams[..] else {
-        panic!()
-    };
+    let [v4, v6] = &service.sites[0].upstreams[..] else { panic!() };
     let sent = announcements(&service, v4);
     let prefixes: Vec<String> = sent.iter().map(|a| a.prefix.to_string()).collect();
     assert_eq!(prefixes, ["198.51.100.0/24", "203.0.113.0/24"]);
-    assert_eq!(
-        sent[0].communities,
-        ["64500:1".parse().unwrap(), "64500:9".parse().unwrap()]
-    );
-    assert_eq!(
-        sent[0].large_communities,
-        [LargeCommunity([64500, 1, 2]), LargeCommunity([64500, 2, 1])]
-    );
+    assert_eq!(sent[0].communities, ["64500:1".parse().unwrap(), "64500:9".parse().unwrap()]);
+    assert_eq!(sent[0].large_communities, [LargeCommunity([64500, 1, 2]), LargeCommunity([64500, 2, 1])]);
     assert_eq!((sent[0].prepend, sent[0].med), (2, Some(7)));
     let sent = announcements(&service, v6);
     assert_eq!(sent.len(), 1);

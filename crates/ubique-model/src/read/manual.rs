@@ -23,11 +23,7 @@ fn section(out: &mut String, spec: &'static Spec, path: &str, title: &str) {
         }
     }
     for field in spec.fields {
-        let below = if path.is_empty() {
-            field.key.to_owned()
-        } else {
-            format!("{path}.{}", field.key)
-        };
+        let below = if path.is_empty() { field.key.to_owned() } else { format!("{path}.{}", field.key) };
         match field.ty {
             Type::Table(spec) => section(out, spec, &below, &format!("`[{below}]`")),
             Type::Tables { spec, .. } => section(out, spec, &below, &format!("`[[{below}]]`")),
@@ -46,13 +42,7 @@ fn rows(out: &mut String, fields: &[Field]) {
             Need::Integer(number) => format!("`{number}`"),
             Need::Described(what) => what.to_owned(),
         };
-        let _ = writeln!(
-            out,
-            "| `{}` | {} | {default} | {} |",
-            field.key,
-            value(&field.ty),
-            field.doc
-        );
+        let _ = writeln!(out, "| `{}` | {} | {default} | {} |", field.key, value(&field.ty), field.doc);
     }
 }
 
@@ -60,11 +50,7 @@ fn value(ty: &Type) -> String {
     match ty {
         Type::Text(format) => format!("{}: `\"{}\"`", format.what, format.example),
         Type::Duration { min, max } => {
-            format!(
-                "a duration, {} to {}",
-                format_duration(*min),
-                format_duration(*max)
-            )
+            format!("a duration, {} to {}", format_duration(*min), format_duration(*max))
         }
         Type::Integer { min, max: i64::MAX } => format!("a whole number from {min}"),
         Type::Integer { min, max } => format!("{min} to {max}"),
@@ -88,8 +74,7 @@ fn value(ty: &Type) -> String {
 mod tests {
     use super::*;
 
-    const MARK: &str =
-        "<!-- From here on generated from the parser's description of the file. -->\n";
+    const MARK: &str = "<!-- From here on generated from the parser's description of the file. -->\n";
 
     fn check(page: &str, generated: &str) {
         let path = format!("{}/../../docs/{page}", env!("CARGO_MANIFEST_DIR"));
@@ -99,26 +84,14 @@ mod tests {
             std::fs::write(&path, format!("{written}{MARK}{generated}")).unwrap();
             return;
         }
-        assert!(
-            committed == generated,
-            "docs/{page} is stale: run UBIQUE_BLESS=1 cargo test -p ubique-model manual"
-        );
+        assert!(committed == generated, "docs/{page} is stale: run UBIQUE_BLESS=1 cargo test -p ubique-model manual");
     }
 
     #[test]
     fn manual_pages_are_fresh() {
-        check(
-            "service-file.md",
-            &format!(
-                "\n## Service file\n{}",
-                reference(&crate::service::spec::FILE)
-            ),
-        );
+        check("service-file.md", &format!("\n## Service file\n{}", reference(&crate::service::spec::FILE)));
         let scenario = reference(&crate::scenario::spec::FILE);
         let internet = reference(&crate::internet::spec::FILE);
-        check(
-            "scenario-file.md",
-            &format!("\n## Scenario file\n{scenario}\n## Internet file\n{internet}"),
-        );
+        check("scenario-file.md", &format!("\n## Scenario file\n{scenario}\n## Internet file\n{internet}"));
     }
 }

@@ -45,23 +45,13 @@ fn table(spec: &Spec) -> Value {
 }
 
 fn tag(spec: &Spec, key: &str, variant: &Variant) -> Value {
-    let doc = spec
-        .fields
-        .iter()
-        .find(|f| f.key == key)
-        .map_or("", |f| f.doc);
+    let doc = spec.fields.iter().find(|f| f.key == key).map_or("", |f| f.doc);
     json!({ "const": variant.name, "description": format!("{doc} {}", variant.doc) })
 }
 
 fn object<'f>(doc: &str, fields: impl Iterator<Item = &'f Field> + Clone) -> Value {
-    let properties: Map<String, Value> = fields
-        .clone()
-        .map(|f| (f.key.to_owned(), property(f)))
-        .collect();
-    let required: Vec<&str> = fields
-        .filter(|f| matches!(f.need, Need::Required))
-        .map(|f| f.key)
-        .collect();
+    let properties: Map<String, Value> = fields.clone().map(|f| (f.key.to_owned(), property(f))).collect();
+    let required: Vec<&str> = fields.filter(|f| matches!(f.need, Need::Required)).map(|f| f.key).collect();
     let mut schema = json!({
         "description": doc,
         "type": "object",

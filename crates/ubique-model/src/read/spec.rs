@@ -138,8 +138,7 @@ pub(crate) struct Format {
 impl Spec {
     /// The variant a tag value selects.
     pub(crate) fn variant(&self, name: &str) -> Option<&'static Variant> {
-        self.variants
-            .and_then(|v| v.list.iter().find(|variant| variant.name == name))
+        self.variants.and_then(|v| v.list.iter().find(|variant| variant.name == name))
     }
 }
 
@@ -163,9 +162,7 @@ impl Type {
     pub(crate) fn describe(&self) -> String {
         match self {
             Type::Text(format) => format!("{} in quotes, e.g. \"{}\"", format.what, format.example),
-            Type::Duration { .. } => {
-                "a duration with unit in quotes, e.g. \"100ms\" or \"2s\"".to_owned()
-            }
+            Type::Duration { .. } => "a duration with unit in quotes, e.g. \"100ms\" or \"2s\"".to_owned(),
             Type::Integer { min, max } => format!("a whole number from {min} to {max}"),
             Type::Asn => "an AS number, e.g. 64500".to_owned(),
             Type::Boolean => "true or false".to_owned(),
@@ -183,10 +180,7 @@ impl Type {
 
 /// `"a", "b" or "c"`.
 pub(crate) fn quoted_list<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
-    let words: Vec<String> = words
-        .into_iter()
-        .map(|word| format!("\"{word}\""))
-        .collect();
+    let words: Vec<String> = words.into_iter().map(|word| format!("\"{word}\"")).collect();
     match words.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => words.concat(),

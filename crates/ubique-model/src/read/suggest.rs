@@ -8,20 +8,14 @@ const MIN_BEGINNING: usize = 3;
 
 /// The candidate nearest to `word`, when it is near enough to be a slip of the fingers.
 /// or the beginning of a longer one.
-pub(crate) fn nearest<'c>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
+pub(crate) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let allowed = allowed(word);
     let begins = |candidate: &str| word.len() >= MIN_BEGINNING && candidate.starts_with(word);
     candidates
         .into_iter()
         .filter_map(|candidate| {
             let near = distance(word, candidate, allowed);
-            Some((
-                near.or_else(|| begins(candidate).then_some(allowed + 1))?,
-                candidate,
-            ))
+            Some((near.or_else(|| begins(candidate).then_some(allowed + 1))?, candidate))
         })
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, candidate)| candidate)
@@ -39,16 +33,10 @@ pub(crate) fn allowed(word: &str) -> usize {
 /// Edit distance with transpositions of neighbours, ignoring case and `_` for `-`; `None` above `limit`.
 pub(crate) fn distance(a: &str, b: &str, limit: usize) -> Option<usize> {
     let fold = |text: &str| -> Vec<char> {
-        text.chars()
-            .flat_map(char::to_lowercase)
-            .map(|c| if c == '_' { '-' } else { c })
-            .collect()
+        text.chars().flat_map(char::to_lowercase).map(|c| if c == '_' { '-' } else { c }).collect()
     };
     let (a, b) = (fold(a), fold(b));
-    if a.len().abs_diff(b.len()) > limit
-        || a.len() > MAX_COMPARED_CHARS
-        || b.len() > MAX_COMPARED_CHARS
-    {
+    if a.len().abs_diff(b.len()) > limit || a.len() > MAX_COMPARED_CHARS || b.len() > MAX_COMPARED_CHARS {
         return None;
     }
     let mut before_last: Vec<usize> = Vec::new();
@@ -86,15 +74,9 @@ mod tests {
 
     #[test]
     fn nearest_word() {
-        assert_eq!(
-            nearest("tiemout", ["every", "timeout", "fall"]),
-            Some("timeout")
-        );
+        assert_eq!(nearest("tiemout", ["every", "timeout", "fall"]), Some("timeout"));
         assert_eq!(nearest("Every", ["every", "timeout"]), Some("every"));
-        assert_eq!(
-            nearest("password", ["password-file"]),
-            Some("password-file")
-        );
+        assert_eq!(nearest("password", ["password-file"]), Some("password-file"));
         assert_eq!(nearest("bandwidth", ["password-file"]), None);
         assert_eq!(nearest(&"x".repeat(10_000), ["every"]), None);
     }

@@ -31,18 +31,8 @@ pub(crate) struct TableReader<'d> {
 
 impl<'d> TableReader<'d> {
     /// The root table of a file.
-    pub(crate) fn root(
-        sink: &'d Sink<'d>,
-        spec: &'static Spec,
-        root: &'d Spanned<DeTable<'d>>,
-    ) -> TableReader<'d> {
-        TableReader::open(
-            sink,
-            spec,
-            Some(root.get_ref()),
-            0..0,
-            "the file".to_owned(),
-        )
+    pub(crate) fn root(sink: &'d Sink<'d>, spec: &'static Spec, root: &'d Spanned<DeTable<'d>>) -> TableReader<'d> {
+        TableReader::open(sink, spec, Some(root.get_ref()), 0..0, "the file".to_owned())
     }
 
     fn open(
@@ -52,15 +42,7 @@ impl<'d> TableReader<'d> {
         span: Span,
         title: String,
     ) -> TableReader<'d> {
-        let mut reader = TableReader {
-            sink,
-            spec,
-            table,
-            span,
-            title,
-            variant: None,
-            misspelt: Vec::new(),
-        };
+        let mut reader = TableReader { sink, spec, table, span, title, variant: None, misspelt: Vec::new() };
         reader.misspelt = reader.misspelt_keys();
         reader.variant = reader.read_tag();
         reader.report_unknown_keys();
@@ -80,16 +62,12 @@ impl<'d> TableReader<'d> {
     /// How many elements the list under the key has, readable or not.
     pub(crate) fn written(&self, key: &str) -> usize {
         let value = self.table.and_then(|t| t.get(key)).map(Spanned::get_ref);
-        value
-            .and_then(|v| v.as_array())
-            .map_or(0, |items| items.len())
+        value.and_then(|v| v.as_array()).map_or(0, |items| items.len())
     }
 
     /// Where the key's value is, or the table when it is absent.
     pub(crate) fn span_of(&self, key: &str) -> Span {
-        self.table
-            .and_then(|t| t.get(key))
-            .map_or(self.span.clone(), Spanned::span)
+        self.table.and_then(|t| t.get(key)).map_or(self.span.clone(), Spanned::span)
     }
 
     /// The gatherer of findings.
@@ -99,14 +77,8 @@ impl<'d> TableReader<'d> {
 
     fn misspelt_keys(&self) -> Vec<&'static str> {
         let known: Vec<&'static str> = self.fields().map(|f| f.key).collect();
-        let unknown = self
-            .table
-            .into_iter()
-            .flat_map(|t| t.keys())
-            .filter(|k| !known.contains(&k.get_ref().as_ref()));
-        unknown
-            .filter_map(|key| suggest::nearest(key.get_ref(), known.iter().copied()))
-            .collect()
+        let unknown = self.table.into_iter().flat_map(|t| t.keys()).filter(|k| !known.contains(&k.get_ref().as_ref()));
+        unknown.filter_map(|key| suggest::nearest(key.get_ref(), known.iter().copied())).collect()
     }
 
     fn read_tag(&self) -> Option<&'static Variant> {
@@ -132,17 +104,9 @@ impl<'d> TableReader<'d> {
 
     /// The fields that may be written here; with an undecided tag, those of every variant.
     fn fields(&self) -> impl Iterator<Item = &'static Field> + '_ {
-        let undecided = self
-            .spec
-            .variants
-            .filter(|_| self.variant.is_none())
-            .map_or(&[][..], |v| v.list);
+        let undecided = self.spec.variants.filter(|_| self.variant.is_none()).map_or(&[][..], |v| v.list);
         let decided = self.variant.map_or(&[][..], |v| v.fields);
-        self.spec
-            .fields
-            .iter()
-            .chain(decided)
-            .chain(undecided.iter().flat_map(|v| v.fields))
+        self.spec.fields.iter().chain(decided).chain(undecided.iter().flat_map(|v| v.fields))
     }
 
     fn report_unknown_keys(&self) {
@@ -159,11 +123,8 @@ impl<'d> TableReader<'d> {
             } else {
                 let mut keys: Vec<&str> = self.fields().map(|f| f.key).collect();
                 keys.dedup();
-                Finding::new(
-                    code::UNKNOWN_KEY,
-                    format!("unknown key `{}` in {}", shorten(word), self.title),
-                )
-                .fix(did_you_mean_key(word, &keys))
+                Finding::new(code::UNKNOWN_KEY, format!("unknown key `{}` in {}", shorten(word), self.title))
+                    .fix(did_you_mean_key(word, &keys))
             };
             self.sink.report(&key.span(), finding);
         }
@@ -171,18 +132,12 @@ impl<'d> TableReader<'d> {
 
     fn key_of_other_variant(&self, word: &str) -> Option<Finding> {
         let (variants, mine) = (self.spec.variants?, self.variant?);
-        let owners = variants
-            .list
-            .iter()
-            .filter(|v| v.fields.iter().any(|f| f.key == word));
+        let owners = variants.list.iter().filter(|v| v.fields.iter().any(|f| f.key == word));
         let owners: Vec<&str> = owners.map(|v| v.name).collect();
         let tag = variants.tag;
         let cause = match owners.len() {
             0 => return None,
-            1..=5 => format!(
-                "`{word}` belongs to {tag} = {}",
-                quoted_list(owners.iter().copied())
-            ),
+            1..=5 => format!("`{word}` belongs to {tag} = {}", quoted_list(owners.iter().copied())),
             _ => format!("`{word}` belongs to other values of `{tag}`"),
         };
         let message = format!("`{word}` does not apply to {tag} = \"{}\"", mine.name);
@@ -192,20 +147,12 @@ impl<'d> TableReader<'d> {
         } else {
             format!("remove it; \"{}\" takes `{}`", mine.name, own.join("`, `"))
         };
-        Some(
-            Finding::new(code::KEY_OF_OTHER_KIND, message)
-                .cause(cause)
-                .fix(fix),
-        )
+        Some(Finding::new(code::KEY_OF_OTHER_KIND, message).cause(cause).fix(fix))
     }
 
     fn field(&self, key: &str) -> Option<&'static Field> {
         let field = self.fields().find(|f| f.key == key);
-        debug_assert!(
-            field.is_some(),
-            "{key} is not described in {}",
-            self.spec.doc
-        );
+        debug_assert!(field.is_some(), "{key} is not described in {}", self.spec.doc);
         field
     }
 
@@ -219,10 +166,8 @@ impl<'d> TableReader<'d> {
             Need::Required if self.misspelt.contains(&key) => None,
             Need::Required => {
                 let message = format!("{} lacks `{key}`", self.title);
-                let finding = Finding::new(code::MISSING_KEY, message)
-                    .cause(format!("`{key}`: {}", field.doc));
-                self.sink
-                    .report_absent(&self.span, finding.fix(add_key(field, self.spec)));
+                let finding = Finding::new(code::MISSING_KEY, message).cause(format!("`{key}`: {}", field.doc));
+                self.sink.report_absent(&self.span, finding.fix(add_key(field, self.spec)));
                 None
             }
             Need::Optional | Need::Described(_) => None,
@@ -242,11 +187,7 @@ impl<'d> TableReader<'d> {
     }
 
     /// A text, turned into a value by `parse`.
-    pub(crate) fn text<T>(
-        &self,
-        key: &str,
-        parse: impl Fn(&str) -> Result<T, Finding>,
-    ) -> Option<At<T>> {
+    pub(crate) fn text<T>(&self, key: &str, parse: impl Fn(&str) -> Result<T, Finding>) -> Option<At<T>> {
         let (value, span) = self.value(key)?;
         let field = self.field(key)?;
         self.text_value(key, &field.ty, value, span, &parse)
@@ -275,11 +216,7 @@ impl<'d> TableReader<'d> {
 
     /// A duration within the bounds of its description.
     pub(crate) fn duration(&self, key: &str) -> Option<At<Duration>> {
-        let Some(Field {
-            ty: Type::Duration { min, max },
-            ..
-        }) = self.field(key)
-        else {
+        let Some(Field { ty: Type::Duration { min, max }, .. }) = self.field(key) else {
             return None;
         };
         self.text(key, |word| text::duration_within(word, *min, *max))
@@ -293,20 +230,11 @@ impl<'d> TableReader<'d> {
             self.wrong_type(key, ty, &value, &span);
             return None;
         };
-        match i64::try_from(number)
-            .ok()
-            .filter(|n| (min..=max).contains(&n))
-        {
+        match i64::try_from(number).ok().filter(|n| (min..=max).contains(&n)) {
             Some(value) => Some(At { value, span }),
             None => {
-                let message = format!(
-                    "`{key}` is {}, outside {min} to {max}",
-                    self.spelled(&span, number)
-                );
-                self.sink.report(
-                    &span,
-                    Finding::new(code::OUT_OF_RANGE, message).fix(ty.describe()),
-                );
+                let message = format!("`{key}` is {}, outside {min} to {max}", self.spelled(&span, number));
+                self.sink.report(&span, Finding::new(code::OUT_OF_RANGE, message).fix(ty.describe()));
                 None
             }
         }
@@ -351,20 +279,13 @@ impl<'d> TableReader<'d> {
 
     /// One of the words of its description.
     pub(crate) fn choice(&self, key: &str) -> Option<At<&'static str>> {
-        let Some(Field {
-            ty: Type::Choice(words),
-            ..
-        }) = self.field(key)
-        else {
+        let Some(Field { ty: Type::Choice(words), .. }) = self.field(key) else {
             return None;
         };
         self.text(key, |word| {
             words.iter().copied().find(|w| *w == word).ok_or_else(|| {
-                Finding::new(
-                    code::BAD_CHOICE,
-                    format!("unknown {key} \"{}\"", shorten(word)),
-                )
-                .fix(did_you_mean(word, words.iter().copied()))
+                Finding::new(code::BAD_CHOICE, format!("unknown {key} \"{}\"", shorten(word)))
+                    .fix(did_you_mean(word, words.iter().copied()))
             })
         })
     }
@@ -386,38 +307,23 @@ impl<'d> TableReader<'d> {
                 0 => format!("`{key}` is empty"),
                 n => format!("`{key}` has {n} of at least {min} elements"),
             };
-            let finding = Finding::new(code::EMPTY_LIST, message)
-                .cause(field.doc)
-                .fix(add_key(field, self.spec));
+            let finding = Finding::new(code::EMPTY_LIST, message).cause(field.doc).fix(add_key(field, self.spec));
             self.sink.report_absent(&span, finding);
         }
         if items.len() > *max {
             self.too_many(key, items.len(), *max, &span);
         }
-        items
-            .iter()
-            .take(*max)
-            .filter_map(|v| read(item, Value::of(v.get_ref()), v.span()))
-            .collect()
+        items.iter().take(*max).filter_map(|v| read(item, Value::of(v.get_ref()), v.span())).collect()
     }
 
     fn too_many(&self, key: &str, count: usize, max: usize, span: &Span) {
         let message = format!("`{key}` has {count} entries, at most {max} are possible");
-        self.sink.report(
-            span,
-            Finding::new(code::TOO_MANY, message).fix(format!("keep at most {max}")),
-        );
+        self.sink.report(span, Finding::new(code::TOO_MANY, message).fix(format!("keep at most {max}")));
     }
 
     /// A list of texts.
-    pub(crate) fn texts<T>(
-        &self,
-        key: &str,
-        parse: impl Fn(&str) -> Result<T, Finding>,
-    ) -> Vec<At<T>> {
-        self.list(key, |item, value, span| {
-            self.text_value(key, item, value, span, &parse)
-        })
+    pub(crate) fn texts<T>(&self, key: &str, parse: impl Fn(&str) -> Result<T, Finding>) -> Vec<At<T>> {
+        self.list(key, |item, value, span| self.text_value(key, item, value, span, &parse))
     }
 
     /// A list of AS numbers.
@@ -443,31 +349,16 @@ impl<'d> TableReader<'d> {
         let one = |(name, value): (&'d Spanned<_>, &'d Spanned<DeValue<'d>>)| {
             let name: &'d Spanned<std::borrow::Cow<'d, str>> = name;
             let ty = Type::Text(format);
-            let value = self.text_value(
-                name.get_ref(),
-                &ty,
-                Value::of(value.get_ref()),
-                value.span(),
-                &|w: &str| Ok(w.to_owned()),
-            );
-            Some((
-                At {
-                    value: name.get_ref().to_string(),
-                    span: name.span(),
-                },
-                value?,
-            ))
+            let value = self
+                .text_value(name.get_ref(), &ty, Value::of(value.get_ref()), value.span(), &|w: &str| Ok(w.to_owned()));
+            Some((At { value: name.get_ref().to_string(), span: name.span() }, value?))
         };
         table.iter().take(*max).filter_map(one).collect()
     }
 
     /// A table below this one; absent: all its defaults.
     pub(crate) fn table(&self, key: &str) -> Option<TableReader<'d>> {
-        let Some(Field {
-            ty: ty @ Type::Table(spec),
-            ..
-        }) = self.field(key)
-        else {
+        let Some(Field { ty: ty @ Type::Table(spec), .. }) = self.field(key) else {
             return None;
         };
         let title = format!("[{key}]");
@@ -478,13 +369,7 @@ impl<'d> TableReader<'d> {
                 self.value(key);
                 return None;
             }
-            return Some(TableReader::open(
-                self.sink,
-                spec,
-                None,
-                self.span.clone(),
-                title,
-            ));
+            return Some(TableReader::open(self.sink, spec, None, self.span.clone(), title));
         }
         let (value, span) = self.value(key)?;
         let Value::Table(table) = value else {
@@ -496,11 +381,7 @@ impl<'d> TableReader<'d> {
 
     /// The list of tables below this one.
     pub(crate) fn tables(&self, key: &str) -> Vec<TableReader<'d>> {
-        let Some(Field {
-            ty: ty @ Type::Tables { spec, max },
-            ..
-        }) = self.field(key)
-        else {
+        let Some(Field { ty: ty @ Type::Tables { spec, max }, .. }) = self.field(key) else {
             return Vec::new();
         };
         let Some((value, span)) = self.value(key) else {
@@ -520,13 +401,7 @@ impl<'d> TableReader<'d> {
                 self.wrong_type(key, &Type::Table(spec), &value, &item.span());
                 continue;
             };
-            readers.push(TableReader::open(
-                self.sink,
-                spec,
-                Some(table),
-                item.span(),
-                format!("[[{key}]]"),
-            ));
+            readers.push(TableReader::open(self.sink, spec, Some(table), item.span(), format!("[[{key}]]")));
         }
         readers
     }
@@ -541,10 +416,7 @@ pub(crate) fn report_duplicates<'v, T: Ord + std::fmt::Display + 'v>(
     let mut seen = BTreeSet::new();
     for at in values {
         if !seen.insert(&at.value) {
-            let finding = Finding::new(
-                code::DUPLICATE,
-                format!("{what} {} is given twice", at.value),
-            );
+            let finding = Finding::new(code::DUPLICATE, format!("{what} {} is given twice", at.value));
             sink.report(&at.span, finding.fix("remove or rename one of the two"));
         }
     }

@@ -16,25 +16,13 @@ use crate::quantity;
 pub(crate) fn plain(word: &str) -> Result<&str, Finding> {
     let bad = |message: String, fix: &str| Err(Finding::new(code::BAD_TEXT, message).fix(fix));
     if word.trim().is_empty() {
-        return bad(
-            "the text is empty".to_owned(),
-            "write a value, or remove the key",
-        );
+        return bad("the text is empty".to_owned(), "write a value, or remove the key");
     }
     if word.chars().nth(MAX_TEXT_CHARS).is_some() {
-        return bad(
-            format!("the text is longer than {MAX_TEXT_CHARS} characters"),
-            "shorten it",
-        );
+        return bad(format!("the text is longer than {MAX_TEXT_CHARS} characters"), "shorten it");
     }
     match word.chars().find(|c| c.is_control()) {
-        Some(c) => bad(
-            format!(
-                "the text contains the control character {}",
-                c.escape_default()
-            ),
-            "remove it",
-        ),
+        Some(c) => bad(format!("the text contains the control character {}", c.escape_default()), "remove it"),
         None => Ok(word),
     }
 }
@@ -52,56 +40,29 @@ pub(crate) fn path(word: &str) -> Result<PathBuf, Finding> {
 /// `[a-z0-9-]`, bounded.
 pub(crate) fn name(word: &str) -> Result<String, Finding> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if !word.starts_with('-')
-        && !word.ends_with('-')
-        && word.len() <= MAX_NAME_CHARS
-        && word.chars().all(fits)
-    {
+    if !word.starts_with('-') && !word.ends_with('-') && word.len() <= MAX_NAME_CHARS && word.chars().all(fits) {
         return Ok(word.to_owned());
     }
-    let mut better: String = word
-        .to_lowercase()
-        .chars()
-        .map(|c| if fits(c) { c } else { '-' })
-        .take(MAX_NAME_CHARS)
-        .collect();
+    let mut better: String =
+        word.to_lowercase().chars().map(|c| if fits(c) { c } else { '-' }).take(MAX_NAME_CHARS).collect();
     better = better.trim_matches('-').to_owned();
     let message = format!("\"{}\" is not a name", shorten(word));
     let finding = Finding::new(code::BAD_NAME, message).cause(format!(
         "names appear in metrics and paths: a-z, 0-9 and `-`, at most {MAX_NAME_CHARS} characters, no `-` at the ends"
     ));
-    Err(if better.is_empty() {
-        finding.fix("e.g. \"ams\"")
-    } else {
-        finding.fix(format!("write \"{better}\""))
-    })
+    Err(if better.is_empty() { finding.fix("e.g. \"ams\"") } else { finding.fix(format!("write \"{better}\"")) })
 }
 
 /// A duration within bounds.
-pub(crate) fn duration_within(
-    word: &str,
-    min: Duration,
-    max: Duration,
-) -> Result<Duration, Finding> {
+pub(crate) fn duration_within(word: &str, min: Duration, max: Duration) -> Result<Duration, Finding> {
     let duration = quantity::parse_duration(word).map_err(|error| {
-        let finding = Finding::new(
-            code::BAD_DURATION,
-            format!("\"{}\" is not a duration: {error}", shorten(word)),
-        );
-        finding.fix(
-            error
-                .fix
-                .unwrap_or_else(|| "write a number with unit, e.g. \"100ms\" or \"2s\"".to_owned()),
-        )
+        let finding = Finding::new(code::BAD_DURATION, format!("\"{}\" is not a duration: {error}", shorten(word)));
+        finding.fix(error.fix.unwrap_or_else(|| "write a number with unit, e.g. \"100ms\" or \"2s\"".to_owned()))
     })?;
     if duration < min || duration > max {
-        let (min, max) = (
-            quantity::format_duration(min),
-            quantity::format_duration(max),
-        );
+        let (min, max) = (quantity::format_duration(min), quantity::format_duration(max));
         let message = format!("\"{word}\" is outside {min} to {max}");
-        return Err(Finding::new(code::OUT_OF_RANGE, message)
-            .fix(format!("choose a duration from {min} to {max}")));
+        return Err(Finding::new(code::OUT_OF_RANGE, message).fix(format!("choose a duration from {min} to {max}")));
     }
     Ok(duration)
 }
@@ -109,45 +70,24 @@ pub(crate) fn duration_within(
 /// Bits per second.
 pub(crate) fn bit_rate(word: &str) -> Result<u64, Finding> {
     quantity::parse_bit_rate(word).map_err(|error| {
-        let finding = Finding::new(
-            code::BAD_RATE,
-            format!("\"{}\" is not a bit rate: {error}", shorten(word)),
-        );
-        finding.fix(
-            error
-                .fix
-                .unwrap_or_else(|| "write e.g. \"40Gbit/s\" or \"500Mbit/s\"".to_owned()),
-        )
+        let finding = Finding::new(code::BAD_RATE, format!("\"{}\" is not a bit rate: {error}", shorten(word)));
+        finding.fix(error.fix.unwrap_or_else(|| "write e.g. \"40Gbit/s\" or \"500Mbit/s\"".to_owned()))
     })
 }
 
 /// Queries per second.
 pub(crate) fn query_rate(word: &str) -> Result<u64, Finding> {
     quantity::parse_query_rate(word).map_err(|error| {
-        let finding = Finding::new(
-            code::BAD_RATE,
-            format!("\"{}\" is not a query rate: {error}", shorten(word)),
-        );
-        finding.fix(
-            error
-                .fix
-                .unwrap_or_else(|| "write e.g. \"1.2M/s\" or \"50k/s\"".to_owned()),
-        )
+        let finding = Finding::new(code::BAD_RATE, format!("\"{}\" is not a query rate: {error}", shorten(word)));
+        finding.fix(error.fix.unwrap_or_else(|| "write e.g. \"1.2M/s\" or \"50k/s\"".to_owned()))
     })
 }
 
 /// A probability written as a percentage.
 pub(crate) fn fraction(word: &str) -> Result<f64, Finding> {
     quantity::parse_percentage(word).map_err(|error| {
-        let finding = Finding::new(
-            code::BAD_FRACTION,
-            format!("\"{}\" is not a percentage: {error}", shorten(word)),
-        );
-        finding.fix(
-            error
-                .fix
-                .unwrap_or_else(|| "write e.g. \"0.1%\"".to_owned()),
-        )
+        let finding = Finding::new(code::BAD_FRACTION, format!("\"{}\" is not a percentage: {error}", shorten(word)));
+        finding.fix(error.fix.unwrap_or_else(|| "write e.g. \"0.1%\"".to_owned()))
     })
 }
 
@@ -155,26 +95,18 @@ pub(crate) fn fraction(word: &str) -> Result<f64, Finding> {
 pub(crate) fn asn(number: i128) -> Result<Asn, Finding> {
     let bad = |message: String, cause: &str| {
         let finding = Finding::new(code::BAD_ASN, message).cause(cause);
-        Err(finding
-            .fix("use your AS number; for tests, 64496 to 64511 are reserved for documentation"))
+        Err(finding.fix("use your AS number; for tests, 64496 to 64511 are reserved for documentation"))
     };
     match number {
         0 => bad("AS 0 cannot be used".to_owned(), "RFC 7607 reserves it"),
-        23456 => bad(
-            "AS 23456 cannot be used".to_owned(),
-            "it is AS_TRANS, which stands for 4-octet numbers (RFC 6793)",
-        ),
-        65535 | 4_294_967_295 => bad(
-            format!("AS {number} cannot be used"),
-            "RFC 7300 reserves it",
-        ),
-        i128::MIN..0 | 4_294_967_296.. => bad(
-            "the number is not an AS number".to_owned(),
-            "AS numbers go from 1 to 4294967294",
-        ),
-        number => u32::try_from(number)
-            .map(Asn)
-            .or_else(|_| bad("not an AS number".to_owned(), "")),
+        23456 => {
+            bad("AS 23456 cannot be used".to_owned(), "it is AS_TRANS, which stands for 4-octet numbers (RFC 6793)")
+        }
+        65535 | 4_294_967_295 => bad(format!("AS {number} cannot be used"), "RFC 7300 reserves it"),
+        i128::MIN..0 | 4_294_967_296.. => {
+            bad("the number is not an AS number".to_owned(), "AS numbers go from 1 to 4294967294")
+        }
+        number => u32::try_from(number).map(Asn).or_else(|_| bad("not an AS number".to_owned(), "")),
     }
 }
 
@@ -183,25 +115,14 @@ pub(crate) fn address(word: &str) -> Result<IpAddr, Finding> {
     if let Ok(address) = word.parse() {
         return Ok(address);
     }
-    let finding = Finding::new(
-        code::BAD_ADDRESS,
-        format!("\"{}\" is not an IP address", shorten(word)),
-    );
-    let address_part = word
-        .split_once('/')
-        .map(|(address, _)| address)
-        .filter(|a| a.parse::<IpAddr>().is_ok());
+    let finding = Finding::new(code::BAD_ADDRESS, format!("\"{}\" is not an IP address", shorten(word)));
+    let address_part = word.split_once('/').map(|(address, _)| address).filter(|a| a.parse::<IpAddr>().is_ok());
     Err(if let Some(address) = address_part {
         finding.fix(format!("write the address without length: \"{address}\""))
     } else if let Ok(endpoint) = word.parse::<SocketAddr>() {
-        finding.fix(format!(
-            "write the address without port: \"{}\"",
-            endpoint.ip()
-        ))
+        finding.fix(format!("write the address without port: \"{}\"", endpoint.ip()))
     } else if looks_like_ipv4_with_zeros(word) {
-        finding
-            .cause("numbers with leading zeros are read as octal by some programs")
-            .fix("remove the leading zeros")
+        finding.cause("numbers with leading zeros are read as octal by some programs").fix("remove the leading zeros")
     } else {
         finding
             .cause("names are not looked up: a node must not depend on the DNS it may be serving")
@@ -217,21 +138,14 @@ fn looks_like_ipv4_with_zeros(word: &str) -> bool {
 /// An address with a port other than 0.
 pub(crate) fn endpoint(word: &str) -> Result<SocketAddr, Finding> {
     let endpoint = word.parse::<SocketAddr>().map_err(|_| {
-        let finding = Finding::new(
-            code::BAD_ENDPOINT,
-            format!("\"{}\" is not an address with port", shorten(word)),
-        );
+        let finding = Finding::new(code::BAD_ENDPOINT, format!("\"{}\" is not an address with port", shorten(word)));
         match word.parse::<IpAddr>() {
-            Ok(IpAddr::V4(address)) => finding
-                .cause("the port is missing")
-                .fix(format!("write e.g. \"{address}:53\"")),
-            Ok(IpAddr::V6(address)) => finding
-                .cause("the port is missing")
-                .fix(format!("write e.g. \"[{address}]:53\"")),
+            Ok(IpAddr::V4(address)) => finding.cause("the port is missing").fix(format!("write e.g. \"{address}:53\"")),
+            Ok(IpAddr::V6(address)) => {
+                finding.cause("the port is missing").fix(format!("write e.g. \"[{address}]:53\""))
+            }
             Err(_) => finding
-                .cause(
-                    "names are not looked up: a node must not depend on the DNS it may be serving",
-                )
+                .cause("names are not looked up: a node must not depend on the DNS it may be serving")
                 .fix("write e.g. \"198.51.100.53:53\" or \"[2001:db8:53::53]:53\""),
         }
     })?;
@@ -242,27 +156,17 @@ pub(crate) fn endpoint(word: &str) -> Result<SocketAddr, Finding> {
 }
 
 fn port_zero(what: &str) -> Finding {
-    Finding::new(
-        code::PORT_ZERO,
-        format!("{what}: nothing can be reached at port 0"),
-    )
-    .fix("write the port the service listens on")
+    Finding::new(code::PORT_ZERO, format!("{what}: nothing can be reached at port 0"))
+        .fix("write the port the service listens on")
 }
 
 /// A prefix without host bits.
 pub(crate) fn prefix(word: &str) -> Result<Prefix, Finding> {
     let prefix = word.parse::<Prefix>().map_err(|_| {
-        let finding = Finding::new(
-            code::BAD_PREFIX,
-            format!("\"{}\" is not a prefix", shorten(word)),
-        );
+        let finding = Finding::new(code::BAD_PREFIX, format!("\"{}\" is not a prefix", shorten(word)));
         match word.parse::<IpAddr>() {
-            Ok(IpAddr::V4(_)) => finding
-                .cause("the length is missing")
-                .fix(format!("write e.g. \"{word}/24\"")),
-            Ok(IpAddr::V6(_)) => finding
-                .cause("the length is missing")
-                .fix(format!("write e.g. \"{word}/48\"")),
+            Ok(IpAddr::V4(_)) => finding.cause("the length is missing").fix(format!("write e.g. \"{word}/24\"")),
+            Ok(IpAddr::V6(_)) => finding.cause("the length is missing").fix(format!("write e.g. \"{word}/48\"")),
             Err(_) => finding.fix("write e.g. \"198.51.100.0/24\" or \"2001:db8:53::/48\""),
         }
     })?;
@@ -284,13 +188,9 @@ pub(crate) fn community(word: &str) -> Result<Community, Finding> {
         let message = format!("\"{}\" is not a community", shorten(word));
         let finding = Finding::new(code::BAD_COMMUNITY, message);
         if word.parse::<LargeCommunity>().is_ok() {
-            return finding
-                .cause("three numbers make a large community")
-                .fix("move it to `large-communities`");
+            return finding.cause("three numbers make a large community").fix("move it to `large-communities`");
         }
-        let four_octets = word
-            .split_once(':')
-            .is_some_and(|(h, _)| h.parse::<u32>().is_ok_and(|h| h > 0xFFFF));
+        let four_octets = word.split_once(':').is_some_and(|(h, _)| h.parse::<u32>().is_ok_and(|h| h > 0xFFFF));
         if four_octets {
             return finding
                 .cause("a 4-octet AS number does not fit in a standard community (RFC 1997)")
@@ -306,9 +206,7 @@ pub(crate) fn large_community(word: &str) -> Result<LargeCommunity, Finding> {
         let message = format!("\"{}\" is not a large community", shorten(word));
         let finding = Finding::new(code::BAD_COMMUNITY, message);
         if word.parse::<Community>().is_ok() {
-            return finding
-                .cause("two numbers make a standard community")
-                .fix("move it to `communities`");
+            return finding.cause("two numbers make a standard community").fix("move it to `communities`");
         }
         finding.fix("write three numbers up to 4294967295, e.g. \"64500:1:2\"")
     })
@@ -343,40 +241,28 @@ pub(crate) struct HttpUrl {
 
 /// `http://ADDRESS[:PORT][/PATH]`.
 pub(crate) fn http_url(word: &str) -> Result<HttpUrl, Finding> {
-    let bad =
-        |message: &str| Finding::new(code::BAD_URL, format!("\"{}\": {message}", shorten(word)));
+    let bad = |message: &str| Finding::new(code::BAD_URL, format!("\"{}\": {message}", shorten(word)));
     let example = "write e.g. \"http://198.51.100.53:80/health\"";
     if word.starts_with("https://") {
         return Err(bad("checks over TLS are not available in this version")
             .fix("check a plain HTTP port of the server, or use kind = \"exec\" with a client of your choice"));
     }
-    let rest = word
-        .strip_prefix("http://")
-        .ok_or_else(|| bad("the URL does not begin with http://").fix(example))?;
+    let rest = word.strip_prefix("http://").ok_or_else(|| bad("the URL does not begin with http://").fix(example))?;
     let (authority, path) = match rest.find(['/', '?']) {
         Some(at) if rest[at..].starts_with('/') => (&rest[..at], rest[at..].to_owned()),
         Some(at) => (&rest[..at], format!("/{}", &rest[at..])),
         None => (rest, "/".to_owned()),
     };
-    let address_only = authority
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse::<IpAddr>();
+    let address_only = authority.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     let target = match (authority.parse::<SocketAddr>(), address_only) {
         (Ok(target), _) => target,
-        (_, Ok(address)) if address.is_ipv4() || authority.starts_with('[') => {
-            SocketAddr::new(address, 80)
-        }
+        (_, Ok(address)) if address.is_ipv4() || authority.starts_with('[') => SocketAddr::new(address, 80),
         (_, Ok(address)) => {
-            return Err(
-                bad("an IPv6 address needs brackets").fix(format!("write http://[{address}]/"))
-            );
+            return Err(bad("an IPv6 address needs brackets").fix(format!("write http://[{address}]/")));
         }
         _ => {
             return Err(bad("the host is not an IP address")
-                .cause(
-                    "names are not looked up: a node must not depend on the DNS it may be serving",
-                )
+                .cause("names are not looked up: a node must not depend on the DNS it may be serving")
                 .fix("write the address in the URL and the name in `host`"));
         }
     };
@@ -384,31 +270,18 @@ pub(crate) fn http_url(word: &str) -> Result<HttpUrl, Finding> {
         return Err(port_zero(authority));
     }
     if path.contains(|c: char| c.is_whitespace() || c == '#' || !c.is_ascii()) {
-        return Err(
-            bad("the path holds blanks, `#` or characters other than ASCII")
-                .fix("percent-encode them"),
-        );
+        return Err(bad("the path holds blanks, `#` or characters other than ASCII").fix("percent-encode them"));
     }
-    Ok(HttpUrl {
-        target,
-        host: authority.to_owned(),
-        path,
-    })
+    Ok(HttpUrl { target, host: authority.to_owned(), path })
 }
 
 /// Value of the Host header.
 pub(crate) fn host(word: &str) -> Result<String, Finding> {
-    if word
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c))
-    {
+    if word.chars().all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c)) {
         return Ok(word.to_owned());
     }
-    Err(Finding::new(
-        code::BAD_TEXT,
-        format!("\"{}\" is not a host name", shorten(word)),
-    )
-    .fix("write a name such as \"www.example.com\""))
+    Err(Finding::new(code::BAD_TEXT, format!("\"{}\" is not a host name", shorten(word)))
+        .fix("write a name such as \"www.example.com\""))
 }
 
 /// What a DNS check asks.
@@ -422,9 +295,8 @@ pub(crate) struct DnsQuery {
 }
 
 /// Query types that checks can ask.
-pub(crate) const QUERY_TYPES: &[&str] = &[
-    "A", "AAAA", "CNAME", "DNSKEY", "DS", "HTTPS", "MX", "NS", "PTR", "SOA", "SRV", "SVCB", "TXT",
-];
+pub(crate) const QUERY_TYPES: &[&str] =
+    &["A", "AAAA", "CNAME", "DNSKEY", "DS", "HTTPS", "MX", "NS", "PTR", "SOA", "SRV", "SVCB", "TXT"];
 
 /// Longest label of a domain name, octets (RFC 1035 §2.3.4).
 const MAX_LABEL_OCTETS: usize = 63;
@@ -454,25 +326,17 @@ pub(crate) fn dns_query(word: &str) -> Result<DnsQuery, Finding> {
     }
     let class = class.to_ascii_uppercase();
     if class != "IN" && class != "CH" {
-        return Err(
-            bad(format!("unknown query class \"{}\"", shorten(&class))).fix("use \"IN\" or \"CH\"")
-        );
+        return Err(bad(format!("unknown query class \"{}\"", shorten(&class))).fix("use \"IN\" or \"CH\""));
     }
     let labels = name.strip_suffix('.').unwrap_or(name);
     let fits = |label: &str| {
         (1..=MAX_LABEL_OCTETS).contains(&label.len())
-            && label
-                .chars()
-                .all(|c| c.is_ascii_graphic() && !"\"\\();@$".contains(c))
+            && label.chars().all(|c| c.is_ascii_graphic() && !"\"\\();@$".contains(c))
     };
     if name != "." && (labels.len() > MAX_DOMAIN_CHARS || !labels.split('.').all(fits)) {
         return Err(bad(format!("\"{}\" is not a domain name", shorten(name)))
             .cause("labels have 1 to 63 ASCII characters, names at most 253 (RFC 1035)")
             .fix("write e.g. \"example.com A\"; names in other scripts in their xn-- form"));
     }
-    Ok(DnsQuery {
-        name: name.to_owned(),
-        qtype,
-        class,
-    })
+    Ok(DnsQuery { name: name.to_owned(), qtype, class })
 }

@@ -42,8 +42,7 @@ pub(super) fn mend_lists(text: &str) -> Mended<'_> {
             open = Open::default();
         }
         // Outside a list, brackets at the beginning of a line are a table header.
-        if !(open.brackets.is_empty() && open.quote.is_none() && line.trim_start().starts_with('['))
-        {
+        if !(open.brackets.is_empty() && open.quote.is_none() && line.trim_start().starts_with('[')) {
             scan(&mut open, line.as_bytes(), start);
         }
         start += line.len();
@@ -59,38 +58,21 @@ pub(super) fn mend_lists(text: &str) -> Mended<'_> {
 /// Whether a line can only be a header or a key of a table, not an element of a list; inside `{`, keys are elements.
 fn begins_anew(line: &str, in_table: bool) -> bool {
     let line = line.trim();
-    let is_key = |key: &str| {
-        !key.is_empty()
-            && key
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_. \t".contains(c))
-    };
+    let is_key = |key: &str| !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "-_. \t".contains(c));
     if let Some(header) = line.strip_prefix('[') {
-        let name = header
-            .trim_start_matches('[')
-            .split([']', '#'])
-            .next()
-            .unwrap_or_default()
-            .trim();
+        let name = header.trim_start_matches('[').split([']', '#']).next().unwrap_or_default().trim();
         // Nested lists hold strings, numbers or tables; a bare word in brackets is a header.
         return is_key(name)
             && name.starts_with(|c: char| c.is_ascii_alphabetic())
             && name != "true"
             && name != "false";
     }
-    !in_table
-        && line
-            .split_once('=')
-            .is_some_and(|(key, _)| is_key(key.trim()))
+    !in_table && line.split_once('=').is_some_and(|(key, _)| is_key(key.trim()))
 }
 
 /// Turns `[ … ` up to the line break before `end` into `[]` and blanks, keeping line breaks.
 fn blank(bytes: &mut [u8], from: usize, end: usize) {
-    let close = if bytes.get(from) == Some(&b'{') {
-        b'}'
-    } else {
-        b']'
-    };
+    let close = if bytes.get(from) == Some(&b'{') { b'}' } else { b']' };
     let mut closed = false;
     for byte in bytes.iter_mut().take(end).skip(from + 1) {
         if *byte == b'\n' || *byte == b'\r' {
@@ -182,9 +164,6 @@ mod tests {
         assert_eq!(mend_lists("a = [1, 2\nb = 3\n").text, "a = []   \nb = 3\n");
         assert_eq!(opened("a = [\n\"ä\",\n[site]\nb = [\nc = 1"), [4, 23]);
         assert_eq!(opened("a = [[1], [2]\n[[t]]\n"), [4]);
-        assert_eq!(
-            mend_lists("a = { b = 1\nc = 2\n[t]\n").text,
-            "a = {}     \n     \n[t]\n"
-        );
+        assert_eq!(mend_lists("a = { b = 1\nc = 2\n[t]\n").text, "a = {}     \n     \n[t]\n");
     }
 }

@@ -25,11 +25,7 @@ impl<'d> Value<'d> {
             DeValue::Integer(number) => {
                 let digits = number.as_str();
                 // What does not even fit here is out of range of every key.
-                let huge = if digits.starts_with('-') {
-                    i128::MIN
-                } else {
-                    i128::MAX
-                };
+                let huge = if digits.starts_with('-') { i128::MIN } else { i128::MAX };
                 Value::Integer(i128::from_str_radix(digits, number.radix()).unwrap_or(huge))
             }
             DeValue::Float(_) => Value::Float,
@@ -63,25 +59,13 @@ pub(crate) fn hint(finding: Finding, key: &str, ty: &Type, value: &Value<'_>) ->
             .fix(format!("write \"{n}s\" or \"{n}ms\"")),
         (Type::Asn, Value::String(word)) => {
             let digits = word.trim_start_matches(['A', 'S', 'a', 's']);
-            if digits.parse::<u32>().is_ok() {
-                finding.fix(unquoted(digits))
-            } else {
-                finding.fix(usual)
-            }
+            if digits.parse::<u32>().is_ok() { finding.fix(unquoted(digits)) } else { finding.fix(usual) }
         }
-        (Type::Integer { .. }, Value::String(word)) if word.parse::<i64>().is_ok() => {
-            finding.fix(unquoted(word))
-        }
+        (Type::Integer { .. }, Value::String(word)) if word.parse::<i64>().is_ok() => finding.fix(unquoted(word)),
         (Type::Boolean, Value::String(word @ ("true" | "false"))) => finding.fix(unquoted(word)),
-        (Type::Tables { .. }, Value::Table(_)) => {
-            finding.fix(format!("write [[{key}]] with double brackets"))
-        }
-        (Type::Table(_), Value::Array(_)) => {
-            finding.fix(format!("write [{key}] with single brackets"))
-        }
-        (Type::List { .. }, Value::String(word)) => {
-            finding.fix(format!("write [\"{}\"]", shorten(word)))
-        }
+        (Type::Tables { .. }, Value::Table(_)) => finding.fix(format!("write [[{key}]] with double brackets")),
+        (Type::Table(_), Value::Array(_)) => finding.fix(format!("write [{key}] with single brackets")),
+        (Type::List { .. }, Value::String(word)) => finding.fix(format!("write [\"{}\"]", shorten(word))),
         _ => finding.fix(usual),
     }
 }

@@ -8,10 +8,7 @@ use crate::diagnostic as code;
 pub(crate) fn later_finding(later: &Later) -> Finding {
     let message = format!("{} is not available in this version", later.what);
     Finding::new(code::NOT_IN_VERSION, message)
-        .cause(format!(
-            "`{}` is refused rather than silently ignored",
-            later.word
-        ))
+        .cause(format!("`{}` is refused rather than silently ignored", later.word))
         .fix(later.instead)
 }
 
@@ -23,21 +20,12 @@ pub(crate) fn add_key(field: &Field, spec: &Spec) -> String {
         Type::Integer { min, .. } => format!("add {key} = {min}"),
         Type::Asn => format!("add {key} = 64500"),
         Type::Boolean => format!("add {key} = true"),
-        Type::Choice(words) => format!(
-            "add {key} = \"{}\"",
-            words.first().copied().unwrap_or_default()
-        ),
+        Type::Choice(words) => format!("add {key} = \"{}\"", words.first().copied().unwrap_or_default()),
         Type::Tag => {
-            let names = spec
-                .variants
-                .iter()
-                .flat_map(|v| v.list.iter().map(|v| v.name));
+            let names = spec.variants.iter().flat_map(|v| v.list.iter().map(|v| v.name));
             format!("add {key} = {}", quoted_list(names))
         }
-        Type::List {
-            item: Type::Text(format),
-            ..
-        } => format!("add {key} = [\"{}\"]", format.example),
+        Type::List { item: Type::Text(format), .. } => format!("add {key} = [\"{}\"]", format.example),
         Type::List { .. } => format!("add {key} = [64500, 64501]"),
         Type::Map { .. } => format!("add {key} = {{ … }}"),
         Type::Table(_) => format!("add a [{key}] table"),
@@ -50,11 +38,7 @@ const MAX_SHOWN_CHARS: usize = 40;
 
 /// At most so much of what the user wrote as fits in a line.
 pub(crate) fn shorten(word: &str) -> String {
-    let mut shown: String = word
-        .chars()
-        .take(MAX_SHOWN_CHARS)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut shown: String = word.chars().take(MAX_SHOWN_CHARS).flat_map(char::escape_debug).collect();
     if word.chars().nth(MAX_SHOWN_CHARS).is_some() {
         shown.push('…');
     }

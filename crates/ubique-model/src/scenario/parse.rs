@@ -25,9 +25,7 @@ struct World<'a> {
 impl Scenario {
     /// Reads a scenario file; `file_name` is repeated in the diagnostics.
     pub fn parse(file_name: &str, text: &[u8]) -> Parsed<Scenario> {
-        read_file(file_name, text, |sink, root| {
-            build(sink, root, World::default())
-        })
+        read_file(file_name, text, |sink, root| build(sink, root, World::default()))
     }
 
     /// What the scenario file names that the service or the Internet lacks: sites of steps and expectations, and
@@ -38,17 +36,10 @@ impl Scenario {
         file_name: &str,
         text: &[u8],
     ) -> Vec<Diagnostic> {
-        let world = World {
-            service: Some(service),
-            internet,
-        };
+        let world = World { service: Some(service), internet };
         let parsed = read_file(file_name, text, |sink, root| build(sink, root, world));
         let beyond = [code::UNKNOWN_SITE.code, code::UNKNOWN_VANTAGE.code];
-        parsed
-            .diagnostics
-            .into_iter()
-            .filter(|d| beyond.contains(&d.code.as_str()))
-            .collect()
+        parsed.diagnostics.into_iter().filter(|d| beyond.contains(&d.code.as_str())).collect()
     }
 }
 
@@ -63,12 +54,7 @@ fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>, world: World<'_>) -> Opti
         let fix = "begin with [[step]] action = \"converge\"";
         sink.report_absent(&root.span_of("step"), finding.fix(fix));
     }
-    let mut steps = Steps {
-        world,
-        with_site: BTreeMap::new(),
-        uses: BTreeMap::new(),
-        labels: Vec::new(),
-    };
+    let mut steps = Steps { world, with_site: BTreeMap::new(), uses: BTreeMap::new(), labels: Vec::new() };
     let read: Vec<Option<Step>> = tables.iter().map(|table| steps.read(table)).collect();
     report_duplicates(sink, "step label", &steps.labels);
     Some(Scenario {
@@ -93,26 +79,15 @@ impl Steps<'_> {
     fn read(&mut self, table: &TableReader<'_>) -> Option<Step> {
         let label = self.label(table);
         let observe = table.duration("for");
-        let site = table
-            .variant()
-            .filter(|v| acts_on_site(v))
-            .and_then(|_| self.site(table));
-        let expect = table
-            .table("expect")
-            .map(|t| self.expect(&t, table.variant()))
-            .unwrap_or_default();
+        let site = table.variant().filter(|v| acts_on_site(v)).and_then(|_| self.site(table));
+        let expect = table.table("expect").map(|t| self.expect(&t, table.variant())).unwrap_or_default();
         let action = table.variant().and_then(|name| action(name, table, site));
         if let Some(label) = &label {
             let has_site = table.variant().is_none_or(acts_on_site);
             self.with_site.insert(label.value.clone(), has_site);
             self.labels.push(label.clone());
         }
-        Some(Step {
-            label: label?.value,
-            action: action?,
-            observe: observe?.value,
-            expect,
-        })
+        Some(Step { label: label?.value, action: action?, observe: observe?.value, expect })
     }
 
     fn label(&mut self, table: &TableReader<'_>) -> Option<At<String>> {
@@ -130,22 +105,13 @@ impl Steps<'_> {
             (name, 1) => name.to_owned(),
             (name, n) => format!("{name}-{n}"),
         };
-        Some(At {
-            value,
-            span: table.span_of("action"),
-        })
+        Some(At { value, span: table.span_of("action") })
     }
 
     fn site(&self, table: &TableReader<'_>) -> Option<SiteSelector> {
         let at = table.text("site", |word| self.selector(word))?;
         if let SiteSelector::Named(name) = &at.value {
-            self.check_site(
-                table,
-                &At {
-                    value: name.clone(),
-                    span: at.span.clone(),
-                },
-            );
+            self.check_site(table, &At { value: name.clone(), span: at.span.clone() });
         }
         Some(at.value)
     }
@@ -157,23 +123,14 @@ impl Steps<'_> {
         if let Some(label) = word.strip_prefix('@') {
             return match self.with_site.get(label) {
                 Some(true) => Ok(SiteSelector::SameAs(label.to_owned())),
-                Some(false) => Err(Finding::new(
-                    code::UNKNOWN_LABEL,
-                    format!("step \"{label}\" has no site"),
-                )
-                .fix("refer to a step whose action has a site")),
+                Some(false) => Err(Finding::new(code::UNKNOWN_LABEL, format!("step \"{label}\" has no site"))
+                    .fix("refer to a step whose action has a site")),
                 None => {
-                    let known = self
-                        .with_site
-                        .iter()
-                        .filter(|(_, has_site)| **has_site)
-                        .map(|(l, _)| l.as_str());
+                    let known = self.with_site.iter().filter(|(_, has_site)| **has_site).map(|(l, _)| l.as_str());
                     let message = format!("no earlier step is labelled \"{}\"", shorten(label));
                     let finding = Finding::new(code::UNKNOWN_LABEL, message);
                     Err(if known.clone().next().is_none() {
-                        finding
-                            .cause("no earlier step has a site")
-                            .fix("use \"busiest\" or the name of a site")
+                        finding.cause("no earlier step has a site").fix("use \"busiest\" or the name of a site")
                     } else {
                         finding.fix(did_you_mean(label, known))
                     })
@@ -192,13 +149,9 @@ impl Steps<'_> {
             return;
         };
         if service.site(&name.value).is_none() {
-            let message = format!(
-                "the service \"{}\" has no site \"{}\"",
-                service.name, name.value
-            );
+            let message = format!("the service \"{}\" has no site \"{}\"", service.name, name.value);
             let known = service.sites.iter().map(|s| s.name.as_str());
-            let finding =
-                Finding::new(code::UNKNOWN_SITE, message).fix(did_you_mean(&name.value, known));
+            let finding = Finding::new(code::UNKNOWN_SITE, message).fix(did_you_mean(&name.value, known));
             table.sink().report(&name.span, finding);
         }
     }
@@ -211,35 +164,23 @@ impl Steps<'_> {
                 && !internet.vantages.iter().any(|v| v.name == vantage.value)
             {
                 let known = internet.vantages.iter().map(|v| v.name.as_str());
-                let message = format!(
-                    "the Internet has no vantage point \"{}\"",
-                    shorten(&vantage.value)
-                );
-                let finding = Finding::new(code::UNKNOWN_VANTAGE, message)
-                    .fix(did_you_mean(&vantage.value, known));
+                let message = format!("the Internet has no vantage point \"{}\"", shorten(&vantage.value));
+                let finding = Finding::new(code::UNKNOWN_VANTAGE, message).fix(did_you_mean(&vantage.value, known));
                 table.sink().report(&vantage.span, finding);
             }
             lands.insert(vantage.value, site.value);
         }
         if let Some(action) = action.filter(|a| !acts_on_site(a)) {
-            for key in ["outage-median", "evacuated"]
-                .into_iter()
-                .filter(|key| table.has(key))
-            {
+            for key in ["outage-median", "evacuated"].into_iter().filter(|key| table.has(key)) {
                 let message = format!("`{key}` needs a site, and \"{action}\" has none");
                 let finding = Finding::new(code::EXPECTATION_WITHOUT_SITE, message);
-                table.sink().report(
-                    &table.span_of(key),
-                    finding.fix("move it to a step with a site, or remove it"),
-                );
+                table.sink().report(&table.span_of(key), finding.fix("move it to a step with a site, or remove it"));
             }
         }
         Expect {
             outage_median: table.duration("outage-median").map(|at| at.value),
             outage_worst: table.duration("outage-worst").map(|at| at.value),
-            lost: table
-                .integer("lost")
-                .and_then(|at| u64::try_from(at.value).ok()),
+            lost: table.integer("lost").and_then(|at| u64::try_from(at.value).ok()),
             answered: table.boolean("answered").map(|at| at.value),
             evacuated: table.boolean("evacuated").map(|at| at.value),
             lands,
@@ -254,9 +195,7 @@ fn acts_on_site(action: &str) -> bool {
 fn action(name: &str, table: &TableReader<'_>, site: Option<SiteSelector>) -> Option<Action> {
     match name {
         "converge" => {
-            return Some(Action::Converge {
-                within: table.duration("within")?.value,
-            });
+            return Some(Action::Converge { within: table.duration("within")?.value });
         }
         "wait" => return Some(Action::Wait),
         _ => {}

@@ -10,21 +10,9 @@ pub const MAX_STEPS: usize = 256;
 /// Most `lands` expectations of a step.
 pub const MAX_LANDS: usize = 1024;
 
-const INTERNET: Format = Format {
-    what: "a path",
-    pattern: None,
-    example: "internet.toml",
-};
-const SITE: Format = Format {
-    what: "a site",
-    pattern: Some("^@?[a-z0-9-]+$"),
-    example: "busiest",
-};
-const SITE_NAME: Format = Format {
-    what: "a site name",
-    pattern: NAME.pattern,
-    example: "lon",
-};
+const INTERNET: Format = Format { what: "a path", pattern: None, example: "internet.toml" };
+const SITE: Format = Format { what: "a site", pattern: Some("^@?[a-z0-9-]+$"), example: "busiest" };
+const SITE_NAME: Format = Format { what: "a site name", pattern: NAME.pattern, example: "lon" };
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Outages are stated up to a day, so that "any outage" can be written.
@@ -47,19 +35,13 @@ pub(crate) static FILE: Spec = Spec {
         ),
         field(
             "query-every",
-            Type::Duration {
-                min: MS,
-                max: Duration::from_secs(60),
-            },
+            Type::Duration { min: MS, max: Duration::from_secs(60) },
             Need::Text("5ms"),
             "Interval between two queries of a vantage point; outages are known to this precision.",
         ),
         field(
             "step",
-            Type::Tables {
-                spec: &STEP,
-                max: MAX_STEPS,
-            },
+            Type::Tables { spec: &STEP, max: MAX_STEPS },
             Need::Optional,
             "What happens, in order; at least one.",
         ),
@@ -80,19 +62,11 @@ static STEP: Spec = Spec {
         field("action", Type::Tag, Need::Required, "What is done."),
         field(
             "for",
-            Type::Duration {
-                min: Duration::ZERO,
-                max: HOUR,
-            },
+            Type::Duration { min: Duration::ZERO, max: HOUR },
             Need::Text("0s"),
             "How long the vantage points are observed afterwards.",
         ),
-        field(
-            "expect",
-            Type::Table(&EXPECT),
-            Need::Optional,
-            "What must hold; absent ones do not matter.",
-        ),
+        field("expect", Type::Table(&EXPECT), Need::Optional, "What must hold; absent ones do not matter."),
     ],
     variants: Some(&ACTIONS),
     later: &[],
@@ -103,28 +77,19 @@ static EXPECT: Spec = Spec {
     fields: &[
         field(
             "outage-median",
-            Type::Duration {
-                min: Duration::ZERO,
-                max: DAY,
-            },
+            Type::Duration { min: Duration::ZERO, max: DAY },
             Need::Optional,
             "Median outage over the vantage points that landed on the site is at most this.",
         ),
         field(
             "outage-worst",
-            Type::Duration {
-                min: Duration::ZERO,
-                max: DAY,
-            },
+            Type::Duration { min: Duration::ZERO, max: DAY },
             Need::Optional,
             "The longest outage of any vantage point is at most this.",
         ),
         field(
             "lost",
-            Type::Integer {
-                min: 0,
-                max: i64::MAX,
-            },
+            Type::Integer { min: 0, max: i64::MAX },
             Need::Optional,
             "At most so many queries are lost over all vantage points.",
         ),
@@ -142,10 +107,7 @@ static EXPECT: Spec = Spec {
         ),
         field(
             "lands",
-            Type::Map {
-                value: &SITE_NAME,
-                max: MAX_LANDS,
-            },
+            Type::Map { value: &SITE_NAME, max: MAX_LANDS },
             Need::Optional,
             "Vantage point = site it lands on.",
         ),
@@ -163,11 +125,7 @@ const AT_SITE: &[Field] = &[field(
 )];
 
 const fn at_site(name: &'static str, doc: &'static str) -> Variant {
-    Variant {
-        name,
-        doc,
-        fields: AT_SITE,
-    }
+    Variant { name, doc, fields: AT_SITE }
 }
 
 static ACTIONS: Variants = Variants {
@@ -183,11 +141,7 @@ static ACTIONS: Variants = Variants {
                 "Give up after this time: the scenario has failed.",
             )],
         },
-        Variant {
-            name: "wait",
-            doc: "Only observe.",
-            fields: &[],
-        },
+        Variant { name: "wait", doc: "Only observe.", fields: &[] },
         at_site("kill-service", "SIGKILL the service's processes."),
         at_site("hang-service", "SIGSTOP the service's processes: it hangs."),
         at_site("resume-service", "SIGCONT the service's processes."),
@@ -197,15 +151,9 @@ static ACTIONS: Variants = Variants {
         at_site("start-agent", "Start the agent anew."),
         at_site("drain", "`ubique drain`."),
         at_site("undrain", "`ubique undrain`."),
-        at_site(
-            "freeze-site",
-            "SIGSTOP every process of the site, as a machine that hangs.",
-        ),
+        at_site("freeze-site", "SIGSTOP every process of the site, as a machine that hangs."),
         at_site("thaw-site", "SIGCONT them."),
-        at_site(
-            "cut-site",
-            "Drop every frame on the site's links, without any link going down.",
-        ),
+        at_site("cut-site", "Drop every frame on the site's links, without any link going down."),
         at_site("restore-site", "The site's links carry frames again."),
     ],
     later: &[],

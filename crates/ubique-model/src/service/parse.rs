@@ -69,10 +69,7 @@ impl Service {
 
 fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>) -> Option<Service> {
     let root = TableReader::root(sink, &spec::FILE, root);
-    let head = root
-        .table("service")
-        .map(|t| read_head(&t))
-        .unwrap_or_default();
+    let head = root.table("service").map(|t| read_head(&t)).unwrap_or_default();
     let agent = root.table("agent").and_then(|t| read_agent(&t));
     let rehearse = root.table("rehearse").map(|t| read_rehearse(&t));
     let checks = check::parse::read_all(&root);
@@ -84,10 +81,7 @@ fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>) -> Option<Service> {
         prefixes: values(head.prefixes),
         addresses: values(head.addresses),
         checks: checks.into_iter().collect::<Option<Vec<Check>>>()?,
-        sites: drafts
-            .into_iter()
-            .map(SiteDraft::finish)
-            .collect::<Option<Vec<Site>>>()?,
+        sites: drafts.into_iter().map(SiteDraft::finish).collect::<Option<Vec<Site>>>()?,
         agent: agent?,
         rehearse: rehearse?,
     })
@@ -100,12 +94,7 @@ pub(crate) fn values<T>(list: Vec<At<T>>) -> Vec<T> {
 
 /// The number in its own type; the description of the key keeps it in range.
 pub(crate) fn narrow<T: TryFrom<i64>>(number: Option<At<i64>>) -> Option<At<T>> {
-    number.and_then(|at| {
-        Some(At {
-            value: T::try_from(at.value).ok()?,
-            span: at.span,
-        })
-    })
+    number.and_then(|at| Some(At { value: T::try_from(at.value).ok()?, span: at.span }))
 }
 
 fn read_head(table: &TableReader<'_>) -> Head {
@@ -114,8 +103,7 @@ fn read_head(table: &TableReader<'_>) -> Head {
     Head {
         name: table.text("name", text::name),
         asn: table.asn("asn"),
-        complete: prefixes.len() == table.written("prefixes")
-            && addresses.len() == table.written("addresses"),
+        complete: prefixes.len() == table.written("prefixes") && addresses.len() == table.written("addresses"),
         prefixes,
         addresses,
     }
@@ -148,10 +136,7 @@ fn read_site(table: &TableReader<'_>) -> SiteDraft {
         span: table.span.clone(),
         name: table.text("name", text::name),
         location: table.text("location", text::location).map(|at| at.value),
-        capacity: table
-            .table("capacity")
-            .map(|t| read_capacity(&t))
-            .unwrap_or_default(),
+        capacity: table.table("capacity").map(|t| read_capacity(&t)).unwrap_or_default(),
         router_id: table.text("router-id", text::router_id).map(|at| at.value),
         upstreams: table.tables("upstream").iter().map(read_upstream).collect(),
     }
@@ -191,10 +176,7 @@ fn read_relation(table: &TableReader<'_>) -> Option<At<Relation>> {
         "internal" => Relation::Internal,
         _ => Relation::Transit,
     };
-    Some(At {
-        value,
-        span: word.span,
-    })
+    Some(At { value, span: word.span })
 }
 
 fn read_hold_time(table: &TableReader<'_>) -> Option<At<Duration>> {
@@ -206,15 +188,10 @@ fn read_hold_time(table: &TableReader<'_>) -> Option<At<Duration>> {
         return Some(at);
     }
     let shown = crate::quantity::format_duration(at.value);
-    let finding = Finding::new(
-        code::HOLD_TIME,
-        format!("a hold time of {shown} is not possible"),
-    )
-    .cause("RFC 4271 §4.2: the hold time is 0 or at least 3 whole seconds");
+    let finding = Finding::new(code::HOLD_TIME, format!("a hold time of {shown} is not possible"))
+        .cause("RFC 4271 §4.2: the hold time is 0 or at least 3 whole seconds");
     let better = at.value.as_secs().max(MIN_HOLD_TIME.as_secs());
-    table
-        .sink()
-        .report(&at.span, finding.fix(format!("write \"{better}s\"")));
+    table.sink().report(&at.span, finding.fix(format!("write \"{better}s\"")));
     None
 }
 
@@ -225,11 +202,7 @@ impl SiteDraft {
             location: self.location?,
             capacity: self.capacity,
             router_id: self.router_id,
-            upstreams: self
-                .upstreams
-                .into_iter()
-                .map(UpstreamDraft::finish)
-                .collect::<Option<Vec<Upstream>>>()?,
+            upstreams: self.upstreams.into_iter().map(UpstreamDraft::finish).collect::<Option<Vec<Upstream>>>()?,
         })
     }
 }

@@ -65,23 +65,14 @@ impl Service {
         page.table("[service]");
         page.text("name", &self.name);
         page.key("asn", self.asn);
-        page.key(
-            "prefixes",
-            list(self.prefixes.iter().map(ToString::to_string)),
-        );
-        page.key(
-            "addresses",
-            list(self.addresses.iter().map(ToString::to_string)),
-        );
+        page.key("prefixes", list(self.prefixes.iter().map(ToString::to_string)));
+        page.key("addresses", list(self.addresses.iter().map(ToString::to_string)));
         page.table("[agent]");
         page.text("socket", self.agent.socket.to_string_lossy());
         if let Some(metrics) = self.agent.metrics {
             page.shown("metrics", metrics);
         }
-        page.text(
-            "graceful-shutdown",
-            format_duration(self.agent.graceful_shutdown),
-        );
+        page.text("graceful-shutdown", format_duration(self.agent.graceful_shutdown));
         page.text("drain", format_duration(self.agent.drain));
         page.text("watchdog", format_duration(self.agent.watchdog));
         let commands = [("command", &self.rehearse.command), ("agent", &self.rehearse.agent)];
@@ -106,26 +97,14 @@ fn print_check(page: &mut Page, check: &Check) {
     page.table("[[check]]");
     page.text("name", &check.name);
     match &check.kind {
-        CheckKind::Dns {
-            target,
-            name,
-            qtype,
-            class,
-            rcode,
-            tcp,
-        } => {
+        CheckKind::Dns { target, name, qtype, class, rcode, tcp } => {
             page.text("kind", "dns");
             page.shown("target", target);
             page.text("query", format!("{name} {qtype} {class}"));
             page.text("expect", rcode);
             page.text("transport", if *tcp { "tcp" } else { "udp" });
         }
-        CheckKind::Http {
-            target,
-            host,
-            path,
-            status,
-        } => {
+        CheckKind::Http { target, host, path, status } => {
             page.text("kind", "http");
             page.text("url", format!("http://{target}{path}"));
             page.text("host", host);
@@ -159,14 +138,8 @@ fn print_site(page: &mut Page, site: &Site) {
     page.table("[[site]]");
     page.text("name", &site.name);
     page.text("location", &site.location.name);
-    let bits = site
-        .capacity
-        .bits_per_s
-        .map(|b| format!("bits = {}", quoted(&format_bit_rate(b))));
-    let queries = site
-        .capacity
-        .queries_per_s
-        .map(|q| format!("queries = {}", quoted(&format_query_rate(q))));
+    let bits = site.capacity.bits_per_s.map(|b| format!("bits = {}", quoted(&format_bit_rate(b))));
+    let queries = site.capacity.queries_per_s.map(|q| format!("queries = {}", quoted(&format_query_rate(q))));
     let capacity: Vec<String> = bits.into_iter().chain(queries).collect();
     if !capacity.is_empty() {
         page.key("capacity", format!("{{ {} }}", capacity.join(", ")));
@@ -195,14 +168,8 @@ fn print_upstream(page: &mut Page, upstream: &Upstream) {
     if let Some(file) = &upstream.password_file {
         page.text("password-file", file.to_string_lossy());
     }
-    page.key(
-        "communities",
-        list(upstream.communities.iter().map(ToString::to_string)),
-    );
-    page.key(
-        "large-communities",
-        list(upstream.large_communities.iter().map(ToString::to_string)),
-    );
+    page.key("communities", list(upstream.communities.iter().map(ToString::to_string)));
+    page.key("large-communities", list(upstream.large_communities.iter().map(ToString::to_string)));
     page.key("prepend", upstream.prepend);
     if let Some(med) = upstream.med {
         page.key("med", med);

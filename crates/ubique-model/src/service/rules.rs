@@ -32,12 +32,8 @@ pub(super) fn check(root: &TableReader<'_>, head: &Head, sites: &[SiteDraft]) {
         sink.report_absent(&root.span_of("service"), finding.fix("add a [[check]]"));
     }
     if !root.has("site") {
-        let finding =
-            Finding::new(code::NO_SITE, "the service has no site").cause("nothing is announced");
-        sink.report_absent(
-            &root.span_of("service"),
-            finding.fix("add a [[site]] with a [[site.upstream]]"),
-        );
+        let finding = Finding::new(code::NO_SITE, "the service has no site").cause("nothing is announced");
+        sink.report_absent(&root.span_of("service"), finding.fix("add a [[site]] with a [[site.upstream]]"));
     }
     report_duplicates(sink, "site", sites.iter().filter_map(|s| s.name.as_ref()));
     for site in sites {
@@ -51,15 +47,11 @@ fn check_asn(sink: &Sink<'_>, asn: Option<&At<Asn>>) {
         64512..=65534 | 4_200_000_000..=4_294_967_294 => {
             let finding = Finding::new(code::PRIVATE_ASN, format!("AS {} is private", asn.value))
                 .cause("private AS numbers are filtered on the public Internet (RFC 6996)");
-            sink.report(
-                &asn.span,
-                finding.fix("fine inside one organisation; else use your public AS number"),
-            );
+            sink.report(&asn.span, finding.fix("fine inside one organisation; else use your public AS number"));
         }
         65552..=131_071 => {
             let message = format!("AS {} is reserved by IANA", asn.value);
-            let finding =
-                Finding::new(code::UNASSIGNED_ASN, message).cause("it is assigned to nobody");
+            let finding = Finding::new(code::UNASSIGNED_ASN, message).cause("it is assigned to nobody");
             sink.report(&asn.span, finding.fix("check the number"));
         }
         _ => {}
@@ -70,21 +62,13 @@ fn check_prefixes(sink: &Sink<'_>, prefixes: &[At<Prefix>]) {
     report_duplicates(sink, "prefix", prefixes);
     for (at, prefix) in prefixes.iter().enumerate() {
         check_prefix(sink, prefix);
-        let others = prefixes
-            .iter()
-            .enumerate()
-            .filter(|&(other, _)| other != at);
-        let cover = others
-            .map(|(_, p)| p.value)
-            .find(|p| *p != prefix.value && p.contains(&prefix.value));
+        let others = prefixes.iter().enumerate().filter(|&(other, _)| other != at);
+        let cover = others.map(|(_, p)| p.value).find(|p| *p != prefix.value && p.contains(&prefix.value));
         if let Some(cover) = cover {
             let message = format!("{} lies in {cover}, which is announced too", prefix.value);
             let finding = Finding::new(code::OVERLAPPING_PREFIXES, message)
                 .cause("every site announces both, and routers follow the longer one");
-            sink.report(
-                &prefix.span,
-                finding.fix("keep one of the two, unless this is meant"),
-            );
+            sink.report(&prefix.span, finding.fix("keep one of the two, unless this is meant"));
         }
     }
 }
@@ -92,34 +76,20 @@ fn check_prefixes(sink: &Sink<'_>, prefixes: &[At<Prefix>]) {
 fn check_prefix(sink: &Sink<'_>, at: &At<Prefix>) {
     let (prefix, family) = (at.value, Family::of(&at.value));
     if let Some(reason) = never_announced(&prefix) {
-        let finding = Finding::new(
-            code::NOT_ANNOUNCEABLE,
-            format!("{prefix} cannot be announced"),
-        )
-        .cause(reason);
+        let finding = Finding::new(code::NOT_ANNOUNCEABLE, format!("{prefix} cannot be announced")).cause(reason);
         sink.report(&at.span, finding.fix("write a prefix that is yours"));
         return;
     }
     let longest = by_family(family, LONGEST_ACCEPTED);
     if prefix.prefix_len() > longest {
         let message = format!("{prefix} is longer than /{longest}");
-        let finding =
-            Finding::new(code::LONG_PREFIX, message).cause("most networks filter such routes");
-        sink.report(
-            &at.span,
-            finding.fix(format!("announce a /{longest} to the public Internet")),
-        );
+        let finding = Finding::new(code::LONG_PREFIX, message).cause("most networks filter such routes");
+        sink.report(&at.span, finding.fix(format!("announce a /{longest} to the public Internet")));
     }
     if is_private(&prefix) {
-        let finding = Finding::new(
-            code::PRIVATE_PREFIX,
-            format!("{prefix} is private address space"),
-        )
-        .cause("such routes are filtered on the public Internet");
-        sink.report(
-            &at.span,
-            finding.fix("fine inside one organisation; else use a prefix of your own"),
-        );
+        let finding = Finding::new(code::PRIVATE_PREFIX, format!("{prefix} is private address space"))
+            .cause("such routes are filtered on the public Internet");
+        sink.report(&at.span, finding.fix("fine inside one organisation; else use a prefix of your own"));
     }
 }
 
@@ -130,18 +100,12 @@ fn never_announced(prefix: &Prefix) -> Option<&'static str> {
     }
     match prefix.addr() {
         address if address.is_multicast() => Some("it is multicast space"),
-        address if address.is_loopback() => {
-            Some("it is loopback space, which never leaves a machine")
-        }
-        IpAddr::V4(a) if a.is_link_local() => {
-            Some("it is link-local space, which never leaves a link")
-        }
+        address if address.is_loopback() => Some("it is loopback space, which never leaves a machine"),
+        IpAddr::V4(a) if a.is_link_local() => Some("it is link-local space, which never leaves a link"),
         IpAddr::V6(a) if a.segments()[0] & 0xffc0 == 0xfe80 => {
             Some("it is link-local space, which never leaves a link")
         }
-        IpAddr::V4(a) if a.octets()[0] == 0 || a.octets()[0] >= 240 => {
-            Some("it is reserved space (RFC 6890)")
-        }
+        IpAddr::V4(a) if a.octets()[0] == 0 || a.octets()[0] >= 240 => Some("it is reserved space (RFC 6890)"),
         _ if prefix.prefix_len() < shortest => Some("nobody holds so large a block"),
         _ => None,
     }
@@ -160,37 +124,20 @@ fn check_addresses(sink: &Sink<'_>, head: &Head) {
         return;
     }
     for address in &head.addresses {
-        if !head
-            .prefixes
-            .iter()
-            .any(|p| p.value.contains(&address.value))
-        {
+        if !head.prefixes.iter().any(|p| p.value.contains(&address.value)) {
             let prefixes: Vec<String> = head.prefixes.iter().map(|p| p.value.to_string()).collect();
             let message = format!("{} lies in none of the service's prefixes", address.value);
-            let finding = Finding::new(code::ADDRESS_OUTSIDE, message).cause(format!(
-                "the sites announce {}; no client would reach it",
-                prefixes.join(", ")
-            ));
-            sink.report_absent(
-                &address.span,
-                finding.fix("correct the address, or add its prefix"),
-            );
+            let finding = Finding::new(code::ADDRESS_OUTSIDE, message)
+                .cause(format!("the sites announce {}; no client would reach it", prefixes.join(", ")));
+            sink.report_absent(&address.span, finding.fix("correct the address, or add its prefix"));
         }
     }
     for prefix in &head.prefixes {
-        if !head.addresses.is_empty()
-            && !head
-                .addresses
-                .iter()
-                .any(|a| prefix.value.contains(&a.value))
-        {
+        if !head.addresses.is_empty() && !head.addresses.iter().any(|a| prefix.value.contains(&a.value)) {
             let message = format!("no service address lies in {}", prefix.value);
             let finding = Finding::new(code::PREFIX_WITHOUT_ADDRESS, message)
                 .cause("the sites attract traffic to it that nothing answers");
-            sink.report_absent(
-                &prefix.span,
-                finding.fix("add an address, or remove the prefix"),
-            );
+            sink.report_absent(&prefix.span, finding.fix("add an address, or remove the prefix"));
         }
     }
 }
@@ -203,38 +150,25 @@ fn check_site(sink: &Sink<'_>, head: &Head, site: &SiteDraft) {
     }
     if site.upstreams.is_empty() {
         let name = site.name.as_ref().map_or("a site", |n| n.value.as_str());
-        let finding = Finding::new(code::NO_UPSTREAM, format!("{name} has no upstream"))
-            .cause("it announces nothing");
-        sink.report_absent(
-            &site.span,
-            finding.fix("add a [[site.upstream]] with `asn` and `address`"),
-        );
+        let finding = Finding::new(code::NO_UPSTREAM, format!("{name} has no upstream")).cause("it announces nothing");
+        sink.report_absent(&site.span, finding.fix("add a [[site.upstream]] with `asn` and `address`"));
         return;
     }
     check_duplicate_upstreams(sink, site);
     for upstream in &site.upstreams {
         check_upstream(sink, head, upstream);
     }
-    let families: Vec<Family> = site
-        .upstreams
-        .iter()
-        .filter_map(|u| u.address.as_ref())
-        .map(|a| Family::of_address(a.value))
-        .collect();
+    let families: Vec<Family> =
+        site.upstreams.iter().filter_map(|u| u.address.as_ref()).map(|a| Family::of_address(a.value)).collect();
     for family in Family::ALL {
         let announced = head.prefixes.iter().any(|p| Family::of(&p.value) == family);
         let readable = families.len() == site.upstreams.len();
         if announced && readable && !families.contains(&family) {
             let message = format!("the site does not announce the {} prefixes", words(family));
-            let finding = Finding::new(code::FAMILY_NOT_ANNOUNCED, message).cause(format!(
-                "none of its upstreams has an {} address",
-                words(family)
-            ));
+            let finding = Finding::new(code::FAMILY_NOT_ANNOUNCED, message)
+                .cause(format!("none of its upstreams has an {} address", words(family)));
             let span = site.name.as_ref().map_or(&site.span, |n| &n.span);
-            sink.report_absent(
-                span,
-                finding.fix(format!("add an upstream over {}", words(family))),
-            );
+            sink.report_absent(span, finding.fix(format!("add an upstream over {}", words(family))));
         }
     }
 }
@@ -254,8 +188,7 @@ fn check_duplicate_upstreams(sink: &Sink<'_>, site: &SiteDraft) {
         };
         if !seen.insert((address.value, port.value)) {
             let message = format!("upstream {} is given twice at this site", address.value);
-            let finding =
-                Finding::new(code::DUPLICATE, message).cause("two BGP sessions would collide");
+            let finding = Finding::new(code::DUPLICATE, message).cause("two BGP sessions would collide");
             sink.report(&address.span, finding.fix("remove one of the two"));
         }
     }
@@ -266,29 +199,16 @@ fn check_upstream(sink: &Sink<'_>, head: &Head, upstream: &UpstreamDraft) {
         && asn.value == own.value
         && relation.value != Relation::Internal
     {
-        let message = format!(
-            "AS {} is the service's own, but the relation is {}",
-            asn.value, relation.value
-        );
-        let finding =
-            Finding::new(code::OWN_ASN, message).cause("a session within one AS is internal BGP");
-        sink.report(
-            &asn.span,
-            finding.fix("write relation = \"internal\", or the neighbour's own AS number"),
-        );
+        let message = format!("AS {} is the service's own, but the relation is {}", asn.value, relation.value);
+        let finding = Finding::new(code::OWN_ASN, message).cause("a session within one AS is internal BGP");
+        sink.report(&asn.span, finding.fix("write relation = \"internal\", or the neighbour's own AS number"));
     }
     if let Some(hold_time) = upstream.hold_time.as_ref().filter(|h| h.value.is_zero()) {
         let finding = Finding::new(code::NO_HOLD_TIMER, "hold time 0 turns keepalives off")
             .cause("the upstream never notices a frozen machine and keeps sending clients to it");
-        sink.report(
-            &hold_time.span,
-            finding.fix("remove the key: the default is \"9s\""),
-        );
+        sink.report(&hold_time.span, finding.fix("remove the key: the default is \"9s\""));
     }
-    for address in [&upstream.address, &upstream.local_address]
-        .into_iter()
-        .flatten()
-    {
+    for address in [&upstream.address, &upstream.local_address].into_iter().flatten() {
         check_session_address(sink, head, address);
     }
     let Some(address) = &upstream.address else {
@@ -301,46 +221,23 @@ fn check_families(sink: &Sink<'_>, head: &Head, address: &At<IpAddr>, local: Opt
     let family = Family::of_address(address.value);
     if let Some(local) = local.filter(|l| Family::of_address(l.value) != family) {
         let other = words(Family::of_address(local.value));
-        let message = format!(
-            "local-address {} is {other}, address {} is {}",
-            local.value,
-            address.value,
-            words(family)
-        );
-        let finding = Finding::new(code::FAMILY_MISMATCH, message)
-            .cause("both ends of a session have one family");
-        sink.report(
-            &local.span,
-            finding.fix(format!(
-                "write an {} address of this machine",
-                words(family)
-            )),
-        );
+        let message =
+            format!("local-address {} is {other}, address {} is {}", local.value, address.value, words(family));
+        let finding = Finding::new(code::FAMILY_MISMATCH, message).cause("both ends of a session have one family");
+        sink.report(&local.span, finding.fix(format!("write an {} address of this machine", words(family))));
     }
     if let Some(local) = local.filter(|l| l.value == address.value) {
         let message = format!("{} is both the neighbour's address and ours", local.value);
-        let finding =
-            Finding::new(code::DUPLICATE, message).cause("a session has two different ends");
-        sink.report(
-            &local.span,
-            finding.fix("write the address of this machine"),
-        );
+        let finding = Finding::new(code::DUPLICATE, message).cause("a session has two different ends");
+        sink.report(&local.span, finding.fix("write the address of this machine"));
     }
-    if head.complete
-        && !head.prefixes.is_empty()
-        && !head.prefixes.iter().any(|p| Family::of(&p.value) == family)
-    {
+    if head.complete && !head.prefixes.is_empty() && !head.prefixes.iter().any(|p| Family::of(&p.value) == family) {
         let message = format!("there is nothing to announce to {}", address.value);
-        let finding = Finding::new(code::NOTHING_TO_ANNOUNCE, message).cause(format!(
-            "the session is {0}, the service has no {0} prefix",
-            words(family)
-        ));
+        let finding = Finding::new(code::NOTHING_TO_ANNOUNCE, message)
+            .cause(format!("the session is {0}, the service has no {0} prefix", words(family)));
         sink.report_absent(
             &address.span,
-            finding.fix(format!(
-                "add an {} prefix, or remove the upstream",
-                words(family)
-            )),
+            finding.fix(format!("add an {} prefix, or remove the upstream", words(family))),
         );
     }
 }
@@ -351,10 +248,7 @@ fn check_session_address(sink: &Sink<'_>, head: &Head, at: &At<IpAddr>) {
         let message = format!("{address} is an address of the service");
         let finding = Finding::new(code::SERVICE_ADDRESS_IN_SESSION, message)
             .cause("packets to an anycast address reach the nearest site, not this one");
-        sink.report(
-            &at.span,
-            finding.fix("write an address that belongs to one machine"),
-        );
+        sink.report(&at.span, finding.fix("write an address that belongs to one machine"));
     }
     let reason = match address {
         a if a.is_unspecified() => "it is no machine's address",
@@ -366,14 +260,6 @@ fn check_session_address(sink: &Sink<'_>, head: &Head, at: &At<IpAddr>) {
         IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => "it is an IPv4 address in IPv6 clothes",
         _ => return,
     };
-    let finding = Finding::new(
-        code::BAD_SESSION_ADDRESS,
-        format!("{address} cannot be an end of a session"),
-    );
-    sink.report(
-        &at.span,
-        finding
-            .cause(reason)
-            .fix("write a global unicast address of the neighbour's interface"),
-    );
+    let finding = Finding::new(code::BAD_SESSION_ADDRESS, format!("{address} cannot be an end of a session"));
+    sink.report(&at.span, finding.cause(reason).fix("write a global unicast address of the neighbour's interface"));
 }

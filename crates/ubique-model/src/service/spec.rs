@@ -27,9 +27,7 @@ pub const MAX_COMM_BYTES: usize = 15;
 pub const MAX_IN_A_ROW: u32 = 1000;
 
 /// RCODE mnemonics a DNS check can expect (RFC 1035 §4.1.1).
-pub(crate) const RCODES: &[&str] = &[
-    "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED",
-];
+pub(crate) const RCODES: &[&str] = &["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"];
 /// Relations an upstream can have.
 pub(crate) const RELATIONS: &[&str] = &["transit", "peer", "route-server", "internal"];
 
@@ -38,19 +36,10 @@ const fn field(key: &'static str, ty: Type, need: Need, doc: &'static str) -> Fi
 }
 
 const fn plain(doc: &'static str, fields: &'static [Field]) -> Spec {
-    Spec {
-        doc,
-        fields,
-        variants: None,
-        later: &[],
-    }
+    Spec { doc, fields, variants: None, later: &[] }
 }
 
-const COMMAND: Type = Type::List {
-    item: &Type::Text(&WORD),
-    min: 1,
-    max: MAX_COMMAND_WORDS,
-};
+const COMMAND: Type = Type::List { item: &Type::Text(&WORD), min: 1, max: MAX_COMMAND_WORDS };
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -58,39 +47,18 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) static FILE: Spec = plain(
     "A ubique service file: one anycast service, its checks, its sites and their upstreams.",
     &[
-        field(
-            "service",
-            Type::Table(&SERVICE),
-            Need::Required,
-            "What is announced.",
-        ),
-        field(
-            "agent",
-            Type::Table(&AGENT),
-            Need::Optional,
-            "How `ubique run` behaves.",
-        ),
-        field(
-            "rehearse",
-            Type::Table(&REHEARSE),
-            Need::Optional,
-            "What `ubique rehearse` starts as the service.",
-        ),
+        field("service", Type::Table(&SERVICE), Need::Required, "What is announced."),
+        field("agent", Type::Table(&AGENT), Need::Optional, "How `ubique run` behaves."),
+        field("rehearse", Type::Table(&REHEARSE), Need::Optional, "What `ubique rehearse` starts as the service."),
         field(
             "check",
-            Type::Tables {
-                spec: &CHECK,
-                max: MAX_CHECKS,
-            },
+            Type::Tables { spec: &CHECK, max: MAX_CHECKS },
             Need::Optional,
             "What makes a site fit to serve; all must pass.",
         ),
         field(
             "site",
-            Type::Tables {
-                spec: &SITE,
-                max: MAX_SITES,
-            },
+            Type::Tables { spec: &SITE, max: MAX_SITES },
             Need::Optional,
             "The places that announce; at least one.",
         ),
@@ -100,35 +68,17 @@ pub(crate) static FILE: Spec = plain(
 static SERVICE: Spec = plain(
     "What is announced.",
     &[
-        field(
-            "name",
-            Type::Text(&NAME),
-            Need::Required,
-            "Short name, used in logs, metrics and paths.",
-        ),
-        field(
-            "asn",
-            Type::Asn,
-            Need::Required,
-            "The AS that originates the prefixes.",
-        ),
+        field("name", Type::Text(&NAME), Need::Required, "Short name, used in logs, metrics and paths."),
+        field("asn", Type::Asn, Need::Required, "The AS that originates the prefixes."),
         field(
             "prefixes",
-            Type::List {
-                item: &Type::Text(&PREFIX),
-                min: 1,
-                max: MAX_PREFIXES,
-            },
+            Type::List { item: &Type::Text(&PREFIX), min: 1, max: MAX_PREFIXES },
             Need::Required,
             "Prefixes every site announces.",
         ),
         field(
             "addresses",
-            Type::List {
-                item: &Type::Text(&ADDRESS),
-                min: 1,
-                max: MAX_ADDRESSES,
-            },
+            Type::List { item: &Type::Text(&ADDRESS), min: 1, max: MAX_ADDRESSES },
             Need::Required,
             "Addresses clients talk to, on the loopback of each healthy site; each lies in one of the prefixes.",
         ),
@@ -152,28 +102,19 @@ static AGENT: Spec = plain(
         ),
         field(
             "graceful-shutdown",
-            Type::Duration {
-                min: Duration::ZERO,
-                max: HOUR,
-            },
+            Type::Duration { min: Duration::ZERO, max: HOUR },
             Need::Text("1s"),
             "How long `ubique drain` announces with GRACEFUL_SHUTDOWN (RFC 8326) before it withdraws; 0s: withdraw at once.",
         ),
         field(
             "drain",
-            Type::Duration {
-                min: Duration::ZERO,
-                max: HOUR,
-            },
+            Type::Duration { min: Duration::ZERO, max: HOUR },
             Need::Text("5s"),
             "How long the service goes on serving after a withdrawal before its addresses are removed.",
         ),
         field(
             "watchdog",
-            Type::Duration {
-                min: Duration::from_millis(100),
-                max: Duration::from_secs(60),
-            },
+            Type::Duration { min: Duration::from_millis(100), max: Duration::from_secs(60) },
             Need::Text("1s"),
             "How long an essential thread may stall before the agent is ended, so that upstreams move on.",
         ),
@@ -183,18 +124,15 @@ static AGENT: Spec = plain(
 static REHEARSE: Spec = plain(
     "What `ubique rehearse` starts as the service on each site.",
     &[
-        field("command", Type::List {
-            item: &Type::Text(&WORD),
-            min: 0,
-            max: MAX_COMMAND_WORDS,
-        }, Need::Described("the built-in DNS responder"), "Program and arguments; {site} and {address} are replaced."),
+        field(
+            "command",
+            Type::List { item: &Type::Text(&WORD), min: 0, max: MAX_COMMAND_WORDS },
+            Need::Described("the built-in DNS responder"),
+            "Program and arguments; {site} and {address} are replaced.",
+        ),
         field(
             "agent",
-            Type::List {
-            item: &Type::Text(&WORD),
-            min: 0,
-            max: MAX_COMMAND_WORDS,
-        },
+            Type::List { item: &Type::Text(&WORD), min: 0, max: MAX_COMMAND_WORDS },
             Need::Optional,
             "What the lab starts as the agent in the place of `ubique run`, to compare: {site}, {asn}, {address}, {upstream}, {upstream-asn} and {local} are replaced.",
         ),
@@ -204,19 +142,11 @@ static REHEARSE: Spec = plain(
 static CHECK: Spec = Spec {
     doc: "One test of the service on its own site.",
     fields: &[
-        field(
-            "name",
-            Type::Text(&NAME),
-            Need::Described("the kind"),
-            "Unique name of the check.",
-        ),
+        field("name", Type::Text(&NAME), Need::Described("the kind"), "Unique name of the check."),
         field("kind", Type::Tag, Need::Required, "How it is tested."),
         field(
             "every",
-            Type::Duration {
-                min: Duration::from_millis(10),
-                max: HOUR,
-            },
+            Type::Duration { min: Duration::from_millis(10), max: HOUR },
             Need::Text("1s"),
             "Interval between the starts of two polls.",
         ),
@@ -228,19 +158,13 @@ static CHECK: Spec = Spec {
         ),
         field(
             "fall",
-            Type::Integer {
-                min: 1,
-                max: MAX_IN_A_ROW as i64,
-            },
+            Type::Integer { min: 1, max: MAX_IN_A_ROW as i64 },
             Need::Integer(3),
             "So many failures in a row make the site unfit.",
         ),
         field(
             "rise",
-            Type::Integer {
-                min: 1,
-                max: MAX_IN_A_ROW as i64,
-            },
+            Type::Integer { min: 1, max: MAX_IN_A_ROW as i64 },
             Need::Integer(3),
             "So many successes in a row make it fit again.",
         ),
@@ -256,76 +180,36 @@ static CHECK_KINDS: Variants = Variants {
             name: "dns",
             doc: "A DNS query is answered as expected.",
             fields: &[
-                field(
-                    "target",
-                    Type::Text(&ENDPOINT),
-                    Need::Required,
-                    "Server asked.",
-                ),
+                field("target", Type::Text(&ENDPOINT), Need::Required, "Server asked."),
                 field(
                     "query",
                     Type::Text(&QUERY),
                     Need::Required,
                     "\"NAME TYPE\" or \"NAME TYPE CLASS\"; the class is IN unless written.",
                 ),
-                field(
-                    "expect",
-                    Type::Choice(RCODES),
-                    Need::Text("NOERROR"),
-                    "Expected response code.",
-                ),
-                field(
-                    "transport",
-                    Type::Choice(&["udp", "tcp"]),
-                    Need::Text("udp"),
-                    "Transport of the query.",
-                ),
+                field("expect", Type::Choice(RCODES), Need::Text("NOERROR"), "Expected response code."),
+                field("transport", Type::Choice(&["udp", "tcp"]), Need::Text("udp"), "Transport of the query."),
             ],
         },
         Variant {
             name: "http",
             doc: "An HTTP/1.1 GET is answered with the expected status.",
             fields: &[
-                field(
-                    "url",
-                    Type::Text(&URL),
-                    Need::Required,
-                    "Plain HTTP with an address literal.",
-                ),
-                field(
-                    "host",
-                    Type::Text(&HOST),
-                    Need::Described("the host of the URL"),
-                    "Host header.",
-                ),
-                field(
-                    "expect",
-                    Type::Integer { min: 100, max: 599 },
-                    Need::Integer(200),
-                    "Expected status code.",
-                ),
+                field("url", Type::Text(&URL), Need::Required, "Plain HTTP with an address literal."),
+                field("host", Type::Text(&HOST), Need::Described("the host of the URL"), "Host header."),
+                field("expect", Type::Integer { min: 100, max: 599 }, Need::Integer(200), "Expected status code."),
             ],
         },
         Variant {
             name: "tcp",
             doc: "A TCP connection is accepted.",
-            fields: &[field(
-                "target",
-                Type::Text(&ENDPOINT),
-                Need::Required,
-                "Server connected to.",
-            )],
+            fields: &[field("target", Type::Text(&ENDPOINT), Need::Required, "Server connected to.")],
         },
         Variant {
             name: "process",
             doc: "A process runs; give `pidfile` or `process`.",
             fields: &[
-                field(
-                    "pidfile",
-                    Type::Text(&PIDFILE),
-                    Need::Optional,
-                    "File with its process ID.",
-                ),
+                field("pidfile", Type::Text(&PIDFILE), Need::Optional, "File with its process ID."),
                 field(
                     "process",
                     Type::Text(&COMM),
@@ -337,12 +221,7 @@ static CHECK_KINDS: Variants = Variants {
         Variant {
             name: "exec",
             doc: "A command exits with 0; it is killed at the timeout.",
-            fields: &[field(
-                "command",
-                COMMAND,
-                Need::Required,
-                "Program and arguments; no shell.",
-            )],
+            fields: &[field("command", COMMAND, Need::Required, "Program and arguments; no shell.")],
         },
     ],
     later: &[
@@ -367,24 +246,9 @@ static CHECK_KINDS: Variants = Variants {
 static SITE: Spec = plain(
     "One place that announces the service.",
     &[
-        field(
-            "name",
-            Type::Text(&NAME),
-            Need::Required,
-            "Short unique name.",
-        ),
-        field(
-            "location",
-            Type::Text(&LOCATION),
-            Need::Required,
-            "\"City, CC\", an IATA code, or \"LAT,LON\".",
-        ),
-        field(
-            "capacity",
-            Type::Table(&CAPACITY),
-            Need::Optional,
-            "What it can carry.",
-        ),
+        field("name", Type::Text(&NAME), Need::Required, "Short unique name."),
+        field("location", Type::Text(&LOCATION), Need::Required, "\"City, CC\", an IATA code, or \"LAT,LON\"."),
+        field("capacity", Type::Table(&CAPACITY), Need::Optional, "What it can carry."),
         field(
             "router-id",
             Type::Text(&ROUTER_ID),
@@ -393,10 +257,7 @@ static SITE: Spec = plain(
         ),
         field(
             "upstream",
-            Type::Tables {
-                spec: &UPSTREAM,
-                max: MAX_UPSTREAMS,
-            },
+            Type::Tables { spec: &UPSTREAM, max: MAX_UPSTREAMS },
             Need::Optional,
             "Its BGP neighbours; at least one.",
         ),
@@ -406,18 +267,8 @@ static SITE: Spec = plain(
 static CAPACITY: Spec = plain(
     "What a site can carry.",
     &[
-        field(
-            "bits",
-            Type::Text(&BIT_RATE),
-            Need::Optional,
-            "Bits per second.",
-        ),
-        field(
-            "queries",
-            Type::Text(&QUERY_RATE),
-            Need::Optional,
-            "Queries per second.",
-        ),
+        field("bits", Type::Text(&BIT_RATE), Need::Optional, "Bits per second."),
+        field("queries", Type::Text(&QUERY_RATE), Need::Optional, "Queries per second."),
     ],
 );
 
@@ -437,24 +288,11 @@ static UPSTREAM: Spec = Spec {
             Need::Described("what the kernel's route to `address` picks"),
             "Our address on the session.",
         ),
-        field(
-            "relation",
-            Type::Choice(RELATIONS),
-            Need::Text("transit"),
-            "What the neighbour is to us.",
-        ),
-        field(
-            "port",
-            Type::Integer { min: 1, max: 65535 },
-            Need::Integer(179),
-            "Its TCP port.",
-        ),
+        field("relation", Type::Choice(RELATIONS), Need::Text("transit"), "What the neighbour is to us."),
+        field("port", Type::Integer { min: 1, max: 65535 }, Need::Integer(179), "Its TCP port."),
         field(
             "hold-time",
-            Type::Duration {
-                min: Duration::ZERO,
-                max: Duration::from_secs(65535),
-            },
+            Type::Duration { min: Duration::ZERO, max: Duration::from_secs(65535) },
             Need::Text("9s"),
             "Proposed hold time: whole seconds, 0 or at least 3 (RFC 4271).",
         ),
@@ -464,58 +302,30 @@ static UPSTREAM: Spec = Spec {
             Need::Described("1"),
             "IP TTL, for an eBGP neighbour more than one hop away.",
         ),
-        field(
-            "password-file",
-            Type::Text(&PATH),
-            Need::Optional,
-            "File with the TCP MD5 secret (RFC 2385).",
-        ),
+        field("password-file", Type::Text(&PATH), Need::Optional, "File with the TCP MD5 secret (RFC 2385)."),
         field(
             "communities",
-            Type::List {
-                item: &Type::Text(&COMMUNITY),
-                min: 0,
-                max: MAX_COMMUNITIES,
-            },
+            Type::List { item: &Type::Text(&COMMUNITY), min: 0, max: MAX_COMMUNITIES },
             Need::Described("none"),
             "Communities on every announcement to this neighbour.",
         ),
         field(
             "large-communities",
-            Type::List {
-                item: &Type::Text(&LARGE_COMMUNITY),
-                min: 0,
-                max: MAX_COMMUNITIES,
-            },
+            Type::List { item: &Type::Text(&LARGE_COMMUNITY), min: 0, max: MAX_COMMUNITIES },
             Need::Described("none"),
             "Large communities likewise.",
         ),
         field(
             "prepend",
-            Type::Integer {
-                min: 0,
-                max: MAX_PREPEND as i64,
-            },
+            Type::Integer { min: 0, max: MAX_PREPEND as i64 },
             Need::Integer(0),
             "How often our AS is prepended in addition to its one regular appearance.",
         ),
-        field(
-            "med",
-            Type::Integer {
-                min: 0,
-                max: u32::MAX as i64,
-            },
-            Need::Optional,
-            "MULTI_EXIT_DISC.",
-        ),
+        field("med", Type::Integer { min: 0, max: u32::MAX as i64 }, Need::Optional, "MULTI_EXIT_DISC."),
     ],
     variants: None,
     later: &[
-        Later {
-            word: "bfd",
-            what: "BFD",
-            instead: "remove it and set a short hold time, e.g. hold-time = \"3s\"",
-        },
+        Later { word: "bfd", what: "BFD", instead: "remove it and set a short hold time, e.g. hold-time = \"3s\"" },
         Later {
             word: "password",
             what: "a password in the service file",

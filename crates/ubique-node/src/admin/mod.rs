@@ -198,31 +198,19 @@ pub enum RequestError {
 
 /// The path of the admin socket: `{site}` and `{service}` replaced.
 pub fn socket_path(template: &Path, service: &str, site: &str) -> PathBuf {
-    PathBuf::from(
-        template
-            .to_string_lossy()
-            .replace("{service}", service)
-            .replace("{site}", site),
-    )
+    PathBuf::from(template.to_string_lossy().replace("{service}", service).replace("{site}", site))
 }
 
 /// Asks the agent behind the socket at `path`; blocks for at most a few seconds.
 pub fn request(path: &Path, request: &Request) -> Result<Reply, RequestError> {
-    let stream = UnixStream::connect(path).map_err(|source| RequestError::Connect {
-        path: path.to_owned(),
-        source,
-    })?;
+    let stream = UnixStream::connect(path).map_err(|source| RequestError::Connect { path: path.to_owned(), source })?;
     let reply = converse(&stream, request).map_err(RequestError::Conversation)?;
     let value: serde_json::Value = serde_json::from_str(&reply).map_err(RequestError::Malformed)?;
     if let Some(error) = value.get("error") {
-        return Err(RequestError::Refused(
-            error.as_str().unwrap_or("unknown error").to_owned(),
-        ));
+        return Err(RequestError::Refused(error.as_str().unwrap_or("unknown error").to_owned()));
     }
     match request {
-        Request::Status => serde_json::from_value(value)
-            .map(Reply::Status)
-            .map_err(RequestError::Malformed),
+        Request::Status => serde_json::from_value(value).map(Reply::Status).map_err(RequestError::Malformed),
         Request::Drain { .. } | Request::Undrain { .. } => Ok(Reply::Done),
     }
 }

@@ -58,10 +58,7 @@ impl Drop for Bound {
 
 /// Opens a socket, with its directory. A file of a dead process is replaced, one of a living one is not.
 pub(crate) fn bind(path: &Path) -> Result<Bound, SocketError> {
-    let failed = |source| SocketError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| SocketError::Io { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
     }
@@ -77,10 +74,7 @@ pub(crate) fn bind(path: &Path) -> Result<Bound, SocketError> {
         Ok(_) => fs::remove_file(path).map_err(failed)?,
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    let bound = Bound {
-        listener,
-        path: path.to_owned(),
-    };
+    let bound = Bound { listener, path: path.to_owned() };
     fs::set_permissions(path, fs::Permissions::from_mode(MODE)).map_err(failed)?;
     Ok(bound)
 }
@@ -121,21 +115,14 @@ where
     loop {
         let mut line = Vec::new();
         let limit = REQUEST_BYTES as u64 + 1;
-        let count = timeout(
-            PATIENCE,
-            (&mut read).take(limit).read_until(b'\n', &mut line),
-        )
-        .await??;
+        let count = timeout(PATIENCE, (&mut read).take(limit).read_until(b'\n', &mut line)).await??;
         if count == 0 {
             return Ok(());
         }
         let (mut reply, last) = match String::from_utf8(line) {
             Ok(text) if text.ends_with('\n') => (answer(text).await, false),
             Ok(text) if text.len() <= REQUEST_BYTES => (answer(text).await, true),
-            Ok(_) => (
-                error_line(&format!("a request has at most {REQUEST_BYTES} octets")),
-                true,
-            ),
+            Ok(_) => (error_line(&format!("a request has at most {REQUEST_BYTES} octets")), true),
             Err(_) => (error_line("a request is a JSON object in UTF-8"), true),
         };
         reply.push('\n');

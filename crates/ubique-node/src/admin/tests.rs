@@ -23,10 +23,7 @@ impl Drop for Directory {
 }
 
 fn on_runtime<T>(test: impl FnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { test() })
 }
 
@@ -38,21 +35,14 @@ fn paths_are_filled_in() {
 
 #[test]
 fn requests_are_the_documented_lines() {
-    let drain = Request::Drain {
-        reason: "disk \"swap\"".into(),
-    };
-    for (request, line) in [
-        (Request::Status, r#"{"query":"status"}"#),
-        (drain, r#"{"query":"drain","reason":"disk \"swap\""}"#),
-    ] {
+    let drain = Request::Drain { reason: "disk \"swap\"".into() };
+    for (request, line) in
+        [(Request::Status, r#"{"query":"status"}"#), (drain, r#"{"query":"drain","reason":"disk \"swap\""}"#)]
+    {
         assert_eq!(serde_json::to_string(&request).unwrap(), line);
         assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
     }
-    for bad in [
-        r#"{"query":"drain"}"#,
-        r#"{"query":"drain","reason":"x","extra":1}"#,
-        r#"{"query":"stop"}"#,
-    ] {
+    for bad in [r#"{"query":"drain"}"#, r#"{"query":"drain","reason":"x","extra":1}"#, r#"{"query":"stop"}"#] {
         assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
     }
 }
@@ -82,11 +72,7 @@ fn a_file_that_is_no_socket_stays() {
 }
 
 /// What the client makes of one reply.
-fn client_sees(
-    name: &str,
-    reply: &'static [u8],
-    request_sent: &Request,
-) -> Result<Reply, RequestError> {
+fn client_sees(name: &str, reply: &'static [u8], request_sent: &Request) -> Result<Reply, RequestError> {
     let directory = Directory::new(name);
     let path = directory.0.join("s");
     let listener = UnixListener::bind(&path).unwrap();
@@ -105,10 +91,7 @@ fn client_sees(
 #[test]
 fn clients_tell_refusals_from_nonsense() {
     let drain = Request::Drain { reason: "x".into() };
-    assert_eq!(
-        client_sees("ok", b"{\"ok\":true}\n", &drain).unwrap(),
-        Reply::Done
-    );
+    assert_eq!(client_sees("ok", b"{\"ok\":true}\n", &drain).unwrap(), Reply::Done);
     let refused = client_sees("no", b"{\"error\":\"not now\"}\n", &drain).unwrap_err();
     assert_eq!(refused.to_string(), "not now");
     let nonsense = client_sees("nonsense", b"hello\n", &Request::Status);

@@ -30,13 +30,7 @@ impl Addresses {
         let mut netlink = Netlink::open()?;
         let index = netlink.link_index(INTERFACE)?;
         let all = addresses.iter().copied().map(host).collect();
-        Ok(Addresses {
-            netlink,
-            index,
-            all,
-            found: Vec::new(),
-            wanted: false,
-        })
+        Ok(Addresses { netlink, index, all, found: Vec::new(), wanted: false })
     }
 
     /// Index of the interface, to know its events by.

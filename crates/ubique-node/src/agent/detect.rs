@@ -67,12 +67,7 @@ impl Server {
             || ip.is_unspecified()
             // An address that can be bound is ours.
             || std::net::UdpSocket::bind((ip, 0)).is_ok();
-        local.then(|| Server {
-            check,
-            target,
-            tcp,
-            seen: Arc::default(),
-        })
+        local.then(|| Server { check, target, tcp, seen: Arc::default() })
     }
 
     fn is_served_by(&self, socket: &Listener) -> bool {
@@ -83,10 +78,7 @@ impl Server {
                 IpAddr::V4(any) => any.is_unspecified() && ip.is_ipv4(),
                 // A socket bound to :: serves IPv4 too unless IPV6_V6ONLY is set.
                 IpAddr::V6(any) => {
-                    any.is_unspecified()
-                        || any
-                            .to_ipv4_mapped()
-                            .is_some_and(|v4| v4 == ip || v4.is_unspecified())
+                    any.is_unspecified() || any.to_ipv4_mapped().is_some_and(|v4| v4 == ip || v4.is_unspecified())
                 }
             };
         socket.tcp == self.tcp && socket.port == self.target.port() && covers
@@ -129,13 +121,7 @@ pub(super) async fn sockets(
             };
             for server in servers.iter().filter(concerned) {
                 if !server.is_served()
-                    && out
-                        .send(Detected::Gone {
-                            check: server.check,
-                            cause: server.gone(),
-                        })
-                        .await
-                        .is_err()
+                    && out.send(Detected::Gone { check: server.check, cause: server.gone() }).await.is_err()
                 {
                     return Ok(());
                 }
@@ -146,20 +132,13 @@ pub(super) async fn sockets(
 }
 
 /// Tells of addresses that were removed.
-pub(super) async fn addresses(
-    monitor: AddressMonitor,
-    out: mpsc::Sender<Detected>,
-) -> io::Result<()> {
+pub(super) async fn addresses(monitor: AddressMonitor, out: mpsc::Sender<Detected>) -> io::Result<()> {
     let mut monitor = watch(monitor)?;
     loop {
         let mut ready = monitor.readable_mut().await?;
         while let Some(event) = ready.get_inner_mut().0.recv()? {
             let which = match event {
-                AddressEvent::Address {
-                    added: false,
-                    index,
-                    address,
-                } => Some((index, address)),
+                AddressEvent::Address { added: false, index, address } => Some((index, address)),
                 AddressEvent::Overrun => None,
                 AddressEvent::Address { .. } | AddressEvent::Link { .. } => continue,
             };
@@ -184,9 +163,7 @@ impl Subject {
     /// What to watch for a check, if anything.
     pub(super) fn of(kind: &CheckKind, server: Option<Server>) -> Option<Subject> {
         if let CheckKind::Process { pidfile, name } = kind {
-            return Find::new(pidfile.as_deref(), name.as_deref())
-                .ok()
-                .map(Subject::Process);
+            return Find::new(pidfile.as_deref(), name.as_deref()).ok().map(Subject::Process);
         }
         server.map(Subject::Owners)
     }
@@ -210,21 +187,14 @@ impl Subject {
         match self {
             Subject::Owners(server) => server.is_served(),
             Subject::Process(find) => find.pids().is_ok_and(|pids| {
-                pids.into_iter().any(|pid| {
-                    PidFd::open(pid).is_ok_and(|fd| fd.exited().is_ok_and(|ended| !ended))
-                })
+                pids.into_iter().any(|pid| PidFd::open(pid).is_ok_and(|fd| fd.exited().is_ok_and(|ended| !ended)))
             }),
         }
     }
 }
 
 /// Tells when the processes of a check are gone. `resolve` says that it is worth looking for them (again).
-pub(super) async fn processes(
-    check: usize,
-    subject: Subject,
-    resolve: Arc<Notify>,
-    out: mpsc::Sender<Detected>,
-) {
+pub(super) async fn processes(check: usize, subject: Subject, resolve: Arc<Notify>, out: mpsc::Sender<Detected>) {
     loop {
         resolve.notified().await;
         while let Some(pid) = watch_once(&subject, &resolve).await {
@@ -243,9 +213,7 @@ pub(super) async fn processes(
 async fn watch_once(subject: &Subject, resolve: &Notify) -> Option<u32> {
     loop {
         let search = subject.clone();
-        let pids = tokio::task::spawn_blocking(move || search.processes())
-            .await
-            .unwrap_or_default();
+        let pids = tokio::task::spawn_blocking(move || search.processes()).await.unwrap_or_default();
         let held: Vec<(u32, AsyncFd<Watched<PidFd>>)> = pids
             .into_iter()
             .take(PROCESSES)
@@ -277,23 +245,13 @@ mod tests {
     use super::*;
 
     fn listener(address: &str, tcp: bool) -> Listener {
-        Listener {
-            tcp,
-            address: address.parse().unwrap(),
-            port: 53,
-            inode: 1,
-            uid: 0,
-        }
+        Listener { tcp, address: address.parse().unwrap(), port: 53, inode: 1, uid: 0 }
     }
 
     #[test]
     fn wildcard_sockets_serve_what_they_cover() {
-        let server = |target: &str| Server {
-            check: 0,
-            target: target.parse().unwrap(),
-            tcp: false,
-            seen: Arc::default(),
-        };
+        let server =
+            |target: &str| Server { check: 0, target: target.parse().unwrap(), tcp: false, seen: Arc::default() };
         let (v4, v6) = (server("198.51.100.53:53"), server("[2001:db8::53]:53"));
         for (socket, serves_v4, serves_v6) in [
             ("198.51.100.53", true, false),
@@ -303,20 +261,9 @@ mod tests {
             ("::ffff:198.51.100.53", true, false),
             ("2001:db8::53", false, true),
         ] {
-            assert_eq!(
-                v4.is_served_by(&listener(socket, false)),
-                serves_v4,
-                "{socket} v4"
-            );
-            assert_eq!(
-                v6.is_served_by(&listener(socket, false)),
-                serves_v6,
-                "{socket} v6"
-            );
-            assert!(
-                !v4.is_served_by(&listener(socket, true)),
-                "another protocol"
-            );
+            assert_eq!(v4.is_served_by(&listener(socket, false)), serves_v4, "{socket} v4");
+            assert_eq!(v6.is_served_by(&listener(socket, false)), serves_v6, "{socket} v6");
+            assert!(!v4.is_served_by(&listener(socket, true)), "another protocol");
         }
     }
 }

@@ -48,11 +48,7 @@ impl Guard {
         let watchdog = Watchdog::start(stall)?;
         let heartbeat = watchdog.heartbeat("runtime");
         heartbeat.beat();
-        Ok(Guard {
-            stall,
-            watchdog,
-            heartbeat,
-        })
+        Ok(Guard { stall, watchdog, heartbeat })
     }
 
     /// Beats as long as the runtime runs its tasks; a watchdog process that has ended is replaced.

@@ -83,31 +83,19 @@ async fn connection(stream: TcpStream, requests: mpsc::Sender<Ask>) {
         .await;
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    requests: mpsc::Sender<Ask>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, requests: mpsc::Sender<Ask>) -> Result<Response<Full<Bytes>>, Infallible> {
     let plain = |status, text: String| {
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
-        response.headers_mut().insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; version=0.0.4"),
-        );
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
         response
     };
     let path = request.uri().path();
     if request.method() != Method::GET {
-        return Ok(plain(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "only GET\n".to_owned(),
-        ));
+        return Ok(plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned()));
     }
     if path != "/metrics" && path != "/healthz" {
-        return Ok(plain(
-            StatusCode::NOT_FOUND,
-            "see /metrics and /healthz\n".to_owned(),
-        ));
+        return Ok(plain(StatusCode::NOT_FOUND, "see /metrics and /healthz\n".to_owned()));
     }
     // Both go through the loop: an answer says that it turns.
     let (reply, text) = oneshot::channel();
@@ -115,9 +103,6 @@ async fn answer(
     Ok(match text.await {
         Ok(_) if sent && path == "/healthz" => plain(StatusCode::OK, "ok\n".to_owned()),
         Ok(text) => plain(StatusCode::OK, text),
-        Err(_) => plain(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the agent is ending\n".to_owned(),
-        ),
+        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending\n".to_owned()),
     })
 }

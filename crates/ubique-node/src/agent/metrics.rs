@@ -13,9 +13,7 @@ use crate::admin::Announced;
 use crate::clock::{unix_seconds, wall};
 
 /// Upper bounds of the duration histogram, s: local checks take less than a millisecond.
-const BUCKETS: [f64; 10] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
-];
+const BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 
 #[derive(Clone, Default)]
 struct Histogram {
@@ -33,10 +31,7 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn new(checks: usize) -> Metrics {
-        Metrics {
-            transitions: BTreeMap::new(),
-            durations: vec![Histogram::default(); checks],
-        }
+        Metrics { transitions: BTreeMap::new(), durations: vec![Histogram::default(); checks] }
     }
 
     /// The site began or ceased to announce.
@@ -71,12 +66,7 @@ impl Exposition {
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(
-        &mut self,
-        name: &str,
-        labels: &[(&str, &dyn fmt::Display)],
-        value: impl fmt::Display,
-    ) {
+    fn sample(&mut self, name: &str, labels: &[(&str, &dyn fmt::Display)], value: impl fmt::Display) {
         let _ = write!(self.text, "{name}{{{}", self.common);
         for (label, content) in labels {
             let _ = write!(self.text, ",{label}=\"{}\"", escape(&content.to_string()));
@@ -87,24 +77,14 @@ impl Exposition {
 
 /// A label's content as the format wants it.
 fn escape(content: &str) -> String {
-    content
-        .replace('\\', r"\\")
-        .replace('"', r#"\""#)
-        .replace('\n', r"\n")
+    content.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
 }
 
 impl Agent {
     /// The answer to a scrape.
     pub(super) fn exposition(&self) -> String {
-        let common = format!(
-            "service=\"{}\",site=\"{}\"",
-            escape(&self.service.name),
-            escape(&self.spec().name)
-        );
-        let mut out = Exposition {
-            text: String::with_capacity(8 << 10),
-            common,
-        };
+        let common = format!("service=\"{}\",site=\"{}\"", escape(&self.service.name), escape(&self.spec().name));
+        let mut out = Exposition { text: String::with_capacity(8 << 10), common };
         self.site_metrics(&mut out);
         self.announcement_metrics(&mut out);
         self.session_metrics(&mut out);
@@ -116,35 +96,15 @@ impl Agent {
     fn site_metrics(&self, out: &mut Exposition) {
         out.family("ubique_build_info", "gauge", "Version of the program.");
         out.sample("ubique_build_info", &[("version", &self.version)], 1);
-        out.family(
-            "ubique_agent_start_timestamp_seconds",
-            "gauge",
-            "When the agent started.",
-        );
-        out.sample(
-            "ubique_agent_start_timestamp_seconds",
-            &[],
-            unix_seconds(wall(self.began)),
-        );
+        out.family("ubique_agent_start_timestamp_seconds", "gauge", "When the agent started.");
+        out.sample("ubique_agent_start_timestamp_seconds", &[], unix_seconds(wall(self.began)));
         let name = "ubique_agent_last_seen_timestamp_seconds";
         out.family(name, "gauge", "When this was written.");
         out.sample(name, &[], unix_seconds(SystemTime::now()));
         let state = self.core.status().state;
-        out.family(
-            "ubique_site_ready",
-            "gauge",
-            "1 while the site is meant to be announced.",
-        );
-        out.sample(
-            "ubique_site_ready",
-            &[],
-            u8::from(matches!(state, State::Announced | State::Draining)),
-        );
-        out.family(
-            "ubique_site_state",
-            "gauge",
-            "1 for the state the site is in.",
-        );
+        out.family("ubique_site_ready", "gauge", "1 while the site is meant to be announced.");
+        out.sample("ubique_site_ready", &[], u8::from(matches!(state, State::Announced | State::Draining)));
+        out.family("ubique_site_state", "gauge", "1 for the state the site is in.");
         for each in [
             State::Starting,
             State::Unhealthy,
@@ -155,30 +115,14 @@ impl Agent {
             State::Removing,
             State::Stopped,
         ] {
-            out.sample(
-                "ubique_site_state",
-                &[("state", &state_name(each))],
-                u8::from(each == state),
-            );
+            out.sample("ubique_site_state", &[("state", &state_name(each))], u8::from(each == state));
         }
-        out.family(
-            "ubique_announce_transitions_total",
-            "counter",
-            "Announcements and withdrawals of the site.",
-        );
+        out.family("ubique_announce_transitions_total", "counter", "Announcements and withdrawals of the site.");
         for (reason, count) in &self.metrics.transitions {
-            out.sample(
-                "ubique_announce_transitions_total",
-                &[("reason", reason)],
-                count,
-            );
+            out.sample("ubique_announce_transitions_total", &[("reason", reason)], count);
         }
         let name = "ubique_bgp_connections_refused_total";
-        out.family(
-            name,
-            "counter",
-            "Connections from addresses that are no neighbor's.",
-        );
+        out.family(name, "counter", "Connections from addresses that are no neighbor's.");
         out.sample(name, &[], self.bgp.refused());
     }
 
@@ -189,179 +133,80 @@ impl Agent {
                 announced.push((upstream.address, prefix));
             }
         }
-        out.family(
-            "ubique_prefix_desired",
-            "gauge",
-            "1 while the prefix is meant to be announced to the peer.",
-        );
+        out.family("ubique_prefix_desired", "gauge", "1 while the prefix is meant to be announced to the peer.");
         for (peer, p) in &announced {
             let desired = !matches!(p.announced, Announced::No | Announced::Withdrawing);
-            out.sample(
-                "ubique_prefix_desired",
-                &[("prefix", &p.prefix), ("peer", peer)],
-                u8::from(desired),
-            );
+            out.sample("ubique_prefix_desired", &[("prefix", &p.prefix), ("peer", peer)], u8::from(desired));
         }
         let help = "1 while the announcement is sent to the peer and acknowledged by its TCP.";
         out.family("ubique_prefix_announced", "gauge", help);
         for (peer, p) in &announced {
             // A withdrawal the peer has not acknowledged leaves the route with it.
-            let with_peer = matches!(
-                p.announced,
-                Announced::Acknowledged | Announced::Withdrawing
-            );
-            out.sample(
-                "ubique_prefix_announced",
-                &[("prefix", &p.prefix), ("peer", peer)],
-                u8::from(with_peer),
-            );
+            let with_peer = matches!(p.announced, Announced::Acknowledged | Announced::Withdrawing);
+            out.sample("ubique_prefix_announced", &[("prefix", &p.prefix), ("peer", peer)], u8::from(with_peer));
         }
     }
 
     fn session_metrics(&self, out: &mut Exposition) {
         let peers: Vec<_> = self.peers().collect();
-        out.family(
-            "ubique_bgp_session_up",
-            "gauge",
-            "1 while the session is Established.",
-        );
+        out.family("ubique_bgp_session_up", "gauge", "1 while the session is Established.");
         for (upstream, peer) in &peers {
             let up = u8::from(Agent::established(peer));
-            out.sample(
-                "ubique_bgp_session_up",
-                &[("peer", &upstream.address), ("asn", &upstream.asn)],
-                up,
-            );
+            out.sample("ubique_bgp_session_up", &[("peer", &upstream.address), ("asn", &upstream.asn)], up);
         }
         let name = "ubique_bgp_session_established_timestamp_seconds";
-        out.family(
-            name,
-            "gauge",
-            "When the session was established; absent while it is not.",
-        );
+        out.family(name, "gauge", "When the session was established; absent while it is not.");
         for (upstream, peer) in peers.iter().filter(|(_, peer)| Agent::established(peer)) {
-            out.sample(
-                name,
-                &[("peer", &upstream.address)],
-                unix_seconds(wall(peer.since)),
-            );
+            out.sample(name, &[("peer", &upstream.address)], unix_seconds(wall(peer.since)));
         }
         let name = "ubique_bgp_messages_total";
         out.family(name, "counter", "BGP messages.");
         for (upstream, peer) in &peers {
             let (received, sent) = (peer.counters.messages_in, peer.counters.messages_out);
-            out.sample(
-                name,
-                &[("peer", &upstream.address), ("direction", &"received")],
-                received,
-            );
-            out.sample(
-                name,
-                &[("peer", &upstream.address), ("direction", &"sent")],
-                sent,
-            );
+            out.sample(name, &[("peer", &upstream.address), ("direction", &"received")], received);
+            out.sample(name, &[("peer", &upstream.address), ("direction", &"sent")], sent);
         }
         let name = "ubique_bgp_prefixes";
-        out.family(
-            name,
-            "gauge",
-            "Routes received from the peer and advertised to it.",
-        );
+        out.family(name, "gauge", "Routes received from the peer and advertised to it.");
         for (upstream, peer) in &peers {
             let (received, advertised) = (peer.routes.received, peer.routes.advertised);
             let address = &upstream.address;
-            out.sample(
-                name,
-                &[("peer", address), ("direction", &"received")],
-                received,
-            );
-            out.sample(
-                name,
-                &[("peer", address), ("direction", &"advertised")],
-                advertised,
-            );
+            out.sample(name, &[("peer", address), ("direction", &"received")], received);
+            out.sample(name, &[("peer", address), ("direction", &"advertised")], advertised);
         }
     }
 
     fn check_metrics(&self, out: &mut Exposition) {
         let checks: Vec<_> = self.health.checks().collect();
-        out.family(
-            "ubique_health_check_up",
-            "gauge",
-            "1 while the check counts as passed.",
-        );
+        out.family("ubique_health_check_up", "gauge", "1 while the check counts as passed.");
         for check in &checks {
-            out.sample(
-                "ubique_health_check_up",
-                &[("check", &check.name)],
-                u8::from(check.up),
-            );
+            out.sample("ubique_health_check_up", &[("check", &check.name)], u8::from(check.up));
         }
-        out.family(
-            "ubique_health_check_polls_total",
-            "counter",
-            "Polls that ended, by result.",
-        );
+        out.family("ubique_health_check_polls_total", "counter", "Polls that ended, by result.");
         for check in &checks {
             let counters = check.counters;
             let name = "ubique_health_check_polls_total";
-            out.sample(
-                name,
-                &[("check", &check.name), ("result", &"success")],
-                counters.successes,
-            );
-            out.sample(
-                name,
-                &[("check", &check.name), ("result", &"failure")],
-                counters.failures,
-            );
+            out.sample(name, &[("check", &check.name), ("result", &"success")], counters.successes);
+            out.sample(name, &[("check", &check.name), ("result", &"failure")], counters.failures);
         }
-        out.family(
-            "ubique_health_check_flaps_total",
-            "counter",
-            "Changes of the check between up and down.",
-        );
+        out.family("ubique_health_check_flaps_total", "counter", "Changes of the check between up and down.");
         for check in &checks {
-            out.sample(
-                "ubique_health_check_flaps_total",
-                &[("check", &check.name)],
-                check.counters.transitions,
-            );
+            out.sample("ubique_health_check_flaps_total", &[("check", &check.name)], check.counters.transitions);
         }
     }
 
     fn duration_metrics(&self, out: &mut Exposition) {
         let name = "ubique_health_check_duration_seconds";
-        out.family(
-            name,
-            "histogram",
-            "How long polls took that were not abandoned.",
-        );
+        out.family(name, "histogram", "How long polls took that were not abandoned.");
         for (check, histogram) in self.health.checks().zip(&self.metrics.durations) {
             let mut below = 0;
             for (bound, count) in BUCKETS.iter().zip(histogram.counts) {
                 below += count;
-                out.sample(
-                    &format!("{name}_bucket"),
-                    &[("check", &check.name), ("le", bound)],
-                    below,
-                );
+                out.sample(&format!("{name}_bucket"), &[("check", &check.name), ("le", bound)], below);
             }
-            out.sample(
-                &format!("{name}_bucket"),
-                &[("check", &check.name), ("le", &"+Inf")],
-                histogram.count,
-            );
-            out.sample(
-                &format!("{name}_sum"),
-                &[("check", &check.name)],
-                histogram.sum,
-            );
-            out.sample(
-                &format!("{name}_count"),
-                &[("check", &check.name)],
-                histogram.count,
-            );
+            out.sample(&format!("{name}_bucket"), &[("check", &check.name), ("le", &"+Inf")], histogram.count);
+            out.sample(&format!("{name}_sum"), &[("check", &check.name)], histogram.sum);
+            out.sample(&format!("{name}_count"), &[("check", &check.name)], histogram.count);
         }
     }
 }

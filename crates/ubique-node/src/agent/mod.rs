@@ -140,8 +140,7 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
         return Err(AgentError::NoSuchSite(site.to_owned()));
     }
     guard::abort_on_panic();
-    let watchdog =
-        guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
+    let watchdog = guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
@@ -185,12 +184,7 @@ impl Signals {
     }
 }
 
-async fn serve(
-    service: Service,
-    site: String,
-    options: AgentOptions,
-    mut signals: Signals,
-) -> Result<End, AgentError> {
+async fn serve(service: Service, site: String, options: AgentOptions, mut signals: Signals) -> Result<End, AgentError> {
     let (results, mut polled) = mpsc::channel(EVENTS);
     let (events, mut detected) = mpsc::channel(EVENTS);
     let (requests, mut asked) = mpsc::channel(REQUESTS);
@@ -215,11 +209,7 @@ async fn serve(
         agent.settle();
         if agent.is_over() {
             agent.farewell(FAREWELL).await;
-            return Ok(if signals_seen > 1 {
-                End::Hurried
-            } else {
-                End::Stopped
-            });
+            return Ok(if signals_seen > 1 { End::Hurried } else { End::Stopped });
         }
     }
 }

@@ -43,29 +43,14 @@ pub(super) fn agent(
     let spec = &service.sites[index];
     let mut runners = Vec::new();
     for (number, check) in service.checks.iter().enumerate() {
-        runners.push(Runner::start(
-            number,
-            &check.name,
-            &check.kind,
-            results.clone(),
-        )?);
+        runners.push(Runner::start(number, &check.name, &check.kind, results.clone())?);
     }
     let bgp = speaker(&service, spec, index, options.listen)?;
     let health = Health::new(service.checks.iter().map(check_config).collect(), seed());
-    let core = Site::new(SiteConfig {
-        drain: service.agent.drain,
-        graceful_shutdown: service.agent.graceful_shutdown,
-    });
+    let core = Site::new(SiteConfig { drain: service.agent.drain, graceful_shutdown: service.agent.graceful_shutdown });
     let addresses = Addresses::new(&service.addresses).map_err(AgentError::Addresses)?;
     let resolve = detectors(&service, events)?;
-    let parts = Parts {
-        bgp,
-        health,
-        core,
-        addresses,
-        runners,
-        resolve,
-    };
+    let parts = Parts { bgp, health, core, addresses, runners, resolve };
     Ok(Agent::new(service, index, options.version.clone(), parts))
 }
 
@@ -79,17 +64,8 @@ fn check_config(check: &ubique_model::check::Check) -> CheckConfig {
     }
 }
 
-fn speaker(
-    service: &Service,
-    site: &SiteSpec,
-    index: usize,
-    listen: Option<u16>,
-) -> Result<Driver, AgentError> {
-    let endpoints: Vec<Endpoint> = site
-        .upstreams
-        .iter()
-        .map(|u| endpoint(service, u))
-        .collect::<Result<_, _>>()?;
+fn speaker(service: &Service, site: &SiteSpec, index: usize, listen: Option<u16>) -> Result<Driver, AgentError> {
+    let endpoints: Vec<Endpoint> = site.upstreams.iter().map(|u| endpoint(service, u)).collect::<Result<_, _>>()?;
     let speaker = SpeakerConfig {
         asn: service.asn,
         router_id: router_id(site, index),
@@ -97,19 +73,10 @@ fn speaker(
         seed: seed(),
         prefer_oldest: false,
     };
-    let config = |listen| DriverConfig {
-        speaker: speaker.clone(),
-        endpoints: endpoints.clone(),
-        place: None,
-        listen,
-    };
+    let config = |listen| DriverConfig { speaker: speaker.clone(), endpoints: endpoints.clone(), place: None, listen };
     match Driver::new(config(listen)) {
         // Another BGP speaker on this machine, or no right to the port: sessions we open ourselves suffice.
-        Err(DriverError::Listen {
-            port,
-            family,
-            source,
-        }) => {
+        Err(DriverError::Listen { port, family, source }) => {
             tracing::warn!(port, %family, error = %source, "cannot listen for BGP connections: only connecting");
             Ok(Driver::new(config(None))?)
         }
@@ -136,16 +103,8 @@ fn endpoint(service: &Service, upstream: &Upstream) -> Result<Endpoint, AgentErr
         remote: upstream.address,
         port: upstream.port,
         local: upstream.local_address,
-        ttl: if upstream.asn == service.asn {
-            INTERNAL_TTL
-        } else {
-            external
-        },
-        secret: upstream
-            .password_file
-            .as_deref()
-            .map(Secret::read)
-            .transpose()?,
+        ttl: if upstream.asn == service.asn { INTERNAL_TTL } else { external },
+        secret: upstream.password_file.as_deref().map(Secret::read).transpose()?,
         user_timeout: upstream.hold_time,
     })
 }
@@ -158,14 +117,10 @@ fn router_id(site: &SiteSpec, index: usize) -> Ipv4Addr {
         (None, IpAddr::V4(remote)) => local_towards(SocketAddr::new(remote.into(), u.port)),
         _ => None,
     };
-    site.router_id
-        .or_else(|| site.upstreams.iter().find_map(towards))
-        .unwrap_or_else(|| {
-            let number = u32::try_from(index)
-                .unwrap_or(u32::MAX - 1)
-                .saturating_add(1);
-            Ipv4Addr::from(number)
-        })
+    site.router_id.or_else(|| site.upstreams.iter().find_map(towards)).unwrap_or_else(|| {
+        let number = u32::try_from(index).unwrap_or(u32::MAX - 1).saturating_add(1);
+        Ipv4Addr::from(number)
+    })
 }
 
 /// The source address of the kernel's route; no packet is sent.
@@ -179,10 +134,7 @@ fn local_towards(remote: SocketAddr) -> Option<Ipv4Addr> {
 }
 
 /// Starts the detectors; returns for each check what makes its processes be looked for again.
-fn detectors(
-    service: &Service,
-    events: &mpsc::Sender<Detected>,
-) -> Result<Vec<Option<Arc<Notify>>>, AgentError> {
+fn detectors(service: &Service, events: &mpsc::Sender<Detected>) -> Result<Vec<Option<Arc<Notify>>>, AgentError> {
     let monitor = AddressMonitor::open().map_err(system("watch addresses"))?;
     let out = events.clone();
     tokio::task::spawn_local(async move {
@@ -231,10 +183,7 @@ pub(super) fn interfaces(
     requests: mpsc::Sender<Request>,
 ) -> Result<(), AgentError> {
     let template = &service.agent.socket;
-    let path = options
-        .socket
-        .clone()
-        .unwrap_or_else(|| admin::socket_path(template, &service.name, site));
+    let path = options.socket.clone().unwrap_or_else(|| admin::socket_path(template, &service.name, site));
     let socket = admin::bind(&path)?;
     if let Some(address) = options.metrics.or(service.agent.metrics) {
         let listener = http::bind(address)?;
@@ -242,11 +191,7 @@ pub(super) fn interfaces(
     }
     let answer = move |line: String| {
         let requests = requests.clone();
-        async move {
-            answer(&line, requests)
-                .await
-                .unwrap_or_else(|error| admin::error_line(&error))
-        }
+        async move { answer(&line, requests).await.unwrap_or_else(|error| admin::error_line(&error)) }
     };
     tokio::task::spawn_local(admin::serve(socket, answer));
     Ok(())
@@ -260,12 +205,8 @@ async fn answer(line: &str, requests: mpsc::Sender<Request>) -> Result<String, S
             let status = ask(&requests, Request::Status).await?;
             serde_json::to_string(&status).map_err(|e| e.to_string())
         }
-        admin::Request::Drain { reason } => {
-            done(ask(&requests, |reply| Request::Drain { reason, reply }).await?)
-        }
-        admin::Request::Undrain { reason } => {
-            done(ask(&requests, |reply| Request::Undrain { reason, reply }).await?)
-        }
+        admin::Request::Drain { reason } => done(ask(&requests, |reply| Request::Drain { reason, reply }).await?),
+        admin::Request::Undrain { reason } => done(ask(&requests, |reply| Request::Undrain { reason, reply }).await?),
     }
 }
 
@@ -280,9 +221,6 @@ async fn ask<T>(
 ) -> Result<T, String> {
     let ending = |()| "the agent is ending".to_owned();
     let (reply, answer) = oneshot::channel();
-    requests
-        .send(request(reply))
-        .await
-        .map_err(|_| ending(()))?;
+    requests.send(request(reply)).await.map_err(|_| ending(()))?;
     answer.await.map_err(|_| ending(()))
 }

@@ -41,10 +41,7 @@ pub(super) struct Timer {
 
 impl Timer {
     fn new() -> Timer {
-        Timer {
-            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            armed: None,
-        }
+        Timer { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), armed: None }
     }
 
     fn arm(&mut self, next: Option<Time>) {
@@ -107,11 +104,7 @@ impl Agent {
     pub(super) fn new(service: Service, site: usize, version: String, parts: Parts) -> Agent {
         let upstreams = (0..).map(PeerId).zip(&service.sites[site].upstreams);
         let announcements = upstreams
-            .flat_map(|(peer, upstream)| {
-                announcements(&service, upstream)
-                    .into_iter()
-                    .map(move |a| (peer, a))
-            })
+            .flat_map(|(peer, upstream)| announcements(&service, upstream).into_iter().map(move |a| (peer, a)))
             .collect();
         Agent {
             metrics: Metrics::new(service.checks.len()),
@@ -161,10 +154,7 @@ impl Agent {
 
     /// The prefixes the session with an upstream can carry.
     pub(super) fn prefixes(&self, peer: PeerId) -> impl Iterator<Item = Prefix> {
-        self.announcements
-            .iter()
-            .filter(move |(p, _)| *p == peer)
-            .map(|(_, a)| a.prefix)
+        self.announcements.iter().filter(move |(p, _)| *p == peer).map(|(_, a)| a.prefix)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -183,11 +173,7 @@ impl Agent {
                 break;
             }
         }
-        let next = [
-            self.health.next_deadline(),
-            self.core.next_deadline(),
-            self.addresses_due,
-        ];
+        let next = [self.health.next_deadline(), self.core.next_deadline(), self.addresses_due];
         self.timer.arm(next.into_iter().flatten().min());
     }
 
@@ -218,11 +204,7 @@ impl Agent {
                 self.failed(check);
             }
             health::Out::Check { check, up, cause } => {
-                let name = self
-                    .service
-                    .checks
-                    .get(check)
-                    .map_or("", |c| c.name.as_str());
+                let name = self.service.checks.get(check).map_or("", |c| c.name.as_str());
                 let state = if up { "up" } else { "down" };
                 tracing::info!(check = name, state, cause, "check");
                 let what = format!("check {name} {state}");
@@ -230,8 +212,7 @@ impl Agent {
             }
             health::Out::Verdict { healthy, cause } => {
                 self.reason = if healthy { "healthy" } else { "unhealthy" };
-                self.core
-                    .handle_input(now(), site::In::Verdict { healthy, cause });
+                self.core.handle_input(now(), site::In::Verdict { healthy, cause });
                 // Withdrawals go out before anything else is looked at, logged or remembered.
                 while let Some(out) = self.core.poll_output() {
                     self.site_wants(out);
@@ -291,10 +272,7 @@ impl Agent {
 
     fn withdraw(&mut self) {
         for (peer, announcement) in &self.announcements {
-            self.bgp.handle(BgpIn::Withdraw {
-                peer: *peer,
-                prefix: announcement.prefix,
-            });
+            self.bgp.handle(BgpIn::Withdraw { peer: *peer, prefix: announcement.prefix });
         }
     }
 
@@ -308,20 +286,13 @@ impl Agent {
         for index in 0..self.spec().upstreams.len() {
             let peer = PeerId(u32::try_from(index).unwrap_or(u32::MAX));
             let message = message.to_owned();
-            self.bgp.handle(BgpIn::StopPeer {
-                peer,
-                subcode: ADMINISTRATIVE_SHUTDOWN,
-                message,
-            });
+            self.bgp.handle(BgpIn::StopPeer { peer, subcode: ADMINISTRATIVE_SHUTDOWN, message });
         }
     }
 
     /// Waits until the upstreams have the last NOTIFICATION, but not longer than `limit`.
     pub(super) async fn farewell(&mut self, limit: Duration) {
-        if tokio::time::timeout(limit, self.bgp.drained())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(limit, self.bgp.drained()).await.is_err() {
             tracing::warn!("an upstream did not take the last message in time");
         }
     }
@@ -330,14 +301,11 @@ impl Agent {
     pub(super) fn detected(&mut self, event: Detected) {
         match event {
             Detected::Gone { check, cause } => {
-                self.health
-                    .handle_input(now(), health::In::Gone { check, cause });
+                self.health.handle_input(now(), health::In::Gone { check, cause });
                 self.failed(check);
             }
             Detected::AddressRemoved { which } => {
-                let ours = |(index, address)| {
-                    index == self.addresses.index() && self.addresses.wants(&address)
-                };
+                let ours = |(index, address)| index == self.addresses.index() && self.addresses.wants(&address);
                 if which.is_none_or(ours) {
                     self.restore_addresses();
                 }
@@ -350,10 +318,7 @@ impl Agent {
             Ok(restored) => {
                 for address in restored {
                     tracing::warn!(%address, "service address was removed from the loopback: it is back");
-                    self.remember(
-                        format!("address {address} restored"),
-                        "it was removed by somebody else".into(),
-                    );
+                    self.remember(format!("address {address} restored"), "it was removed by somebody else".into());
                 }
             }
             Err(error) => {
@@ -366,32 +331,18 @@ impl Agent {
 
     /// The end of a poll.
     pub(super) fn polled(&mut self, end: PollResult) {
-        let PollResult {
-            check,
-            poll,
-            result,
-            took,
-        } = end;
+        let PollResult { check, poll, result, took } = end;
         self.metrics.polled(check, took);
         match &result {
             Ok(()) => self.succeeded(check),
             Err(_) => self.failed(check),
         }
-        self.health.handle_input(
-            now(),
-            health::In::Result {
-                check,
-                poll,
-                result,
-            },
-        );
+        self.health.handle_input(now(), health::In::Result { check, poll, result });
     }
 
     /// Who serves is looked up when it begins to serve: that is a search through all processes.
     fn succeeded(&mut self, check: usize) {
-        if let (Some(known @ false), Some(Some(resolve))) =
-            (self.resolved.get_mut(check), self.resolve.get(check))
-        {
+        if let (Some(known @ false), Some(Some(resolve))) = (self.resolved.get_mut(check), self.resolve.get(check)) {
             *known = true;
             resolve.notify_one();
         }
@@ -414,17 +365,11 @@ impl Agent {
         };
         let (address, asn) = (upstream.address, upstream.asn);
         match event {
-            SessionEvent::Up {
-                router_id,
-                hold_time,
-            } => {
+            SessionEvent::Up { router_id, hold_time } => {
                 tracing::info!(%address, %asn, %router_id, ?hold_time, state = "up", "session");
                 self.remember(format!("session {address} up"), format!("AS{asn} answered"));
             }
-            SessionEvent::Down {
-                was_established,
-                reason,
-            } => {
+            SessionEvent::Down { was_established, reason } => {
                 let cause = reason.to_string();
                 if was_established {
                     tracing::warn!(%address, %asn, cause, state = "down", "session");
@@ -457,10 +402,7 @@ impl Agent {
 
     /// What an operator wants, carried out when this returns.
     fn wish(&mut self, wish: site::In) -> Result<(), String> {
-        if matches!(
-            self.core.status().state,
-            State::Stopping | State::Removing | State::Stopped
-        ) {
+        if matches!(self.core.status().state, State::Stopping | State::Removing | State::Stopped) {
             return Err("the agent is stopping".to_owned());
         }
         self.core.handle_input(now(), wish);
@@ -471,23 +413,14 @@ impl Agent {
     /// A signal that asks for the end: the first one in order, the second without waiting for the drain time.
     pub(super) fn stop(&mut self, signal: &str) {
         self.reason = "stop";
-        self.core.handle_input(
-            now(),
-            site::In::Stop {
-                reason: signal.to_owned(),
-            },
-        );
+        self.core.handle_input(now(), site::In::Stop { reason: signal.to_owned() });
     }
 
     fn remember(&mut self, what: String, cause: String) {
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
-        self.events.push_back(Event {
-            time: rfc3339(SystemTime::now()),
-            what,
-            cause,
-        });
+        self.events.push_back(Event { time: rfc3339(SystemTime::now()), what, cause });
     }
 }
 

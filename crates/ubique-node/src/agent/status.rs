@@ -8,9 +8,7 @@ use ubique_proto::bgp::speaker::{Delivery, PeerId, PeerStatus as SpeakerPeer};
 use ubique_proto::health::CheckStatus as CoreCheck;
 
 use super::site::Agent;
-use crate::admin::{
-    Announced, CheckStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status,
-};
+use crate::admin::{Announced, CheckStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status};
 use crate::checks::kind_name;
 use crate::clock::{rfc3339, wall};
 
@@ -29,14 +27,9 @@ impl Agent {
             cause: site.cause.to_owned(),
             healthy: self.health.healthy(),
             checks: checks
-                .map(|(spec, core)| {
-                    check_status(kind_name(&spec.kind), self.when(core.since), core)
-                })
+                .map(|(spec, core)| check_status(kind_name(&spec.kind), self.when(core.since), core))
                 .collect(),
-            peers: self
-                .peers()
-                .map(|(upstream, peer)| self.peer_status(upstream, peer))
-                .collect(),
+            peers: self.peers().map(|(upstream, peer)| self.peer_status(upstream, peer)).collect(),
             events: self.events.iter().cloned().collect(),
         }
     }
@@ -63,12 +56,7 @@ impl Agent {
             None if withdrawing.contains(&prefix) => Announced::Withdrawing,
             None => Announced::No,
         };
-        self.prefixes(peer)
-            .map(|prefix| PrefixStatus {
-                prefix,
-                announced: state(prefix),
-            })
-            .collect()
+        self.prefixes(peer).map(|prefix| PrefixStatus { prefix, announced: state(prefix) }).collect()
     }
 
     fn peer_status(&self, upstream: &Upstream, peer: SpeakerPeer<'_>) -> PeerStatus {
@@ -85,10 +73,7 @@ impl Agent {
                 .connect_error(peer.peer)
                 .map(|error| format!("cannot connect: {error}"))
                 .or_else(|| peer.last_down.map(ToString::to_string)),
-            messages: Messages {
-                received: peer.counters.messages_in,
-                sent: peer.counters.messages_out,
-            },
+            messages: Messages { received: peer.counters.messages_in, sent: peer.counters.messages_out },
         }
     }
 
@@ -105,9 +90,7 @@ fn check_status(kind: &str, since: String, core: CoreCheck<'_>) -> CheckStatus {
         up: core.up,
         since,
         cause: core.cause.to_owned(),
-        last_result: core
-            .last
-            .map(|_| core.last_error.unwrap_or("ok").to_owned()),
+        last_result: core.last.map(|_| core.last_error.unwrap_or("ok").to_owned()),
         polls: core.counters.successes + core.counters.failures,
         failures: core.counters.failures,
     }

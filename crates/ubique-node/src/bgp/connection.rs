@@ -71,11 +71,7 @@ impl Connection {
     /// Writes at once what the kernel takes and keeps the rest.
     pub(super) fn send(&mut self, now: Time, bytes: &[u8]) -> Result<(), Broken> {
         self.passed += bytes.len() as u64;
-        let written = if self.head == self.queue.len() {
-            self.write_now(bytes)?
-        } else {
-            0
-        };
+        let written = if self.head == self.queue.len() { self.write_now(bytes)? } else { 0 };
         if written < bytes.len() {
             self.queue.extend_from_slice(&bytes[written..]);
             if self.queue.len() - self.head > SEND_QUEUE_BYTES {
@@ -133,11 +129,7 @@ impl Connection {
                     let _ = SockRef::from(&self.stream).set_tcp_quickack(true);
                     return Poll::Ready(Read::Bytes(n));
                 }
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                    ) => {}
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(_) => return Poll::Ready(Read::End),
             }
         }
@@ -150,10 +142,7 @@ impl Connection {
         }
         let waiting = (self.queue.len() - self.head) as u64;
         let unacknowledged = tcp::unacknowledged(self.stream.as_fd()).map_or(u64::MAX, u64::from);
-        let acknowledged = self
-            .passed
-            .saturating_sub(waiting)
-            .saturating_sub(unacknowledged);
+        let acknowledged = self.passed.saturating_sub(waiting).saturating_sub(unacknowledged);
         self.pause = (self.pause + 1).min(ACK_PAUSES.len() - 1);
         self.look_at = (acknowledged < self.passed).then(|| now + ACK_PAUSES[self.pause]);
         let grown = acknowledged > self.acknowledged;
@@ -206,24 +195,14 @@ mod tests {
         let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         ours.set_nonblocking(true).unwrap();
         let (theirs, _) = listener.accept().unwrap();
-        theirs
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
-        (
-            Connection::new(PeerId(0), TcpStream::from_std(ours).unwrap()),
-            theirs,
-        )
+        theirs.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        (Connection::new(PeerId(0), TcpStream::from_std(ours).unwrap()), theirs)
     }
 
     fn run(test: impl Future<Output = ()>) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(10), test)
-                .await
-                .unwrap();
+            tokio::time::timeout(Duration::from_secs(10), test).await.unwrap();
         });
     }
 
@@ -235,11 +214,7 @@ mod tests {
             let (mut connection, mut theirs) = pair();
             tokio::task::yield_now().await;
             assert!(connection.send(NOW, &[7; 100]).is_ok());
-            assert_eq!(
-                connection.look(NOW),
-                None,
-                "not before the first pause is over"
-            );
+            assert_eq!(connection.look(NOW), None, "not before the first pause is over");
             poll_fn(|cx| Poll::Ready(connection.poll_write(cx).is_ok())).await;
             theirs.read_exact(&mut [0; 100]).unwrap();
             let mut now = connection.next_deadline().unwrap();
@@ -251,11 +226,7 @@ mod tests {
                 now = connection.next_deadline().unwrap();
             };
             assert_eq!(acknowledged, 100);
-            assert_eq!(
-                connection.next_deadline(),
-                None,
-                "nothing to look for, nothing to wake up for"
-            );
+            assert_eq!(connection.next_deadline(), None, "nothing to look for, nothing to wake up for");
         });
     }
 
@@ -271,11 +242,7 @@ mod tests {
                 assert!(sent < SEND_QUEUE_BYTES * 4, "it must end");
             }
             assert!(sent >= SEND_QUEUE_BYTES);
-            assert!(
-                connection
-                    .look(NOW + ACK_PAUSES[0])
-                    .is_none_or(|offset| offset < sent as u64)
-            );
+            assert!(connection.look(NOW + ACK_PAUSES[0]).is_none_or(|offset| offset < sent as u64));
         });
     }
 
@@ -287,11 +254,7 @@ mod tests {
             connection.close(NOW);
             poll_fn(|cx| {
                 assert!(connection.poll_write(cx).is_ok());
-                if connection.finish(NOW) || connection.fin_sent {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
+                if connection.finish(NOW) || connection.fin_sent { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
             let mut said = Vec::new();

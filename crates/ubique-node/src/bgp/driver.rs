@@ -113,27 +113,14 @@ impl Driver {
         let mut listeners = Vec::new();
         if let Some(port) = config.listen {
             for family in Family::ALL {
-                if config
-                    .endpoints
-                    .iter()
-                    .any(|e| Family::of_address(e.remote) == family)
-                {
-                    let listener =
-                        socket::listen(config.place.as_ref(), family, port, &config.endpoints)
-                            .map_err(|source| DriverError::Listen {
-                                port,
-                                family,
-                                source,
-                            })?;
+                if config.endpoints.iter().any(|e| Family::of_address(e.remote) == family) {
+                    let listener = socket::listen(config.place.as_ref(), family, port, &config.endpoints)
+                        .map_err(|source| DriverError::Listen { port, family, source })?;
                     listeners.push(listener);
                 }
             }
         }
-        let by_address = (0..)
-            .map(PeerId)
-            .zip(&config.endpoints)
-            .map(|(id, e)| (e.remote, id))
-            .collect();
+        let by_address = (0..).map(PeerId).zip(&config.endpoints).map(|(id, e)| (e.remote, id)).collect();
         Ok(Driver {
             speaker: Speaker::new(config.speaker),
             endpoints: config.endpoints,
@@ -213,9 +200,7 @@ impl Driver {
                 }
             }
             Out::Session { peer, event } => self.notices.push_back(Notice::Session { peer, event }),
-            Out::Best { prefix, next_hop } => {
-                self.notices.push_back(Notice::Best { prefix, next_hop })
-            }
+            Out::Best { prefix, next_hop } => self.notices.push_back(Notice::Best { prefix, next_hop }),
         }
     }
 
@@ -226,8 +211,7 @@ impl Driver {
         match socket::connector(self.place.as_ref(), endpoint) {
             Ok(socket) => {
                 let remote = SocketAddr::new(endpoint.remote, endpoint.port);
-                self.connecting
-                    .insert(peer, Box::pin(socket.connect(remote)));
+                self.connecting.insert(peer, Box::pin(socket.connect(remote)));
             }
             Err(error) => {
                 self.feedback.push_back(In::ConnectFailed { peer });
@@ -240,11 +224,7 @@ impl Driver {
     fn cannot_connect(&mut self, peer: PeerId, error: String) {
         if self.connect_errors.get(&peer) != Some(&error) {
             let address = self.endpoints.get(peer.0 as usize).map(|e| e.remote);
-            tracing::info!(
-                address = address.map(tracing::field::display),
-                error,
-                "cannot connect"
-            );
+            tracing::info!(address = address.map(tracing::field::display), error, "cannot connect");
             self.connect_errors.insert(peer, error);
         }
     }
@@ -285,11 +265,7 @@ impl Driver {
     pub async fn drained(&mut self) {
         poll_fn(|cx| {
             while self.poll(cx).is_ready() {}
-            if self.connections.is_empty() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            if self.connections.is_empty() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -308,28 +284,18 @@ impl Driver {
 
     fn accepted(&mut self, now: Time, stream: TcpStream, from: IpAddr) {
         let peer = self.by_address.get(&from).copied();
-        let room = |&p: &PeerId| {
-            self.connections.values().filter(|c| c.peer == p).count() < CONNECTIONS_PER_PEER
-        };
+        let room = |&p: &PeerId| self.connections.values().filter(|c| c.peer == p).count() < CONNECTIONS_PER_PEER;
         let Some(peer) = peer.filter(room) else {
             self.refused += 1;
-            if self
-                .refused_logged
-                .is_none_or(|at| now.since(at) >= REFUSED_LOG_EVERY)
-            {
+            if self.refused_logged.is_none_or(|at| now.since(at) >= REFUSED_LOG_EVERY) {
                 self.refused_logged = Some(now);
-                let cause = if peer.is_some() {
-                    "too many connections"
-                } else {
-                    "no neighbor has this address"
-                };
+                let cause = if peer.is_some() { "too many connections" } else { "no neighbor has this address" };
                 tracing::warn!(%from, cause, refused = self.refused, "BGP connection refused");
             }
             return;
         };
         if let Some((conn, local)) = self.adopt(peer, stream) {
-            self.speaker
-                .handle_input(now, In::Accepted { peer, conn, local });
+            self.speaker.handle_input(now, In::Accepted { peer, conn, local });
             self.carry_out(now);
         }
     }
@@ -358,18 +324,13 @@ impl Driver {
                 continue;
             }
             let input = match result {
-                Ok(stream) => self.adopt(peer, stream).map(|(conn, local)| In::Connected {
-                    peer,
-                    conn,
-                    local,
-                }),
+                Ok(stream) => self.adopt(peer, stream).map(|(conn, local)| In::Connected { peer, conn, local }),
                 Err(error) => {
                     self.cannot_connect(peer, error.to_string());
                     None
                 }
             };
-            self.speaker
-                .handle_input(now, input.unwrap_or(In::ConnectFailed { peer }));
+            self.speaker.handle_input(now, input.unwrap_or(In::ConnectFailed { peer }));
             self.carry_out(now);
         }
         progress
@@ -429,8 +390,7 @@ impl Driver {
             }
         }
         for (conn, peer, offset) in looks {
-            self.speaker
-                .handle_input(now, In::Acknowledged { conn, offset });
+            self.speaker.handle_input(now, In::Acknowledged { conn, offset });
             self.carry_out(now);
             self.notices.push_back(Notice::Acknowledged { peer });
             progress = true;
@@ -440,15 +400,8 @@ impl Driver {
 
     /// Arms the one timer for the earliest deadline. True: that has come.
     fn arm(&mut self, cx: &mut Context<'_>, now: Time) -> bool {
-        let connections = self
-            .connections
-            .values()
-            .filter_map(Connection::next_deadline)
-            .min();
-        let next = [self.speaker.next_deadline(), connections]
-            .into_iter()
-            .flatten()
-            .min();
+        let connections = self.connections.values().filter_map(Connection::next_deadline).min();
+        let next = [self.speaker.next_deadline(), connections].into_iter().flatten().min();
         if next != self.armed {
             self.armed = next;
             if let Some(at) = next {

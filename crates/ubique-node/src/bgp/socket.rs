@@ -33,10 +33,7 @@ pub struct Place {
 impl Place {
     /// The namespace at `path` (a bind mount, as `ip netns` makes them); `home` is the one of the driving thread.
     pub fn open(path: &Path, home: Rc<NetNs>) -> io::Result<Place> {
-        Ok(Place {
-            inside: NetNs::open(path)?,
-            home,
-        })
+        Ok(Place { inside: NetNs::open(path)?, home })
     }
 
     /// The namespace itself.
@@ -50,9 +47,7 @@ impl Place {
         self.inside.enter()?;
         let value = f();
         // Going on in the wrong namespace would open sockets of other routers there: no state to continue from.
-        self.home
-            .enter()
-            .expect("the thread came from this namespace and had the right to leave it");
+        self.home.enter().expect("the thread came from this namespace and had the right to leave it");
         value
     }
 }
@@ -94,10 +89,7 @@ impl Secret {
         // Two octets more than the longest key: its end of line, or one octet too many.
         std::fs::File::open(path)
             .and_then(|file| file.take(SECRET_MAX as u64 + 2).read_to_end(&mut text))
-            .map_err(|source| SecretError::Read {
-                path: path.to_owned(),
-                source,
-            })?;
+            .map_err(|source| SecretError::Read { path: path.to_owned(), source })?;
         let line = text.split(|&b| b == b'\n').next().unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         match line.len() {
@@ -136,13 +128,7 @@ fn open(place: Option<&Place>, family: Family) -> io::Result<Socket> {
         Family::Ipv4 => Domain::IPV4,
         Family::Ipv6 => Domain::IPV6,
     };
-    let create = || {
-        Socket::new(
-            domain,
-            Type::STREAM.nonblocking().cloexec(),
-            Some(Protocol::TCP),
-        )
-    };
+    let create = || Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP));
     match place {
         Some(place) => place.enter(create),
         None => create(),
@@ -235,9 +221,6 @@ mod tests {
         assert_eq!(Secret::read(&path).unwrap().0.len(), SECRET_MAX);
         let (path, _remove) = file(&[b'x'; SECRET_MAX + 1]);
         assert!(matches!(Secret::read(&path), Err(SecretError::TooLong(_))));
-        assert!(matches!(
-            Secret::read(Path::new("/nonexistent/key")),
-            Err(SecretError::Read { .. })
-        ));
+        assert!(matches!(Secret::read(Path::new("/nonexistent/key")), Err(SecretError::Read { .. })));
     }
 }

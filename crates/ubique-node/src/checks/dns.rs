@@ -43,49 +43,22 @@ impl Dns {
         rcode: &str,
         tcp: bool,
     ) -> Result<Dns, String> {
-        let name: Name<Vec<u8>> = name
-            .parse()
-            .map_err(|e| format!("{name:?} is not a domain name: {e}"))?;
-        let qtype: Rtype = qtype
-            .parse()
-            .map_err(|_| format!("{qtype:?} is not a query type"))?;
-        let class: Class = class
-            .parse()
-            .map_err(|_| format!("{class:?} is not a query class"))?;
-        let rcode: Rcode = rcode
-            .parse()
-            .map_err(|_| format!("{rcode:?} is not an RCODE"))?;
+        let name: Name<Vec<u8>> = name.parse().map_err(|e| format!("{name:?} is not a domain name: {e}"))?;
+        let qtype: Rtype = qtype.parse().map_err(|_| format!("{qtype:?} is not a query type"))?;
+        let class: Class = class.parse().map_err(|_| format!("{class:?} is not a query class"))?;
+        let rcode: Rcode = rcode.parse().map_err(|_| format!("{rcode:?} is not an RCODE"))?;
         let mut question = MessageBuilder::new_vec().question();
-        question
-            .push((&name, qtype, class))
-            .map_err(|e| format!("the query does not fit: {e}"))?;
+        question.push((&name, qtype, class)).map_err(|e| format!("the query does not fit: {e}"))?;
         let message = question.finish();
-        let mut query = u16::try_from(message.len())
-            .map_err(|e| e.to_string())?
-            .to_be_bytes()
-            .to_vec();
+        let mut query = u16::try_from(message.len()).map_err(|e| e.to_string())?.to_be_bytes().to_vec();
         query.extend(message);
-        Ok(Dns {
-            target,
-            name,
-            qtype,
-            class,
-            rcode,
-            tcp,
-            query,
-            socket: None,
-            buffer: vec![0; UDP_BYTES],
-        })
+        Ok(Dns { target, name, qtype, class, rcode, tcp, query, socket: None, buffer: vec![0; UDP_BYTES] })
     }
 
     pub(super) async fn poll(&mut self) -> Result<(), String> {
         let id = query_id();
         self.query[LENGTH..LENGTH + 2].copy_from_slice(&id.to_be_bytes());
-        let end = if self.tcp {
-            self.over_tcp(id).await
-        } else {
-            self.over_udp(id).await
-        };
+        let end = if self.tcp { self.over_tcp(id).await } else { self.over_udp(id).await };
         if end.is_err() {
             self.abandon();
         }
@@ -102,10 +75,7 @@ impl Dns {
             Some(socket) => socket,
             None => open(self.target).await.map_err(|e| words(&e))?,
         };
-        socket
-            .send(&self.query[LENGTH..])
-            .await
-            .map_err(|e| words(&e))?;
+        socket.send(&self.query[LENGTH..]).await.map_err(|e| words(&e))?;
         loop {
             let length = socket.recv(&mut self.buffer).await.map_err(|e| words(&e))?;
             if let Some(end) = self.judge(&self.buffer[..length], id) {
@@ -116,27 +86,18 @@ impl Dns {
     }
 
     async fn over_tcp(&mut self, id: u16) -> Result<(), String> {
-        let mut stream = TcpStream::connect(self.target)
-            .await
-            .map_err(|e| words(&e))?;
+        let mut stream = TcpStream::connect(self.target).await.map_err(|e| words(&e))?;
         stream.write_all(&self.query).await.map_err(|e| words(&e))?;
         let length = usize::from(stream.read_u16().await.map_err(|e| words(&e))?);
         self.buffer.resize(length.max(UDP_BYTES), 0);
-        stream
-            .read_exact(&mut self.buffer[..length])
-            .await
-            .map_err(|e| words(&e))?;
-        self.judge(&self.buffer[..length], id)
-            .unwrap_or_else(|| Err("answer with another identifier".to_owned()))
+        stream.read_exact(&mut self.buffer[..length]).await.map_err(|e| words(&e))?;
+        self.judge(&self.buffer[..length], id).unwrap_or_else(|| Err("answer with another identifier".to_owned()))
     }
 
     /// `None`: not the answer to this query (late, or somebody's guess).
     fn judge(&self, octets: &[u8], id: u16) -> Option<Result<(), String>> {
         let Ok(message) = Message::from_octets(octets) else {
-            return Some(Err(format!(
-                "answer of {} octets is not a DNS message",
-                octets.len()
-            )));
+            return Some(Err(format!("answer of {} octets is not a DNS message", octets.len())));
         };
         let header = message.header();
         if header.id() != id {
@@ -145,9 +106,9 @@ impl Dns {
         if !header.qr() {
             return Some(Err("answer is a query".to_owned()));
         }
-        let asked = message.sole_question().is_ok_and(|q| {
-            *q.qname() == self.name && q.qtype() == self.qtype && q.qclass() == self.class
-        });
+        let asked = message
+            .sole_question()
+            .is_ok_and(|q| *q.qname() == self.name && q.qtype() == self.qtype && q.qclass() == self.class);
         let rcode = header.rcode();
         // A server that cannot parse the query returns the bare header (RFC 1035 §4.1.1): its RCODE tells more.
         if !asked && message.header_counts().qdcount() > 0 {
@@ -156,11 +117,7 @@ impl Dns {
         if rcode != self.rcode {
             return Some(Err(format!("{rcode}, expected {}", self.rcode)));
         }
-        Some(if asked {
-            Ok(())
-        } else {
-            Err("answer without the question".to_owned())
-        })
+        Some(if asked { Ok(()) } else { Err("answer without the question".to_owned()) })
     }
 }
 

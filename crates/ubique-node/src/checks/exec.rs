@@ -41,24 +41,15 @@ impl Drop for Group {
 impl Exec {
     pub(super) fn new(command: &[String]) -> Result<Exec, String> {
         let (program, arguments) = command.split_first().ok_or("no command is given")?;
-        Ok(Exec {
-            program: PathBuf::from(program),
-            arguments: arguments.to_vec(),
-        })
+        Ok(Exec { program: PathBuf::from(program), arguments: arguments.to_vec() })
     }
 
     pub(super) async fn poll(&mut self) -> Result<(), String> {
         let mut command = command_in(Path::new(&self.program), None);
-        command
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut command = Command::from(command);
-        let mut child: Child = command
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|e| format!("{}: {e}", self.program.display()))?;
+        let mut child: Child =
+            command.kill_on_drop(true).spawn().map_err(|e| format!("{}: {e}", self.program.display()))?;
         let group = Group(child.id().ok_or("the command ended before it began")?);
         let ended = exited(PidFd::open(group.0).map_err(|e| words(&e))?);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -90,11 +81,7 @@ fn verdict(status: ExitStatus, said: &[u8]) -> Result<(), String> {
         return Ok(());
     }
     let said = quote(said);
-    Err(if said.is_empty() {
-        status.to_string()
-    } else {
-        format!("{status}: {said}")
-    })
+    Err(if said.is_empty() { status.to_string() } else { format!("{status}: {said}") })
 }
 
 /// Reads to the end and keeps the beginning.

@@ -23,48 +23,26 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(
-        target: SocketAddr,
-        host: &str,
-        path: &str,
-        status: u16,
-    ) -> Result<Http, String> {
+    pub(super) fn new(target: SocketAddr, host: &str, path: &str, status: u16) -> Result<Http, String> {
         Ok(Http {
             target,
-            host: host
-                .parse()
-                .map_err(|_| format!("{host:?} cannot be a Host header"))?,
-            path: path
-                .parse()
-                .map_err(|e| format!("{path:?} is not a path: {e}"))?,
+            host: host.parse().map_err(|_| format!("{host:?} cannot be a Host header"))?,
+            path: path.parse().map_err(|e| format!("{path:?} is not a path: {e}"))?,
             status,
         })
     }
 
     pub(super) async fn poll(&mut self) -> Result<(), String> {
-        let stream = TcpStream::connect(self.target)
-            .await
-            .map_err(|e| words(&e))?;
+        let stream = TcpStream::connect(self.target).await.map_err(|e| words(&e))?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD_BYTES);
-        let (mut sender, connection) = builder
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| reason(&e))?;
+        let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|e| reason(&e))?;
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = Method::GET;
         *request.uri_mut() = self.path.clone();
-        request
-            .headers_mut()
-            .insert(header::HOST, self.host.clone());
-        request.headers_mut().insert(
-            header::USER_AGENT,
-            header::HeaderValue::from_static("ubique"),
-        );
-        request.headers_mut().insert(
-            header::CONNECTION,
-            header::HeaderValue::from_static("close"),
-        );
+        request.headers_mut().insert(header::HOST, self.host.clone());
+        request.headers_mut().insert(header::USER_AGENT, header::HeaderValue::from_static("ubique"));
+        request.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
         let mut answer = std::pin::pin!(sender.send_request(request));
         let answer = tokio::select! {
             answer = &mut answer => answer,

@@ -57,20 +57,12 @@ enum Checker {
 impl Checker {
     fn new(kind: &CheckKind) -> Result<Checker, String> {
         Ok(match kind {
-            CheckKind::Dns {
-                target,
-                name,
-                qtype,
-                class,
-                rcode,
-                tcp,
-            } => Checker::Dns(dns::Dns::new(*target, name, qtype, class, rcode, *tcp)?),
-            CheckKind::Http {
-                target,
-                host,
-                path,
-                status,
-            } => Checker::Http(http::Http::new(*target, host, path, *status)?),
+            CheckKind::Dns { target, name, qtype, class, rcode, tcp } => {
+                Checker::Dns(dns::Dns::new(*target, name, qtype, class, rcode, *tcp)?)
+            }
+            CheckKind::Http { target, host, path, status } => {
+                Checker::Http(http::Http::new(*target, host, path, *status)?)
+            }
             CheckKind::Tcp { target } => Checker::Tcp(tcp::Tcp::new(*target)),
             CheckKind::Process { pidfile, name } => {
                 Checker::Process(process::Process::new(pidfile.as_deref(), name.as_deref())?)
@@ -112,16 +104,10 @@ impl Runner {
         kind: &CheckKind,
         results: mpsc::Sender<PollResult>,
     ) -> Result<Runner, CheckError> {
-        let checker = Checker::new(kind).map_err(|reason| CheckError {
-            name: name.to_owned(),
-            reason,
-        })?;
+        let checker = Checker::new(kind).map_err(|reason| CheckError { name: name.to_owned(), reason })?;
         let (wanted, wish) = watch::channel(None);
         let task: JoinHandle<()> = tokio::spawn(run(check, checker, wish, results));
-        Ok(Runner {
-            wanted,
-            task: task.abort_handle(),
-        })
+        Ok(Runner { wanted, task: task.abort_handle() })
     }
 
     /// Begins a poll; one that is under way is abandoned.
@@ -159,12 +145,7 @@ async fn run(
         };
         match result {
             Some(result) => {
-                let end = PollResult {
-                    check,
-                    poll,
-                    result,
-                    took: started.elapsed(),
-                };
+                let end = PollResult { check, poll, result, took: started.elapsed() };
                 if results.send(end).await.is_err() {
                     return;
                 }
@@ -204,11 +185,7 @@ const QUOTE_BYTES: usize = 200;
 fn quote(text: &[u8]) -> String {
     let cut = &text[..text.len().min(QUOTE_BYTES)];
     let line = String::from_utf8_lossy(cut);
-    let mut quoted: String = line
-        .trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let mut quoted: String = line.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if cut.len() < text.len() {
         quoted.push('…');
     }

@@ -46,10 +46,7 @@ fn read_pid(path: &Path) -> Result<u32, String> {
     File::open(path)
         .and_then(|file| file.take(PIDFILE_BYTES).read_to_end(&mut text))
         .map_err(|e| format!("{}: {e}", path.display()))?;
-    let pid = std::str::from_utf8(&text)
-        .ok()
-        .and_then(|t| t.trim().parse().ok())
-        .filter(|&pid: &u32| pid > 0);
+    let pid = std::str::from_utf8(&text).ok().and_then(|t| t.trim().parse().ok()).filter(|&pid: &u32| pid > 0);
     pid.ok_or_else(|| format!("{}: {:?} is not a pid", path.display(), quote(&text)))
 }
 
@@ -61,10 +58,7 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn new(pidfile: Option<&Path>, name: Option<&str>) -> Result<Process, String> {
-        Ok(Process {
-            find: Find::new(pidfile, name)?,
-            held: None,
-        })
+        Ok(Process { find: Find::new(pidfile, name)?, held: None })
     }
 
     pub(super) fn poll(&mut self) -> Result<(), String> {

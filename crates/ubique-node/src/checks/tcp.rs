@@ -17,9 +17,6 @@ impl Tcp {
     }
 
     pub(super) async fn poll(&mut self) -> Result<(), String> {
-        TcpStream::connect(self.target)
-            .await
-            .map(drop)
-            .map_err(|e| words(&e))
+        TcpStream::connect(self.target).await.map(drop).map_err(|e| words(&e))
     }
 }

@@ -12,9 +12,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Polls once; a test must not hang.
 fn poll(checker: &mut Checker) -> Result<(), String> {
     runtime().block_on(async {
-        let end = tokio::time::timeout(LIMIT, checker.poll())
-            .await
-            .expect("a poll ends");
+        let end = tokio::time::timeout(LIMIT, checker.poll()).await.expect("a poll ends");
         // A socket belongs to the runtime it was opened on.
         checker.abandon();
         end
@@ -22,10 +20,7 @@ fn poll(checker: &mut Checker) -> Result<(), String> {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 fn checker(kind: &CheckKind) -> Checker {
@@ -92,10 +87,7 @@ fn dns_over_udp_wants_the_rcode() {
     let fine = udp_server(|query| vec![answered(query, 0)]);
     assert_eq!(poll(&mut checker(&dns(fine, false))), Ok(()));
     let failing = udp_server(|query| vec![answered(query, 2)]);
-    assert_eq!(
-        poll(&mut checker(&dns(failing, false))),
-        Err("SERVFAIL, expected NOERROR".into())
-    );
+    assert_eq!(poll(&mut checker(&dns(failing, false))), Err("SERVFAIL, expected NOERROR".into()));
 }
 
 #[test]
@@ -124,9 +116,7 @@ fn dns_ignores_answers_to_other_queries() {
 fn dns_refuses_what_is_no_answer() {
     type Answer = fn(Vec<u8>) -> Vec<u8>;
     let cases: [(&str, Answer); 4] = [
-        ("answer of 5 octets is not a DNS message", |query| {
-            query[..5].to_vec()
-        }),
+        ("answer of 5 octets is not a DNS message", |query| query[..5].to_vec()),
         ("answer is a query", |query| query),
         ("answer to another question", |query| {
             let mut answer = answered(query, 0);
@@ -149,10 +139,7 @@ fn dns_refuses_what_is_no_answer() {
 fn dns_over_udp_sees_a_closed_port_at_once() {
     let target = closed_port();
     let start = Instant::now();
-    assert_eq!(
-        poll(&mut checker(&dns(target, false))),
-        Err("connection refused".into())
-    );
+    assert_eq!(poll(&mut checker(&dns(target, false))), Err("connection refused".into()));
     assert!(start.elapsed() < LIMIT / 2);
 }
 
@@ -164,11 +151,8 @@ fn dns_over_udp_keeps_its_socket_while_all_is_well() {
     std::thread::spawn(move || {
         let mut buffer = [0; 512];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            send.send((from, u16::from_be_bytes([buffer[0], buffer[1]])))
-                .unwrap();
-            socket
-                .send_to(&answered(buffer[..length].to_vec(), 0), from)
-                .unwrap();
+            send.send((from, u16::from_be_bytes([buffer[0], buffer[1]]))).unwrap();
+            socket.send_to(&answered(buffer[..length].to_vec(), 0), from).unwrap();
         }
     });
     let mut checker = checker(&dns(target, false));
@@ -179,10 +163,7 @@ fn dns_over_udp_keeps_its_socket_while_all_is_well() {
     });
     let seen: Vec<(SocketAddr, u16)> = receive.try_iter().collect();
     assert!(seen.iter().all(|(from, _)| *from == seen[0].0));
-    assert!(
-        seen.iter().any(|(_, id)| *id != seen[0].1),
-        "identifiers are random"
-    );
+    assert!(seen.iter().any(|(_, id)| *id != seen[0].1), "identifiers are random");
 }
 
 #[test]
@@ -193,30 +174,14 @@ fn dns_over_tcp_reads_length_and_answer() {
     });
     assert_eq!(poll(&mut checker(&dns(fine, true))), Ok(()));
     let short = tcp_server(|_| vec![0, 200, 1, 2, 3]);
-    assert_eq!(
-        poll(&mut checker(&dns(short, true))),
-        Err("connection closed early".into())
-    );
-    assert_eq!(
-        poll(&mut checker(&dns(closed_port(), true))),
-        Err("connection refused".into())
-    );
+    assert_eq!(poll(&mut checker(&dns(short, true))), Err("connection closed early".into()));
+    assert_eq!(poll(&mut checker(&dns(closed_port(), true))), Err("connection refused".into()));
 }
 
 #[test]
 fn dns_parameters_are_judged_when_the_check_is_set_up() {
     let good = dns(closed_port(), false);
-    let CheckKind::Dns {
-        target,
-        name,
-        qtype,
-        class,
-        rcode,
-        tcp,
-    } = good
-    else {
-        unreachable!()
-    };
+    let CheckKind::Dns { target, name, qtype, class, rcode, tcp } = good else { unreachable!() };
     for (bad_name, bad_type, bad_class, bad_rcode) in [
         ("no..dots", &*qtype, &*class, &*rcode),
         (&*name, "NOTYPE", &*class, &*rcode),
@@ -236,29 +201,20 @@ fn dns_parameters_are_judged_when_the_check_is_set_up() {
 }
 
 fn http(target: SocketAddr) -> CheckKind {
-    CheckKind::Http {
-        target,
-        host: "service.example".into(),
-        path: "/health?full=1".into(),
-        status: 200,
-    }
+    CheckKind::Http { target, host: "service.example".into(), path: "/health?full=1".into(), status: 200 }
 }
 
 #[test]
 fn http_wants_the_status() {
     let server = tcp_server(|request| {
         let text = String::from_utf8(request).unwrap();
-        let fits = text.starts_with("GET /health?full=1 HTTP/1.1\r\n")
-            && text.contains("host: service.example\r\n");
+        let fits = text.starts_with("GET /health?full=1 HTTP/1.1\r\n") && text.contains("host: service.example\r\n");
         let status = if fits { "200 OK" } else { "400 Bad Request" };
         format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").into_bytes()
     });
     assert_eq!(poll(&mut checker(&http(server))), Ok(()));
     let broken = tcp_server(|_| b"HTTP/1.1 503 Service Unavailable\r\n\r\n".to_vec());
-    assert_eq!(
-        poll(&mut checker(&http(broken))),
-        Err("status 503, expected 200".into())
-    );
+    assert_eq!(poll(&mut checker(&http(broken))), Err("status 503, expected 200".into()));
 }
 
 #[test]
@@ -268,29 +224,15 @@ fn http_fails_on_what_is_not_http() {
     let silent = tcp_server(|_| Vec::new());
     assert!(poll(&mut checker(&http(silent))).is_err());
     let endless = tcp_server(|_| [&b"HTTP/1.1 200 OK\r\nx: "[..], &vec![b'a'; 64 << 10]].concat());
-    assert!(
-        poll(&mut checker(&http(endless))).is_err(),
-        "a head is bounded"
-    );
-    assert_eq!(
-        poll(&mut checker(&http(closed_port()))),
-        Err("connection refused".into())
-    );
+    assert!(poll(&mut checker(&http(endless))).is_err(), "a head is bounded");
+    assert_eq!(poll(&mut checker(&http(closed_port()))), Err("connection refused".into()));
 }
 
 #[test]
 fn tcp_wants_a_connection() {
     let server = tcp_server(|_| Vec::new());
-    assert_eq!(
-        poll(&mut checker(&CheckKind::Tcp { target: server })),
-        Ok(())
-    );
-    assert_eq!(
-        poll(&mut checker(&CheckKind::Tcp {
-            target: closed_port()
-        })),
-        Err("connection refused".into())
-    );
+    assert_eq!(poll(&mut checker(&CheckKind::Tcp { target: server })), Ok(()));
+    assert_eq!(poll(&mut checker(&CheckKind::Tcp { target: closed_port() })), Err("connection refused".into()));
 }
 
 fn temporary(name: &str) -> PathBuf {
@@ -300,17 +242,11 @@ fn temporary(name: &str) -> PathBuf {
 #[test]
 fn process_follows_its_pid_file() {
     let path = temporary("pidfile");
-    let mut check = checker(&CheckKind::Process {
-        pidfile: Some(path.clone()),
-        name: None,
-    });
+    let mut check = checker(&CheckKind::Process { pidfile: Some(path.clone()), name: None });
     assert!(poll(&mut check).unwrap_err().contains("No such file"));
     std::fs::write(&path, "not a pid").unwrap();
     assert!(poll(&mut check).unwrap_err().contains("is not a pid"));
-    let mut child = std::process::Command::new("sleep")
-        .arg("60")
-        .spawn()
-        .unwrap();
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
     std::fs::write(&path, format!("{}\n", child.id())).unwrap();
     assert_eq!(poll(&mut check), Ok(()));
     child.kill().unwrap();
@@ -329,29 +265,13 @@ fn process_is_found_by_name() {
     // The name is the file's: a copy under a name of its own cannot be mistaken for another test's.
     let path = temporary("p");
     std::fs::copy("/bin/sleep", &path).unwrap();
-    let name: String = path
-        .file_name()
-        .unwrap()
-        .to_string_lossy()
-        .chars()
-        .take(15)
-        .collect();
-    let mut check = checker(&CheckKind::Process {
-        pidfile: None,
-        name: Some(name),
-    });
-    assert!(
-        poll(&mut check)
-            .unwrap_err()
-            .starts_with("no process is named")
-    );
+    let name: String = path.file_name().unwrap().to_string_lossy().chars().take(15).collect();
+    let mut check = checker(&CheckKind::Process { pidfile: None, name: Some(name) });
+    assert!(poll(&mut check).unwrap_err().starts_with("no process is named"));
     let mut child = std::process::Command::new(&path).arg("60").spawn().unwrap();
     let start = Instant::now();
     while poll(&mut check).is_err() {
-        assert!(
-            start.elapsed() < LIMIT,
-            "the name is that of the file once it was executed"
-        );
+        assert!(start.elapsed() < LIMIT, "the name is that of the file once it was executed");
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -360,44 +280,24 @@ fn process_is_found_by_name() {
 }
 
 fn exec(command: &[&str]) -> CheckKind {
-    CheckKind::Exec {
-        command: command.iter().map(ToString::to_string).collect(),
-    }
+    CheckKind::Exec { command: command.iter().map(ToString::to_string).collect() }
 }
 
 #[test]
 fn exec_wants_exit_code_zero() {
     assert_eq!(poll(&mut checker(&exec(&["true"]))), Ok(()));
-    assert_eq!(
-        poll(&mut checker(&exec(&["false"]))),
-        Err("exit status: 1".into())
-    );
-    let said = poll(&mut checker(&exec(&[
-        "sh",
-        "-c",
-        "echo broken >&2; exit 3",
-    ])));
+    assert_eq!(poll(&mut checker(&exec(&["false"]))), Err("exit status: 1".into()));
+    let said = poll(&mut checker(&exec(&["sh", "-c", "echo broken >&2; exit 3"])));
     assert_eq!(said, Err("exit status: 3: broken".into()));
-    assert!(
-        poll(&mut checker(&exec(&["/nonexistent/program"])))
-            .unwrap_err()
-            .contains("No such file")
-    );
+    assert!(poll(&mut checker(&exec(&["/nonexistent/program"]))).unwrap_err().contains("No such file"));
     assert!(Checker::new(&exec(&[])).is_err());
 }
 
 #[test]
 fn exec_survives_a_flood_of_output() {
-    let flood = exec(&[
-        "sh",
-        "-c",
-        "head -c 10000000 /dev/zero | tr '\\0' 'x'; exit 1",
-    ]);
+    let flood = exec(&["sh", "-c", "head -c 10000000 /dev/zero | tr '\\0' 'x'; exit 1"]);
     let error = poll(&mut checker(&flood)).unwrap_err();
-    assert!(
-        error.starts_with("exit status: 1: xxx") && error.len() < 300,
-        "{error}"
-    );
+    assert!(error.starts_with("exit status: 1: xxx") && error.len() < 300, "{error}");
 }
 
 #[test]
@@ -415,10 +315,7 @@ fn exec_is_killed_with_its_group_when_abandoned() {
     let mut check = checker(&exec(&["sh", "-c", &script]));
     runtime().block_on(async {
         let wait = Duration::from_millis(10);
-        while std::fs::read_to_string(&path)
-            .unwrap_or_default()
-            .is_empty()
-        {
+        while std::fs::read_to_string(&path).unwrap_or_default().is_empty() {
             assert!(tokio::time::timeout(wait, check.poll()).await.is_err());
         }
     });
@@ -443,18 +340,10 @@ fn a_stuck_poll_is_abandoned_and_the_next_one_counts() {
         let (results, mut ends) = mpsc::channel(4);
         let runner = Runner::start(7, "stuck", &dns(silent, false), results).unwrap();
         runner.poll(1);
-        assert!(
-            tokio::time::timeout(Duration::from_millis(20), ends.recv())
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(Duration::from_millis(20), ends.recv()).await.is_err());
         runner.abandon();
         runner.poll(2);
-        assert!(
-            tokio::time::timeout(Duration::from_millis(20), ends.recv())
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(Duration::from_millis(20), ends.recv()).await.is_err());
         drop(runner);
         assert!(ends.recv().await.is_none(), "the task ends with its runner");
     });

@@ -63,26 +63,17 @@ struct BestView {
 pub(super) fn answer(routers: &[Shared], line: &str) -> String {
     match serde_json::from_str(line) {
         Ok(Query::Status) => reply(&status(routers)),
-        Ok(Query::Routes { asn, prefix }) => {
-            match routers.iter().find(|r| r.borrow().spec.asn == asn) {
-                Some(router) => reply(&Routes {
-                    candidates: candidates(&router.borrow(), prefix),
-                }),
-                None => admin::error_line(&format!("no router has AS {asn}")),
-            }
-        }
+        Ok(Query::Routes { asn, prefix }) => match routers.iter().find(|r| r.borrow().spec.asn == asn) {
+            Some(router) => reply(&Routes { candidates: candidates(&router.borrow(), prefix) }),
+            None => admin::error_line(&format!("no router has AS {asn}")),
+        },
         Ok(Query::Best { prefix }) => reply(&BestRoutes {
             routers: routers
                 .iter()
                 .map(|router| {
                     let router = router.borrow();
-                    let best = candidates(&router, prefix)
-                        .into_iter()
-                        .find(|route| route.best);
-                    BestView {
-                        asn: router.spec.asn,
-                        best,
-                    }
+                    let best = candidates(&router, prefix).into_iter().find(|route| route.best);
+                    BestView { asn: router.spec.asn, best }
                 })
                 .collect(),
         }),
@@ -96,11 +87,7 @@ fn reply(value: &impl Serialize) -> String {
 
 fn status(routers: &[Shared]) -> Status {
     let now = now();
-    let mut status = Status {
-        established: 0,
-        sessions: 0,
-        quiet_ms: u128::MAX,
-    };
+    let mut status = Status { established: 0, sessions: 0, quiet_ms: u128::MAX };
     for router in routers {
         let router = router.borrow();
         let speaker = router.bgp.speaker();
@@ -108,27 +95,17 @@ fn status(routers: &[Shared]) -> Status {
             status.sessions += 1;
             status.established += usize::from(peer.state == State::Established);
         }
-        status.quiet_ms = status
-            .quiet_ms
-            .min(now.since(speaker.last_activity()).as_millis());
+        status.quiet_ms = status.quiet_ms.min(now.since(speaker.last_activity()).as_millis());
     }
     status
 }
 
 fn candidates(router: &Router, prefix: Prefix) -> Vec<RouteView> {
-    router
-        .bgp
-        .speaker()
-        .routes(prefix)
-        .into_iter()
-        .map(|route| view(router, route))
-        .collect()
+    router.bgp.speaker().routes(prefix).into_iter().map(|route| view(router, route)).collect()
 }
 
 fn view(router: &Router, route: Candidate) -> RouteView {
-    let peer = route
-        .peer
-        .and_then(|peer| router.spec.neighbors.get(peer.0 as usize));
+    let peer = route.peer.and_then(|peer| router.spec.neighbors.get(peer.0 as usize));
     RouteView {
         peer_asn: peer.map(|p| p.asn),
         peer_address: peer.map(|p| p.address),

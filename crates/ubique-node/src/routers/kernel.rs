@@ -29,10 +29,7 @@ fn route(prefix: Prefix, gateway: Option<IpAddr>) -> Route {
 
 impl Kernel {
     pub(super) fn open(namespace: &NetNs) -> io::Result<Kernel> {
-        Ok(Kernel {
-            netlink: Netlink::open_in(namespace)?,
-            changes: BTreeMap::new(),
-        })
+        Ok(Kernel { netlink: Netlink::open_in(namespace)?, changes: BTreeMap::new() })
     }
 
     /// The route of a prefix shall go by this gateway, or away.

@@ -75,11 +75,7 @@ type Shared = Rc<RefCell<Router>>;
 
 impl Router {
     fn new(spec: RouterSpec, seed: u64, home: &Rc<NetNs>) -> Result<Router, RoutersError> {
-        let namespace = |source| RoutersError::Namespace {
-            asn: spec.asn,
-            path: spec.netns.clone(),
-            source,
-        };
+        let namespace = |source| RoutersError::Namespace { asn: spec.asn, path: spec.netns.clone(), source };
         let place = Place::open(&spec.netns, home.clone()).map_err(namespace)?;
         let kernel = Kernel::open(place.namespace()).map_err(namespace)?;
         let speaker = SpeakerConfig {
@@ -90,16 +86,8 @@ impl Router {
             prefer_oldest: false,
         };
         let endpoints = spec.neighbors.iter().map(endpoint).collect();
-        let config = DriverConfig {
-            speaker,
-            endpoints,
-            place: Some(place),
-            listen: Some(BGP_PORT),
-        };
-        let bgp = Driver::new(config).map_err(|source| RoutersError::Bgp {
-            asn: spec.asn,
-            source,
-        })?;
+        let config = DriverConfig { speaker, endpoints, place: Some(place), listen: Some(BGP_PORT) };
+        let bgp = Driver::new(config).map_err(|source| RoutersError::Bgp { asn: spec.asn, source })?;
         Ok(Router { spec, bgp, kernel })
     }
 
@@ -115,8 +103,7 @@ impl Router {
         while let Poll::Ready(notice) = self.bgp.poll(cx) {
             match notice {
                 Notice::Best { prefix, next_hop } => {
-                    self.kernel
-                        .set(prefix, next_hop.map(|(next_hop, _)| next_hop.address()));
+                    self.kernel.set(prefix, next_hop.map(|(next_hop, _)| next_hop.address()));
                 }
                 Notice::Session { peer, event } => {
                     tracing::debug!(asn = %self.spec.asn, peer = peer.0, ?event, "session");
@@ -158,21 +145,13 @@ fn endpoint(neighbor: &NeighborSpec) -> Endpoint {
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     // Without the right to it the routers run as far as the limit goes.
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    );
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// Runs all routers until SIGTERM or SIGINT. Writes the line `ready` to stdout once all listeners are up.
 pub fn run(spec: RoutersSpec) -> Result<(), RoutersError> {
     raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, serve(spec))
 }
 
@@ -183,11 +162,7 @@ async fn serve(spec: RoutersSpec) -> Result<(), RoutersError> {
     let routers: Vec<Shared> = spec
         .routers
         .into_iter()
-        .map(|router| {
-            Ok(Rc::new(RefCell::new(Router::new(
-                router, spec.seed, &home,
-            )?)))
-        })
+        .map(|router| Ok(Rc::new(RefCell::new(Router::new(router, spec.seed, &home)?))))
         .collect::<Result<_, RoutersError>>()?;
     let socket = admin::bind(&spec.socket)?;
     for router in &routers {

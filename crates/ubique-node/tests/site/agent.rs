@@ -14,11 +14,7 @@ use crate::roles::HURRIED;
 use crate::runner::Test;
 
 const fn test(name: &'static str, run: fn()) -> Test {
-    Test {
-        name,
-        needs: &[BIRD],
-        run,
-    }
+    Test { name, needs: &[BIRD], run }
 }
 
 pub const TESTS: &[Test] = &[
@@ -28,16 +24,10 @@ pub const TESTS: &[Test] = &[
     test("sigterm_withdraws_then_drains_then_removes", terminated),
     test("second_sigterm_does_not_wait", hurried),
     test("addresses_found_stay_and_removed_ones_return", addresses),
-    test(
-        "killed_process_of_a_process_check_withdraws",
-        process_killed,
-    ),
+    test("killed_process_of_a_process_check_withdraws", process_killed),
     test("killed_http_service_withdraws", http_killed),
     test("a_worker_that_dies_beside_another_is_no_event", workers),
-    test(
-        "a_stuck_exec_check_blocks_nobody_and_leaves_nothing",
-        stuck_exec,
-    ),
+    test("a_stuck_exec_check_blocks_nobody_and_leaves_nothing", stuck_exec),
 ];
 
 /// Both sessions up, the service up, both prefixes announced.
@@ -55,12 +45,7 @@ fn running() -> Running {
     lab.wait_for_addresses();
     let dns = lab.dns();
     until_true("both prefixes announced", || bird.has_both());
-    Running {
-        lab,
-        bird,
-        agent,
-        dns,
-    }
+    Running { lab, bird, agent, dns }
 }
 
 fn up_and_killed() {
@@ -71,24 +56,12 @@ fn up_and_killed() {
     until_true("both sessions up", || {
         lab::try_status().is_some_and(|s| s.peers.iter().all(|p| p.state == "established"))
     });
-    assert!(
-        bird.has_none(),
-        "nothing is announced before the service answers"
-    );
+    assert!(bird.has_none(), "nothing is announced before the service answers");
     let mut dns = lab.dns();
     let up = until_true("both prefixes announced", || bird.has_both());
-    assert!(
-        up < Duration::from_millis(300),
-        "healthy to announced took {up:?}"
-    );
+    assert!(up < Duration::from_millis(300), "healthy to announced took {up:?}");
     let route = bird.route(PREFIX_V4).unwrap();
-    for expected in [
-        "BGP.origin: IGP",
-        "BGP.as_path: 64500 64500",
-        "BGP.med: 7",
-        "(64500,100)",
-        "(64500, 1, 2)",
-    ] {
+    for expected in ["BGP.origin: IGP", "BGP.as_path: 64500 64500", "BGP.med: 7", "(64500,100)", "(64500, 1, 2)"] {
         assert!(route.contains(expected), "{expected} not in\n{route}");
     }
     let mut gaps = Vec::new();
@@ -99,9 +72,7 @@ fn up_and_killed() {
         gaps.push(start.elapsed());
         let status = status();
         assert_eq!(status.state, State::Unhealthy);
-        let event = ["no socket serves UDP", "ended"]
-            .iter()
-            .any(|seen| status.cause.contains(seen));
+        let event = ["no socket serves UDP", "ended"].iter().any(|seen| status.cause.contains(seen));
         assert!(event, "{}", status.cause);
         dns = lab.dns();
         until_true("announced again", || bird.has_both());
@@ -121,10 +92,7 @@ fn hung() {
     let gap = start.elapsed();
     println!("hung to withdrawn {gap:?}");
     // Two polls of 50 ms and the timeout of the last one, and a busy machine.
-    assert!(
-        gap > Duration::from_millis(50) && gap < Duration::from_millis(300),
-        "{gap:?}"
-    );
+    assert!(gap > Duration::from_millis(50) && gap < Duration::from_millis(300), "{gap:?}");
     let checks = status().checks;
     let timed_out = |c: &CheckStatus| !c.up && c.cause.contains("timeout");
     assert!(checks.iter().any(timed_out), "{checks:?}");
@@ -134,48 +102,26 @@ fn hung() {
 
 fn drain() {
     let mut r = running();
-    let drain = Request::Drain {
-        reason: "disk swap".into(),
-    };
-    let undrain = Request::Undrain {
-        reason: "done".into(),
-    };
+    let drain = Request::Drain { reason: "disk swap".into() };
+    let undrain = Request::Undrain { reason: "done".into() };
     ask(&drain).unwrap();
     let drained = status();
     until_true("withdrawn", || r.bird.has_none());
     assert_eq!((drained.state, drained.healthy), (State::Drained, true));
     assert!(drained.cause.contains("disk swap"), "{}", drained.cause);
-    assert!(
-        drained.peers.iter().all(|p| p.state == "established"),
-        "sessions stay"
-    );
+    assert!(drained.peers.iter().all(|p| p.state == "established"), "sessions stay");
     assert_eq!(r.lab.service_addresses(), 2, "addresses stay");
     until_true("withdrawals acknowledged", || {
-        status()
-            .peers
-            .iter()
-            .all(|p| p.prefixes.iter().all(|x| x.announced == Announced::No))
+        status().peers.iter().all(|p| p.prefixes.iter().all(|x| x.announced == Announced::No))
     });
     ask(&undrain).unwrap();
     until_true("announced again", || r.bird.has_both());
     until_true("announcements acknowledged", || {
-        status().peers.iter().all(|p| {
-            p.prefixes
-                .iter()
-                .all(|x| x.announced == Announced::Acknowledged)
-        })
+        status().peers.iter().all(|p| p.prefixes.iter().all(|x| x.announced == Announced::Acknowledged))
     });
     let events: Vec<String> = status().events.into_iter().map(|e| e.what).collect();
-    for expected in [
-        "site starting",
-        "site announced",
-        "site drained",
-        "check answers up",
-    ] {
-        assert!(
-            events.iter().any(|e| e == expected),
-            "{expected} not in {events:?}"
-        );
+    for expected in ["site starting", "site announced", "site drained", "check answers up"] {
+        assert!(events.iter().any(|e| e == expected), "{expected} not in {events:?}");
     }
 }
 
@@ -185,30 +131,16 @@ fn terminated() {
     r.agent.signal(Signal::Term);
     until_true("withdrawn", || r.bird.has_none());
     let withdrawn = start.elapsed();
-    assert_eq!(
-        r.lab.service_addresses(),
-        2,
-        "withdrawn before the addresses go"
-    );
+    assert_eq!(r.lab.service_addresses(), 2, "withdrawn before the addresses go");
     until_true("addresses removed", || r.lab.service_addresses() == 0);
     let removed = start.elapsed();
     println!("SIGTERM to withdrawn {withdrawn:?}, to removed {removed:?}");
-    assert!(
-        removed >= Duration::from_millis(500),
-        "the drain time is kept: {removed:?}"
-    );
+    assert!(removed >= Duration::from_millis(500), "the drain time is kept: {removed:?}");
     assert_eq!(r.agent.wait(), 0);
     let message = "Administrative shutdown";
     until_true("BIRD heard why", || r.bird.log().contains(message));
-    assert!(
-        r.bird.log().contains("site ams: "),
-        "with the words of RFC 9003:\n{}",
-        r.bird.log()
-    );
-    assert!(
-        !std::path::Path::new(lab::SOCKET).exists(),
-        "the socket file is removed"
-    );
+    assert!(r.bird.log().contains("site ams: "), "with the words of RFC 9003:\n{}", r.bird.log());
+    assert!(!std::path::Path::new(lab::SOCKET).exists(), "the socket file is removed");
 }
 
 /// SIGHUP does no harm, and an agent that stops takes no wishes.
@@ -227,10 +159,7 @@ fn hurried() {
     assert!(bird.has_both());
     agent.signal(Signal::Int);
     until_true("withdrawn", || bird.has_none());
-    let refusal = ask(&Request::Undrain {
-        reason: "too late".into(),
-    })
-    .unwrap_err();
+    let refusal = ask(&Request::Undrain { reason: "too late".into() }).unwrap_err();
     assert_eq!(refusal.to_string(), "the agent is stopping");
     agent.signal(Signal::Term);
     assert_eq!(agent.wait(), HURRIED);
@@ -253,21 +182,11 @@ fn addresses() {
         assert!(netlink.delete_address(lo, address).unwrap());
     }
     until_true("addresses return", || lab.service_addresses() == 2);
-    until_true("it is told", || {
-        status()
-            .events
-            .iter()
-            .filter(|e| e.what.ends_with("restored"))
-            .count()
-            == 2
-    });
+    until_true("it is told", || status().events.iter().filter(|e| e.what.ends_with("restored")).count() == 2);
     agent.signal(Signal::Term);
     assert_eq!(agent.wait(), 0);
     let left = lab.addresses(&lab.site);
-    assert!(
-        left.contains(&SERVICE_V4.parse().unwrap()),
-        "it was there before"
-    );
+    assert!(left.contains(&SERVICE_V4.parse().unwrap()), "it was there before");
     assert!(!left.contains(&SERVICE_V6.parse().unwrap()));
 }
 
@@ -275,10 +194,7 @@ fn process_killed() {
     let lab = Lab::new();
     let mut bird = Bird::start(&lab.router, "");
     let mut service = lab::service();
-    let name = CheckKind::Process {
-        pidfile: None,
-        name: Some("sleep".into()),
-    };
+    let name = CheckKind::Process { pidfile: None, name: Some("sleep".into()) };
     service.checks = vec![lab::check("daemon", name)];
     // An event must not wait for a poll.
     service.checks[0].every = Duration::from_secs(2);
@@ -305,16 +221,8 @@ fn http_killed() {
     let mut bird = Bird::start(&lab.router, "");
     let mut service = lab::service();
     let target = format!("{SERVICE_V4}:80").parse().unwrap();
-    let page = CheckKind::Http {
-        target,
-        host: "service.example".into(),
-        path: "/".into(),
-        status: 200,
-    };
-    service.checks = vec![
-        lab::check("page", page),
-        lab::check("port", CheckKind::Tcp { target }),
-    ];
+    let page = CheckKind::Http { target, host: "service.example".into(), path: "/".into(), status: 200 };
+    service.checks = vec![lab::check("page", page), lab::check("port", CheckKind::Tcp { target })];
     // An event must not wait for a poll.
     for check in &mut service.checks {
         check.every = Duration::from_secs(2);
@@ -344,10 +252,7 @@ fn workers() {
     let _agent = lab.agent(&service);
     lab.wait_for_addresses();
     let worker = || {
-        let addresses = [
-            format!("reuse:{SERVICE_V4}:53"),
-            format!("reuse:[{SERVICE_V6}]:53"),
-        ];
+        let addresses = [format!("reuse:{SERVICE_V4}:53"), format!("reuse:[{SERVICE_V6}]:53")];
         lab::start_ready(&lab.site, "dns", &[&addresses[0], &addresses[1]])
     };
     let (mut first, mut second) = (worker(), worker());
@@ -358,11 +263,7 @@ fn workers() {
     let start = Instant::now();
     second.kill();
     until_true("withdrawn", || bird.has_none());
-    assert!(
-        start.elapsed() < Duration::from_millis(100),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
 }
 
 fn stuck_exec() {
@@ -370,30 +271,19 @@ fn stuck_exec() {
     let mut bird = Bird::start(&lab.router, "");
     let mut service = lab::service();
     let script = "sleep 1000 & sleep 1000; true";
-    let command = CheckKind::Exec {
-        command: ["sh", "-c", script].map(String::from).to_vec(),
-    };
+    let command = CheckKind::Exec { command: ["sh", "-c", script].map(String::from).to_vec() };
     service.checks.push(lab::check("stuck", command));
     let mut agent = lab.agent(&service);
     lab.wait_for_addresses();
     let _dns = lab.dns();
     until_true("the others are up", || {
-        lab::try_status()
-            .is_some_and(|s| s.checks[0].up && s.checks[1].up && s.checks[2].failures > 3)
+        lab::try_status().is_some_and(|s| s.checks[0].up && s.checks[1].up && s.checks[2].failures > 3)
     });
     let status = status();
     assert!(!status.checks[2].up && !status.healthy);
-    assert!(
-        status.checks[2]
-            .last_result
-            .as_deref()
-            .unwrap()
-            .contains("timeout")
-    );
+    assert!(status.checks[2].last_result.as_deref().unwrap().contains("timeout"));
     assert!(bird.has_none());
     agent.signal(Signal::Term);
     assert_eq!(agent.wait(), 0);
-    until_true("no child is left", || {
-        find_by_name("sleep").unwrap().is_empty()
-    });
+    until_true("no child is left", || find_by_name("sleep").unwrap().is_empty());
 }

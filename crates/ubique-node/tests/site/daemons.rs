@@ -7,9 +7,7 @@ use std::path::Path;
 
 use ubique_sys::netns::NetNs;
 
-use crate::lab::{
-    PREFIX_V4, PREFIX_V6, Process, ROUTER_ASN, ROUTER_V4, ROUTER_V6, SITE_ASN, SITE_V4, SITE_V6,
-};
+use crate::lab::{PREFIX_V4, PREFIX_V6, Process, ROUTER_ASN, ROUTER_V4, ROUTER_V6, SITE_ASN, SITE_V4, SITE_V6};
 use crate::lab::{start, until};
 
 pub const BIRD: &str = "/usr/sbin/bird";
@@ -42,21 +40,10 @@ impl Bird {
             session("site6", "ipv6", ROUTER_V6, SITE_V6),
         );
         fs::write("/run/bird.conf", config).unwrap();
-        let arguments = [
-            "-f",
-            "-c",
-            "/run/bird.conf",
-            "-s",
-            "/run/bird.ctl",
-            "-P",
-            "/run/bird.pid",
-        ];
+        let arguments = ["-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl", "-P", "/run/bird.pid"];
         let process = start(ns, "bird", Path::new(BIRD), &arguments);
         let (stream, _) = until("BIRD answers", || UnixStream::connect("/run/bird.ctl").ok());
-        let mut bird = Bird {
-            _process: process,
-            control: BufReader::new(stream),
-        };
+        let mut bird = Bird { _process: process, control: BufReader::new(stream) };
         bird.reply();
         bird
     }
@@ -66,14 +53,9 @@ impl Bird {
         let mut text = String::new();
         loop {
             let mut line = String::new();
-            assert!(
-                self.control.read_line(&mut line).unwrap() > 0,
-                "BIRD closed its control connection"
-            );
+            assert!(self.control.read_line(&mut line).unwrap() > 0, "BIRD closed its control connection");
             text.push_str(&line);
-            let code = line
-                .get(..4)
-                .is_some_and(|c| c.bytes().all(|b| b.is_ascii_digit()));
+            let code = line.get(..4).is_some_and(|c| c.bytes().all(|b| b.is_ascii_digit()));
             if code && line.as_bytes().get(4) == Some(&b' ') {
                 return text;
             }
@@ -81,10 +63,7 @@ impl Bird {
     }
 
     pub fn ask(&mut self, command: &str) -> String {
-        self.control
-            .get_mut()
-            .write_all(format!("{command}\n").as_bytes())
-            .unwrap();
+        self.control.get_mut().write_all(format!("{command}\n").as_bytes()).unwrap();
         self.reply()
     }
 
@@ -151,22 +130,15 @@ impl Frr {
             "stdout",
         ];
         let process = start(ns, "bgpd", Path::new(BGPD), &arguments);
-        let (control, _) = until("bgpd answers", || {
-            UnixStream::connect("/run/frr/bgpd.vty").ok()
-        });
-        let mut frr = Frr {
-            _process: process,
-            control,
-        };
+        let (control, _) = until("bgpd answers", || UnixStream::connect("/run/frr/bgpd.vty").ok());
+        let mut frr = Frr { _process: process, control };
         frr.ask("enable");
         frr
     }
 
     /// The protocol of vtysh: a command and NUL; text, three NULs and the command's status.
     pub fn ask(&mut self, command: &str) -> String {
-        self.control
-            .write_all(format!("{command}\0").as_bytes())
-            .unwrap();
+        self.control.write_all(format!("{command}\0").as_bytes()).unwrap();
         let mut reply = Vec::new();
         let mut octet = [0];
         while !(reply.len() >= 4 && reply[reply.len() - 4..reply.len() - 1] == [0, 0, 0]) {
@@ -178,8 +150,7 @@ impl Frr {
     }
 
     fn has(&mut self, family: &str, prefix: &str) -> bool {
-        self.ask(&format!("show bgp {family} unicast {prefix} json"))
-            .contains("\"aspath\"")
+        self.ask(&format!("show bgp {family} unicast {prefix} json")).contains("\"aspath\"")
     }
 
     pub fn has_both(&mut self) -> bool {

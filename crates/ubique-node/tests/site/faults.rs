@@ -14,11 +14,7 @@ use crate::lab::{self, Lab, Process, until, until_true};
 use crate::runner::Test;
 
 const fn test(name: &'static str, run: fn()) -> Test {
-    Test {
-        name,
-        needs: &[BIRD],
-        run,
-    }
+    Test { name, needs: &[BIRD], run }
 }
 
 pub const TESTS: &[Test] = &[
@@ -27,21 +23,11 @@ pub const TESTS: &[Test] = &[
     test("a_stopped_agent_is_killed_by_its_watchdog", stopped),
     test("a_site_that_freezes_and_thaws_comes_back", frozen),
     test("a_dead_watchdog_is_replaced", watchdog_killed),
-    test(
-        "md5_with_the_right_key_works_and_with_a_wrong_one_does_not",
-        md5,
-    ),
+    test("md5_with_the_right_key_works_and_with_a_wrong_one_does_not", md5),
     test("an_upstream_that_comes_later_is_found", late_upstream),
     test("an_internal_upstream_gets_announcements", internal),
-    test(
-        "strangers_and_garbage_on_the_bgp_port_do_no_harm",
-        strangers,
-    ),
-    Test {
-        name: "frr_learns_and_unlearns",
-        needs: &[BGPD],
-        run: frr,
-    },
+    test("strangers_and_garbage_on_the_bgp_port_do_no_harm", strangers),
+    Test { name: "frr_learns_and_unlearns", needs: &[BGPD], run: frr },
 ];
 
 /// Announced to BIRD, with `extra` arguments for the agent.
@@ -61,32 +47,20 @@ fn killed() {
     agent.kill();
     until_true("withdrawn", || bird.has_none());
     println!("agent killed to withdrawn {:?}", start.elapsed());
-    assert!(
-        start.elapsed() < Duration::from_millis(100),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
     // The next one finds a stale socket and addresses that are there already.
     let mut agent = lab.agent(&lab::service());
     until_true("announced again", || bird.has_both());
     agent.signal(Signal::Term);
     assert_eq!(agent.wait(), 0);
-    assert_eq!(
-        lab.service_addresses(),
-        2,
-        "they were there before this agent"
-    );
+    assert_eq!(lab.service_addresses(), 2, "they were there before this agent");
 }
 
 fn panic() {
     let (_lab, mut bird, mut agent, _dns) = announced(&["panic-after=1.0"]);
     until_true("withdrawn", || bird.has_none());
     assert_eq!(agent.wait(), -1, "ended by a signal");
-    assert!(
-        agent.log().contains("asked for by the test"),
-        "{}",
-        agent.log()
-    );
+    assert!(agent.log().contains("asked for by the test"), "{}", agent.log());
 }
 
 fn stopped() {
@@ -116,21 +90,14 @@ fn frozen() {
     watchdog.signal(Signal::Cont).unwrap();
     until_true("announced again", || bird.has_both());
     println!("thawed to announced {:?}", start.elapsed());
-    assert!(
-        lab::children_of(agent.pid()).len() == 1,
-        "the watchdog did not mistake the pause for a stall"
-    );
+    assert!(lab::children_of(agent.pid()).len() == 1, "the watchdog did not mistake the pause for a stall");
 }
 
 fn watchdog_killed() {
     let (_lab, mut bird, mut agent, _dns) = announced(&[]);
     let first = lab::children_of(agent.pid())[0];
     PidFd::open(first).unwrap().signal(Signal::Kill).unwrap();
-    let (second, _) = until("another watchdog", || {
-        lab::children_of(agent.pid())
-            .into_iter()
-            .find(|&pid| pid != first)
-    });
+    let (second, _) = until("another watchdog", || lab::children_of(agent.pid()).into_iter().find(|&pid| pid != first));
     assert!(bird.has_both(), "nothing else happens");
     agent.signal(Signal::Stop);
     until_true("withdrawn", || bird.has_none());
@@ -141,9 +108,7 @@ fn md5() {
     let lab = Lab::new();
     let mut bird = Bird::start(&lab.router, "password \"right\";");
     let mut service = lab::service();
-    let [v4, v6] = service.sites[0].upstreams.as_mut_slice() else {
-        unreachable!()
-    };
+    let [v4, v6] = service.sites[0].upstreams.as_mut_slice() else { unreachable!() };
     fs::write("/run/right", "right\n").unwrap();
     fs::write("/run/wrong", "wrong\n").unwrap();
     v4.password_file = Some("/run/right".into());
@@ -151,24 +116,14 @@ fn md5() {
     let agent = lab.agent(&service);
     lab.wait_for_addresses();
     let _dns = lab.dns();
-    until_true("the session with the right key is up", || {
-        bird.route(lab::PREFIX_V4).is_some()
-    });
+    until_true("the session with the right key is up", || bird.route(lab::PREFIX_V4).is_some());
     std::thread::sleep(Duration::from_millis(1500));
-    assert!(
-        bird.route(lab::PREFIX_V6).is_none(),
-        "the wrong key keeps the other down"
-    );
+    assert!(bird.route(lab::PREFIX_V6).is_none(), "the wrong key keeps the other down");
     let status = lab::status();
     assert_eq!(status.peers[0].state, "established");
     assert_ne!(status.peers[1].state, "established");
     let words: Vec<String> = agent.log().split_whitespace().map(String::from).collect();
-    assert!(
-        !words
-            .iter()
-            .any(|w| w.contains("wrong") && !w.contains("/run/")),
-        "no secret in the log"
-    );
+    assert!(!words.iter().any(|w| w.contains("wrong") && !w.contains("/run/")), "no secret in the log");
 }
 
 fn late_upstream() {
@@ -179,10 +134,7 @@ fn late_upstream() {
     until_true("healthy", || lab::try_status().is_some_and(|s| s.healthy));
     for peer in lab::status().peers {
         let error = peer.last_error.unwrap_or_default();
-        assert!(
-            error.starts_with("cannot connect: Connection refused"),
-            "{error}"
-        );
+        assert!(error.starts_with("cannot connect: Connection refused"), "{error}");
     }
     let mut bird = Bird::start(&lab.router, "");
     let found = until_true("announced", || bird.has_both());
@@ -235,21 +187,12 @@ fn strangers() {
     until_true("the agent answers", || lab::try_status().is_some());
     let mut netlink = Netlink::open_in(&lab.router).unwrap();
     let lo = netlink.link_index("lo").unwrap();
-    netlink
-        .add_address(lo, "192.0.2.99/32".parse().unwrap())
-        .unwrap();
+    netlink.add_address(lo, "192.0.2.99/32".parse().unwrap()).unwrap();
     let mut site = Netlink::open_in(&lab.site).unwrap();
-    site.replace_route(&lab::route("192.0.2.99/32", lab::ROUTER_V4))
-        .unwrap();
+    site.replace_route(&lab::route("192.0.2.99/32", lab::ROUTER_V4)).unwrap();
     assert_eq!(talk(&lab, "192.0.2.99", b""), b"", "closed without a word");
-    until_true("it is told", || {
-        agent.log().contains("no neighbor has this address")
-    });
-    for garbage in [
-        &[0; 19][..],
-        b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
-        &[0xff; 4096],
-    ] {
+    until_true("it is told", || agent.log().contains("no neighbor has this address"));
+    for garbage in [&[0; 19][..], b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", &[0xff; 4096]] {
         let reply = talk(&lab, lab::ROUTER_V4, garbage);
         // Our OPEN, then NOTIFICATION: message header error (RFC 4271 §6.1).
         let open_length = usize::from(u16::from_be_bytes([reply[16], reply[17]]));

@@ -14,11 +14,7 @@ use crate::lab::{self, Lab, Process, SOCKET, ask, status, until_true};
 use crate::runner::Test;
 
 const fn test(name: &'static str, run: fn()) -> Test {
-    Test {
-        name,
-        needs: &[BIRD],
-        run,
-    }
+    Test { name, needs: &[BIRD], run }
 }
 
 pub const TESTS: &[Test] = &[
@@ -41,39 +37,20 @@ fn announced() -> (Lab, Bird, Process, Process) {
 fn status_is_whole() {
     let (lab, _bird, _agent, _dns) = announced();
     let status = status();
-    assert_eq!(
-        (status.schema_version, &*status.service, &*status.site),
-        (1, "resolver", "ams")
-    );
+    assert_eq!((status.schema_version, &*status.service, &*status.site), (1, "resolver", "ams"));
     assert!(status.healthy && status.since.ends_with('Z'));
     assert_eq!(status.checks.len(), 2);
-    assert!(
-        status
-            .checks
-            .iter()
-            .all(|c| c.up && c.kind == "dns" && c.last_result.as_deref() == Some("ok"))
-    );
+    assert!(status.checks.iter().all(|c| c.up && c.kind == "dns" && c.last_result.as_deref() == Some("ok")));
     assert!(status.checks.iter().all(|c| c.polls >= c.failures + 2));
     let peer = &status.peers[0];
     assert_eq!((peer.asn.0, peer.hold_time_s), (lab::ROUTER_ASN, Some(9)));
     assert_eq!(peer.prefixes.len(), 1, "a session carries one family");
-    assert!(
-        peer.messages.sent >= 3 && peer.messages.received >= 2,
-        "{:?}",
-        peer.messages
-    );
-    assert_eq!(
-        fs::metadata(SOCKET).unwrap().permissions().mode() & 0o777,
-        0o660
-    );
+    assert!(peer.messages.sent >= 3 && peer.messages.received >= 2, "{:?}", peer.messages);
+    assert_eq!(fs::metadata(SOCKET).unwrap().permissions().mode() & 0o777, 0o660);
     // A second agent of the same site must not take the socket over.
     let mut second = lab.agent(&lab::service());
     assert_eq!(second.wait(), 3);
-    assert!(
-        second.log().contains("another agent answers"),
-        "{}",
-        second.log()
-    );
+    assert!(second.log().contains("another agent answers"), "{}", second.log());
 }
 
 fn garbage() {
@@ -97,26 +74,14 @@ fn garbage() {
         &[b'x'; 5000],
     ] {
         let reply = talk(bytes);
-        assert!(
-            reply.starts_with("{\"error\":"),
-            "{:?} → {reply}",
-            String::from_utf8_lossy(bytes)
-        );
+        assert!(reply.starts_with("{\"error\":"), "{:?} → {reply}", String::from_utf8_lossy(bytes));
     }
     assert_eq!(talk(b""), "");
     let twice = talk(b"{\"query\":\"status\"}\n{\"query\":\"status\"}\n");
-    assert_eq!(
-        twice.lines().count(),
-        2,
-        "several requests on one connection"
-    );
+    assert_eq!(twice.lines().count(), 2, "several requests on one connection");
     // Clients beyond the limit are turned away, and the next one is served.
-    let idle: Vec<UnixStream> = (0..16)
-        .map(|_| UnixStream::connect(SOCKET).unwrap())
-        .collect();
-    until_true("too many clients", || {
-        matches!(ask(&Request::Status), Err(RequestError::Refused(_)))
-    });
+    let idle: Vec<UnixStream> = (0..16).map(|_| UnixStream::connect(SOCKET).unwrap()).collect();
+    until_true("too many clients", || matches!(ask(&Request::Status), Err(RequestError::Refused(_))));
     drop(idle);
     until_true("served again", || ask(&Request::Status).is_ok());
     assert!(bird.has_both());
@@ -135,10 +100,7 @@ fn http(lab: &Lab, request: &str) -> String {
 }
 
 fn get(lab: &Lab, path: &str) -> String {
-    http(
-        lab,
-        &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
-    )
+    http(lab, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
 }
 
 fn metrics() {
@@ -148,9 +110,7 @@ fn metrics() {
         let (prefix, peer) = (lab::PREFIX_V4, lab::ROUTER_V4);
         format!("ubique_prefix_announced{{{labels},prefix=\"{prefix}\",peer=\"{peer}\"}} {value}\n")
     };
-    until_true("acknowledged", || {
-        get(&lab, "/metrics").contains(&announced(1))
-    });
+    until_true("acknowledged", || get(&lab, "/metrics").contains(&announced(1)));
     let text = get(&lab, "/metrics");
     for expected in [
         format!("ubique_build_info{{{labels},version=\"test\"}} 1\n"),
@@ -170,18 +130,10 @@ fn metrics() {
     }
     dns.kill();
     until_true("withdrawn", || bird.has_none());
-    until_true("read back", || {
-        get(&lab, "/metrics").contains(&announced(0))
-    });
+    until_true("read back", || get(&lab, "/metrics").contains(&announced(0)));
     assert!(get(&lab, "/healthz").starts_with("HTTP/1.1 200 "));
     assert!(get(&lab, "/").starts_with("HTTP/1.1 404 "));
-    assert!(
-        http(
-            &lab,
-            "POST /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-        )
-        .starts_with("HTTP/1.1 405 ")
-    );
+    assert!(http(&lab, "POST /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").starts_with("HTTP/1.1 405 "));
     assert!(http(&lab, "\x16\x03\x01 no http\r\n\r\n").starts_with("HTTP/1.1 400 "));
 }
 
@@ -190,12 +142,7 @@ const TICKS: u64 = 100;
 
 fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .unwrap()
-        .1
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
@@ -210,12 +157,7 @@ fn cost() {
     let mut bird = Bird::start(&lab.router, "");
     let mut service = lab::service();
     let copies = service.checks.clone();
-    service
-        .checks
-        .extend(copies.into_iter().map(|c| ubique_model::check::Check {
-            name: format!("{}b", c.name),
-            ..c
-        }));
+    service.checks.extend(copies.into_iter().map(|c| ubique_model::check::Check { name: format!("{}b", c.name), ..c }));
     for check in &mut service.checks {
         check.every = Duration::from_millis(100);
         check.timeout = Duration::from_millis(80);
@@ -228,19 +170,10 @@ fn cost() {
     let (start, before) = (Instant::now(), ticks(agent.pid()));
     std::thread::sleep(Duration::from_secs(4));
     let used = (ticks(agent.pid()) - before) as f64 / TICKS as f64 / start.elapsed().as_secs_f64();
-    let children: u64 = lab::children_of(agent.pid())
-        .into_iter()
-        .map(resident_kib)
-        .sum();
+    let children: u64 = lab::children_of(agent.pid()).into_iter().map(resident_kib).sum();
     let resident = resident_kib(agent.pid()) + children;
-    println!(
-        "idle agent: {:.2} % of a core, {resident} KiB resident with its watchdog ({children})",
-        used * 100.0
-    );
+    println!("idle agent: {:.2} % of a core, {resident} KiB resident with its watchdog ({children})", used * 100.0);
     // An unoptimised build may use more time; the limit of 1 % holds for a release build.
-    assert!(
-        used < if cfg!(debug_assertions) { 0.05 } else { 0.01 },
-        "{used}"
-    );
+    assert!(used < if cfg!(debug_assertions) { 0.05 } else { 0.01 }, "{used}");
     assert!(resident < 12 << 10, "{resident} KiB");
 }

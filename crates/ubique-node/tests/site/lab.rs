@@ -38,10 +38,7 @@ impl Process {
     }
 
     pub fn signal(&self, signal: ubique_sys::process::Signal) {
-        ubique_sys::process::PidFd::open(self.pid())
-            .unwrap()
-            .signal(signal)
-            .unwrap();
+        ubique_sys::process::PidFd::open(self.pid()).unwrap().signal(signal).unwrap();
     }
 
     pub fn wait(&mut self) -> i32 {
@@ -50,12 +47,7 @@ impl Process {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap_or(-1);
             }
-            assert!(
-                start.elapsed() < PATIENCE,
-                "process {} does not end; its log:\n{}",
-                self.pid(),
-                self.log()
-            );
+            assert!(start.elapsed() < PATIENCE, "process {} does not end; its log:\n{}", self.pid(), self.log());
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -81,31 +73,18 @@ pub fn start(ns: &NetNs, name: &str, program: &Path, arguments: &[&str]) -> Proc
     let log = PathBuf::from(format!("/run/{name}.log"));
     let file = File::create(&log).unwrap();
     let mut command = command_in(program, Some(ns));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(file.try_clone().unwrap())
-        .stdout(file);
-    Process {
-        child: command.spawn().unwrap(),
-        log,
-    }
+    command.args(arguments).stdin(Stdio::null()).stderr(file.try_clone().unwrap()).stdout(file);
+    Process { child: command.spawn().unwrap(), log }
 }
 
 /// Starts this binary in a role and waits for its `ready`.
 pub fn start_ready(ns: &NetNs, role: &str, arguments: &[&str]) -> Process {
     let log = PathBuf::from(format!("/run/{role}.log"));
     let mut command = command_in(&myself(), Some(ns));
-    command
-        .args(["role", role])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
+    command.args(["role", role]).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let process = Process { child, log };
     assert_eq!(line, "ready\n", "{}", process.log());
     process
@@ -118,10 +97,7 @@ pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> (T, Duratio
         if let Some(value) = probe() {
             return (value, start.elapsed());
         }
-        assert!(
-            start.elapsed() < PATIENCE,
-            "not within {PATIENCE:?}: {what}"
-        );
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_micros(500));
     }
 }
@@ -151,29 +127,18 @@ pub struct Lab {
 impl Lab {
     pub fn new() -> Lab {
         let ns = |name: &str| NetNs::create_at(Path::new(&format!("/run/ns-{name}"))).unwrap();
-        let lab = Lab {
-            site: ns("site"),
-            router: ns("router"),
-        };
+        let lab = Lab { site: ns("site"), router: ns("router") };
         let mut netlink = Netlink::open().unwrap();
-        netlink
-            .add_veth(("l0", Some(&lab.site)), ("l0", Some(&lab.router)))
-            .unwrap();
+        netlink.add_veth(("l0", Some(&lab.site)), ("l0", Some(&lab.router))).unwrap();
         for (ns, addresses, gateways) in [
             (&lab.router, [(ROUTER_V4, 30), (ROUTER_V6, 126)], None),
-            (
-                &lab.site,
-                [(SITE_V4, 30), (SITE_V6, 126)],
-                Some([ROUTER_V4, ROUTER_V6]),
-            ),
+            (&lab.site, [(SITE_V4, 30), (SITE_V6, 126)], Some([ROUTER_V4, ROUTER_V6])),
         ] {
             let mut netlink = Netlink::open_in(ns).unwrap();
             let index = netlink.link_index("l0").unwrap();
             netlink.set_up(index).unwrap();
             for (address, length) in addresses {
-                netlink
-                    .add_address(index, format!("{address}/{length}").parse().unwrap())
-                    .unwrap();
+                netlink.add_address(index, format!("{address}/{length}").parse().unwrap()).unwrap();
             }
             for (gateway, all) in gateways.into_iter().flatten().zip(["0.0.0.0/0", "::/0"]) {
                 netlink.replace_route(&route(all, gateway)).unwrap();
@@ -195,31 +160,19 @@ impl Lab {
 
     /// The service of the site, on its addresses.
     pub fn dns(&self) -> Process {
-        start_ready(
-            &self.site,
-            "dns",
-            &[&format!("{SERVICE_V4}:53"), &format!("[{SERVICE_V6}]:53")],
-        )
+        start_ready(&self.site, "dns", &[&format!("{SERVICE_V4}:53"), &format!("[{SERVICE_V6}]:53")])
     }
 
     pub fn addresses(&self, ns: &NetNs) -> Vec<IpAddr> {
         let mut netlink = Netlink::open_in(ns).unwrap();
         let index = netlink.link_index("lo").unwrap();
-        netlink
-            .addresses(index)
-            .unwrap()
-            .into_iter()
-            .map(|a| a.addr())
-            .collect()
+        netlink.addresses(index).unwrap().into_iter().map(|a| a.addr()).collect()
     }
 
     /// How many service addresses are on the loopback of the site.
     pub fn service_addresses(&self) -> usize {
         let have = self.addresses(&self.site);
-        [SERVICE_V4, SERVICE_V6]
-            .iter()
-            .filter(|a| have.contains(&a.parse().unwrap()))
-            .count()
+        [SERVICE_V4, SERVICE_V6].iter().filter(|a| have.contains(&a.parse().unwrap())).count()
     }
 
     /// Waits until the agent has put the service addresses on the loopback.
@@ -260,10 +213,7 @@ pub fn dns_check(name: &str, target: &str) -> Check {
 }
 
 pub fn check(name: &str, kind: CheckKind) -> Check {
-    Check {
-        kind,
-        ..dns_check(name, "127.0.0.1:53")
-    }
+    Check { kind, ..dns_check(name, "127.0.0.1:53") }
 }
 
 /// An upstream at this address.
@@ -297,11 +247,7 @@ pub fn service() -> Service {
         ],
         sites: vec![Site {
             name: "ams".into(),
-            location: Location {
-                name: "Amsterdam, NL".into(),
-                latitude: 52.37,
-                longitude: 4.9,
-            },
+            location: Location { name: "Amsterdam, NL".into(), latitude: 52.37, longitude: 4.9 },
             capacity: Capacity::default(),
             router_id: None,
             upstreams: vec![upstream(ROUTER_V4), upstream(ROUTER_V6)],
@@ -346,9 +292,5 @@ pub fn children_of(parent: u32) -> Vec<u32> {
         let (state, ppid) = (fields.next()?, fields.next()?);
         (state != "Z" && ppid == parent.to_string()).then_some(pid)
     };
-    fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(child)
-        .collect()
+    fs::read_dir("/proc").unwrap().flatten().filter_map(child).collect()
 }

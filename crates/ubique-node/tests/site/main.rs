@@ -21,12 +21,6 @@ fn main() {
     if let (Some("role"), Some(role)) = (arguments.next().as_deref(), arguments.next()) {
         std::process::exit(roles::play(&role, arguments.collect()));
     }
-    let tests: Vec<Test> = [
-        agent::TESTS,
-        faults::TESTS,
-        interfaces::TESTS,
-        routers::TESTS,
-    ]
-    .concat();
+    let tests: Vec<Test> = [agent::TESTS, faults::TESTS, interfaces::TESTS, routers::TESTS].concat();
     runner::run(&tests);
 }

@@ -59,14 +59,7 @@ fn agent(file: &str, site: &str, extra: Option<&str>) -> i32 {
             panic!("asked for by the test");
         });
     }
-    match agent::run(
-        service,
-        site,
-        AgentOptions {
-            version: "test".into(),
-            ..AgentOptions::default()
-        },
-    ) {
+    match agent::run(service, site, AgentOptions { version: "test".into(), ..AgentOptions::default() }) {
         Ok(End::Stopped) => 0,
         Ok(End::Hurried) => HURRIED,
         Err(error) => complain(error),

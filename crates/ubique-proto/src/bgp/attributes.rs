@@ -38,11 +38,7 @@ impl AsPath {
     /// A path of one AS_SEQUENCE; empty for no AS.
     pub fn sequence(ases: impl IntoIterator<Item = Asn>) -> AsPath {
         let ases: Vec<Asn> = ases.into_iter().collect();
-        AsPath(if ases.is_empty() {
-            vec![]
-        } else {
-            vec![Segment::Sequence(ases)]
-        })
+        AsPath(if ases.is_empty() { vec![] } else { vec![Segment::Sequence(ases)] })
     }
 
     /// Length for the decision process (RFC 4271 §9.1.2.2 a; RFC 5065 §5.3).
@@ -60,10 +56,9 @@ impl AsPath {
     /// Every AS number in it, in order of appearance.
     pub fn ases(&self) -> impl Iterator<Item = Asn> + '_ {
         self.0.iter().flat_map(|s| match s {
-            Segment::Sequence(a)
-            | Segment::Set(a)
-            | Segment::ConfedSequence(a)
-            | Segment::ConfedSet(a) => a.iter().copied(),
+            Segment::Sequence(a) | Segment::Set(a) | Segment::ConfedSequence(a) | Segment::ConfedSet(a) => {
+                a.iter().copied()
+            }
         })
     }
 
@@ -99,12 +94,7 @@ impl fmt::Display for AsPath {
                 Segment::ConfedSet(a) => ("[", a, "]"),
             };
             let list: Vec<String> = ases.iter().map(Asn::to_string).collect();
-            write!(
-                f,
-                "{}{open}{}{close}",
-                if i > 0 { " " } else { "" },
-                list.join(" ")
-            )?;
+            write!(f, "{}{open}{}{close}", if i > 0 { " " } else { "" }, list.join(" "))?;
         }
         Ok(())
     }

@@ -146,20 +146,12 @@ pub enum CommunicationError {
 impl Notification {
     /// One without data.
     pub fn new(code: u8, subcode: u8) -> Notification {
-        Notification {
-            code,
-            subcode,
-            data: vec![],
-        }
+        Notification { code, subcode, data: vec![] }
     }
 
     /// One with data.
     pub fn with_data(code: u8, subcode: u8, data: impl Into<Vec<u8>>) -> Notification {
-        Notification {
-            code,
-            subcode,
-            data: data.into(),
-        }
+        Notification { code, subcode, data: data.into() }
     }
 
     /// A Cease. A message goes out with [`cease::ADMINISTRATIVE_SHUTDOWN`] and [`cease::ADMINISTRATIVE_RESET`] only
@@ -174,11 +166,7 @@ impl Notification {
             data.push(cut as u8);
             data.extend_from_slice(&message.as_bytes()[..cut]);
         }
-        Notification {
-            code: code::CEASE,
-            subcode,
-            data,
-        }
+        Notification { code: code::CEASE, subcode, data }
     }
 
     /// The shutdown communication (RFC 9003), `None` when there is none.
@@ -193,10 +181,7 @@ impl Notification {
             return Ok(None);
         };
         let claimed = usize::from(claimed);
-        let text = rest.get(..claimed).ok_or(CommunicationError::CutOff {
-            claimed,
-            present: rest.len(),
-        })?;
+        let text = rest.get(..claimed).ok_or(CommunicationError::CutOff { claimed, present: rest.len() })?;
         let text = std::str::from_utf8(text).map_err(|_| CommunicationError::NotUtf8)?;
         Ok((!text.is_empty()).then_some(text))
     }
@@ -214,10 +199,7 @@ impl Notification {
     /// In the words of the RFCs, for logs: `Cease, Administrative Shutdown: "new kernel"`. What the neighbour wrote is
     /// quoted with escapes, so it cannot forge a log line.
     pub fn describe(&self) -> String {
-        let mut text = match (
-            code_words(self.code),
-            subcode_words(self.code, self.subcode),
-        ) {
+        let mut text = match (code_words(self.code), subcode_words(self.code, self.subcode)) {
             (None, _) => format!("code {}, subcode {}", self.code, self.subcode),
             (Some(code), Some(subcode)) => format!("{code}, {subcode}"),
             (Some(code), None) if self.subcode == 0 => code.to_owned(),
@@ -229,10 +211,7 @@ impl Notification {
             Err(error) => text.push_str(&format!(" ({error})")),
         }
         // One level only: a hard reset inside a hard reset means nothing.
-        if let Some(cause) = self
-            .hard_reset_cause()
-            .filter(|c| c.hard_reset_cause().is_none())
-        {
+        if let Some(cause) = self.hard_reset_cause().filter(|c| c.hard_reset_cause().is_none()) {
             text.push_str(&format!(" ({})", cause.describe()));
         }
         text
@@ -246,11 +225,7 @@ impl fmt::Display for Notification {
 }
 
 fn carries_communication(code: u8, subcode: u8) -> bool {
-    code == code::CEASE
-        && matches!(
-            subcode,
-            cease::ADMINISTRATIVE_SHUTDOWN | cease::ADMINISTRATIVE_RESET
-        )
+    code == code::CEASE && matches!(subcode, cease::ADMINISTRATIVE_SHUTDOWN | cease::ADMINISTRATIVE_RESET)
 }
 
 fn code_words(code: u8) -> Option<&'static str> {
@@ -269,9 +244,7 @@ fn code_words(code: u8) -> Option<&'static str> {
 
 fn subcode_words(code: u8, subcode: u8) -> Option<&'static str> {
     Some(match (code, subcode) {
-        (code::MESSAGE_HEADER, header::CONNECTION_NOT_SYNCHRONIZED) => {
-            "Connection Not Synchronized"
-        }
+        (code::MESSAGE_HEADER, header::CONNECTION_NOT_SYNCHRONIZED) => "Connection Not Synchronized",
         (code::MESSAGE_HEADER, header::BAD_MESSAGE_LENGTH) => "Bad Message Length",
         (code::MESSAGE_HEADER, header::BAD_MESSAGE_TYPE) => "Bad Message Type",
         (code::OPEN, open::UNSUPPORTED_VERSION_NUMBER) => "Unsupported Version Number",
@@ -282,9 +255,7 @@ fn subcode_words(code: u8, subcode: u8) -> Option<&'static str> {
         (code::OPEN, open::UNSUPPORTED_CAPABILITY) => "Unsupported Capability",
         (code::OPEN, open::ROLE_MISMATCH) => "Role Mismatch",
         (code::UPDATE, update::MALFORMED_ATTRIBUTE_LIST) => "Malformed Attribute List",
-        (code::UPDATE, update::UNRECOGNIZED_WELL_KNOWN_ATTRIBUTE) => {
-            "Unrecognized Well-known Attribute"
-        }
+        (code::UPDATE, update::UNRECOGNIZED_WELL_KNOWN_ATTRIBUTE) => "Unrecognized Well-known Attribute",
         (code::UPDATE, update::MISSING_WELL_KNOWN_ATTRIBUTE) => "Missing Well-known Attribute",
         (code::UPDATE, update::ATTRIBUTE_FLAGS) => "Attribute Flags Error",
         (code::UPDATE, update::ATTRIBUTE_LENGTH) => "Attribute Length Error",
@@ -293,15 +264,9 @@ fn subcode_words(code: u8, subcode: u8) -> Option<&'static str> {
         (code::UPDATE, update::OPTIONAL_ATTRIBUTE) => "Optional Attribute Error",
         (code::UPDATE, update::INVALID_NETWORK_FIELD) => "Invalid Network Field",
         (code::UPDATE, update::MALFORMED_AS_PATH) => "Malformed AS_PATH",
-        (code::FSM, fsm::UNEXPECTED_MESSAGE_IN_OPEN_SENT) => {
-            "Receive Unexpected Message in OpenSent State"
-        }
-        (code::FSM, fsm::UNEXPECTED_MESSAGE_IN_OPEN_CONFIRM) => {
-            "Receive Unexpected Message in OpenConfirm State"
-        }
-        (code::FSM, fsm::UNEXPECTED_MESSAGE_IN_ESTABLISHED) => {
-            "Receive Unexpected Message in Established State"
-        }
+        (code::FSM, fsm::UNEXPECTED_MESSAGE_IN_OPEN_SENT) => "Receive Unexpected Message in OpenSent State",
+        (code::FSM, fsm::UNEXPECTED_MESSAGE_IN_OPEN_CONFIRM) => "Receive Unexpected Message in OpenConfirm State",
+        (code::FSM, fsm::UNEXPECTED_MESSAGE_IN_ESTABLISHED) => "Receive Unexpected Message in Established State",
         (code::CEASE, cease::MAXIMUM_NUMBER_OF_PREFIXES) => "Maximum Number of Prefixes Reached",
         (code::CEASE, cease::ADMINISTRATIVE_SHUTDOWN) => "Administrative Shutdown",
         (code::CEASE, cease::PEER_DECONFIGURED) => "Peer De-configured",

@@ -217,10 +217,7 @@ impl Rib {
             over_limit: false,
         });
         Rib {
-            own: Own {
-                asn: config.asn,
-                router_id: config.router_id,
-            },
+            own: Own { asn: config.asn, router_id: config.router_id },
             prefer_oldest: config.prefer_oldest,
             peers: peers.collect(),
             table: BTreeMap::new(),
@@ -241,32 +238,17 @@ impl Rib {
 
     /// The session is established: everything the neighbour should hold is now owed to it. `local_address` is
     /// our address on it, `router_id` the neighbour's BGP identifier.
-    pub fn peer_up(
-        &mut self,
-        _now: Time,
-        peer: PeerId,
-        local_address: IpAddr,
-        router_id: Ipv4Addr,
-    ) {
+    pub fn peer_up(&mut self, _now: Time, peer: PeerId, local_address: IpAddr, router_id: Ipv4Addr) {
         self.peer_down(peer);
         let Some(p) = self.peers.get_mut(peer.0 as usize) else {
             return;
         };
-        p.session = Some(Session {
-            local_address: local_address.to_canonical(),
-            router_id,
-        });
+        p.session = Some(Session { local_address: local_address.to_canonical(), router_id });
         let family = p.family;
         let of_family = |prefix: &&Prefix| Family::of(prefix) == family;
         p.out.mark_all(p.own.keys().filter(of_family));
         if p.follows_best(family) {
-            p.out.mark_all(
-                self.table
-                    .iter()
-                    .filter(|(_, e)| e.best.is_some())
-                    .map(|(p, _)| p)
-                    .filter(of_family),
-            );
+            p.out.mark_all(self.table.iter().filter(|(_, e)| e.best.is_some()).map(|(p, _)| p).filter(of_family));
         }
     }
 
@@ -279,11 +261,8 @@ impl Rib {
         p.out = AdjOut::default();
         p.over_limit = false;
         p.counters.received = 0;
-        let lost: Vec<Prefix> = self
-            .table
-            .iter_mut()
-            .filter_map(|(prefix, e)| e.remove(peer).then_some(*prefix))
-            .collect();
+        let lost: Vec<Prefix> =
+            self.table.iter_mut().filter_map(|(prefix, e)| e.remove(peer).then_some(*prefix)).collect();
         for prefix in lost {
             self.decide(prefix, Source::Peer(peer));
         }
@@ -304,11 +283,7 @@ impl Rib {
             return;
         };
         let config = &self.peers[peer.0 as usize].config;
-        let cleaned = if config.is_internal(self.own) {
-            None
-        } else {
-            policy::without_internal(attributes)
-        };
+        let cleaned = if config.is_internal(self.own) { None } else { policy::without_internal(attributes) };
         let attributes = match cleaned {
             Some(cleaned) => self.pool.intern_new(cleaned),
             None => self.pool.intern(attributes),
@@ -316,13 +291,7 @@ impl Rib {
         let local_pref = policy::preference(self.own, config, &attributes);
         for reach in &update.announced {
             let config = &self.peers[peer.0 as usize].config;
-            let ineligible = policy::ineligible(
-                self.own,
-                config,
-                session.local_address,
-                &attributes,
-                reach.next_hop,
-            );
+            let ineligible = policy::ineligible(self.own, config, session.local_address, &attributes, reach.next_hop);
             for &prefix in &reach.prefixes {
                 let route = Route {
                     peer,
@@ -340,10 +309,7 @@ impl Rib {
     /// Takes one route into the table, in place of the neighbour's earlier one (RFC 4271 §9).
     fn learn(&mut self, prefix: Prefix, route: Route) {
         let peer = route.peer;
-        let known = self
-            .table
-            .get(&prefix)
-            .is_some_and(|e| e.route(peer).is_some());
+        let known = self.table.get(&prefix).is_some_and(|e| e.route(peer).is_some());
         if !self.admits(peer, prefix, known) {
             return;
         }
@@ -361,11 +327,7 @@ impl Rib {
         let p = &self.peers[peer.0 as usize];
         let wrong_family = Family::of(&prefix) != p.family;
         let observed = p.config.import == Import::Observe;
-        let limit = if observed {
-            self.max_observed
-        } else {
-            self.max_prefixes
-        };
+        let limit = if observed { self.max_observed } else { self.max_prefixes };
         let over = !known && !wrong_family && p.counters.received >= limit;
         let kept = observed && over && self.peers.iter().any(|p| p.own.contains_key(&prefix));
         let refused = wrong_family || (over && !kept);
@@ -489,9 +451,7 @@ impl Rib {
 
     /// The best route of each prefix that has one, with its neighbour (`None`: our own).
     pub fn best_routes(&self) -> impl Iterator<Item = (Prefix, Option<PeerId>)> + '_ {
-        self.table
-            .iter()
-            .filter_map(|(prefix, e)| e.best.map(|best| (*prefix, best.peer())))
+        self.table.iter().filter_map(|(prefix, e)| e.best.map(|best| (*prefix, best.peer())))
     }
 
     /// Adj-RIB-In of a neighbour.
@@ -515,11 +475,10 @@ impl Rib {
 
     /// Numbers of a neighbour; all zero for an unknown one.
     pub fn counters(&self, peer: PeerId) -> Counters {
-        self.peer(peer)
-            .map_or_else(Counters::default, |p| Counters {
-                advertised: p.out.len(),
-                pending: p.out.pending(),
-                ..p.counters
-            })
+        self.peer(peer).map_or_else(Counters::default, |p| Counters {
+            advertised: p.out.len(),
+            pending: p.out.pending(),
+            ..p.counters
+        })
     }
 }

@@ -194,11 +194,7 @@ impl Session {
         }
         self.dial = Dial::Disabled;
         for side in Side::BOTH {
-            self.event(
-                now,
-                side,
-                Event::Stop(Notification::cease(subcode, message)),
-            );
+            self.event(now, side, Event::Stop(Notification::cease(subcode, message)));
         }
         self.publish(now);
     }
@@ -293,10 +289,7 @@ impl Session {
     /// The earliest timer.
     pub fn next_deadline(&self) -> Option<Time> {
         let connections = [&self.active, &self.passive].into_iter().flatten();
-        connections
-            .filter_map(Connection::deadline)
-            .chain(self.dial.deadline())
-            .min()
+        connections.filter_map(Connection::deadline).chain(self.dial.deadline()).min()
     }
 
     /// Runs what is due.
@@ -330,10 +323,7 @@ impl Session {
         let Some(connection) = self.established() else {
             return;
         };
-        let understands = connection
-            .negotiated
-            .as_ref()
-            .is_some_and(|n| n.route_refresh);
+        let understands = connection.negotiated.as_ref().is_some_and(|n| n.route_refresh);
         if let Some(side) = self.side_of(connection.id).filter(|_| understands) {
             let mut bytes = vec![];
             wire::encode_route_refresh(self.identity.family, &mut bytes);
@@ -344,14 +334,11 @@ impl Session {
     /// The state of the neighbour.
     pub fn state(&self) -> State {
         let connections = [&self.active, &self.passive].into_iter().flatten();
-        connections
-            .map(|c| c.state)
-            .max()
-            .unwrap_or(match self.dial {
-                Dial::Disabled | Dial::Held(_) | Dial::Quiet => State::Idle,
-                Dial::Waiting(_) | Dial::Listening => State::Active,
-                Dial::Connecting(_) => State::Connect,
-            })
+        connections.map(|c| c.state).max().unwrap_or(match self.dial {
+            Dial::Disabled | Dial::Held(_) | Dial::Quiet => State::Idle,
+            Dial::Waiting(_) | Dial::Listening => State::Active,
+            Dial::Connecting(_) => State::Connect,
+        })
     }
 
     /// When it came into that state.
@@ -376,10 +363,7 @@ impl Session {
 
     /// The established connection.
     pub(crate) fn established(&self) -> Option<&Connection> {
-        [&self.active, &self.passive]
-            .into_iter()
-            .flatten()
-            .find(|c| c.state == State::Established)
+        [&self.active, &self.passive].into_iter().flatten().find(|c| c.state == State::Established)
     }
 
     /// How UPDATEs to it are written.

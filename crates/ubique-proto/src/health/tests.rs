@@ -9,13 +9,7 @@ fn ms(n: u64) -> Duration {
 }
 
 fn config(fall: u32, rise: u32) -> CheckConfig {
-    CheckConfig {
-        name: "answers".into(),
-        every: ms(100),
-        timeout: ms(80),
-        fall,
-        rise,
-    }
+    CheckConfig { name: "answers".into(), every: ms(100), timeout: ms(80), fall, rise }
 }
 
 fn outputs(health: &mut Health) -> Vec<Out> {
@@ -40,18 +34,11 @@ fn poll(health: &mut Health, now: &mut Time) -> u64 {
 }
 
 fn result(poll: u64, ok: bool) -> In {
-    In::Result {
-        check: 0,
-        poll,
-        result: if ok { Ok(()) } else { Err("refused".into()) },
-    }
+    In::Result { check: 0, poll, result: if ok { Ok(()) } else { Err("refused".into()) } }
 }
 
 fn gone() -> In {
-    In::Gone {
-        check: 0,
-        cause: "process 4711 exited".into(),
-    }
+    In::Gone { check: 0, cause: "process 4711 exited".into() }
 }
 
 /// A check with a poll under way: `up`, with so many results against its state counted already.
@@ -89,14 +76,7 @@ fn apply(health: &mut Health, now: Time, number: u64, event: Event) {
         Event::UnknownCheck => {
             let (check, poll) = (7, number);
             let result = Ok(());
-            health.handle_input(
-                now,
-                In::Result {
-                    check,
-                    poll,
-                    result,
-                },
-            );
+            health.handle_input(now, In::Result { check, poll, result });
             let cause = String::new();
             health.handle_input(now, In::Gone { check, cause });
         }
@@ -124,11 +104,7 @@ fn every_state_and_every_input() {
             let (mut health, now, number) = check_at(up, streak);
             apply(&mut health, now, number, event);
             let now_up = up != turns;
-            assert_eq!(
-                (only(&health).up, health.healthy()),
-                (now_up, now_up),
-                "{case}"
-            );
+            assert_eq!((only(&health).up, health.healthy()), (now_up, now_up), "{case}");
             assert_eq!(health.checks[0].streak, after, "{case}");
             let outputs = outputs(&mut health);
             let told = |wanted: fn(&Out) -> Option<bool>| outputs.iter().find_map(wanted);
@@ -142,10 +118,7 @@ fn every_state_and_every_input() {
             });
             let expected = turns.then_some(now_up);
             assert_eq!((check, verdict), (expected, expected), "{case}");
-            let abandoned = outputs.contains(&Out::Abandon {
-                check: 0,
-                poll: number,
-            });
+            let abandoned = outputs.contains(&Out::Abandon { check: 0, poll: number });
             assert_eq!(abandoned, matches!(event, Timeout | Gone), "{case}");
         }
     }
@@ -156,17 +129,8 @@ fn without_checks_the_verdict_is_healthy_at_once() {
     let mut health = Health::new(vec![], 0);
     assert_eq!(health.next_deadline(), Some(Time::ZERO));
     health.handle_deadline(Time(5));
-    assert_eq!(
-        outputs(&mut health),
-        [Out::Verdict {
-            healthy: true,
-            cause: "no checks".into()
-        }]
-    );
-    assert_eq!(
-        (health.next_deadline(), health.verdict()),
-        (None, (Time(5), "no checks"))
-    );
+    assert_eq!(outputs(&mut health), [Out::Verdict { healthy: true, cause: "no checks".into() }]);
+    assert_eq!((health.next_deadline(), health.verdict()), (None, (Time(5), "no checks")));
 }
 
 #[test]
@@ -178,26 +142,13 @@ fn causes_are_precise() {
     assert_eq!(
         outputs(&mut health)[..3],
         [
-            Out::Abandon {
-                check: 0,
-                poll: number
-            },
-            Out::Check {
-                check: 0,
-                up: false,
-                cause: cause.into()
-            },
-            Out::Verdict {
-                healthy: false,
-                cause: cause.into()
-            },
+            Out::Abandon { check: 0, poll: number },
+            Out::Check { check: 0, up: false, cause: cause.into() },
+            Out::Verdict { healthy: false, cause: cause.into() },
         ]
     );
     let status = only(&health);
-    assert_eq!(
-        (status.since, status.cause, status.last_error),
-        (now, cause, Some("timeout after 80ms"))
-    );
+    assert_eq!((status.since, status.cause, status.last_error), (now, cause, Some("timeout after 80ms")));
     assert_eq!(status.counters.timeouts, 1);
 }
 
@@ -209,23 +160,10 @@ fn what_is_gone_is_down_at_once_and_needs_rise_successes() {
     assert_eq!(
         outputs(&mut health),
         [
-            Out::Abandon {
-                check: 0,
-                poll: number
-            },
-            Out::Check {
-                check: 0,
-                up: false,
-                cause: cause.clone()
-            },
-            Out::Verdict {
-                healthy: false,
-                cause
-            },
-            Out::Poll {
-                check: 0,
-                poll: number + 1
-            },
+            Out::Abandon { check: 0, poll: number },
+            Out::Check { check: 0, up: false, cause: cause.clone() },
+            Out::Verdict { healthy: false, cause },
+            Out::Poll { check: 0, poll: number + 1 },
         ]
     );
     // The abandoned poll had been answered by the process that is gone.
@@ -249,78 +187,29 @@ fn gone_while_down_starts_the_rise_anew_and_does_not_poll_in_a_storm() {
     for _ in 0..1000 {
         health.handle_input(now, gone());
     }
-    assert_eq!(
-        outputs(&mut health),
-        [Out::Abandon {
-            check: 0,
-            poll: number
-        }]
-    );
-    assert_eq!(
-        (health.checks[0].streak, only(&health).counters.polls),
-        (0, number + 1)
-    );
+    assert_eq!(outputs(&mut health), [Out::Abandon { check: 0, poll: number }]);
+    assert_eq!((health.checks[0].streak, only(&health).counters.polls), (0, number + 1));
 }
 
 #[test]
 fn the_verdict_needs_all_checks() {
-    let mut health = Health::new(
-        vec![
-            config(1, 1),
-            CheckConfig {
-                name: "zone".into(),
-                ..config(1, 1)
-            },
-        ],
-        3,
-    );
+    let mut health = Health::new(vec![config(1, 1), CheckConfig { name: "zone".into(), ..config(1, 1) }], 3);
     health.handle_deadline(Time(1));
-    assert_eq!(
-        outputs(&mut health),
-        [
-            Out::Poll { check: 0, poll: 0 },
-            Out::Poll { check: 1, poll: 0 }
-        ]
-    );
+    assert_eq!(outputs(&mut health), [Out::Poll { check: 0, poll: 0 }, Out::Poll { check: 1, poll: 0 }]);
     health.handle_input(Time(2), result(0, true));
     assert!(!health.healthy());
-    health.handle_input(
-        Time(3),
-        In::Result {
-            check: 1,
-            poll: 0,
-            result: Ok(()),
-        },
-    );
-    assert_eq!(
-        health.verdict(),
-        (
-            Time(3),
-            "all 2 checks are up; check zone: 1 of 1 polls succeeded"
-        )
-    );
+    health.handle_input(Time(3), In::Result { check: 1, poll: 0, result: Ok(()) });
+    assert_eq!(health.verdict(), (Time(3), "all 2 checks are up; check zone: 1 of 1 polls succeeded"));
     health.handle_input(Time(4), gone());
-    assert_eq!(
-        health.verdict(),
-        (Time(4), "check answers: process 4711 exited")
-    );
+    assert_eq!(health.verdict(), (Time(4), "check answers: process 4711 exited"));
 }
 
 #[test]
 fn parameters_out_of_bounds_are_bounded() {
-    let zero = CheckConfig {
-        name: "zero".into(),
-        every: ms(0),
-        timeout: ms(9),
-        fall: 0,
-        rise: 0,
-    };
+    let zero = CheckConfig { name: "zero".into(), every: ms(0), timeout: ms(9), fall: 0, rise: 0 };
     let bounded = zero.bounded();
     assert_eq!((bounded.every, bounded.timeout), (MIN_EVERY, MIN_EVERY));
-    assert_eq!(
-        (bounded.fall, bounded.rise, bounded.jitter()),
-        (1, 1, ms(0))
-    );
+    assert_eq!((bounded.fall, bounded.rise, bounded.jitter()), (1, 1, ms(0)));
     let mut health = Health::new(vec![bounded], 0);
     let mut now = Time::ZERO;
     for _ in 0..100 {
@@ -335,10 +224,7 @@ fn a_stalled_driver_causes_no_burst_of_polls() {
     let (mut health, now, _) = check_at(true, 0);
     let now = now + Duration::from_secs(3600);
     health.handle_deadline(now);
-    let polls = outputs(&mut health)
-        .iter()
-        .filter(|o| matches!(o, Out::Poll { .. }))
-        .count();
+    let polls = outputs(&mut health).iter().filter(|o| matches!(o, Out::Poll { .. })).count();
     assert_eq!(polls, 1);
     let next = health.next_deadline().unwrap();
     assert!(next > now && next <= now + ms(100));

@@ -18,33 +18,20 @@ fn graceful_site() -> Site {
 }
 
 fn verdict(healthy: bool) -> In {
-    let cause = if healthy {
-        "all well"
-    } else {
-        "check answers: refused"
-    };
-    In::Verdict {
-        healthy,
-        cause: cause.into(),
-    }
+    let cause = if healthy { "all well" } else { "check answers: refused" };
+    In::Verdict { healthy, cause: cause.into() }
 }
 
 fn drain() -> In {
-    In::Drain {
-        reason: "maintenance".into(),
-    }
+    In::Drain { reason: "maintenance".into() }
 }
 
 fn undrain() -> In {
-    In::Undrain {
-        reason: "done".into(),
-    }
+    In::Undrain { reason: "done".into() }
 }
 
 fn stop() -> In {
-    In::Stop {
-        reason: "SIGTERM".into(),
-    }
+    In::Stop { reason: "SIGTERM".into() }
 }
 
 fn drained_outputs(site: &mut Site) -> Vec<Out> {
@@ -137,21 +124,14 @@ fn every_state_and_every_input() {
                 None => site.handle_deadline(Time::ZERO + DRAIN),
             }
             let outputs = drained_outputs(&mut site);
-            assert_eq!(
-                brief(&outputs),
-                expected,
-                "row {row:?}, column {column}: {input:?}"
-            );
+            assert_eq!(brief(&outputs), expected, "row {row:?}, column {column}: {input:?}");
 
             // The same input again changes nothing, except that a second stop ends the wait.
             if let Some(input) = input.filter(|i| !matches!(i, In::Stop { .. })) {
                 let repeats_removal = input == In::AddressesRemoved && row == "stopping";
                 site.handle_input(Time::ZERO, input);
                 let again = brief(&drained_outputs(&mut site));
-                assert!(
-                    again.is_empty() || repeats_removal,
-                    "row {row:?}, column {column}: {again}"
-                );
+                assert!(again.is_empty() || repeats_removal, "row {row:?}, column {column}: {again}");
             }
         }
     }
@@ -225,10 +205,7 @@ fn causes_say_why() {
             _ => None,
         })
         .collect();
-    assert_eq!(
-        withdrawals,
-        ["check answers: refused", "drained: maintenance", "SIGTERM"]
-    );
+    assert_eq!(withdrawals, ["check answers: refused", "drained: maintenance", "SIGTERM"]);
 }
 
 #[test]
@@ -250,10 +227,7 @@ fn a_stop_waits_only_for_what_is_left_of_the_drain_time() {
 
 #[test]
 fn without_a_drain_time_a_stop_removes_at_once() {
-    let mut site = Site::new(SiteConfig {
-        drain: Duration::ZERO,
-        graceful_shutdown: AT_ONCE,
-    });
+    let mut site = Site::new(SiteConfig { drain: Duration::ZERO, graceful_shutdown: AT_ONCE });
     for input in [In::Start, In::AddressesAdded, verdict(true), stop()] {
         site.handle_input(Time(1), input);
     }
@@ -356,10 +330,7 @@ impl World {
             Out::RemoveAddresses => {
                 assert!(!self.announced && self.stops > 0);
                 let waited = self.withdrawn.is_none_or(|at| self.now >= at + DRAIN);
-                assert!(
-                    waited || self.stops >= 2,
-                    "addresses go before the drain time is over"
-                );
+                assert!(waited || self.stops >= 2, "addresses go before the drain time is over");
                 self.removing = true;
                 self.adding = false;
             }
@@ -421,21 +392,15 @@ fn a_stop_always_ends_in_an_exit() {
         let mut site = if seed.is_multiple_of(2) { site() } else { graceful_site() };
         site.handle_input(Time::ZERO, In::Start);
         for _ in 0..rng.below(40) {
-            drained_outputs(&mut site)
-                .iter()
-                .for_each(|out| world.carry_out(out));
+            drained_outputs(&mut site).iter().for_each(|out| world.carry_out(out));
             let input = world.random_input(&mut rng);
             site.handle_input(world.now, input);
         }
-        drained_outputs(&mut site)
-            .iter()
-            .for_each(|out| world.carry_out(out));
+        drained_outputs(&mut site).iter().for_each(|out| world.carry_out(out));
         site.handle_input(world.now, stop());
         world.stops += 1;
         for _ in 0..4 {
-            drained_outputs(&mut site)
-                .iter()
-                .for_each(|out| world.carry_out(out));
+            drained_outputs(&mut site).iter().for_each(|out| world.carry_out(out));
             if let Some(deadline) = site.next_deadline() {
                 world.now = deadline;
                 site.handle_deadline(deadline);

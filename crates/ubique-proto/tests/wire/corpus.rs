@@ -15,9 +15,7 @@ fn corpus() -> Option<Vec<Vec<u8>>> {
     let mut all = Vec::new();
     for entry in archive.entries().unwrap() {
         let mut entry = entry.unwrap();
-        if entry.header().entry_type().is_file()
-            && entry.path().unwrap().extension().is_none_or(|e| e != "md")
-        {
+        if entry.header().entry_type().is_file() && entry.path().unwrap().extension().is_none_or(|e| e != "md") {
             let mut octets = Vec::new();
             entry.read_to_end(&mut octets).unwrap();
             all.push(octets);
@@ -48,9 +46,7 @@ fn never_panics() {
             for body in [&octets[..], octets.get(19..).unwrap_or_default()] {
                 let body = &body[..body.len().min(4096 - 19)];
                 for kind in 1..=5 {
-                    *outcomes
-                        .entry(outcome(decode(&message(kind, body), &ctx)))
-                        .or_default() += 1;
+                    *outcomes.entry(outcome(decode(&message(kind, body), &ctx))).or_default() += 1;
                 }
             }
         }
@@ -63,27 +59,16 @@ fn outcome(result: Result<Message, ubique_proto::bgp::message::Notification>) ->
     match result {
         Err(notification) => {
             // Each is one the RFCs know.
-            assert!(
-                !notification.describe().contains("subcode") || notification.code == 2,
-                "{notification:?}"
-            );
+            assert!(!notification.describe().contains("subcode") || notification.code == 2, "{notification:?}");
             "NOTIFICATION sent"
         }
         Ok(Message::Update(update)) => {
             assert_eq!(update.attributes.is_some(), !update.announced.is_empty());
             assert!(update.announced.len() <= 2 && update.faults.len() <= 16);
-            if update.faults.is_empty() {
-                "UPDATE"
-            } else {
-                "UPDATE with faults"
-            }
+            if update.faults.is_empty() { "UPDATE" } else { "UPDATE with faults" }
         }
         Ok(Message::Open(open)) => {
-            assert!(
-                open.asn.0 != 0
-                    && !open.router_id.is_unspecified()
-                    && !matches!(open.hold_time_s, 1 | 2)
-            );
+            assert!(open.asn.0 != 0 && !open.router_id.is_unspecified() && !matches!(open.hold_time_s, 1 | 2));
             "OPEN"
         }
         Ok(Message::Notification(notification)) => {

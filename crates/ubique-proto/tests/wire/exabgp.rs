@@ -27,10 +27,7 @@ struct Vector {
 
 fn files(folder: &str) -> Option<Vec<PathBuf>> {
     let folder = shared(&format!("badinput/exabgp/qa/{folder}"))?;
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     Some(files)
 }
@@ -48,11 +45,7 @@ fn encodings() -> Option<Vec<Vector>> {
             let mut parts = line.splitn(3, ':');
             match (parts.next(), parts.next(), parts.next()) {
                 (Some(_), Some("raw"), Some(raw)) => {
-                    vectors.push(Vector {
-                        file: name(&path),
-                        octets: hex(raw),
-                        json: None,
-                    });
+                    vectors.push(Vector { file: name(&path), octets: hex(raw), json: None });
                 }
                 (Some(_), Some("json"), Some(json)) => {
                     let json = serde_json::from_str(json).ok();
@@ -76,31 +69,16 @@ fn decodings() -> Option<Vec<Vector>> {
             continue;
         }
         let octets = hex(lines[1]);
-        let octets = if octets.starts_with(&[0xff; 16]) {
-            octets
-        } else {
-            message(2, &octets)
-        };
-        let json = lines
-            .get(2)
-            .and_then(|line| serde_json::from_str(line).ok());
-        vectors.push(Vector {
-            file: name(&path),
-            octets,
-            json,
-        });
+        let octets = if octets.starts_with(&[0xff; 16]) { octets } else { message(2, &octets) };
+        let json = lines.get(2).and_then(|line| serde_json::from_str(line).ok());
+        vectors.push(Vector { file: name(&path), octets, json });
     }
     Some(vectors)
 }
 
 /// The path attributes of an UPDATE: flags, code, value.
 fn attributes(octets: &[u8]) -> Option<Vec<(u8, u8, &[u8])>> {
-    let u16_at = |at: usize| {
-        Some(usize::from(u16::from_be_bytes([
-            *octets.get(at)?,
-            *octets.get(at + 1)?,
-        ])))
-    };
+    let u16_at = |at: usize| Some(usize::from(u16::from_be_bytes([*octets.get(at)?, *octets.get(at + 1)?])));
     let start = 21 + u16_at(19)? + 2;
     let mut field = octets.get(start..start + u16_at(start - 2)?)?;
     let mut all = Vec::new();
@@ -119,25 +97,20 @@ fn attributes(octets: &[u8]) -> Option<Vec<(u8, u8, &[u8])>> {
 
 /// Families of the multiprotocol attributes that ubique does not have, or has with another next hop.
 fn foreign(attributes: &[(u8, u8, &[u8])]) -> bool {
-    attributes
-        .iter()
-        .any(|(_, code, value)| match (code, value) {
-            (14, [0, 1, 1, length, ..]) => *length != 4,
-            (14, [0, 2, 1, length, ..]) => !matches!(length, 16 | 32),
-            (15, [0, 1 | 2, 1, ..]) => false,
-            (14 | 15, _) => true,
-            _ => false,
-        })
+    attributes.iter().any(|(_, code, value)| match (code, value) {
+        (14, [0, 1, 1, length, ..]) => *length != 4,
+        (14, [0, 2, 1, length, ..]) => !matches!(length, 16 | 32),
+        (15, [0, 1 | 2, 1, ..]) => false,
+        (14 | 15, _) => true,
+        _ => false,
+    })
 }
 
 /// The same UPDATE as we write it: MP_REACH_NLRI first (RFC 7606 §5.1), the others in order, lengths in two octets
 /// only when needed, what is not understood without or with the partial bit (RFC 4271 §5).
 fn canonical(octets: &[u8]) -> Vec<u8> {
     let withdrawn = usize::from(u16::from_be_bytes([octets[19], octets[20]]));
-    let length = usize::from(u16::from_be_bytes([
-        octets[21 + withdrawn],
-        octets[22 + withdrawn],
-    ]));
+    let length = usize::from(u16::from_be_bytes([octets[21 + withdrawn], octets[22 + withdrawn]]));
     let mut all = attributes(octets).expect("sound");
     all.retain(|(flags, code, _)| KNOWN.contains(code) || flags & 0x40 != 0);
     all.sort_by_key(|(_, code, _)| (*code != 14, *code));
@@ -153,13 +126,9 @@ fn canonical(octets: &[u8]) -> Vec<u8> {
         }
         field.extend(value);
     }
-    let body = [
-        &octets[19..21 + withdrawn],
-        &(field.len() as u16).to_be_bytes(),
-        &field,
-        &octets[23 + withdrawn + length..],
-    ]
-    .concat();
+    let body =
+        [&octets[19..21 + withdrawn], &(field.len() as u16).to_be_bytes(), &field, &octets[23 + withdrawn + length..]]
+            .concat();
     message(2, &body)
 }
 
@@ -172,11 +141,9 @@ fn encoded(update: &Update, ctx: &DecodeContext) -> Option<Vec<u8>> {
     }
     let announced = match (update.announced.as_slice(), &update.attributes) {
         ([], None) => None,
-        ([reach], Some(attributes)) if update.withdrawn.is_empty() => Some((
-            attributes.as_ref(),
-            reach.next_hop,
-            reach.prefixes.as_slice(),
-        )),
+        ([reach], Some(attributes)) if update.withdrawn.is_empty() => {
+            Some((attributes.as_ref(), reach.next_hop, reach.prefixes.as_slice()))
+        }
         // We write a message for each kind.
         _ => return None,
     };
@@ -186,13 +153,8 @@ fn encoded(update: &Update, ctx: &DecodeContext) -> Option<Vec<u8>> {
 
 /// LOCAL_PREF is what tells internal sessions in these vectors.
 fn context(vector: &Vector) -> DecodeContext {
-    let internal =
-        attributes(&vector.octets).is_some_and(|all| all.iter().any(|(_, code, _)| *code == 5));
-    DecodeContext {
-        external: !internal,
-        four_octet_as: vector.file != "conf-no-asn4.ci",
-        ..IBGP
-    }
+    let internal = attributes(&vector.octets).is_some_and(|all| all.iter().any(|(_, code, _)| *code == 5));
+    DecodeContext { external: !internal, four_octet_as: vector.file != "conf-no-asn4.ci", ..IBGP }
 }
 
 /// ExaBGP's reading of an UPDATE against ours. Says how many prefixes were compared.
@@ -201,28 +163,15 @@ fn agrees(update: &Update, json: &Value, name: &str) -> usize {
     let mut theirs = Vec::new();
     for family in ["ipv4 unicast", "ipv6 unicast"] {
         for (next_hop, nlri) in json["announce"][family].as_object().into_iter().flatten() {
-            let prefixes = nlri
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|it| it["nlri"].as_str().unwrap());
+            let prefixes = nlri.as_array().into_iter().flatten().map(|it| it["nlri"].as_str().unwrap());
             theirs.extend(prefixes.map(|prefix| format!("{next_hop} {prefix}")));
         }
         let withdrawn = json["withdraw"][family].as_array().into_iter().flatten();
         theirs.extend(withdrawn.map(|it| format!("withdrawn {}", it["nlri"].as_str().unwrap())));
     }
-    let mut ours: Vec<String> = update
-        .withdrawn
-        .iter()
-        .map(|prefix| format!("withdrawn {prefix}"))
-        .collect();
+    let mut ours: Vec<String> = update.withdrawn.iter().map(|prefix| format!("withdrawn {prefix}")).collect();
     for reach in &update.announced {
-        ours.extend(
-            reach
-                .prefixes
-                .iter()
-                .map(|prefix| format!("{} {prefix}", reach.next_hop.address())),
-        );
+        ours.extend(reach.prefixes.iter().map(|prefix| format!("{} {prefix}", reach.next_hop.address())));
     }
     theirs.sort();
     ours.sort();
@@ -239,41 +188,15 @@ fn numbers(list: &Value) -> Vec<u64> {
 }
 
 fn attributes_agree(a: &Attributes, json: &Value, name: &str) {
-    assert_eq!(
-        json["origin"].as_str(),
-        Some(format!("{:?}", a.origin).to_lowercase().as_str()),
-        "{name}"
-    );
+    assert_eq!(json["origin"].as_str(), Some(format!("{:?}", a.origin).to_lowercase().as_str()), "{name}");
     assert_eq!(json["med"].as_u64(), a.med.map(u64::from), "{name}");
-    assert_eq!(
-        json["local-preference"].as_u64(),
-        a.local_pref.map(u64::from),
-        "{name}"
-    );
-    assert_eq!(
-        json["atomic-aggregate"].as_bool().unwrap_or_default(),
-        a.atomic_aggregate,
-        "{name}"
-    );
-    let lists = |key: &str| -> Vec<Vec<u64>> {
-        json[key]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(numbers)
-            .collect()
-    };
-    let communities: Vec<Vec<u64>> = a
-        .communities
-        .iter()
-        .map(|c| vec![u64::from(c.0 >> 16), u64::from(c.0 & 0xffff)])
-        .collect();
+    assert_eq!(json["local-preference"].as_u64(), a.local_pref.map(u64::from), "{name}");
+    assert_eq!(json["atomic-aggregate"].as_bool().unwrap_or_default(), a.atomic_aggregate, "{name}");
+    let lists = |key: &str| -> Vec<Vec<u64>> { json[key].as_array().into_iter().flatten().map(numbers).collect() };
+    let communities: Vec<Vec<u64>> =
+        a.communities.iter().map(|c| vec![u64::from(c.0 >> 16), u64::from(c.0 & 0xffff)]).collect();
     assert_eq!(lists("community"), communities, "{name}");
-    let large: Vec<Vec<u64>> = a
-        .large_communities
-        .iter()
-        .map(|c| c.0.iter().map(|&v| v.into()).collect())
-        .collect();
+    let large: Vec<Vec<u64>> = a.large_communities.iter().map(|c| c.0.iter().map(|&v| v.into()).collect()).collect();
     assert_eq!(lists("large-community"), large, "{name}");
     for (at, segment) in a.as_path.0.iter().enumerate() {
         let theirs = &json["as-path"][at.to_string()];
@@ -284,11 +207,7 @@ fn attributes_agree(a: &Attributes, json: &Value, name: &str) {
             Segment::ConfedSet(ases) => ("as-confed-set", ases),
         };
         assert_eq!(theirs["element"].as_str(), Some(element), "{name}");
-        assert_eq!(
-            numbers(&theirs["value"]),
-            ases.iter().map(|asn| asn.0.into()).collect::<Vec<u64>>(),
-            "{name}"
-        );
+        assert_eq!(numbers(&theirs["value"]), ases.iter().map(|asn| asn.0.into()).collect::<Vec<u64>>(), "{name}");
     }
 }
 
@@ -321,10 +240,7 @@ fn encoding_vectors() {
     println!("{} vectors: {tally:?}", vectors.len());
     assert!(vectors.len() >= 160);
     assert!(tally.opens >= 3 && tally.updates >= 90, "{tally:?}");
-    assert!(
-        tally.same_octets >= 68 && tally.json >= 49 && tally.prefixes >= 54,
-        "{tally:?}"
-    );
+    assert!(tally.same_octets >= 68 && tally.json >= 49 && tally.prefixes >= 54, "{tally:?}");
     let compared = tally.same_octets
         + tally.same_canonical
         + tally.several_kinds
@@ -351,19 +267,14 @@ fn check(vector: &Vector, tally: &mut Tally) {
         (2, _) => {}
         _ => panic!("{name}: {result:?}"),
     }
-    if matches!(
-        vector.file.as_str(),
-        "conf-addpath.ci" | "conf-path-information.ci"
-    ) {
+    if matches!(vector.file.as_str(), "conf-addpath.ci" | "conf-path-information.ci") {
         // Not negotiated by us: a neighbour would not send them.
         tally.path_identifiers += 1;
         return;
     }
     let all = attributes(&vector.octets).expect(&name);
     if foreign(&all) {
-        let ignored = all
-            .iter()
-            .all(|(_, code, value)| *code != 14 || !matches!(value, [0, 1 | 2, 1, ..]));
+        let ignored = all.iter().all(|(_, code, value)| *code != 14 || !matches!(value, [0, 1 | 2, 1, ..]));
         // Ignored, except an IPv4 route with an IPv6 next hop (RFC 8950): a next hop of a wrong length for us.
         assert_eq!(result.is_ok(), ignored, "{name}: {result:?}");
         tally.foreign += 1;
@@ -392,29 +303,16 @@ fn supported(
     name: &str,
 ) {
     let all = attributes(&vector.octets).expect(name);
-    if let Some((_, code, _)) = all
-        .iter()
-        .find(|(flags, code, _)| flags & 0x80 == 0 && !KNOWN.contains(code))
-    {
+    if let Some((_, code, _)) = all.iter().find(|(flags, code, _)| flags & 0x80 == 0 && !KNOWN.contains(code)) {
         // An unknown attribute that claims to be well-known (RFC 4271 §6.3).
         let error = result.expect_err(name);
-        assert_eq!(
-            (error.code, error.subcode, error.data[1]),
-            (3, 2, *code),
-            "{name}"
-        );
+        assert_eq!((error.code, error.subcode, error.data[1]), (3, 2, *code), "{name}");
         tally.refused_by_rule += 1;
         return;
     }
-    let Ok(Message::Update(update)) = result else {
-        panic!("{name}: {result:?}")
-    };
+    let Ok(Message::Update(update)) = result else { panic!("{name}: {result:?}") };
     if all.contains(&(0x40, 3, &[255; 4])) {
-        assert_eq!(
-            (update.announced.len(), update.faults.len()),
-            (0, 1),
-            "{name}"
-        );
+        assert_eq!((update.announced.len(), update.faults.len()), (0, 1), "{name}");
         tally.withdrawn_by_rule += 1;
         return;
     }
@@ -447,10 +345,7 @@ fn decoding_vectors() {
             Ok(Message::Open(open)) => {
                 let mut out = Vec::new();
                 encode_open(&open, &mut out);
-                assert_eq!(
-                    out.len(),
-                    vector.octets.len() + 2 * (open.capabilities.len() - 1) - 4
-                );
+                assert_eq!(out.len(), vector.octets.len() + 2 * (open.capabilities.len() - 1) - 4);
                 opens += 1;
             }
             Ok(Message::Update(update)) if vector.file.starts_with("ipv4-unicast") => {
@@ -459,20 +354,12 @@ fn decoding_vectors() {
                 compared += 1;
             }
             Ok(Message::Update(update)) => {
-                assert_eq!(
-                    (update.announced.len(), update.withdrawn.len()),
-                    (0, 0),
-                    "{}",
-                    vector.file
-                );
+                assert_eq!((update.announced.len(), update.withdrawn.len()), (0, 0), "{}", vector.file);
                 ignored += 1;
             }
             other => panic!("{}: {other:?}", vector.file),
         }
     }
-    println!(
-        "{} vectors: {opens} OPEN, {compared} compared with JSON, {ignored} of other families",
-        vectors.len()
-    );
+    println!("{} vectors: {opens} OPEN, {compared} compared with JSON, {ignored} of other families", vectors.len());
     assert!(opens == 1 && compared == 2 && ignored >= 15);
 }

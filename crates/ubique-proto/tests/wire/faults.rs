@@ -32,12 +32,7 @@ pub fn prefix(text: &str) -> Prefix {
 }
 
 pub fn codes(update: &Update, treatment: Treatment) -> Vec<u8> {
-    update
-        .faults
-        .iter()
-        .filter(|f| f.treatment == treatment)
-        .map(|f| f.code)
-        .collect()
+    update.faults.iter().filter(|f| f.treatment == treatment).map(|f| f.code).collect()
 }
 
 /// `attributes` beside a sound ORIGIN, AS_PATH and NEXT_HOP, or in the place of those of the same type.
@@ -47,11 +42,7 @@ pub fn field(ctx: &DecodeContext, attributes: &str) -> Vec<u8> {
     let path = if ctx.four_octet_as { PATH } else { PATH_OLD };
     let mut field = Vec::new();
     for (own, sound) in [(1, ORIGIN), (2, path), (3, NEXT_HOP)] {
-        field.extend(if code == Some(own) {
-            given.clone()
-        } else {
-            hex(sound)
-        });
+        field.extend(if code == Some(own) { given.clone() } else { hex(sound) });
     }
     if !matches!(code, Some(1..=3)) {
         field.extend(given);
@@ -68,57 +59,30 @@ pub fn check(ctx: &DecodeContext, name: &str, attributes: &str, want: &Want) {
             let update = result.expect(&name);
             assert_eq!(update.faults, vec![], "{name}");
             assert_eq!(update.announced.len(), 1, "{name}");
-            assert!(
-                update.attributes.is_some() && update.withdrawn.is_empty(),
-                "{name}"
-            );
+            assert!(update.attributes.is_some() && update.withdrawn.is_empty(), "{name}");
         }
         Discard(code) => {
             let update = result.expect(&name);
-            assert_eq!(
-                codes(&update, Treatment::AttributeDiscard),
-                [*code],
-                "{name}"
-            );
-            assert_eq!(
-                codes(&update, Treatment::TreatAsWithdraw),
-                [0_u8; 0],
-                "{name}"
-            );
-            assert_eq!(
-                update.announced[0].prefixes,
-                [prefix("203.0.113.0/24")],
-                "{name}"
-            );
+            assert_eq!(codes(&update, Treatment::AttributeDiscard), [*code], "{name}");
+            assert_eq!(codes(&update, Treatment::TreatAsWithdraw), [0_u8; 0], "{name}");
+            assert_eq!(update.announced[0].prefixes, [prefix("203.0.113.0/24")], "{name}");
             // Nothing of the dropped attribute is left.
-            let plain =
-                decode_update(&self::update(&[], &self::field(ctx, ""), &hex(NLRI)), ctx).unwrap();
+            let plain = decode_update(&self::update(&[], &self::field(ctx, ""), &hex(NLRI)), ctx).unwrap();
             assert_eq!(update.attributes, plain.attributes, "{name}");
             assert!(update.faults.iter().all(|fault| !fault.reason.is_empty()));
         }
         Withdraw(code, subcode) => {
             let update = result.expect(&name);
-            assert_eq!(
-                codes(&update, Treatment::TreatAsWithdraw),
-                [*code],
-                "{name}"
-            );
+            assert_eq!(codes(&update, Treatment::TreatAsWithdraw), [*code], "{name}");
             assert_eq!(update.withdrawn, [prefix("203.0.113.0/24")], "{name}");
-            assert!(
-                update.announced.is_empty() && update.attributes.is_none(),
-                "{name}"
-            );
+            assert!(update.announced.is_empty() && update.attributes.is_none(), "{name}");
             assert!(update.faults.iter().all(|fault| !fault.reason.is_empty()));
             if *subcode != 0 {
                 without_route(ctx, &name, &field, *subcode);
             }
         }
         Reset(subcode, data) => {
-            assert_eq!(
-                result,
-                Err(Notification::with_data(3, *subcode, hex(data))),
-                "{name}"
-            );
+            assert_eq!(result, Err(Notification::with_data(3, *subcode, hex(data))), "{name}");
         }
     }
 }
@@ -142,11 +106,7 @@ const WELL_KNOWN: &[(&str, &str, Want)] = &[
     ("ORIGIN IGP", "40010100", Fine),
     ("ORIGIN EGP", "40010101", Fine),
     ("ORIGIN INCOMPLETE", "40010102", Fine),
-    (
-        "ORIGIN with the partial bit: not looked at",
-        "60010102",
-        Fine,
-    ),
+    ("ORIGIN with the partial bit: not looked at", "60010102", Fine),
     ("ORIGIN in the long form", "5001000102", Fine),
     ("ORIGIN undefined", "40010103", Withdraw(1, 6)),
     ("ORIGIN undefined", "400101FF", Withdraw(1, 6)),
@@ -161,32 +121,12 @@ const WELL_KNOWN: &[(&str, &str, Want)] = &[
     ("AS_PATH overrun", "40020602020000FDE8", Withdraw(2, 11)),
     ("AS_PATH half a number", "40020502010000FD", Withdraw(2, 11)),
     ("AS_PATH empty segment", "4002020200", Withdraw(2, 11)),
-    (
-        "AS_PATH empty segment after another",
-        "40020802010000FDE80200",
-        Withdraw(2, 11),
-    ),
-    (
-        "AS_PATH segment type 0",
-        "40020600010000FDE8",
-        Withdraw(2, 11),
-    ),
-    (
-        "AS_PATH segment type 5",
-        "40020605010000FDE8",
-        Withdraw(2, 11),
-    ),
+    ("AS_PATH empty segment after another", "40020802010000FDE80200", Withdraw(2, 11)),
+    ("AS_PATH segment type 0", "40020600010000FDE8", Withdraw(2, 11)),
+    ("AS_PATH segment type 5", "40020605010000FDE8", Withdraw(2, 11)),
     ("AS_PATH with AS 0", "400206020100000000", Withdraw(2, 11)),
-    (
-        "AS_PATH confederation sequence",
-        "40020603010000FDE8",
-        Withdraw(2, 11),
-    ),
-    (
-        "AS_PATH confederation set",
-        "40020604010000FDE8",
-        Withdraw(2, 11),
-    ),
+    ("AS_PATH confederation sequence", "40020603010000FDE8", Withdraw(2, 11)),
+    ("AS_PATH confederation set", "40020604010000FDE8", Withdraw(2, 11)),
     ("AS_PATH optional", "C0020602010000FDE8", Withdraw(2, 4)),
     ("NEXT_HOP on loopback", "4003047F000001", Fine),
     ("NEXT_HOP empty", "400300", Withdraw(3, 5)),
@@ -227,79 +167,31 @@ const OPTIONAL: &[(&str, &str, Want)] = &[
     ("MED well-known", "40040400000064", Withdraw(4, 4)),
     ("AGGREGATOR", "C007080000FDE8C0000201", Fine),
     ("AGGREGATOR empty", "C00700", Discard(7)),
-    (
-        "AGGREGATOR of a 2-octet speaker",
-        "C00706FDE8C0000201",
-        Discard(7),
-    ),
+    ("AGGREGATOR of a 2-octet speaker", "C00706FDE8C0000201", Discard(7)),
     ("AGGREGATOR long", "C007090000FDE8C000020100", Discard(7)),
     ("AGGREGATOR AS 0", "C0070800000000C0000201", Discard(7)),
-    (
-        "AGGREGATOR not transitive",
-        "80070800000000C0000201",
-        Withdraw(7, 4),
-    ),
+    ("AGGREGATOR not transitive", "80070800000000C0000201", Withdraw(7, 4)),
     ("COMMUNITIES", "C00808FFFFFF01FDE80001", Fine),
     ("COMMUNITIES empty", "C00800", Withdraw(8, 9)),
     ("COMMUNITIES short", "C00803FFFFFF", Withdraw(8, 9)),
     ("COMMUNITIES 6 octets", "C00806FFFFFF010000", Withdraw(8, 9)),
-    (
-        "COMMUNITIES not transitive",
-        "800804FFFFFF01",
-        Withdraw(8, 4),
-    ),
+    ("COMMUNITIES not transitive", "800804FFFFFF01", Withdraw(8, 4)),
     ("ORIGINATOR_ID", "800904C0000201", Discard(9)),
     ("ORIGINATOR_ID however malformed", "800900", Discard(9)),
     ("CLUSTER_LIST", "800A04C0000201", Discard(10)),
-    (
-        "CLUSTER_LIST however malformed",
-        "C00A03C00002",
-        Discard(10),
-    ),
+    ("CLUSTER_LIST however malformed", "C00A03C00002", Discard(10)),
     ("EXTENDED COMMUNITIES", "C010080002FDE800000001", Fine),
     ("EXTENDED COMMUNITIES empty", "C01000", Withdraw(16, 9)),
-    (
-        "EXTENDED COMMUNITIES 7 octets",
-        "C010070002FDE8000000",
-        Withdraw(16, 9),
-    ),
-    (
-        "EXTENDED COMMUNITIES 12 octets",
-        "C0100C0002FDE80000000100000000",
-        Withdraw(16, 9),
-    ),
-    (
-        "EXTENDED COMMUNITIES not transitive",
-        "8010080002FDE800000001",
-        Withdraw(16, 4),
-    ),
+    ("EXTENDED COMMUNITIES 7 octets", "C010070002FDE8000000", Withdraw(16, 9)),
+    ("EXTENDED COMMUNITIES 12 octets", "C0100C0002FDE80000000100000000", Withdraw(16, 9)),
+    ("EXTENDED COMMUNITIES not transitive", "8010080002FDE800000001", Withdraw(16, 4)),
     ("LARGE_COMMUNITY", "C0200C000000010000000200000003", Fine),
     ("LARGE_COMMUNITY empty", "C02000", Withdraw(32, 9)),
-    (
-        "LARGE_COMMUNITY 11 octets",
-        "C0200B0000000100000002000000",
-        Withdraw(32, 9),
-    ),
-    (
-        "LARGE_COMMUNITY 13 octets",
-        "C0200D00000001000000020000000300",
-        Withdraw(32, 9),
-    ),
-    (
-        "LARGE_COMMUNITY not transitive",
-        "80200C000000010000000200000003",
-        Withdraw(32, 4),
-    ),
-    (
-        "AS4_PATH of a 4-octet speaker",
-        "C0110602010000FDE8",
-        Discard(17),
-    ),
-    (
-        "AS4_AGGREGATOR of a 4-octet speaker",
-        "C012080000FDE8C0000201",
-        Discard(18),
-    ),
+    ("LARGE_COMMUNITY 11 octets", "C0200B0000000100000002000000", Withdraw(32, 9)),
+    ("LARGE_COMMUNITY 13 octets", "C0200D00000001000000020000000300", Withdraw(32, 9)),
+    ("LARGE_COMMUNITY not transitive", "80200C000000010000000200000003", Withdraw(32, 4)),
+    ("AS4_PATH of a 4-octet speaker", "C0110602010000FDE8", Discard(17)),
+    ("AS4_AGGREGATOR of a 4-octet speaker", "C012080000FDE8C0000201", Discard(18)),
     ("unknown, optional, not transitive", "80630100", Fine),
     ("unknown, optional, transitive", "C0630100", Fine),
     ("unknown, optional, transitive, empty", "C06300", Fine),
@@ -322,11 +214,7 @@ const OPTIONAL_INTERNAL: &[(&str, &str, Want)] = &[
 /// From one with 2-octet AS numbers.
 const OPTIONAL_OLD: &[(&str, &str, Want)] = &[
     ("AGGREGATOR", "C00706FDE8C0000201", Fine),
-    (
-        "AGGREGATOR of a 4-octet speaker",
-        "C007080000FDE8C0000201",
-        Discard(7),
-    ),
+    ("AGGREGATOR of a 4-octet speaker", "C007080000FDE8C0000201", Discard(7)),
     ("AS4_PATH", "C0110602010000FDE8", Fine),
     ("AS4_PATH empty", "C01100", Discard(17)),
     ("AS4_PATH underrun", "C0110702010000FDE802", Discard(17)),
@@ -335,65 +223,26 @@ const OPTIONAL_OLD: &[(&str, &str, Want)] = &[
     ("AS4_PATH segment type 9", "C0110609010000FDE8", Discard(17)),
     ("AS4_PATH AS 0", "C011060201 00000000", Discard(17)),
     ("AS4_PATH not transitive", "80110602010000FDE8", Discard(17)),
-    (
-        "AS4_PATH of confederation segments only",
-        "C01106 0301 0000FDE8",
-        Fine,
-    ),
-    (
-        "AS4_AGGREGATOR without AGGREGATOR",
-        "C012080000FDE8C0000201",
-        Fine,
-    ),
+    ("AS4_PATH of confederation segments only", "C01106 0301 0000FDE8", Fine),
+    ("AS4_AGGREGATOR without AGGREGATOR", "C012080000FDE8C0000201", Fine),
     ("AS4_AGGREGATOR 6 octets", "C01206FDE8C0000201", Discard(18)),
     ("AS4_AGGREGATOR AS 0", "C0120800000000C0000201", Discard(18)),
-    (
-        "AS4_AGGREGATOR not transitive",
-        "8012080000FDE8C0000201",
-        Discard(18),
-    ),
-    (
-        "AS_PATH of a 4-octet speaker",
-        "40020602010000FDE8",
-        Withdraw(2, 11),
-    ),
+    ("AS4_AGGREGATOR not transitive", "8012080000FDE8C0000201", Discard(18)),
+    ("AS_PATH of a 4-octet speaker", "40020602010000FDE8", Withdraw(2, 11)),
 ];
 
 /// From any.
 const MULTIPROTOCOL: &[(&str, &str, Want)] = &[
-    (
-        "MP_REACH short",
-        "800E0400020110",
-        Reset(9, "800E0400020110"),
-    ),
+    ("MP_REACH short", "800E0400020110", Reset(9, "800E0400020110")),
     ("MP_REACH empty", "800E00", Reset(9, "800E00")),
-    (
-        "MP_REACH next hop overrun",
-        "800E0500020110 20",
-        Reset(9, "800E050002011020"),
-    ),
-    (
-        "MP_REACH no reserved octet",
-        "800E06000101 02 C000",
-        Reset(9, "800E0600010102C000"),
-    ),
-    (
-        "MP_REACH IPv4 next hop of 3",
-        "800E0800010103C0000200",
-        Reset(9, "800E0800010103C0000200"),
-    ),
-    (
-        "MP_REACH IPv6 next hop of 4",
-        "800E0900020104C000020100",
-        Reset(9, "800E0900020104C000020100"),
-    ),
+    ("MP_REACH next hop overrun", "800E0500020110 20", Reset(9, "800E050002011020")),
+    ("MP_REACH no reserved octet", "800E06000101 02 C000", Reset(9, "800E0600010102C000")),
+    ("MP_REACH IPv4 next hop of 3", "800E0800010103C0000200", Reset(9, "800E0800010103C0000200")),
+    ("MP_REACH IPv6 next hop of 4", "800E0900020104C000020100", Reset(9, "800E0900020104C000020100")),
     (
         "MP_REACH IPv6 next hop of 24",
         "800E1D00020118 000000000000000020010DB8000000000000000000000001 00",
-        Reset(
-            9,
-            "800E1D00020118000000000000000020010DB800000000000000000000000100",
-        ),
+        Reset(9, "800E1D00020118000000000000000020010DB800000000000000000000000100"),
     ),
     (
         "MP_REACH IPv6 prefix of 129",
@@ -405,33 +254,13 @@ const MULTIPROTOCOL: &[(&str, &str, Want)] = &[
         "800E180002011020010DB8000000000000000000000001 00 20 2001",
         Reset(9, "800E180002011020010DB80000000000000000000000010020 2001"),
     ),
-    (
-        "MP_REACH flags",
-        "C00E0500010100 00",
-        Reset(9, "C00E050001010000"),
-    ),
-    (
-        "MP_REACH flags",
-        "400E0500010100 00",
-        Reset(9, "400E050001010000"),
-    ),
+    ("MP_REACH flags", "C00E0500010100 00", Reset(9, "C00E050001010000")),
+    ("MP_REACH flags", "400E0500010100 00", Reset(9, "400E050001010000")),
     ("MP_UNREACH short", "800F020002", Reset(9, "800F020002")),
     ("MP_UNREACH empty", "800F00", Reset(9, "800F00")),
-    (
-        "MP_UNREACH prefix of 129",
-        "800F04000201 81",
-        Reset(9, "800F0400020181"),
-    ),
-    (
-        "MP_UNREACH prefix cut off",
-        "800F05000201 2020",
-        Reset(9, "800F050002012020"),
-    ),
-    (
-        "MP_UNREACH IPv4 prefix of 33",
-        "800F0900010121 0A00000000",
-        Reset(9, "800F09000101210A00000000"),
-    ),
+    ("MP_UNREACH prefix of 129", "800F04000201 81", Reset(9, "800F0400020181")),
+    ("MP_UNREACH prefix cut off", "800F05000201 2020", Reset(9, "800F050002012020")),
+    ("MP_UNREACH IPv4 prefix of 33", "800F0900010121 0A00000000", Reset(9, "800F09000101210A00000000")),
     ("MP_UNREACH flags", "C00F03000201", Reset(9, "C00F03000201")),
 ];
 
@@ -452,11 +281,6 @@ fn optional_attributes() {
 fn multiprotocol_attributes() {
     table(&EBGP, MULTIPROTOCOL);
     for twice in [REACH, "800F03000201", "800F03000185"] {
-        check(
-            &EBGP,
-            "multiprotocol attribute twice",
-            &twice.repeat(2),
-            &Reset(1, ""),
-        );
+        check(&EBGP, "multiprotocol attribute twice", &twice.repeat(2), &Reset(1, ""));
     }
 }

@@ -27,9 +27,7 @@ fn contents(path: &Path) -> Vec<u8> {
     let file = std::fs::File::open(path).unwrap();
     if path.extension().is_some_and(|e| e == "gz") {
         // Some files are cut off on purpose: what came before counts.
-        let _ = flate2::read::MultiGzDecoder::new(file)
-            .take(FILE_MAX)
-            .read_to_end(&mut octets);
+        let _ = flate2::read::MultiGzDecoder::new(file).take(FILE_MAX).read_to_end(&mut octets);
     } else {
         file.take(FILE_MAX).read_to_end(&mut octets).unwrap();
     }
@@ -37,10 +35,7 @@ fn contents(path: &Path) -> Vec<u8> {
 }
 
 fn u16_at(octets: &[u8], at: usize) -> Option<usize> {
-    Some(usize::from(u16::from_be_bytes([
-        *octets.get(at)?,
-        *octets.get(at + 1)?,
-    ])))
+    Some(usize::from(u16::from_be_bytes([*octets.get(at)?, *octets.get(at + 1)?])))
 }
 
 /// BGP4MP and BGP4MP_ET messages (RFC 6396 §4.4), and the BGP type of the nineties (appendix B.2).
@@ -54,30 +49,16 @@ fn records(file: &[u8]) -> Vec<Record> {
             break;
         };
         rest = next;
-        let body = if kind == Some(17) {
-            body.get(4..).unwrap_or_default()
-        } else {
-            body
-        };
+        let body = if kind == Some(17) { body.get(4..).unwrap_or_default() } else { body };
         let message = match (kind, subtype) {
             (Some(16 | 17), Some(subtype @ (1 | 4 | 8 | 9))) => {
                 let four_octet_as = matches!(subtype, 4 | 9);
                 let ases = if four_octet_as { 8 } else { 4 };
-                let addresses = if u16_at(body, ases + 2) == Some(2) {
-                    32
-                } else {
-                    8
-                };
-                body.get(ases + 4 + addresses..).map(|m| Record {
-                    four_octet_as,
-                    message: m.to_vec(),
-                })
+                let addresses = if u16_at(body, ases + 2) == Some(2) { 32 } else { 8 };
+                body.get(ases + 4 + addresses..).map(|m| Record { four_octet_as, message: m.to_vec() })
             }
             // Peer AS and address, local AS and address, the body of an UPDATE.
-            (Some(5), Some(1)) => body.get(12..).map(|m| Record {
-                four_octet_as: false,
-                message: self::message(2, m),
-            }),
+            (Some(5), Some(1)) => body.get(12..).map(|m| Record { four_octet_as: false, message: self::message(2, m) }),
             _ => None,
         };
         records.extend(message);
@@ -98,36 +79,20 @@ struct Count {
 fn read(records: &[Record], external: bool, mut each: impl FnMut(&Update)) -> Count {
     let mut count = Count::default();
     for record in records {
-        let ctx = DecodeContext {
-            four_octet_as: record.four_octet_as,
-            external,
-            ..EBGP
-        };
+        let ctx = DecodeContext { four_octet_as: record.four_octet_as, external, ..EBGP };
         count.messages += 1;
         match decode(&record.message, &ctx) {
             Ok(Message::Update(update)) => {
                 count.updates += 1;
                 count.withdrawn += update.withdrawn.len();
-                count.announced += update
-                    .announced
-                    .iter()
-                    .map(|reach| reach.prefixes.len())
-                    .sum::<usize>();
+                count.announced += update.announced.iter().map(|reach| reach.prefixes.len()).sum::<usize>();
                 for fault in &update.faults {
-                    *count
-                        .faults
-                        .entry((fault.code, fault.reason.clone()))
-                        .or_default() += 1;
+                    *count.faults.entry((fault.code, fault.reason.clone())).or_default() += 1;
                 }
                 each(&update);
             }
             Ok(_) => {}
-            Err(notification) => {
-                *count
-                    .notifications
-                    .entry(notification.describe())
-                    .or_default() += 1
-            }
+            Err(notification) => *count.notifications.entry(notification.describe()).or_default() += 1,
         }
     }
     count
@@ -138,10 +103,7 @@ fn collectors_updates_decode() {
     let Some(root) = shared("mrt") else { return };
     let (mut files, mut trips) = (0, 0);
     for folder in ["bgpdump", "bgpkit", "mrtparse"] {
-        let mut paths: Vec<_> = std::fs::read_dir(root.join(folder))
-            .unwrap()
-            .map(|e| e.unwrap().path())
-            .collect();
+        let mut paths: Vec<_> = std::fs::read_dir(root.join(folder)).unwrap().map(|e| e.unwrap().path()).collect();
         paths.sort();
         for path in paths {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -153,24 +115,13 @@ fn collectors_updates_decode() {
             let count = read(&records, true, |_| {});
             read(&records, false, |update| {
                 trips += round_trip(update, &IBGP);
-                trips += round_trip(
-                    update,
-                    &DecodeContext {
-                        external: false,
-                        ..OLD
-                    },
-                );
+                trips += round_trip(update, &DecodeContext { external: false, ..OLD });
             });
             // The rest are tables, cut off, or broken; see below.
-            let broken = ["2000.03", "long_withdrawal", "nlri_mask"]
-                .iter()
-                .any(|part| name.contains(part));
+            let broken = ["2000.03", "long_withdrawal", "nlri_mask"].iter().any(|part| name.contains(part));
             let plain = name.contains("updates") && !broken;
             assert!(!plain || count.updates > 0, "{name}: {count:?}");
-            assert!(
-                !plain || count.announced + count.withdrawn > 0,
-                "{name}: {count:?}"
-            );
+            assert!(!plain || count.announced + count.withdrawn > 0, "{name}: {count:?}");
             files += usize::from(count.updates > 0);
             println!("{name}: {count:?}");
         }
@@ -197,22 +148,13 @@ fn round_trip(update: &Update, ctx: &DecodeContext) -> usize {
     }
     let (mut withdrawn, mut announced) = (vec![], vec![]);
     for message in decode_all(&octets, octets.len(), ctx) {
-        let Ok(Message::Update(back)) = message else {
-            panic!("{message:?}")
-        };
+        let Ok(Message::Update(back)) = message else { panic!("{message:?}") };
         assert_eq!(back.faults, vec![]);
-        assert!(
-            back.attributes.is_none() || back.attributes == update.attributes,
-            "{update:?}"
-        );
+        assert!(back.attributes.is_none() || back.attributes == update.attributes, "{update:?}");
         withdrawn.extend(back.withdrawn);
         announced.extend(back.announced.into_iter().flat_map(|reach| reach.prefixes));
     }
-    let all: Vec<Prefix> = update
-        .announced
-        .iter()
-        .flat_map(|reach| reach.prefixes.iter().copied())
-        .collect();
+    let all: Vec<Prefix> = update.announced.iter().flat_map(|reach| reach.prefixes.iter().copied()).collect();
     assert_eq!((withdrawn.len(), announced), (update.withdrawn.len(), all));
     1
 }
@@ -225,22 +167,12 @@ fn lines(update: &Update, lines: &mut Vec<String>) {
     };
     for reach in &update.announced {
         let about = about(attributes, reach.next_hop);
-        lines.extend(
-            reach
-                .prefixes
-                .iter()
-                .map(|prefix| format!("A|{prefix}|{about}")),
-        );
+        lines.extend(reach.prefixes.iter().map(|prefix| format!("A|{prefix}|{about}")));
     }
 }
 
 fn about(a: &Attributes, next_hop: NextHop) -> String {
-    let join = |ases: &[ubique_model::Asn], by: &str| {
-        ases.iter()
-            .map(|a| a.to_string())
-            .collect::<Vec<_>>()
-            .join(by)
-    };
+    let join = |ases: &[ubique_model::Asn], by: &str| ases.iter().map(|a| a.to_string()).collect::<Vec<_>>().join(by);
     let path: Vec<String> = a
         .as_path
         .0
@@ -266,22 +198,10 @@ fn about(a: &Attributes, next_hop: NextHop) -> String {
         Community(0xFFFF_FF03) => "local-AS".to_owned(),
         other => other.to_string(),
     };
-    let communities = a
-        .communities
-        .iter()
-        .map(community)
-        .collect::<Vec<_>>()
-        .join(" ");
+    let communities = a.communities.iter().map(community).collect::<Vec<_>>().join(" ");
     let atomic = if a.atomic_aggregate { "AG" } else { "NAG" };
-    let aggregator = a
-        .aggregator
-        .map(|it| format!("{} {}", it.asn, it.router_id))
-        .unwrap_or_default();
-    format!(
-        "{}|{origin}|{}|{local_pref}|{med}|{communities}|{atomic}|{aggregator}",
-        path.join(" "),
-        next_hop.address()
-    )
+    let aggregator = a.aggregator.map(|it| format!("{} {}", it.asn, it.router_id)).unwrap_or_default();
+    format!("{}|{origin}|{}|{local_pref}|{med}|{communities}|{atomic}|{aggregator}", path.join(" "), next_hop.address())
 }
 
 /// The same of a line of bgpdump: without time and neighbour, addresses in our spelling.
@@ -293,10 +213,7 @@ fn bgpdump_line(line: &str) -> Option<String> {
         "A" => {
             f.resize(14, "");
             let next_hop: IpAddr = f[8].parse().ok()?;
-            Some(format!(
-                "A|{prefix}|{}|{}|{next_hop}|{}|{}|{}|{}|{}",
-                f[6], f[7], f[9], f[10], f[11], f[12], f[13]
-            ))
+            Some(format!("A|{prefix}|{}|{}|{next_hop}|{}|{}|{}|{}|{}", f[6], f[7], f[9], f[10], f[11], f[12], f[13]))
         }
         _ => None,
     }
@@ -318,20 +235,14 @@ fn agrees_with_bgpdump() {
         ("updates.20160811.1600.gz", 0, 0),
     ] {
         let mut ours = Vec::new();
-        let count = read(&records(&contents(&root.join(name))), false, |update| {
-            lines(update, &mut ours)
-        });
+        let count = read(&records(&contents(&root.join(name))), false, |update| lines(update, &mut ours));
         let theirs = String::from_utf8(contents(&root.join(format!("{name}.bgp.gz")))).unwrap();
         let mut theirs: Vec<String> = theirs.lines().filter_map(bgpdump_line).collect();
         let total = theirs.len();
         ours.sort();
         theirs.sort();
         let (ours, theirs) = difference(&ours, &theirs);
-        println!(
-            "{name}: {total} lines, only ours {}, only bgpdump's {}; {count:?}",
-            ours.len(),
-            theirs.len()
-        );
+        println!("{name}: {total} lines, only ours {}, only bgpdump's {}; {count:?}", ours.len(), theirs.len());
         for line in ours.iter().take(5).chain(theirs.iter().take(5)) {
             println!("  {line}");
         }
@@ -348,15 +259,9 @@ fn broken_records() {
     };
     let first = |name: &str| decode(&records(&contents(&root.join(name)))[0].message, &OLD);
     // 36,894 octets: no session carries that without RFC 8654.
-    assert_eq!(
-        first("updates.long_withdrawal.gz"),
-        Err(Notification::with_data(1, 2, [0x90, 0x1e]))
-    );
+    assert_eq!(first("updates.long_withdrawal.gz"), Err(Notification::with_data(1, 2, [0x90, 0x1e])));
     // The NLRI end in the middle of a prefix; bgpdump keeps the one before, RFC 7606 §5.3 resets.
-    assert_eq!(
-        first("updates.nlri_mask_trailing_bits.gz"),
-        Err(Notification::new(3, 10))
-    );
+    assert_eq!(first("updates.nlri_mask_trailing_bits.gz"), Err(Notification::new(3, 10)));
 }
 
 /// What only one of two sorted lists has.

@@ -1,9 +1,7 @@
 //! Words of NOTIFICATIONs, shutdown communications (RFC 9003), hard resets (RFC 8538).
 
 use ubique_proto::bgp::message::Notification;
-use ubique_proto::bgp::notification::{
-    CommunicationError, SHUTDOWN_COMMUNICATION_MAX, cease, code,
-};
+use ubique_proto::bgp::notification::{CommunicationError, SHUTDOWN_COMMUNICATION_MAX, cease, code};
 
 #[test]
 fn words() {
@@ -15,11 +13,7 @@ fn words() {
         (3, 1, "UPDATE Message Error, Malformed Attribute List"),
         (3, 11, "UPDATE Message Error, Malformed AS_PATH"),
         (4, 0, "Hold Timer Expired"),
-        (
-            5,
-            1,
-            "Finite State Machine Error, Receive Unexpected Message in OpenSent State",
-        ),
+        (5, 1, "Finite State Machine Error, Receive Unexpected Message in OpenSent State"),
         (6, 2, "Cease, Administrative Shutdown"),
         (6, 7, "Cease, Connection Collision Resolution"),
         (6, 10, "Cease, BFD Down"),
@@ -33,11 +27,7 @@ fn words() {
     }
     for code in 0..=255 {
         for subcode in 0..=255 {
-            assert!(
-                !Notification::with_data(code, subcode, [255, 0])
-                    .describe()
-                    .is_empty()
-            );
+            assert!(!Notification::with_data(code, subcode, [255, 0]).describe().is_empty());
         }
     }
 }
@@ -46,10 +36,7 @@ fn words() {
 fn shutdown_communication() {
     let sent = Notification::cease(cease::ADMINISTRATIVE_SHUTDOWN, "новое ядро");
     assert_eq!(sent.shutdown_communication(), Ok(Some("новое ядро")));
-    assert_eq!(
-        sent.describe(),
-        "Cease, Administrative Shutdown: \"новое ядро\""
-    );
+    assert_eq!(sent.describe(), "Cease, Administrative Shutdown: \"новое ядро\"");
     // None: no data, or a length of zero.
     for data in [vec![], vec![0], vec![0, b'x']] {
         let none = Notification::with_data(code::CEASE, cease::ADMINISTRATIVE_RESET, data);
@@ -57,52 +44,27 @@ fn shutdown_communication() {
         assert_eq!(none.describe(), "Cease, Administrative Reset");
     }
     // Other subcodes carry none, whatever their data look like.
-    assert!(
-        Notification::cease(cease::PEER_DECONFIGURED, "x")
-            .data
-            .is_empty()
-    );
+    assert!(Notification::cease(cease::PEER_DECONFIGURED, "x").data.is_empty());
     let other = Notification::with_data(code::CEASE, cease::PEER_DECONFIGURED, [1, b'x']);
     assert_eq!(other.shutdown_communication(), Ok(None));
     // Cut off, not UTF-8, followed by more.
     let cut = Notification::with_data(6, 2, [4, b'a', b'b']);
-    assert_eq!(
-        cut.shutdown_communication(),
-        Err(CommunicationError::CutOff {
-            claimed: 4,
-            present: 2
-        })
-    );
-    assert!(
-        cut.describe()
-            .ends_with("(a shutdown communication of 4 octets was promised, 2 came)")
-    );
+    assert_eq!(cut.shutdown_communication(), Err(CommunicationError::CutOff { claimed: 4, present: 2 }));
+    assert!(cut.describe().ends_with("(a shutdown communication of 4 octets was promised, 2 came)"));
     for bad in [[0xc3, 0x28], [0xff, 0xfe], [b'a', 0xe2]] {
         let bad = Notification::with_data(6, 2, [vec![2], bad.to_vec()].concat());
-        assert_eq!(
-            bad.shutdown_communication(),
-            Err(CommunicationError::NotUtf8)
-        );
+        assert_eq!(bad.shutdown_communication(), Err(CommunicationError::NotUtf8));
     }
-    assert_eq!(
-        Notification::with_data(6, 2, *b"\x02okmore").shutdown_communication(),
-        Ok(Some("ok"))
-    );
+    assert_eq!(Notification::with_data(6, 2, *b"\x02okmore").shutdown_communication(), Ok(Some("ok")));
     // A neighbour cannot forge log lines.
     let forged = Notification::cease(cease::ADMINISTRATIVE_SHUTDOWN, "x\nCRITICAL \u{1b}[2J");
-    assert_eq!(
-        forged.describe(),
-        "Cease, Administrative Shutdown: \"x\\nCRITICAL \\u{1b}[2J\""
-    );
+    assert_eq!(forged.describe(), "Cease, Administrative Shutdown: \"x\\nCRITICAL \\u{1b}[2J\"");
 }
 
 #[test]
 fn long_messages_are_cut_between_characters() {
-    for (message, octets) in [
-        ("a".repeat(300), 255),
-        ("é".repeat(200), 254),
-        ("x".to_owned() + &"€".repeat(99), 253),
-    ] {
+    for (message, octets) in [("a".repeat(300), 255), ("é".repeat(200), 254), ("x".to_owned() + &"€".repeat(99), 253)]
+    {
         let sent = Notification::cease(cease::ADMINISTRATIVE_RESET, &message);
         assert_eq!(usize::from(sent.data[0]), octets);
         assert!(octets <= SHUTDOWN_COMMUNICATION_MAX && sent.data.len() == octets + 1);
@@ -116,13 +78,7 @@ fn hard_reset() {
     let data = [vec![inner.code, inner.subcode], inner.data.clone()].concat();
     let outer = Notification::with_data(code::CEASE, cease::HARD_RESET, data);
     assert_eq!(outer.hard_reset_cause(), Some(inner));
-    assert_eq!(
-        outer.describe(),
-        "Cease, Hard Reset (Cease, Administrative Shutdown: \"bye\")"
-    );
+    assert_eq!(outer.describe(), "Cease, Hard Reset (Cease, Administrative Shutdown: \"bye\")");
     assert_eq!(Notification::with_data(6, 9, [6]).hard_reset_cause(), None);
-    assert_eq!(
-        Notification::with_data(6, 9, [6, 9, 6, 9, 6, 9]).describe(),
-        "Cease, Hard Reset"
-    );
+    assert_eq!(Notification::with_data(6, 9, [6, 9, 6, 9, 6, 9]).describe(), "Cease, Hard Reset");
 }

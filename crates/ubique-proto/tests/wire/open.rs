@@ -44,18 +44,10 @@ fn errors() {
         ("04 FDE8 005A C0000201 04 02 02 02 01".into(), 0, ""),
         // Capabilities of a wrong length.
         ("04 FDE8 005A C0000201 07 0205 0103 000100".into(), 0, ""),
-        (
-            "04 FDE8 005A C0000201 09 0207 0105 0001000100".into(),
-            0,
-            "",
-        ),
+        ("04 FDE8 005A C0000201 09 0207 0105 0001000100".into(), 0, ""),
         ("04 FDE8 005A C0000201 05 0203 0201 00".into(), 0, ""),
         ("04 FDE8 005A C0000201 07 0205 4103 00FDE8".into(), 0, ""),
-        (
-            "04 FDE8 005A C0000201 09 0207 4105 0000FDE800".into(),
-            0,
-            "",
-        ),
+        ("04 FDE8 005A C0000201 09 0207 4105 0000FDE800".into(), 0, ""),
         // The long form of RFC 9072, cut off, too long, or with a length that is not there.
         ("04 FDE8 005A C0000201 FF FF".into(), 0, ""),
         ("04 FDE8 005A C0000201 FF FF 00".into(), 0, ""),
@@ -74,10 +66,7 @@ fn errors() {
 #[test]
 fn sound() {
     let open = read("04 FDE8 0000 C0000201 00").unwrap();
-    assert_eq!(
-        (open.asn, open.hold_time_s, open.capabilities),
-        (Asn(65000), 0, vec![])
-    );
+    assert_eq!((open.asn, open.hold_time_s, open.capabilities), (Asn(65000), 0, vec![]));
     assert_eq!(read("04 FDE8 0003 C0000201 00").unwrap().hold_time_s, 3);
     // The 4-octet capability decides about the AS (RFC 6793 §4.1).
     let open = read("04 5BA0 005A C0000201 08 0206 4104 FFFFFFFF").unwrap();
@@ -85,33 +74,20 @@ fn sound() {
     // Without it AS_TRANS is what it says.
     assert_eq!(read("04 5BA0 005A C0000201 00").unwrap().asn, Asn::TRANS);
     // Several capabilities in one parameter, and of families and codes ubique does not use.
-    let open = read(
-        "04 FDE8 00B4 C0000201 1A 0218 0104 00010001 0104 0002FF01 0104 00190041 0200 4600 8502 ABCD 02 00",
-    );
-    assert_eq!(
-        open,
-        Err(Notification::new(2, 0)),
-        "the length is one too many"
-    );
-    let open = read("04 FDE8 00B4 C0000201 1C 0218 0104 00010001 0104 0002FF01 0104 00190041 0200 4600 4000 0200").unwrap();
+    let open =
+        read("04 FDE8 00B4 C0000201 1A 0218 0104 00010001 0104 0002FF01 0104 00190041 0200 4600 8502 ABCD 02 00");
+    assert_eq!(open, Err(Notification::new(2, 0)), "the length is one too many");
+    let open =
+        read("04 FDE8 00B4 C0000201 1C 0218 0104 00010001 0104 0002FF01 0104 00190041 0200 4600 4000 0200").unwrap();
     assert_eq!(
         open.capabilities,
         [
             Capability::Multiprotocol(Family::Ipv4),
             Capability::Multiprotocol(Family::Ipv6),
-            Capability::Unknown {
-                code: 1,
-                value: hex("00190041")
-            },
+            Capability::Unknown { code: 1, value: hex("00190041") },
             Capability::RouteRefresh,
-            Capability::Unknown {
-                code: 70,
-                value: vec![]
-            },
-            Capability::Unknown {
-                code: 64,
-                value: vec![]
-            },
+            Capability::Unknown { code: 70, value: vec![] },
+            Capability::Unknown { code: 64, value: vec![] },
         ]
     );
 }
@@ -120,22 +96,14 @@ fn sound() {
 fn long_form() {
     // RFC 9072 §2: the type says so, the one-octet length is ignored unless 0.
     for length in ["FF", "01", "10"] {
-        let open = read(&format!(
-            "04 FDE8 005A C0000201 {length} FF 0009 02 0006 4104 0000FDE8"
-        ))
-        .unwrap();
+        let open = read(&format!("04 FDE8 005A C0000201 {length} FF 0009 02 0006 4104 0000FDE8")).unwrap();
         assert_eq!(open.capabilities, [Capability::FourOctetAs(Asn(65000))]);
     }
     // 255 octets of parameters still go the short way, more the long way.
     for (octets, extended) in [(251, false), (252, true), (255, true)] {
         let value = vec![7; octets];
         let capabilities = vec![Capability::Unknown { code: 200, value }];
-        let open = Open {
-            asn: Asn(65000),
-            hold_time_s: 90,
-            router_id: [192, 0, 2, 1].into(),
-            capabilities,
-        };
+        let open = Open { asn: Asn(65000), hold_time_s: 90, router_id: [192, 0, 2, 1].into(), capabilities };
         let mut out = Vec::new();
         encode_open(&open, &mut out);
         assert_eq!(out[29] == 255, extended, "{octets}");
@@ -150,55 +118,19 @@ fn written_octets() {
         Capability::RouteRefresh,
         Capability::FourOctetAs(Asn(4_200_000_000)),
     ];
-    let open = Open {
-        asn: Asn(4_200_000_000),
-        hold_time_s: 90,
-        router_id: [192, 0, 2, 1].into(),
-        capabilities,
-    };
+    let open = Open { asn: Asn(4_200_000_000), hold_time_s: 90, router_id: [192, 0, 2, 1].into(), capabilities };
     let mut out = Vec::new();
     encode_open(&open, &mut out);
-    assert_eq!(
-        to_hex(&out[19..]),
-        "045BA0005AC00002011402060104000100010202020002064104FA56EA00"
-    );
+    assert_eq!(to_hex(&out[19..]), "045BA0005AC00002011402060104000100010202020002064104FA56EA00");
     // What cannot be written is left out, what can stays sound.
-    let capabilities = vec![
-        Capability::Unknown {
-            code: 200,
-            value: vec![0; 256],
-        },
-        Capability::RouteRefresh,
-    ];
+    let capabilities = vec![Capability::Unknown { code: 200, value: vec![0; 256] }, Capability::RouteRefresh];
     let mut out = Vec::new();
-    encode_open(
-        &Open {
-            capabilities,
-            ..open.clone()
-        },
-        &mut out,
-    );
-    let Ok(Message::Open(back)) = decode(&out, &EBGP) else {
-        panic!()
-    };
+    encode_open(&Open { capabilities, ..open.clone() }, &mut out);
+    let Ok(Message::Open(back)) = decode(&out, &EBGP) else { panic!() };
     assert_eq!(back.capabilities, [Capability::RouteRefresh]);
     let mut out = Vec::new();
-    let many = vec![
-        Capability::Unknown {
-            code: 200,
-            value: vec![0; 255]
-        };
-        40
-    ];
-    encode_open(
-        &Open {
-            capabilities: many,
-            ..open
-        },
-        &mut out,
-    );
-    let Ok(Message::Open(back)) = decode(&out, &EBGP) else {
-        panic!()
-    };
+    let many = vec![Capability::Unknown { code: 200, value: vec![0; 255] }; 40];
+    encode_open(&Open { capabilities: many, ..open }, &mut out);
+    let Ok(Message::Open(back)) = decode(&out, &EBGP) else { panic!() };
     assert_eq!(back.capabilities.len(), 15);
 }

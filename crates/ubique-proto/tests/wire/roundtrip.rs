@@ -6,13 +6,11 @@ use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use ubique_model::{Asn, Community, Family, LargeCommunity, Prefix};
-use ubique_proto::bgp::attributes::{
-    Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment,
-};
+use ubique_proto::bgp::attributes::{Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment};
 use ubique_proto::bgp::message::{Capability, Message, Notification, Open};
 use ubique_proto::bgp::wire::{
-    DecodeContext, MAX_MESSAGE, encode_end_of_rib, encode_keepalive, encode_notification,
-    encode_open, encode_route_refresh, encode_updates,
+    DecodeContext, MAX_MESSAGE, encode_end_of_rib, encode_keepalive, encode_notification, encode_open,
+    encode_route_refresh, encode_updates,
 };
 
 use crate::support::{context, decode_all, sender};
@@ -44,13 +42,7 @@ fn unknown() -> impl Strategy<Value = Vec<RawAttribute>> {
     vec((code, vec(any::<u8>(), 0..300)), 0..3).prop_map(|mut all| {
         all.sort();
         all.dedup_by_key(|(code, _)| *code);
-        all.into_iter()
-            .map(|(code, value)| RawAttribute {
-                flags: 0xe0,
-                code,
-                value,
-            })
-            .collect()
+        all.into_iter().map(|(code, value)| RawAttribute { flags: 0xe0, code, value }).collect()
     })
 }
 
@@ -89,9 +81,7 @@ prop_compose! {
 
 fn prefix(family: Family) -> BoxedStrategy<Prefix> {
     match family {
-        Family::Ipv4 => (address(), 0..=32u8)
-            .prop_map(|(a, len)| Prefix::new(a.into(), len).unwrap().trunc())
-            .boxed(),
+        Family::Ipv4 => (address(), 0..=32u8).prop_map(|(a, len)| Prefix::new(a.into(), len).unwrap().trunc()).boxed(),
         // 2000::/3, and the default route.
         Family::Ipv6 => (any::<u128>(), 0..=128u8)
             .prop_map(|(a, len)| {
@@ -124,11 +114,7 @@ struct Routes {
 }
 
 fn routes() -> impl Strategy<Value = Routes> {
-    (
-        any::<bool>(),
-        any::<bool>(),
-        prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)],
-    )
+    (any::<bool>(), any::<bool>(), prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)])
         .prop_map(|(four, external, family)| (context(four, external), family))
         .prop_flat_map(|(ctx, family)| {
             (
@@ -140,18 +126,10 @@ fn routes() -> impl Strategy<Value = Routes> {
                 vec(prefix(family), 0..1200),
             )
         })
-        .prop_map(
-            |(ctx, mut withdrawn, withdrawn6, attributes, next_hop, announced)| {
-                withdrawn.extend(withdrawn6);
-                Routes {
-                    ctx,
-                    withdrawn,
-                    attributes,
-                    next_hop,
-                    announced,
-                }
-            },
-        )
+        .prop_map(|(ctx, mut withdrawn, withdrawn6, attributes, next_hop, announced)| {
+            withdrawn.extend(withdrawn6);
+            Routes { ctx, withdrawn, attributes, next_hop, announced }
+        })
 }
 
 proptest! {
@@ -279,26 +257,14 @@ fn the_rest() {
     encode_end_of_rib(Family::Ipv4, &mut stream);
     encode_end_of_rib(Family::Ipv6, &mut stream);
     for step in 1..stream.len() {
-        let all: Vec<Message> = decode_all(&stream, step, &context(true, true))
-            .into_iter()
-            .map(Result::unwrap)
-            .collect();
+        let all: Vec<Message> =
+            decode_all(&stream, step, &context(true, true)).into_iter().map(Result::unwrap).collect();
         let [keepalive, refresh, Message::Update(v4), Message::Update(v6)] = all.as_slice() else {
             panic!("{all:?}");
         };
         assert_eq!(*keepalive, Message::Keepalive);
-        assert_eq!(
-            *refresh,
-            Message::RouteRefresh {
-                afi: 2,
-                subtype: 0,
-                safi: 1
-            }
-        );
-        assert_eq!(
-            (v4.end_of_rib, v6.end_of_rib),
-            (Some(Family::Ipv4), Some(Family::Ipv6))
-        );
+        assert_eq!(*refresh, Message::RouteRefresh { afi: 2, subtype: 0, safi: 1 });
+        assert_eq!((v4.end_of_rib, v6.end_of_rib), (Some(Family::Ipv4), Some(Family::Ipv6)));
         assert!(v4.faults.is_empty() && v6.faults.is_empty());
     }
 }

@@ -4,79 +4,39 @@ use std::path::PathBuf;
 
 use ubique_model::Family;
 use ubique_proto::bgp::message::{Message, Notification, Update};
-use ubique_proto::bgp::wire::{
-    DecodeContext, EncodeContext, Families, Framer, MAX_MESSAGE, decode,
-};
+use ubique_proto::bgp::wire::{DecodeContext, EncodeContext, Families, Framer, MAX_MESSAGE, decode};
 
 /// A decoding context with both families.
 pub fn context(four_octet_as: bool, external: bool) -> DecodeContext {
-    DecodeContext {
-        four_octet_as,
-        external,
-        families: Families::ALL,
-        max_message: MAX_MESSAGE,
-    }
+    DecodeContext { four_octet_as, external, families: Families::ALL, max_message: MAX_MESSAGE }
 }
 
 /// 4-octet, external: what ubique has with nearly every neighbour.
-pub const EBGP: DecodeContext = DecodeContext {
-    four_octet_as: true,
-    external: true,
-    families: Families::ALL,
-    max_message: MAX_MESSAGE,
-};
+pub const EBGP: DecodeContext =
+    DecodeContext { four_octet_as: true, external: true, families: Families::ALL, max_message: MAX_MESSAGE };
 
 /// 4-octet, internal.
-pub const IBGP: DecodeContext = DecodeContext {
-    external: false,
-    ..EBGP
-};
+pub const IBGP: DecodeContext = DecodeContext { external: false, ..EBGP };
 
 /// 2-octet, external.
-pub const OLD: DecodeContext = DecodeContext {
-    four_octet_as: false,
-    ..EBGP
-};
+pub const OLD: DecodeContext = DecodeContext { four_octet_as: false, ..EBGP };
 
 /// All four kinds of neighbour, and one with a single family.
 pub fn contexts() -> [DecodeContext; 5] {
-    let ipv6_only = DecodeContext {
-        families: Families::only(Family::Ipv6),
-        ..EBGP
-    };
-    [
-        context(true, true),
-        context(true, false),
-        context(false, true),
-        context(false, false),
-        ipv6_only,
-    ]
+    let ipv6_only = DecodeContext { families: Families::only(Family::Ipv6), ..EBGP };
+    [context(true, true), context(true, false), context(false, true), context(false, false), ipv6_only]
 }
 
 /// The sender's side of a context.
 pub fn sender(ctx: &DecodeContext) -> EncodeContext {
-    EncodeContext {
-        four_octet_as: ctx.four_octet_as,
-        external: ctx.external,
-        max_message: ctx.max_message,
-    }
+    EncodeContext { four_octet_as: ctx.four_octet_as, external: ctx.external, max_message: ctx.max_message }
 }
 
 /// Octets of hexadecimal digits; anything else in between is skipped.
 pub fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text
-        .chars()
-        .filter_map(|c| c.to_digit(16))
-        .map(|d| d as u8)
-        .collect();
-    assert!(
-        digits.len().is_multiple_of(2),
-        "odd number of digits in {text:?}"
-    );
-    digits
-        .chunks(2)
-        .map(|pair| pair[0] << 4 | pair[1])
-        .collect()
+    let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|d| d as u8).collect();
+    assert!(digits.len().is_multiple_of(2), "odd number of digits in {text:?}");
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
 /// The reverse, upper case.
@@ -112,11 +72,7 @@ pub fn decode_update(message: &[u8], ctx: &DecodeContext) -> Result<Update, Noti
 }
 
 /// Everything a stream holds; stops after an error.
-pub fn decode_all(
-    stream: &[u8],
-    step: usize,
-    ctx: &DecodeContext,
-) -> Vec<Result<Message, Notification>> {
+pub fn decode_all(stream: &[u8], step: usize, ctx: &DecodeContext) -> Vec<Result<Message, Notification>> {
     let mut framer = Framer::new();
     let mut messages = Vec::new();
     for mut piece in stream.chunks(step.max(1)) {
@@ -132,9 +88,7 @@ pub fn decode_all(
 
 /// A path of the shared data, or `None` with a line that says what is skipped.
 pub fn shared(path: &str) -> Option<PathBuf> {
-    let full = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared/data")
-        .join(path);
+    let full = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(path);
     if full.exists() {
         return Some(full);
     }

@@ -9,8 +9,8 @@ use std::path::Path;
 use ubique_proto::bgp::attributes::{Attributes, NextHop};
 use ubique_proto::bgp::message::{Capability, Message, Notification, Treatment, Update};
 use ubique_proto::bgp::wire::{
-    DecodeContext, decode, encode_end_of_rib, encode_keepalive, encode_notification, encode_open,
-    encode_route_refresh, encode_updates, family,
+    DecodeContext, decode, encode_end_of_rib, encode_keepalive, encode_notification, encode_open, encode_route_refresh,
+    encode_updates, family,
 };
 
 use crate::support::{context, hex, sender, to_hex};
@@ -25,26 +25,14 @@ fn committed_vectors() {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        let mut lines = text
-            .lines()
-            .map(str::trim_end)
-            .filter(|l| !l.starts_with('#') && !l.is_empty())
-            .peekable();
+        let mut lines = text.lines().map(str::trim_end).filter(|l| !l.starts_with('#') && !l.is_empty()).peekable();
         while let Some(head) = lines.next() {
             let mut want = Vec::new();
             while let Some(line) = lines.next_if(|line| line.starts_with(' ')) {
                 want.push(line.trim());
             }
-            let [ctx, flag, octets] = head.splitn(3, ' ').collect::<Vec<_>>()[..] else {
-                panic!("{head}")
-            };
-            check(
-                &path.display().to_string(),
-                &named(ctx),
-                flag,
-                &hex(octets),
-                &want,
-            );
+            let [ctx, flag, octets] = head.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{head}") };
+            check(&path.display().to_string(), &named(ctx), flag, &hex(octets), &want);
             count += 1;
         }
     }
@@ -65,11 +53,7 @@ fn check(file: &str, ctx: &DecodeContext, flag: &str, octets: &[u8], want: &[&st
     let message = decode(octets, ctx);
     assert_eq!(words(&message), want, "{file}: {}", to_hex(octets));
     match flag {
-        "=" => assert_eq!(
-            to_hex(&written(&message.unwrap(), ctx)),
-            to_hex(octets),
-            "{file}"
-        ),
+        "=" => assert_eq!(to_hex(&written(&message.unwrap(), ctx)), to_hex(octets), "{file}"),
         ">" => {}
         other => panic!("{file}: flag {other}"),
     }
@@ -81,21 +65,13 @@ fn written(message: &Message, ctx: &DecodeContext) -> Vec<u8> {
         Message::Open(open) => encode_open(open, &mut out),
         Message::Keepalive => encode_keepalive(&mut out),
         Message::Notification(notification) => encode_notification(notification, &mut out),
-        Message::RouteRefresh { afi, safi, .. } => {
-            encode_route_refresh(family(*afi, *safi).unwrap(), &mut out)
-        }
-        Message::Update(Update {
-            end_of_rib: Some(family),
-            ..
-        }) => encode_end_of_rib(*family, &mut out),
+        Message::RouteRefresh { afi, safi, .. } => encode_route_refresh(family(*afi, *safi).unwrap(), &mut out),
+        Message::Update(Update { end_of_rib: Some(family), .. }) => encode_end_of_rib(*family, &mut out),
         Message::Update(update) => {
-            let announced = update.announced.first().map(|reach| {
-                (
-                    update.attributes.as_deref().unwrap(),
-                    reach.next_hop,
-                    reach.prefixes.as_slice(),
-                )
-            });
+            let announced = update
+                .announced
+                .first()
+                .map(|reach| (update.attributes.as_deref().unwrap(), reach.next_hop, reach.prefixes.as_slice()));
             encode_updates(&update.withdrawn, announced, &sender(ctx), &mut out).unwrap();
         }
     }
@@ -112,19 +88,12 @@ fn words(message: &Result<Message, Notification>) -> Vec<String> {
         }
         Ok(Message::Notification(n)) => vec![format!("notification {n}")],
         Ok(Message::Open(open)) => {
-            let mut lines = vec![format!(
-                "open AS{} hold {} s id {}",
-                open.asn, open.hold_time_s, open.router_id
-            )];
-            lines.extend(open.capabilities.iter().map(|capability| {
-                match capability {
-                    Capability::Unknown { code, value } => {
-                        format!("capability {code} {}", to_hex(value))
-                            .trim_end()
-                            .to_owned()
-                    }
-                    known => format!("capability {known:?}"),
+            let mut lines = vec![format!("open AS{} hold {} s id {}", open.asn, open.hold_time_s, open.router_id)];
+            lines.extend(open.capabilities.iter().map(|capability| match capability {
+                Capability::Unknown { code, value } => {
+                    format!("capability {code} {}", to_hex(value)).trim_end().to_owned()
                 }
+                known => format!("capability {known:?}"),
             }));
             lines
         }
@@ -133,32 +102,16 @@ fn words(message: &Result<Message, Notification>) -> Vec<String> {
 }
 
 fn update_words(update: &Update) -> Vec<String> {
-    let mut lines: Vec<String> = update
-        .withdrawn
-        .iter()
-        .map(|prefix| format!("withdraw {prefix}"))
-        .collect();
+    let mut lines: Vec<String> = update.withdrawn.iter().map(|prefix| format!("withdraw {prefix}")).collect();
     for reach in &update.announced {
         let via = match reach.next_hop {
-            NextHop::V6 {
-                global,
-                link_local: Some(local),
-            } => format!("{global} or {local}"),
+            NextHop::V6 { global, link_local: Some(local) } => format!("{global} or {local}"),
             next_hop => next_hop.address().to_string(),
         };
-        lines.extend(
-            reach
-                .prefixes
-                .iter()
-                .map(|prefix| format!("announce {prefix} via {via}")),
-        );
+        lines.extend(reach.prefixes.iter().map(|prefix| format!("announce {prefix} via {via}")));
     }
     lines.extend(update.attributes.iter().flat_map(|a| attribute_words(a)));
-    lines.extend(
-        update
-            .end_of_rib
-            .map(|family| format!("end of RIB {family}")),
-    );
+    lines.extend(update.end_of_rib.map(|family| format!("end of RIB {family}")));
     lines.extend(update.faults.iter().map(|fault| match fault.treatment {
         Treatment::AttributeDiscard => format!("discarded {}: {}", fault.code, fault.reason),
         Treatment::TreatAsWithdraw => format!("withdrawn for {}: {}", fault.code, fault.reason),
@@ -167,41 +120,17 @@ fn update_words(update: &Update) -> Vec<String> {
 }
 
 fn attribute_words(a: &Attributes) -> Vec<String> {
-    let mut lines = vec![
-        format!("origin {:?}, path {}", a.origin, a.as_path)
-            .trim_end()
-            .to_owned(),
-    ];
+    let mut lines = vec![format!("origin {:?}, path {}", a.origin, a.as_path).trim_end().to_owned()];
     lines.extend(a.med.map(|med| format!("MED {med}")));
-    lines.extend(
-        a.local_pref
-            .map(|preference| format!("LOCAL_PREF {preference}")),
-    );
+    lines.extend(a.local_pref.map(|preference| format!("LOCAL_PREF {preference}")));
     lines.extend(a.atomic_aggregate.then(|| "atomic aggregate".to_owned()));
-    lines.extend(
-        a.aggregator
-            .map(|it| format!("aggregator AS{} {}", it.asn, it.router_id)),
-    );
+    lines.extend(a.aggregator.map(|it| format!("aggregator AS{} {}", it.asn, it.router_id)));
     lines.extend(a.communities.iter().map(|c| format!("community {c}")));
     lines.extend(a.originator_id.map(|id| format!("originator {id}")));
     lines.extend(a.cluster_list.iter().map(|id| format!("cluster {id}")));
-    lines.extend(
-        a.extended_communities
-            .iter()
-            .map(|c| format!("extended community {}", to_hex(c))),
-    );
-    lines.extend(
-        a.large_communities
-            .iter()
-            .map(|c| format!("large community {c}")),
-    );
-    lines.extend(a.unknown.iter().map(|raw| {
-        format!(
-            "attribute {} {:02x} {}",
-            raw.code,
-            raw.flags,
-            to_hex(&raw.value)
-        )
-    }));
+    lines.extend(a.extended_communities.iter().map(|c| format!("extended community {}", to_hex(c))));
+    lines.extend(a.large_communities.iter().map(|c| format!("large community {c}")));
+    lines
+        .extend(a.unknown.iter().map(|raw| format!("attribute {} {:02x} {}", raw.code, raw.flags, to_hex(&raw.value))));
     lines
 }

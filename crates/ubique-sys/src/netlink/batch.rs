@@ -33,20 +33,12 @@ struct Waiting {
 
 impl<'a> Batch<'a> {
     pub(super) fn new(netlink: &'a mut Netlink) -> Batch<'a> {
-        Batch {
-            netlink,
-            encoder: Encoder::default(),
-            waiting: Vec::new(),
-        }
+        Batch { netlink, encoder: Encoder::default(), waiting: Vec::new() }
     }
 
     /// As [`Netlink::add_veth`]. Both ends are down: the kernel cannot bring one up before it has its peer.
     /// [`Netlink::links`] then tells the indices, and [`Batch::set_up`] in each namespace does the rest.
-    pub fn add_veth(
-        &mut self,
-        a: (&str, Option<&'a NetNs>),
-        b: (&str, Option<&'a NetNs>),
-    ) -> io::Result<()> {
+    pub fn add_veth(&mut self, a: (&str, Option<&'a NetNs>), b: (&str, Option<&'a NetNs>)) -> io::Result<()> {
         let request = format!("veth pair {} - {}", a.0, b.0);
         self.push(request, None, |encoder, sequence| {
             request::add_veth(encoder, sequence, a, b);
@@ -69,12 +61,7 @@ impl<'a> Batch<'a> {
 
     /// Adds `local` with its peer `remote` at the other end of the link, which becomes reachable by that: no subnet.
     /// The interface must be up, or the kernel makes no IPv6 route to the peer.
-    pub fn add_peer_address(
-        &mut self,
-        index: u32,
-        local: IpAddr,
-        remote: IpAddr,
-    ) -> io::Result<()> {
+    pub fn add_peer_address(&mut self, index: u32, local: IpAddr, remote: IpAddr) -> io::Result<()> {
         let request = format!("address {local} peer {remote} on interface {index}");
         self.push(request, Some(libc::EEXIST), |encoder, sequence| {
             request::add_peer_address(encoder, sequence, index, (local, remote));
@@ -83,13 +70,9 @@ impl<'a> Batch<'a> {
 
     /// As [`Netlink::set_up`].
     pub fn set_up(&mut self, index: u32) -> io::Result<()> {
-        self.push(
-            format!("interface {index} up"),
-            None,
-            |encoder, sequence| {
-                request::set_link(encoder, sequence, index, true);
-            },
-        )
+        self.push(format!("interface {index} up"), None, |encoder, sequence| {
+            request::set_link(encoder, sequence, index, true);
+        })
     }
 
     /// As [`Netlink::add_address`]; an address that is there already is no error.

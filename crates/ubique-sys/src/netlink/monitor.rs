@@ -72,25 +72,18 @@ fn parse(message: &Message<'_>) -> Option<AddressEvent> {
     match message.kind {
         libc::RTM_NEWADDR | libc::RTM_DELADDR => {
             let (index, address) = parse_address(message.body)?;
-            Some(AddressEvent::Address {
-                added: message.kind == libc::RTM_NEWADDR,
-                index,
-                address,
-            })
+            Some(AddressEvent::Address { added: message.kind == libc::RTM_NEWADDR, index, address })
         }
-        libc::RTM_NEWLINK | libc::RTM_DELLINK => Some(AddressEvent::Link {
-            link: parse_link(message.body)?,
-            deleted: message.kind == libc::RTM_DELLINK,
-        }),
+        libc::RTM_NEWLINK | libc::RTM_DELLINK => {
+            Some(AddressEvent::Link { link: parse_link(message.body)?, deleted: message.kind == libc::RTM_DELLINK })
+        }
         _ => None,
     }
 }
 
 pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
     let (header, rest) = body.split_at_checked(LINK_HEADER_LEN)?;
-    let name = attributes(rest)
-        .find(|(kind, _)| *kind == libc::IFLA_IFNAME)?
-        .1;
+    let name = attributes(rest).find(|(kind, _)| *kind == libc::IFLA_IFNAME)?.1;
     Some(Link {
         index: read_u32(header, 4)?,
         name: read_str(name)?.into(),

@@ -56,12 +56,7 @@ pub(super) fn delete_link(encoder: &mut Encoder, sequence: u32, index: u32) {
     encoder.finish();
 }
 
-pub(super) fn add_veth(
-    encoder: &mut Encoder,
-    sequence: u32,
-    a: (&str, Option<&NetNs>),
-    b: (&str, Option<&NetNs>),
-) {
+pub(super) fn add_veth(encoder: &mut Encoder, sequence: u32, a: (&str, Option<&NetNs>), b: (&str, Option<&NetNs>)) {
     begin(encoder, sequence, libc::RTM_NEWLINK, CREATE_ONLY);
     link_header(encoder, 0, 0, 0);
     veth(encoder, a, b);
@@ -126,21 +121,12 @@ pub(super) fn add_address(encoder: &mut Encoder, sequence: u32, index: u32, addr
 }
 
 /// An address with its peer, as `ip address add LOCAL peer REMOTE`; both must be of one family.
-pub(super) fn add_peer_address(
-    encoder: &mut Encoder,
-    sequence: u32,
-    index: u32,
-    (local, remote): (IpAddr, IpAddr),
-) {
+pub(super) fn add_peer_address(encoder: &mut Encoder, sequence: u32, index: u32, (local, remote): (IpAddr, IpAddr)) {
     begin(encoder, sequence, libc::RTM_NEWADDR, CREATE_ONLY);
     let mut header = [0; ADDRESS_HEADER_LEN];
     header[0] = family_code(local);
     header[1] = if local.is_ipv6() { 128 } else { 32 };
-    header[2] = if local.is_ipv6() {
-        libc::IFA_F_NODAD as u8
-    } else {
-        0
-    };
+    header[2] = if local.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
     header[4..].copy_from_slice(&index.to_ne_bytes());
     encoder.body(&header);
     push_address(encoder, libc::IFA_LOCAL, local);
@@ -158,11 +144,7 @@ pub(super) fn delete_address(encoder: &mut Encoder, sequence: u32, index: u32, a
 pub(super) fn parse_address(body: &[u8]) -> Option<(u32, IpNet)> {
     let (header, rest) = body.split_at_checked(ADDRESS_HEADER_LEN)?;
     // On point-to-point links IFA_ADDRESS is the other side, IFA_LOCAL ours; IPv6 mostly has IFA_ADDRESS only.
-    let find = |wanted| {
-        attributes(rest)
-            .find(|(kind, _)| *kind == wanted)
-            .and_then(|(_, value)| parse_ip(value))
-    };
+    let find = |wanted| attributes(rest).find(|(kind, _)| *kind == wanted).and_then(|(_, value)| parse_ip(value));
     let address = find(libc::IFA_LOCAL).or_else(|| find(libc::IFA_ADDRESS))?;
     let address = IpNet::new(address, header[1]).ok()?;
     Some((read_u32(header, 4)?, address))

@@ -59,28 +59,15 @@ pub struct Route {
 impl Route {
     pub(super) fn encode_replace(&self, encoder: &mut Encoder, sequence: u32) {
         let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
-        let on_link =
-            self.gateway.is_none() && !self.blackhole && self.destination.addr().is_ipv4();
-        let scope = if on_link {
-            libc::RT_SCOPE_LINK
-        } else {
-            libc::RT_SCOPE_UNIVERSE
-        };
-        let kind = if self.blackhole {
-            libc::RTN_BLACKHOLE
-        } else {
-            libc::RTN_UNICAST
-        };
+        let on_link = self.gateway.is_none() && !self.blackhole && self.destination.addr().is_ipv4();
+        let scope = if on_link { libc::RT_SCOPE_LINK } else { libc::RT_SCOPE_UNIVERSE };
+        let kind = if self.blackhole { libc::RTN_BLACKHOLE } else { libc::RTN_UNICAST };
         begin(encoder, sequence, libc::RTM_NEWROUTE, flags);
         self.encode(encoder, scope, kind);
     }
 
     pub(super) fn encode_delete(&self, encoder: &mut Encoder, sequence: u32) {
-        let kind = if self.blackhole {
-            libc::RTN_BLACKHOLE
-        } else {
-            libc::RTN_UNSPEC
-        };
+        let kind = if self.blackhole { libc::RTN_BLACKHOLE } else { libc::RTN_UNSPEC };
         begin(encoder, sequence, libc::RTM_DELROUTE, 0);
         // "Nowhere" matches routes of any scope.
         self.encode(encoder, libc::RT_SCOPE_NOWHERE, kind);
@@ -168,11 +155,7 @@ impl Route {
         if hops.is_empty() {
             return Some(vec![route]);
         }
-        let each = |(gateway, interface)| Route {
-            gateway,
-            interface,
-            ..route.clone()
-        };
+        let each = |(gateway, interface)| Route { gateway, interface, ..route.clone() };
         Some(hops.into_iter().map(each).collect())
     }
 

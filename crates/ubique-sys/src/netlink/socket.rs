@@ -66,18 +66,13 @@ impl NetlinkSocket {
     }
 
     fn unbound(protocol: Option<Protocol>, flags: SocketFlags) -> io::Result<NetlinkSocket> {
-        let fd =
-            rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
         sockopt::enlarge_recv_buffer(fd.as_fd(), SOCKET_BUFFER_BYTES)?;
         // Both only make errors short and readable; kernels before 4.12 lack them.
         for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK] {
             let _ = sockopt::set(fd.as_fd(), libc::SOL_NETLINK, option, &1i32);
         }
-        Ok(NetlinkSocket {
-            fd,
-            sequence: 0,
-            buffer: vec![0; RECV_BUFFER_BYTES],
-        })
+        Ok(NetlinkSocket { fd, sequence: 0, buffer: vec![0; RECV_BUFFER_BYTES] })
     }
 
     pub(crate) fn next_sequence(&mut self) -> u32 {
@@ -126,18 +121,11 @@ impl NetlinkSocket {
                 return Ok(found);
             }
         }
-        Err(io::Error::new(
-            io::ErrorKind::Interrupted,
-            "the kernel's table changed during each attempt to read it",
-        ))
+        Err(io::Error::new(io::ErrorKind::Interrupted, "the kernel's table changed during each attempt to read it"))
     }
 
     /// False when the table changed meanwhile (`NLM_F_DUMP_INTR`), so that entries may be missing or double.
-    fn collect_dump(
-        &mut self,
-        sequence: u32,
-        mut take: impl FnMut(&Message<'_>),
-    ) -> io::Result<bool> {
+    fn collect_dump(&mut self, sequence: u32, mut take: impl FnMut(&Message<'_>)) -> io::Result<bool> {
         let mut consistent = true;
         loop {
             let length = self.recv()?;
@@ -252,10 +240,7 @@ fn ack_result(message: &Message<'_>) -> Result<(), Refusal> {
         .filter(|_| message.flags & libc::NLM_F_ACK_TLVS as u16 != 0)
         .and_then(|(_, value)| read_str(value))
         .map(String::from);
-    Err(Refusal {
-        errno: errno.saturating_neg(),
-        text,
-    })
+    Err(Refusal { errno: errno.saturating_neg(), text })
 }
 
 /// The raw number for messages about sockets.

@@ -28,10 +28,7 @@ pub(super) struct Outside {
 
 impl Outside {
     pub(super) fn current() -> Outside {
-        Outside {
-            uid: rustix::process::geteuid(),
-            gid: rustix::process::getegid(),
-        }
+        Outside { uid: rustix::process::geteuid(), gid: rustix::process::getegid() }
     }
 
     pub(super) fn is_root(&self) -> bool {
@@ -50,20 +47,12 @@ trait Step<T> {
 
 impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     fn step(self, step: &'static str) -> Result<T, Failure> {
-        self.map_err(|error| Failure {
-            step,
-            source: error.into(),
-        })
+        self.map_err(|error| Failure { step, source: error.into() })
     }
 }
 
 /// Never returns to the frames of the parent, of which this process is a copy.
-pub(super) fn run(
-    main: impl FnOnce() -> i32,
-    parent: &PidFd,
-    report: OwnedFd,
-    user_namespace: Option<Outside>,
-) -> ! {
+pub(super) fn run(main: impl FnOnce() -> i32, parent: &PidFd, report: OwnedFd, user_namespace: Option<Outside>) -> ! {
     let mut report = std::fs::File::from(report);
     let started = set_up(parent, user_namespace.as_ref()).and_then(|()| fork_main());
     match started {

@@ -71,13 +71,7 @@ fn settle(parent: &PidFd, dies_with_thread: bool) {
             libc::signal(signal, libc::SIG_DFL);
         }
         // Ctrl-C, a closed terminal and the stop of the service are for the parent, whose end is then ours.
-        for signal in [
-            libc::SIGINT,
-            libc::SIGTERM,
-            libc::SIGHUP,
-            libc::SIGQUIT,
-            libc::SIGPIPE,
-        ] {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE] {
             libc::signal(signal, libc::SIG_IGN);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
@@ -94,11 +88,7 @@ fn watch(page: &Page, tick_ms: i32, stall_ticks: u32) -> ! {
     let mut seen = [0u64; HEARTBEATS_MAX];
     let mut silent = [0u32; HEARTBEATS_MAX];
     loop {
-        let mut parent = libc::pollfd {
-            fd: PARENT_FD,
-            events: libc::POLLIN,
-            revents: 0,
-        };
+        let mut parent = libc::pollfd { fd: PARENT_FD, events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid pollfd.
         let ready = unsafe { libc::poll(&raw mut parent, 1, tick_ms) };
         if ready > 0 {
@@ -126,14 +116,8 @@ fn watch(page: &Page, tick_ms: i32, stall_ticks: u32) -> ! {
 fn kill_parent(slot: &super::Slot) -> ! {
     let mut text = [0u8; 64 + NAME_BYTES];
     let length = usize::from(slot.name_length.load(Ordering::Relaxed)).min(NAME_BYTES);
-    let name = slot
-        .name
-        .iter()
-        .take(length)
-        .map(|byte| byte.load(Ordering::Relaxed));
-    let message = b"ubique-watchdog: killed ubique, whose thread \""
-        .iter()
-        .copied();
+    let name = slot.name.iter().take(length).map(|byte| byte.load(Ordering::Relaxed));
+    let message = b"ubique-watchdog: killed ubique, whose thread \"".iter().copied();
     let end = b"\" stalled\n".iter().copied();
     let mut used = 0;
     for (to, from) in text.iter_mut().zip(message.chain(name).chain(end)) {
@@ -145,18 +129,8 @@ fn kill_parent(slot: &super::Slot) -> ! {
     unsafe {
         // Otherwise the parent's death ends us before the word is out.
         libc::prctl(libc::PR_SET_PDEATHSIG, 0);
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            PARENT_FD,
-            libc::SIGKILL,
-            none,
-            0u32,
-        );
-        let mut stderr = libc::pollfd {
-            fd: STDERR,
-            events: libc::POLLOUT,
-            revents: 0,
-        };
+        libc::syscall(libc::SYS_pidfd_send_signal, PARENT_FD, libc::SIGKILL, none, 0u32);
+        let mut stderr = libc::pollfd { fd: STDERR, events: libc::POLLOUT, revents: 0 };
         // A stuck terminal or a full pipe must not keep this process for ever.
         if libc::poll(&raw mut stderr, 1, 0) > 0 {
             libc::write(STDERR, text.as_ptr().cast(), used);

@@ -52,18 +52,11 @@ impl Helper {
 
     pub fn start_in(role: &str, ns: Option<&NetNs>) -> Helper {
         let mut command = process::command_in(Path::new("/proc/self/exe"), ns);
-        command
-            .env(ROLE, role)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.env(ROLE, role).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let errors = child.stderr.take();
-        Helper {
-            child,
-            lines,
-            errors,
-        }
+        Helper { child, lines, errors }
     }
 
     /// The next line that the helper prints.
@@ -79,8 +72,7 @@ impl Helper {
     /// The signal that ended it, or `None` when it lives on.
     pub fn ended_by(&mut self, within: Duration) -> Option<i32> {
         let pidfd = PidFd::open(self.child.id()).unwrap();
-        wait_until(within, || pidfd.exited().unwrap())
-            .then(|| self.child.wait().unwrap().signal().unwrap())
+        wait_until(within, || pidfd.exited().unwrap()).then(|| self.child.wait().unwrap().signal().unwrap())
     }
 }
 
@@ -104,20 +96,11 @@ pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
 }
 
 pub fn run(place: Where, tests: &[Test]) {
-    let filter = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with('-'));
-    let who = if rustix::process::geteuid().is_root() {
-        "root"
-    } else {
-        "user"
-    };
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let who = if rustix::process::geteuid().is_root() { "root" } else { "user" };
     let mut failed = Vec::new();
     for (name, test) in tests {
-        if filter
-            .as_ref()
-            .is_some_and(|filter| !name.contains(filter.as_str()))
-        {
+        if filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
             continue;
         }
         let verdict = match place {
@@ -158,23 +141,13 @@ fn run_in_sandbox(test: fn()) -> &'static str {
         }
         Err(error) => panic!("{error}"),
     };
-    let timeout = Timespec {
-        tv_sec: TEST_TIMEOUT_S,
-        tv_nsec: 0,
-    };
+    let timeout = Timespec { tv_sec: TEST_TIMEOUT_S, tv_nsec: 0 };
     let mut ended = [PollFd::new(sandbox.pidfd(), PollFlags::IN)];
     if poll(&mut ended, Some(&timeout)).unwrap() == 0 {
-        eprintln!(
-            "no end after {:?}",
-            Duration::from_secs(TEST_TIMEOUT_S as u64)
-        );
+        eprintln!("no end after {:?}", Duration::from_secs(TEST_TIMEOUT_S as u64));
         sandbox.kill();
     }
-    if sandbox.wait().unwrap() == 0 {
-        "ok"
-    } else {
-        "FAILED"
-    }
+    if sandbox.wait().unwrap() == 0 { "ok" } else { "FAILED" }
 }
 
 fn run_again_as_user() -> bool {
@@ -185,9 +158,7 @@ fn run_again_as_user() -> bool {
     std::fs::copy(program, &copy).unwrap();
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(&copy);
-    command
-        .args(std::env::args().skip(1))
-        .env(UNPRIVILEGED, "1");
+    command.args(std::env::args().skip(1)).env(UNPRIVILEGED, "1");
     command.uid(NOBODY).gid(NOBODY).current_dir("/");
     let status = command.status();
     std::fs::remove_file(&copy).unwrap();

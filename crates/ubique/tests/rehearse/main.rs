@@ -57,7 +57,10 @@ fn the_quickstart_shows_everything_and_leaves_nothing() {
             if phase["label"] == "who-lands-where" {
                 for (vantage, landing) in catchment {
                     assert!(landing["site"].is_string(), "{vantage}: {landing}");
-                    assert!(landing["rtt_ms"].as_f64().is_some_and(|ms| ms > 0.1 && ms < 350.0), "{vantage}: {landing}");
+                    assert!(
+                        landing["rtt_ms"].as_f64().is_some_and(|ms| ms > 0.1 && ms < 350.0),
+                        "{vantage}: {landing}"
+                    );
                     assert_eq!(landing["as_path"].as_array().and_then(|p| p.last()), Some(&Value::from(64500)));
                 }
             }
@@ -122,7 +125,8 @@ fn a_users_own_service_is_rehearsed() {
     );
     fs::write(directory.join("nsd.conf"), configuration).expect("a configuration");
     let example = fs::read_to_string(run::root().join("examples/quickstart.toml")).expect("the example");
-    let command = format!("[rehearse]\ncommand = [\"nsd\", \"-d\", \"-c\", \"{path}/nsd.conf\", \"-i\", \"{{site}}\"]\n\n");
+    let command =
+        format!("[rehearse]\ncommand = [\"nsd\", \"-d\", \"-c\", \"{path}/nsd.conf\", \"-i\", \"{{site}}\"]\n\n");
     let service = directory.join("service.toml");
     fs::write(&service, example.replacen("[[check]]", &format!("{command}[[check]]"), 1)).expect("a service file");
     let steps = "[[step]]\nlabel = \"kill\"\naction = \"kill-service\"\nsite = \"lon\"\nfor = \"2s\"\n\

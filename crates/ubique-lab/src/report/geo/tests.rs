@@ -11,14 +11,9 @@ const MIN_AREA: f64 = 4.0;
 #[test]
 fn the_projection_is_millers() {
     assert_eq!(project(NORTH, 0.0), (WIDTH / 2.0, 0.0));
-    assert_eq!(
-        (project(0.0, -180.0).0, project(0.0, 180.0).0),
-        (0.0, WIDTH)
-    );
+    assert_eq!((project(0.0, -180.0).0, project(0.0, 180.0).0), (0.0, WIDTH));
     // The poles are at 2.303412543 (Snyder, Map Projections: A Working Manual, table 14).
-    assert!(
-        (miller(90.0) - 2.303412543).abs() < 1e-9 && (miller(-90.0) + 2.303412543).abs() < 1e-9
-    );
+    assert!((miller(90.0) - 2.303412543).abs() < 1e-9 && (miller(-90.0) + 2.303412543).abs() < 1e-9);
     assert!(miller(0.0).abs() < 1e-12);
 }
 
@@ -26,10 +21,7 @@ fn the_projection_is_millers() {
 fn rings(json: &serde_json::Value) -> Vec<Vec<(f64, f64)>> {
     let number = |v: &serde_json::Value| v.as_f64().unwrap();
     let pair = |v: &serde_json::Value| (number(&v[0]), number(&v[1]));
-    let (scale, translate) = (
-        pair(&json["transform"]["scale"]),
-        pair(&json["transform"]["translate"]),
-    );
+    let (scale, translate) = (pair(&json["transform"]["scale"]), pair(&json["transform"]["translate"]));
     let arc = |index: i64| {
         let place = if index < 0 { !index } else { index } as usize;
         let (mut x, mut y) = (0.0, 0.0);
@@ -44,10 +36,7 @@ fn rings(json: &serde_json::Value) -> Vec<Vec<(f64, f64)>> {
         }
         points
     };
-    let polygons = json["objects"]["land"]["geometries"]
-        .as_array()
-        .unwrap()
-        .iter();
+    let polygons = json["objects"]["land"]["geometries"].as_array().unwrap().iter();
     let polygons = polygons.flat_map(|g| g["arcs"].as_array().unwrap());
     polygons
         .flat_map(|polygon| polygon.as_array().unwrap())
@@ -79,11 +68,7 @@ fn unwrapped(ring: &[(f64, f64)]) -> Vec<(f64, f64)> {
 /// The part of a ring on one side of a meridian (Sutherland and Hodgman).
 fn clipped(ring: &[(f64, f64)], meridian: f64, keep_west: bool) -> Vec<(f64, f64)> {
     let inside = |p: &(f64, f64)| {
-        if keep_west {
-            p.0 <= meridian
-        } else {
-            p.0 >= meridian
-        }
+        if keep_west { p.0 <= meridian } else { p.0 >= meridian }
     };
     let mut out = Vec::new();
     for (a, b) in ring.iter().zip(ring.iter().cycle().skip(1)) {
@@ -107,10 +92,7 @@ fn land(json: &serde_json::Value) -> String {
         }
         for shift in [-360.0, 0.0, 360.0] {
             let shifted: Vec<_> = ring.iter().map(|(lon, lat)| (lon + shift, *lat)).collect();
-            part(
-                &clipped(&clipped(&shifted, -180.0, false), 180.0, true),
-                &mut path,
-            );
+            part(&clipped(&clipped(&shifted, -180.0, false), 180.0, true), &mut path);
         }
     }
     path
@@ -118,18 +100,10 @@ fn land(json: &serde_json::Value) -> String {
 
 /// Appends a ring in relative steps, unless it is too small or outside the map.
 fn part(ring: &[(f64, f64)], path: &mut String) {
-    let points = ring
-        .iter()
-        .map(|(lon, lat)| project(lat.clamp(SOUTH - 3.0, NORTH + 3.0), *lon));
-    let mut points: Vec<(i64, i64)> = points
-        .map(|(x, y)| (x.round() as i64, y.round() as i64))
-        .collect();
+    let points = ring.iter().map(|(lon, lat)| project(lat.clamp(SOUTH - 3.0, NORTH + 3.0), *lon));
+    let mut points: Vec<(i64, i64)> = points.map(|(x, y)| (x.round() as i64, y.round() as i64)).collect();
     points.dedup();
-    let doubled: i64 = points
-        .iter()
-        .zip(points.iter().cycle().skip(1))
-        .map(|(a, b)| a.0 * b.1 - b.0 * a.1)
-        .sum();
+    let doubled: i64 = points.iter().zip(points.iter().cycle().skip(1)).map(|(a, b)| a.0 * b.1 - b.0 * a.1).sum();
     let outside = points.iter().all(|p| p.1 as f64 > height() || p.1 < 0);
     if outside || (doubled as f64 / 2.0).abs() < MIN_AREA {
         return;
@@ -147,23 +121,15 @@ fn part(ring: &[(f64, f64)], path: &mut String) {
 
 #[test]
 fn the_land_is_natural_earths() {
-    let source =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/geo/land-110m.json");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/geo/land-110m.json");
     let Ok(text) = std::fs::read_to_string(&source) else {
         eprintln!("skipped: {} is absent", source.display());
         return;
     };
     let path = land(&serde_json::from_str(&text).unwrap());
     if std::env::var_os("UBIQUE_BLESS").is_some() {
-        std::fs::write(
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report/land.svgpath"),
-            path,
-        )
-        .unwrap();
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report/land.svgpath"), path).unwrap();
         return;
     }
-    assert!(
-        path == LAND,
-        "land.svgpath is stale: run the test once with UBIQUE_BLESS=1"
-    );
+    assert!(path == LAND, "land.svgpath is stale: run the test once with UBIQUE_BLESS=1");
 }

@@ -6,16 +6,8 @@ use crate::service::Service;
 /// Every table of a description with the TOML that leads to it.
 fn tables(spec: &'static Spec, header: String, found: &mut Vec<(String, &'static Spec)>) {
     let variants = spec.variants.map_or(&[][..], |v| v.list);
-    for field in spec
-        .fields
-        .iter()
-        .chain(variants.iter().flat_map(|v| v.fields))
-    {
-        let path = if header.is_empty() {
-            field.key.to_owned()
-        } else {
-            format!("{header}.{}", field.key)
-        };
+    for field in spec.fields.iter().chain(variants.iter().flat_map(|v| v.fields)) {
+        let path = if header.is_empty() { field.key.to_owned() } else { format!("{header}.{}", field.key) };
         match field.ty {
             Type::Table(below) | Type::Tables { spec: below, .. } => tables(below, path, found),
             _ => {}
@@ -32,16 +24,9 @@ fn with_date(root: &'static Spec, header: &str, tag: Option<(&str, &str)>, key: 
         let mut path = String::new();
         for part in header.split('.') {
             let variants = spec.variants.map_or(&[][..], |v| v.list);
-            let mut all = spec
-                .fields
-                .iter()
-                .chain(variants.iter().flat_map(|v| v.fields));
+            let mut all = spec.fields.iter().chain(variants.iter().flat_map(|v| v.fields));
             let field = all.find(|f| f.key == part).unwrap();
-            path = if path.is_empty() {
-                part.to_owned()
-            } else {
-                format!("{path}.{part}")
-            };
+            path = if path.is_empty() { part.to_owned() } else { format!("{path}.{part}") };
             match field.ty {
                 Type::Tables { spec: below, .. } => {
                     text += &format!("[[{path}]]\n");
@@ -81,55 +66,29 @@ fn every_key_is_read(root: &'static Spec, codes: impl Fn(&str) -> Vec<String>) {
             let last_line = text.lines().count();
             let found = codes(&text);
             let wanted = format!("E0103@{last_line}");
-            assert!(
-                found.contains(&wanted),
-                "{} of [{header}] is not read:\n{text}{found:?}",
-                field.key
-            );
-            assert!(
-                !found
-                    .iter()
-                    .any(|f| f.starts_with("E0101") || f.starts_with("E0105")),
-                "{text}{found:?}"
-            );
+            assert!(found.contains(&wanted), "{} of [{header}] is not read:\n{text}{found:?}", field.key);
+            assert!(!found.iter().any(|f| f.starts_with("E0101") || f.starts_with("E0105")), "{text}{found:?}");
         }
         let unknown = with_date(root, &header, None, "no-such-key");
-        assert!(
-            codes(&unknown).contains(&format!("E0101@{}", unknown.lines().count())),
-            "{unknown}"
-        );
+        assert!(codes(&unknown).contains(&format!("E0101@{}", unknown.lines().count())), "{unknown}");
     }
 }
 
 fn listed<T>(parsed: crate::Parsed<T>) -> Vec<String> {
-    parsed
-        .diagnostics
-        .iter()
-        .map(|d| format!("{}@{}", d.code, d.line))
-        .collect()
+    parsed.diagnostics.iter().map(|d| format!("{}@{}", d.code, d.line)).collect()
 }
 
 #[test]
 fn described_keys_and_read_keys_are_the_same() {
-    every_key_is_read(&crate::service::spec::FILE, |text| {
-        listed(Service::parse("f", text.as_bytes()))
-    });
-    every_key_is_read(&crate::scenario::spec::FILE, |text| {
-        listed(Scenario::parse("f", text.as_bytes()))
-    });
-    every_key_is_read(&crate::internet::spec::FILE, |text| {
-        listed(Internet::parse("f", text.as_bytes()))
-    });
+    every_key_is_read(&crate::service::spec::FILE, |text| listed(Service::parse("f", text.as_bytes())));
+    every_key_is_read(&crate::scenario::spec::FILE, |text| listed(Scenario::parse("f", text.as_bytes())));
+    every_key_is_read(&crate::internet::spec::FILE, |text| listed(Internet::parse("f", text.as_bytes())));
 }
 
 /// Keys of a description and of the schema made from it, as paths.
 fn spec_keys(spec: &'static Spec, path: &str, keys: &mut Vec<String>) {
     let variants = spec.variants.map_or(&[][..], |v| v.list);
-    for field in spec
-        .fields
-        .iter()
-        .chain(variants.iter().flat_map(|v| v.fields))
-    {
+    for field in spec.fields.iter().chain(variants.iter().flat_map(|v| v.fields)) {
         let path = format!("{path}/{}", field.key);
         if let Type::Table(below) | Type::Tables { spec: below, .. } = field.ty {
             spec_keys(below, &path, keys);
@@ -167,10 +126,7 @@ fn schema_holds_exactly_the_described_keys() {
             keys.dedup();
         }
         assert_eq!(described, in_schema);
-        assert_eq!(
-            schema["$schema"],
-            "https://json-schema.org/draft/2020-12/schema"
-        );
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
         assert_eq!(schema["additionalProperties"], false);
     }
 }
@@ -181,13 +137,8 @@ fn schema_states_defaults_and_variants() {
     let upstream = &schema["properties"]["site"]["items"]["properties"]["upstream"]["items"];
     assert_eq!(upstream["properties"]["hold-time"]["default"], "9s");
     assert_eq!(upstream["required"], json!(["asn", "address"]));
-    let kinds = schema["properties"]["check"]["items"]["oneOf"]
-        .as_array()
-        .unwrap();
-    let names: Vec<&Value> = kinds
-        .iter()
-        .map(|k| &k["properties"]["kind"]["const"])
-        .collect();
+    let kinds = schema["properties"]["check"]["items"]["oneOf"].as_array().unwrap();
+    let names: Vec<&Value> = kinds.iter().map(|k| &k["properties"]["kind"]["const"]).collect();
     assert_eq!(names, ["dns", "http", "tcp", "process", "exec"]);
     assert!(kinds[0]["properties"].get("url").is_none());
 }

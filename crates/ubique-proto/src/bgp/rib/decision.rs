@@ -115,12 +115,7 @@ impl fmt::Display for Step {
             Step::Med(a, b) => relation(f, "MED", a, b, a.cmp(b)),
             Step::Internal => f.write_str("internal, other external"),
             Step::IgpMetric(a, b) => relation(f, "IGP metric", a, b, a.cmp(b)),
-            Step::Age(a, b) => write!(
-                f,
-                "learned {:?} {}",
-                gap(*a, *b),
-                if a < b { "earlier" } else { "later" }
-            ),
+            Step::Age(a, b) => write!(f, "learned {:?} {}", gap(*a, *b), if a < b { "earlier" } else { "later" }),
             Step::RouterId(a, b) => relation(f, "router id", a, b, a.cmp(b)),
             Step::ClusterList(a, b) => relation(f, "cluster list", a, b, a.cmp(b)),
             Step::PeerAddress(a, b) => relation(f, "neighbour address", a, b, a.cmp(b)),
@@ -182,9 +177,7 @@ pub fn select(paths: &[Path<'_>], prefer_oldest: bool) -> Option<usize> {
 /// For each route the step at which it lost; `None` for the best.
 pub fn explain(paths: &[Path<'_>], prefer_oldest: bool) -> Vec<Option<Step>> {
     let mut steps = vec![None; paths.len()];
-    eliminate(paths, prefer_oldest, |index, step| {
-        steps[index] = Some(step)
-    });
+    eliminate(paths, prefer_oldest, |index, step| steps[index] = Some(step));
     steps
 }
 
@@ -193,9 +186,7 @@ pub fn explain(paths: &[Path<'_>], prefer_oldest: bool) -> Vec<Option<Step>> {
 pub fn compare(a: &Path<'_>, b: &Path<'_>, prefer_oldest: bool) -> (Ordering, Step) {
     let steps = explain(&[*a, *b], prefer_oldest);
     match (steps[0], steps[1]) {
-        (None, Some(Step::PeerAddress(x, y))) if x == y => {
-            (Ordering::Equal, Step::PeerAddress(x, y))
-        }
+        (None, Some(Step::PeerAddress(x, y))) if x == y => (Ordering::Equal, Step::PeerAddress(x, y)),
         (Some(step), _) => (Ordering::Greater, step),
         (None, Some(step)) => (Ordering::Less, step),
         (None, None) => unreachable!("one of two routes always loses"),
@@ -203,20 +194,9 @@ pub fn compare(a: &Path<'_>, b: &Path<'_>, prefer_oldest: bool) -> (Ordering, St
 }
 
 /// The steps in order over all routes that remain; `lost` hears of each that falls.
-fn eliminate(
-    paths: &[Path<'_>],
-    prefer_oldest: bool,
-    mut lost: impl FnMut(usize, Step),
-) -> Option<usize> {
-    let mut race = Race {
-        paths,
-        alive: (0..paths.len()).collect(),
-        lost: &mut lost,
-    };
-    race.keep_least(
-        |p| Reverse(p.local_pref),
-        |a, b| Step::LocalPreference(a.0, b.0),
-    );
+fn eliminate(paths: &[Path<'_>], prefer_oldest: bool, mut lost: impl FnMut(usize, Step)) -> Option<usize> {
+    let mut race = Race { paths, alive: (0..paths.len()).collect(), lost: &mut lost };
+    race.keep_least(|p| Reverse(p.local_pref), |a, b| Step::LocalPreference(a.0, b.0));
     race.keep_least(|p| p.attributes.as_path.hops(), Step::AsPath);
     race.keep_least(|p| p.attributes.origin, Step::Origin);
     race.keep_least_med();
@@ -238,11 +218,7 @@ struct Race<'a, 'b> {
 }
 
 impl Race<'_, '_> {
-    fn keep_least<K: Ord + Copy>(
-        &mut self,
-        key: impl Fn(&Path<'_>) -> K,
-        step: impl Fn(K, K) -> Step,
-    ) {
+    fn keep_least<K: Ord + Copy>(&mut self, key: impl Fn(&Path<'_>) -> K, step: impl Fn(K, K) -> Step) {
         if self.alive.len() < 2 {
             return;
         }
@@ -280,11 +256,7 @@ impl Race<'_, '_> {
 
     /// RFC 5004 §3: between external routes of different routers, the one learned first stays.
     fn keep_oldest(&mut self) {
-        let Some(&oldest) = self
-            .alive
-            .iter()
-            .min_by_key(|&&i| (self.paths[i].learned, i))
-        else {
+        let Some(&oldest) = self.alive.iter().min_by_key(|&&i| (self.paths[i].learned, i)) else {
             return;
         };
         let oldest = self.paths[oldest];

@@ -91,11 +91,7 @@ impl Entry {
     }
 
     /// The decision process over the eligible routes; our own wins against all.
-    pub(super) fn select<'a>(
-        &'a self,
-        path: impl Fn(&'a Route) -> Path<'a>,
-        prefer_oldest: bool,
-    ) -> Option<Source> {
+    pub(super) fn select<'a>(&'a self, path: impl Fn(&'a Route) -> Path<'a>, prefer_oldest: bool) -> Option<Source> {
         if self.own {
             return Some(Source::Own);
         }
@@ -128,10 +124,7 @@ impl Entry {
             let next = decision::select(&paths, prefer_oldest).unwrap_or(0);
             out.push(candidate(left.remove(next), steps.remove(next)));
         }
-        let barred = self
-            .routes
-            .iter()
-            .filter_map(|r| r.ineligible.map(|why| (r, why)));
+        let barred = self.routes.iter().filter_map(|r| r.ineligible.map(|why| (r, why)));
         out.extend(barred.map(|(r, why)| candidate(r, Some(Step::Ineligible(why)))));
         out
     }

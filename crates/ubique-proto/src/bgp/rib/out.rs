@@ -85,22 +85,14 @@ impl AdjOut {
                 continue;
             };
             // Interned: equal attributes have one address.
-            let group = *by_attributes
-                .entry(Arc::as_ptr(&attributes))
-                .or_insert_with(|| {
-                    groups.push(Group {
-                        attributes: Some(attributes),
-                        prefixes: vec![],
-                    });
-                    groups.len() - 1
-                });
+            let group = *by_attributes.entry(Arc::as_ptr(&attributes)).or_insert_with(|| {
+                groups.push(Group { attributes: Some(attributes), prefixes: vec![] });
+                groups.len() - 1
+            });
             groups[group].prefixes.push(prefix);
         }
         if !withdrawn.is_empty() {
-            self.staged.push_back(Group {
-                attributes: None,
-                prefixes: withdrawn,
-            });
+            self.staged.push_back(Group { attributes: None, prefixes: withdrawn });
         }
         self.staged.extend(groups);
     }
@@ -108,18 +100,10 @@ impl AdjOut {
     /// The next staged group that still holds, recorded as sent.
     fn pop(&mut self) -> Option<Group> {
         while let Some(mut group) = self.staged.pop_front() {
-            group
-                .prefixes
-                .retain(|prefix| !self.marked.contains(prefix));
+            group.prefixes.retain(|prefix| !self.marked.contains(prefix));
             for prefix in &group.prefixes {
                 match &group.attributes {
-                    Some(a) => self.sent.insert(
-                        *prefix,
-                        Sent {
-                            attributes: Arc::clone(a),
-                            repeat: false,
-                        },
-                    ),
+                    Some(a) => self.sent.insert(*prefix, Sent { attributes: Arc::clone(a), repeat: false }),
                     None => self.sent.remove(prefix),
                 };
             }
@@ -143,10 +127,7 @@ impl Session {
     fn next_hop(&self) -> NextHop {
         match self.local_address {
             std::net::IpAddr::V4(a) => NextHop::V4(a),
-            std::net::IpAddr::V6(global) => NextHop::V6 {
-                global,
-                link_local: None,
-            },
+            std::net::IpAddr::V6(global) => NextHop::V6 { global, link_local: None },
         }
     }
 }
@@ -171,17 +152,11 @@ impl Rib {
                 return Some(match group.attributes {
                     Some(attributes) => {
                         p.counters.announcements_out += count;
-                        Change {
-                            withdrawn: vec![],
-                            announced: Some((attributes, next_hop, group.prefixes)),
-                        }
+                        Change { withdrawn: vec![], announced: Some((attributes, next_hop, group.prefixes)) }
                     }
                     None => {
                         p.counters.withdrawals_out += count;
-                        Change {
-                            withdrawn: group.prefixes,
-                            announced: None,
-                        }
+                        Change { withdrawn: group.prefixes, announced: None }
                     }
                 });
             }
@@ -189,10 +164,7 @@ impl Rib {
             if marked.is_empty() {
                 return None;
             }
-            let wanted = marked
-                .into_iter()
-                .map(|prefix| (prefix, self.wanted(peer, &prefix)))
-                .collect();
+            let wanted = marked.into_iter().map(|prefix| (prefix, self.wanted(peer, &prefix))).collect();
             self.peers[peer.0 as usize].out.stage(wanted);
         }
     }
@@ -202,10 +174,7 @@ impl Rib {
         let own = self.own;
         let peer = &self.peers[to.0 as usize];
         if let Some(announcement) = peer.own.get(prefix) {
-            return Some(
-                self.pool
-                    .intern_new(policy::announced(own, &peer.config, announcement)),
-            );
+            return Some(self.pool.intern_new(policy::announced(own, &peer.config, announcement)));
         }
         if peer.config.export == Export::OwnOnly {
             return None;
@@ -216,21 +185,9 @@ impl Rib {
             Source::Peer(from) => from,
         };
         let route = entry.route(from)?;
-        let allowed = from != to
-            && policy::may_export(
-                own,
-                &self.peers[from.0 as usize].config,
-                &route.attributes,
-                &peer.config,
-            );
-        allowed.then(|| {
-            self.pool.intern_new(policy::exported(
-                own,
-                &route.attributes,
-                route.local_pref,
-                &peer.config,
-            ))
-        })
+        let allowed =
+            from != to && policy::may_export(own, &self.peers[from.0 as usize].config, &route.attributes, &peer.config);
+        allowed.then(|| self.pool.intern_new(policy::exported(own, &route.attributes, route.local_pref, &peer.config)))
     }
 
     /// The neighbour asked for everything again (RFC 2918): all it holds is owed to it once more.
@@ -242,9 +199,7 @@ impl Rib {
 
     /// Adj-RIB-Out of a neighbour: what [`Rib::poll_changes`] gave out for it on this session.
     pub fn advertised(&self, peer: PeerId) -> impl Iterator<Item = Advertised<'_>> + '_ {
-        let up = self
-            .peer(peer)
-            .and_then(|p| p.session.map(|s| (p, s.next_hop())));
+        let up = self.peer(peer).and_then(|p| p.session.map(|s| (p, s.next_hop())));
         up.into_iter().flat_map(|(p, next_hop)| {
             p.out.sent.iter().map(move |(prefix, sent)| Advertised {
                 prefix: *prefix,

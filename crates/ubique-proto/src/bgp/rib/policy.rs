@@ -40,25 +40,16 @@ impl RibPeer {
 /// Attributes without those an external neighbour must not set (RFC 4271 §5.1.5, RFC 7606 §7.5, §7.9, §7.10);
 /// `None`: there are none of them.
 pub(super) fn without_internal(attributes: &Attributes) -> Option<Attributes> {
-    let clean = attributes.local_pref.is_none()
-        && attributes.originator_id.is_none()
-        && attributes.cluster_list.is_empty();
-    (!clean).then(|| Attributes {
-        local_pref: None,
-        originator_id: None,
-        cluster_list: vec![],
-        ..attributes.clone()
-    })
+    let clean =
+        attributes.local_pref.is_none() && attributes.originator_id.is_none() && attributes.cluster_list.is_empty();
+    (!clean).then(|| Attributes { local_pref: None, originator_id: None, cluster_list: vec![], ..attributes.clone() })
 }
 
 /// Degree of preference (RFC 4271 §9.1.1).
 pub(super) fn preference(own: Own, from: &RibPeer, attributes: &Attributes) -> u32 {
     if from.is_internal(own) {
         attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
-    } else if attributes
-        .communities
-        .contains(&Community::GRACEFUL_SHUTDOWN)
-    {
+    } else if attributes.communities.contains(&Community::GRACEFUL_SHUTDOWN) {
         // RFC 8326 §4.1: the session is about to go; any other route is better.
         0
     } else {
@@ -107,11 +98,7 @@ pub(super) fn may_export(own: Own, from: &RibPeer, attributes: &Attributes, to: 
 
 /// Attributes of an announcement made for one neighbour.
 pub(super) fn announced(own: Own, to: &RibPeer, announcement: &Announcement) -> Attributes {
-    let times = if to.is_internal(own) {
-        0
-    } else {
-        1 + usize::from(announcement.prepend)
-    };
+    let times = if to.is_internal(own) { 0 } else { 1 + usize::from(announcement.prepend) };
     Attributes {
         as_path: AsPath::default().prepended(own.asn, times),
         med: announcement.med,
@@ -124,25 +111,14 @@ pub(super) fn announced(own: Own, to: &RibPeer, announcement: &Announcement) -> 
 /// Attributes of a route of our own on its way to `to`.
 pub(super) fn own_route(own: Own, to: &RibPeer) -> Attributes {
     if to.is_internal(own) {
-        Attributes {
-            local_pref: Some(DEFAULT_LOCAL_PREF),
-            ..Attributes::originated()
-        }
+        Attributes { local_pref: Some(DEFAULT_LOCAL_PREF), ..Attributes::originated() }
     } else {
-        Attributes {
-            as_path: AsPath::sequence([own.asn]),
-            ..Attributes::originated()
-        }
+        Attributes { as_path: AsPath::sequence([own.asn]), ..Attributes::originated() }
     }
 }
 
 /// Attributes of a learned route on its way to `to`.
-pub(super) fn exported(
-    own: Own,
-    attributes: &Attributes,
-    local_pref: u32,
-    to: &RibPeer,
-) -> Attributes {
+pub(super) fn exported(own: Own, attributes: &Attributes, local_pref: u32, to: &RibPeer) -> Attributes {
     let mut out = attributes.clone();
     out.unknown = passed_on(&attributes.unknown);
     if to.is_internal(own) {
@@ -155,8 +131,7 @@ pub(super) fn exported(
     out.local_pref = None;
     out.originator_id = None;
     out.cluster_list = vec![];
-    out.extended_communities
-        .retain(|c| c[0] & EXTENDED_NON_TRANSITIVE == 0);
+    out.extended_communities.retain(|c| c[0] & EXTENDED_NON_TRANSITIVE == 0);
     out
 }
 
@@ -165,9 +140,6 @@ fn passed_on(unknown: &[RawAttribute]) -> Vec<RawAttribute> {
     unknown
         .iter()
         .filter(|a| a.flags & FLAG_TRANSITIVE != 0)
-        .map(|a| RawAttribute {
-            flags: a.flags | FLAG_PARTIAL,
-            ..a.clone()
-        })
+        .map(|a| RawAttribute { flags: a.flags | FLAG_PARTIAL, ..a.clone() })
         .collect()
 }

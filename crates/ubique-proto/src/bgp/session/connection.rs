@@ -107,14 +107,12 @@ impl Connection {
     /// time of zero (RFC 9687 §3.3).
     fn watch_sending(&mut self, now: Time) {
         let watched = self.state == State::Established && self.unacknowledged() > 0;
-        self.send_hold = (watched && !self.hold_time().is_zero())
-            .then(|| now + SEND_HOLD_MIN.max(self.hold_time() * 2));
+        self.send_hold =
+            (watched && !self.hold_time().is_zero()).then(|| now + SEND_HOLD_MIN.max(self.hold_time() * 2));
     }
 
     fn hold_time(&self) -> Duration {
-        self.negotiated
-            .as_ref()
-            .map_or(Duration::ZERO, |n| n.hold_time)
+        self.negotiated.as_ref().map_or(Duration::ZERO, |n| n.hold_time)
     }
 
     /// Bytes ever passed to the driver.
@@ -133,10 +131,7 @@ impl Connection {
     }
 
     pub(crate) fn deadline(&self) -> Option<Time> {
-        [self.hold, self.keepalive, self.send_hold]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.hold, self.keepalive, self.send_hold].into_iter().flatten().min()
     }
 
     /// The timer that has expired, the fatal ones first. It is stopped.

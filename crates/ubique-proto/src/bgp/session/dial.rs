@@ -54,11 +54,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     pub(crate) fn new(connect_retry: Duration) -> Backoff {
         let connect_retry = connect_retry.clamp(CONNECT_RETRY_MIN, CONNECT_RETRY_MAX);
-        Backoff {
-            connect_retry,
-            failures: 0,
-            flaps: 0,
-        }
+        Backoff { connect_retry, failures: 0, flaps: 0 }
     }
 
     /// The operator started the neighbour: the past does not count.
@@ -100,8 +96,6 @@ impl Backoff {
 
     fn doubled(&self, times: u32) -> Duration {
         let factor = 1u32.checked_shl(times).unwrap_or(u32::MAX);
-        self.connect_retry
-            .saturating_mul(factor)
-            .min(CONNECT_RETRY_MAX)
+        self.connect_retry.saturating_mul(factor).min(CONNECT_RETRY_MAX)
     }
 }

@@ -29,10 +29,7 @@ impl Session {
         if self.active.as_ref().is_some_and(|c| c.id == id) {
             Some(Side::Active)
         } else {
-            self.passive
-                .as_ref()
-                .is_some_and(|c| c.id == id)
-                .then_some(Side::Passive)
+            self.passive.as_ref().is_some_and(|c| c.id == id).then_some(Side::Passive)
         }
     }
 
@@ -50,12 +47,7 @@ impl Session {
         self.write(now, side, bytes, 1);
     }
 
-    pub(super) fn message(
-        &mut self,
-        now: Time,
-        side: Side,
-        message: Result<Message, Notification>,
-    ) {
+    pub(super) fn message(&mut self, now: Time, side: Side, message: Result<Message, Notification>) {
         let event = match message {
             Ok(Message::Open(open)) => Event::Open(open),
             Ok(Message::Update(update)) => Event::Update(update),
@@ -102,17 +94,8 @@ impl Session {
             Ok(negotiated) => negotiated,
             Err(notification) => return self.end(now, side, DownReason::Sent(notification)),
         };
-        let winner = if self.identity.outranks(open) {
-            Side::Active
-        } else {
-            Side::Passive
-        };
-        let collision = || {
-            Event::Stop(Notification::cease(
-                cease::CONNECTION_COLLISION_RESOLUTION,
-                "",
-            ))
-        };
+        let winner = if self.identity.outranks(open) { Side::Active } else { Side::Passive };
+        let collision = || Event::Stop(Notification::cease(cease::CONNECTION_COLLISION_RESOLUTION, ""));
         match self.connection_mut(side.other()).map(|other| other.state) {
             Some(State::Established) => return self.event(now, side, collision()),
             Some(State::OpenConfirm) if winner != side => {
@@ -177,22 +160,19 @@ impl Session {
         // A collision that leaves one connection is the normal course of things.
         if !(other_remains && lost_collision) {
             self.last_down = Some(reason.clone());
-            self.output
-                .push_back(Output::Down(was_established, reason.clone()));
+            self.output.push_back(Output::Down(was_established, reason.clone()));
         }
         if other_remains || self.dial != Dial::Quiet {
             return;
         }
         let pause = if was_established {
-            self.backoff
-                .lost(now.since(connection.since), &mut self.rng)
+            self.backoff.lost(now.since(connection.since), &mut self.rng)
         } else {
             self.failed();
             self.backoff.pause(&mut self.rng)
         };
         // RFC 4271 §8.2.2: Active after a transport failure in OpenSent (event 18), else Idle.
-        let only_transport =
-            reason == DownReason::TransportClosed && connection.state == State::OpenSent;
+        let only_transport = reason == DownReason::TransportClosed && connection.state == State::OpenSent;
         self.dial = match (self.passive_only, only_transport) {
             (true, _) => Dial::Listening,
             (false, true) => Dial::Waiting(now + pause),

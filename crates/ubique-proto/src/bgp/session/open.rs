@@ -73,8 +73,7 @@ impl Identity {
             return Err(refusal(subcode::BAD_PEER_AS));
         }
         // RFC 6286 §2.2: not zero, and unique within an AS. Two ASes may well use the same.
-        if open.router_id.is_unspecified() || (!self.external() && open.router_id == self.local_id)
-        {
+        if open.router_id.is_unspecified() || (!self.external() && open.router_id == self.local_id) {
             return Err(refusal(subcode::BAD_BGP_IDENTIFIER));
         }
         if (1..HOLD_TIME_MIN_S).contains(&open.hold_time_s) {
@@ -87,10 +86,7 @@ impl Identity {
             family: self.family,
             router_id: open.router_id,
             hold_time: Duration::from_secs(u64::from(self.hold_time_s.min(open.hold_time_s))),
-            four_octet_as: open
-                .capabilities
-                .iter()
-                .any(|c| matches!(c, Capability::FourOctetAs(_))),
+            four_octet_as: open.capabilities.iter().any(|c| matches!(c, Capability::FourOctetAs(_))),
             route_refresh: open.capabilities.contains(&Capability::RouteRefresh),
         })
     }
@@ -99,19 +95,10 @@ impl Identity {
     /// (RFC 4760 §8).
     fn family_agreed(&self, open: &Open) -> bool {
         let multiprotocol = |c: &Capability| {
-            matches!(c, Capability::Multiprotocol(_))
-                || matches!(
-                    c,
-                    Capability::Unknown {
-                        code: MULTIPROTOCOL,
-                        ..
-                    }
-                )
+            matches!(c, Capability::Multiprotocol(_)) || matches!(c, Capability::Unknown { code: MULTIPROTOCOL, .. })
         };
         let plain = !open.capabilities.iter().any(multiprotocol);
-        open.capabilities
-            .contains(&Capability::Multiprotocol(self.family))
-            || (plain && self.family == Family::Ipv4)
+        open.capabilities.contains(&Capability::Multiprotocol(self.family)) || (plain && self.family == Family::Ipv4)
     }
 }
 
@@ -132,7 +119,5 @@ pub(crate) fn hold_time_s(configured: Duration) -> u16 {
     if configured.is_zero() {
         return 0;
     }
-    u16::try_from(configured.as_secs())
-        .unwrap_or(u16::MAX)
-        .max(HOLD_TIME_MIN_S)
+    u16::try_from(configured.as_secs()).unwrap_or(u16::MAX).max(HOLD_TIME_MIN_S)
 }

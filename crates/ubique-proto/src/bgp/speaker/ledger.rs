@@ -25,13 +25,8 @@ pub enum Delivery {
 #[derive(Clone, Debug, PartialEq)]
 enum Told {
     Nothing,
-    Announced {
-        announcement: Announcement,
-        end: u64,
-    },
-    Withdrawn {
-        end: u64,
-    },
+    Announced { announcement: Announcement, end: u64 },
+    Withdrawn { end: u64 },
 }
 
 #[derive(Clone, Debug)]
@@ -49,14 +44,8 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn announce(&mut self, announcement: &Announcement) {
-        let fresh = || Entry {
-            wanted: None,
-            told: Told::Nothing,
-        };
-        let entry = self
-            .entries
-            .entry(announcement.prefix)
-            .or_insert_with(fresh);
+        let fresh = || Entry { wanted: None, told: Told::Nothing };
+        let entry = self.entries.entry(announcement.prefix).or_insert_with(fresh);
         entry.wanted = Some(announcement.clone());
     }
 
@@ -74,10 +63,7 @@ impl Ledger {
         };
         let Some(wanted) = &entry.wanted else { return };
         if !matches!(&entry.told, Told::Announced { announcement, .. } if announcement == wanted) {
-            entry.told = Told::Announced {
-                announcement: wanted.clone(),
-                end,
-            };
+            entry.told = Told::Announced { announcement: wanted.clone(), end };
         }
     }
 
@@ -104,12 +90,11 @@ impl Ledger {
 
     fn forget_settled(&mut self) {
         let acknowledged = self.acknowledged;
-        self.entries
-            .retain(|_, entry| match (&entry.wanted, &entry.told) {
-                (Some(_), _) | (None, Told::Announced { .. }) => true,
-                (None, Told::Nothing) => false,
-                (None, Told::Withdrawn { end }) => *end > acknowledged,
-            });
+        self.entries.retain(|_, entry| match (&entry.wanted, &entry.told) {
+            (Some(_), _) | (None, Told::Announced { .. }) => true,
+            (None, Told::Nothing) => false,
+            (None, Told::Withdrawn { end }) => *end > acknowledged,
+        });
     }
 
     pub(super) fn deliveries(&self) -> impl Iterator<Item = (Prefix, Delivery)> + '_ {
@@ -130,9 +115,6 @@ impl Ledger {
     }
 
     pub(super) fn withdrawals(&self) -> impl Iterator<Item = Prefix> + '_ {
-        self.entries
-            .iter()
-            .filter(|(_, entry)| entry.wanted.is_none())
-            .map(|(prefix, _)| *prefix)
+        self.entries.iter().filter(|(_, entry)| entry.wanted.is_none()).map(|(prefix, _)| *prefix)
     }
 }

@@ -60,13 +60,7 @@ impl Speaker {
                 connect_retry: peer.connect_retry,
                 seed: rng.next_u64(),
             });
-            Peer {
-                session,
-                ledger: Ledger::default(),
-                faults: Faults::default(),
-                family,
-                end_of_rib_sent: false,
-            }
+            Peer { session, ledger: Ledger::default(), faults: Faults::default(), family, end_of_rib_sent: false }
         });
         Speaker {
             peers: peers.collect(),
@@ -88,11 +82,7 @@ impl Speaker {
                 }
             }
             In::StartPeer(peer) => self.with_session(now, peer, |session| session.start(now)),
-            In::StopPeer {
-                peer,
-                subcode,
-                message,
-            } => {
+            In::StopPeer { peer, subcode, message } => {
                 self.with_session(now, peer, |session| session.stop(now, subcode, &message));
             }
             In::Connected { peer, conn, local } => {
@@ -149,10 +139,7 @@ impl Speaker {
 
     /// When to call [`Speaker::handle_deadline`]. Changes with every input and deadline.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.peers
-            .iter()
-            .filter_map(|p| p.session.next_deadline())
-            .min()
+        self.peers.iter().filter_map(|p| p.session.next_deadline()).min()
     }
 
     /// What to do next; call until `None` after every input and deadline.
@@ -210,10 +197,7 @@ impl Speaker {
                     p.ledger.restart();
                     p.end_of_rib_sent = false;
                     self.rib.peer_up(now, peer, local, negotiated.router_id);
-                    let event = SessionEvent::Up {
-                        router_id: negotiated.router_id,
-                        hold_time: negotiated.hold_time,
-                    };
+                    let event = SessionEvent::Up { router_id: negotiated.router_id, hold_time: negotiated.hold_time };
                     self.session_event(now, peer, event);
                 }
                 Output::Down(was_established, reason) => {
@@ -221,14 +205,7 @@ impl Speaker {
                         p.ledger.restart();
                         self.rib.peer_down(peer);
                     }
-                    self.session_event(
-                        now,
-                        peer,
-                        SessionEvent::Down {
-                            was_established,
-                            reason,
-                        },
-                    );
+                    self.session_event(now, peer, SessionEvent::Down { was_established, reason });
                 }
                 Output::Update(update) => self.update(now, peer, &update),
                 Output::Resend => self.rib.refresh(peer),
@@ -271,11 +248,7 @@ impl Speaker {
         let Some(context) = p.session.encode_context() else {
             return;
         };
-        let Some((start, under_way)) = p
-            .session
-            .established()
-            .map(|c| (c.sent(), c.unacknowledged()))
-        else {
+        let Some((start, under_way)) = p.session.established().map(|c| (c.sent(), c.unacknowledged())) else {
             return;
         };
         let mut bytes = vec![];
@@ -304,17 +277,8 @@ fn peer_id(index: usize) -> PeerId {
 
 /// Appends the UPDATEs of a change and notes in the ledger where they end, in octets after `start`. Routes whose
 /// attributes no message can hold are withdrawn instead: what the neighbour held before is no longer true.
-fn write_change(
-    change: &Change,
-    context: &EncodeContext,
-    start: u64,
-    bytes: &mut Vec<u8>,
-    ledger: &mut Ledger,
-) {
-    let announced = change
-        .announced
-        .as_ref()
-        .map(|(a, next_hop, prefixes)| (&**a, *next_hop, &prefixes[..]));
+fn write_change(change: &Change, context: &EncodeContext, start: u64, bytes: &mut Vec<u8>, ledger: &mut Ledger) {
+    let announced = change.announced.as_ref().map(|(a, next_hop, prefixes)| (&**a, *next_hop, &prefixes[..]));
     let prefixes = announced.map_or(&[][..], |(_, _, prefixes)| prefixes);
     let sent = wire::encode_updates(&change.withdrawn, announced, context, bytes);
     if sent.is_err() {
@@ -326,11 +290,7 @@ fn write_change(
         ledger.withdrawn(prefix, end);
     }
     for prefix in prefixes {
-        if sent.is_ok() {
-            ledger.announced(prefix, end)
-        } else {
-            ledger.withdrawn(prefix, end)
-        }
+        if sent.is_ok() { ledger.announced(prefix, end) } else { ledger.withdrawn(prefix, end) }
     }
 }
 
@@ -350,10 +310,6 @@ fn too_many_prefixes(family: Family) -> Notification {
     let (afi, safi) = wire::afi_safi(family);
     let mut data = afi.to_be_bytes().to_vec();
     data.push(safi);
-    data.extend_from_slice(
-        &u32::try_from(MAX_PREFIXES)
-            .unwrap_or(u32::MAX)
-            .to_be_bytes(),
-    );
+    data.extend_from_slice(&u32::try_from(MAX_PREFIXES).unwrap_or(u32::MAX).to_be_bytes());
     Notification::with_data(code::CEASE, cease::MAXIMUM_NUMBER_OF_PREFIXES, data)
 }

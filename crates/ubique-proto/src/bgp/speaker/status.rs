@@ -42,11 +42,7 @@ pub struct PeerStatus<'a> {
 impl PeerStatus<'_> {
     /// How long it has been Established; zero when it is not.
     pub fn uptime(&self, now: Time) -> Duration {
-        if self.state == State::Established {
-            now.since(self.since)
-        } else {
-            Duration::ZERO
-        }
+        if self.state == State::Established { now.since(self.since) } else { Duration::ZERO }
     }
 }
 
@@ -100,18 +96,12 @@ impl Speaker {
 
     /// What [`In::Announce`](super::In::Announce) asked for, and how far each has come.
     pub fn announced(&self, peer: PeerId) -> impl Iterator<Item = (Prefix, Delivery)> + '_ {
-        self.peers
-            .get(peer.0 as usize)
-            .into_iter()
-            .flat_map(|p| p.ledger.deliveries())
+        self.peers.get(peer.0 as usize).into_iter().flat_map(|p| p.ledger.deliveries())
     }
 
     /// Withdrawn prefixes the neighbour may still hold: their withdrawal is not sent, or not confirmed.
     pub fn withdrawal_pending(&self, peer: PeerId) -> impl Iterator<Item = Prefix> + '_ {
-        self.peers
-            .get(peer.0 as usize)
-            .into_iter()
-            .flat_map(|p| p.ledger.withdrawals())
+        self.peers.get(peer.0 as usize).into_iter().flat_map(|p| p.ledger.withdrawals())
     }
 
     /// The routes to a prefix, best first, each with the step it lost at.

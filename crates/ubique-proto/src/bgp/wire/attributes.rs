@@ -9,9 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ubique_model::{Asn, Community, Family, LargeCommunity, Prefix};
 
-use super::super::attributes::{
-    Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment,
-};
+use super::super::attributes::{Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment};
 use super::super::message::{AttributeFault, Notification, Treatment};
 use super::super::notification::{code, update};
 use super::reader::Reader;
@@ -64,8 +62,7 @@ pub(super) fn flags_of(code: u8) -> Option<u8> {
     Some(match code {
         ORIGIN | AS_PATH | NEXT_HOP | LOCAL_PREF | ATOMIC_AGGREGATE => flag::TRANSITIVE,
         MED | ORIGINATOR_ID | CLUSTER_LIST | MP_REACH | MP_UNREACH => flag::OPTIONAL,
-        AGGREGATOR | COMMUNITIES | EXTENDED_COMMUNITIES | AS4_PATH | AS4_AGGREGATOR
-        | LARGE_COMMUNITIES => flag::KIND,
+        AGGREGATOR | COMMUNITIES | EXTENDED_COMMUNITIES | AS4_PATH | AS4_AGGREGATOR | LARGE_COMMUNITIES => flag::KIND,
         _ => return None,
     })
 }
@@ -89,29 +86,17 @@ impl Faults {
         self.record(code, Treatment::AttributeDiscard, reason.into());
     }
 
-    pub(super) fn withdraw(
-        &mut self,
-        code: u8,
-        reason: impl Into<String>,
-        notification: Notification,
-    ) {
+    pub(super) fn withdraw(&mut self, code: u8, reason: impl Into<String>, notification: Notification) {
         self.withdraw.get_or_insert(notification);
         self.record(code, Treatment::TreatAsWithdraw, reason.into());
     }
 
     fn record(&mut self, code: u8, treatment: Treatment, reason: String) {
-        let fault = AttributeFault {
-            code,
-            treatment,
-            reason,
-        };
+        let fault = AttributeFault { code, treatment, reason };
         if self.list.len() < MAX_FAULTS {
             self.list.push(fault);
         } else if treatment == Treatment::TreatAsWithdraw
-            && !self
-                .list
-                .iter()
-                .any(|f| f.treatment == Treatment::TreatAsWithdraw)
+            && !self.list.iter().any(|f| f.treatment == Treatment::TreatAsWithdraw)
         {
             // What decided over the routes must not be lost among what did not.
             self.list[MAX_FAULTS - 1] = fault;
@@ -165,8 +150,7 @@ impl Parsed {
     }
 
     fn rest(&mut self) -> &mut Attributes {
-        self.rest
-            .get_or_insert_with(|| Box::new(Attributes::originated()))
+        self.rest.get_or_insert_with(|| Box::new(Attributes::originated()))
     }
 
     /// The attributes of the routes. Call when nothing mandatory is missing.
@@ -177,8 +161,7 @@ impl Parsed {
         attributes.origin = origin.unwrap_or(Origin::Incomplete);
         attributes.as_path = as_path.unwrap_or_default();
         // RFC 6793 §4.2.3: an AGGREGATOR rewritten by an old speaker makes the AS4 attributes stale.
-        let stale =
-            as4_aggregator.is_some() && attributes.aggregator.is_some_and(|a| a.asn != Asn::TRANS);
+        let stale = as4_aggregator.is_some() && attributes.aggregator.is_some_and(|a| a.asn != Asn::TRANS);
         if !stale {
             if attributes.aggregator.is_some() {
                 attributes.aggregator = as4_aggregator.or(attributes.aggregator);
@@ -195,11 +178,7 @@ impl Parsed {
 ///
 /// # Errors
 /// What must end the session whatever else the message holds.
-pub(super) fn decode(
-    field: &[u8],
-    ctx: &DecodeContext,
-    faults: &mut Faults,
-) -> Result<Parsed, Notification> {
+pub(super) fn decode(field: &[u8], ctx: &DecodeContext, faults: &mut Faults) -> Result<Parsed, Notification> {
     let mut parsed = Parsed::default();
     let mut r = Reader::new(field);
     while !r.is_empty() {
@@ -208,11 +187,7 @@ pub(super) fn decode(
         let Some((flags, code, value)) = next_attribute(&mut r) else {
             // RFC 7606 §4. The total length still tells where the NLRI begin.
             let code = if at.len() > 1 { at[1] } else { 0 };
-            faults.withdraw(
-                code,
-                "runs over the end of the attributes",
-                malformed_list(),
-            );
+            faults.withdraw(code, "runs over the end of the attributes", malformed_list());
             break;
         };
         let raw = &at[..at.len() - r.rest().len()];
@@ -228,11 +203,7 @@ pub(super) fn decode(
             Ok(()) => {}
             Err(Flaw::Discard(reason)) => faults.discard(code, reason),
             Err(Flaw::Withdraw(subcode, reason)) => {
-                let data = if subcode == update::MALFORMED_AS_PATH {
-                    &[]
-                } else {
-                    raw
-                };
+                let data = if subcode == update::MALFORMED_AS_PATH { &[] } else { raw };
                 faults.withdraw(code, reason, update_error(subcode, data));
             }
             Err(Flaw::Reset) if flags_of(code).is_none() => {
@@ -251,30 +222,18 @@ fn malformed_list() -> Notification {
 fn next_attribute<'a>(r: &mut Reader<'a>) -> Option<(u8, u8, &'a [u8])> {
     let (flags, code) = (r.u8()?, r.u8()?);
     let extended = flags & flag::EXTENDED_LENGTH != 0;
-    let length = if extended {
-        usize::from(r.u16()?)
-    } else {
-        usize::from(r.u8()?)
-    };
+    let length = if extended { usize::from(r.u16()?) } else { usize::from(r.u8()?) };
     Some((flags, code, r.take(length)?))
 }
 
-fn attribute(
-    parsed: &mut Parsed,
-    flags: u8,
-    code: u8,
-    value: &[u8],
-    ctx: &DecodeContext,
-) -> Result<(), Flaw> {
+fn attribute(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8], ctx: &DecodeContext) -> Result<(), Flaw> {
     use typecode::*;
     match code {
         LOCAL_PREF | ORIGINATOR_ID | CLUSTER_LIST if ctx.external => {
             return Err(Flaw::Discard("from an external neighbour".into()));
         }
         AS4_PATH | AS4_AGGREGATOR if ctx.four_octet_as => {
-            return Err(Flaw::Discard(
-                "from a neighbour with 4-octet AS numbers (RFC 6793 §6)".into(),
-            ));
+            return Err(Flaw::Discard("from a neighbour with 4-octet AS numbers (RFC 6793 §6)".into()));
         }
         _ => {}
     }
@@ -298,10 +257,7 @@ fn attribute(
         LOCAL_PREF => parsed.rest().local_pref = Some(u32::from_be_bytes(fixed(value)?)),
         ATOMIC_AGGREGATE if value.is_empty() => parsed.rest().atomic_aggregate = true,
         ATOMIC_AGGREGATE => {
-            return Err(Flaw::Discard(format!(
-                "{} octets where none belong",
-                value.len()
-            )));
+            return Err(Flaw::Discard(format!("{} octets where none belong", value.len())));
         }
         AGGREGATOR => parsed.rest().aggregator = Some(aggregator(value, ctx.four_octet_as)?),
         AS4_AGGREGATOR => parsed.as4_aggregator = Some(aggregator(value, true)?),
@@ -328,22 +284,15 @@ fn unknown(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8]) -> Result<(),
     }
     if flags & flag::TRANSITIVE != 0 {
         let flags = flag::KIND | flag::PARTIAL;
-        parsed.rest().unknown.push(RawAttribute {
-            flags,
-            code,
-            value: value.to_vec(),
-        });
+        parsed.rest().unknown.push(RawAttribute { flags, code, value: value.to_vec() });
     }
     Ok(())
 }
 
 fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N], Flaw> {
-    value.try_into().map_err(|_| {
-        Flaw::Withdraw(
-            update::ATTRIBUTE_LENGTH,
-            format!("{} octets where {N} belong", value.len()),
-        )
-    })
+    value
+        .try_into()
+        .map_err(|_| Flaw::Withdraw(update::ATTRIBUTE_LENGTH, format!("{} octets where {N} belong", value.len())))
 }
 
 /// A list of items of N octets; at least one (RFC 7606 §4).
@@ -361,10 +310,7 @@ fn origin(value: &[u8]) -> Result<Origin, Flaw> {
         [0] => Ok(Origin::Igp),
         [1] => Ok(Origin::Egp),
         [2] => Ok(Origin::Incomplete),
-        [other] => Err(Flaw::Withdraw(
-            update::INVALID_ORIGIN,
-            format!("ORIGIN {other} is not defined"),
-        )),
+        [other] => Err(Flaw::Withdraw(update::INVALID_ORIGIN, format!("ORIGIN {other} is not defined"))),
     }
 }
 
@@ -377,10 +323,7 @@ fn aggregator(value: &[u8], four_octet_as: bool) -> Result<Aggregator, Flaw> {
     })();
     let expected = if four_octet_as { 8 } else { 6 };
     match parsed {
-        None => Err(Flaw::Discard(format!(
-            "{} octets where {expected} belong",
-            value.len()
-        ))),
+        None => Err(Flaw::Discard(format!("{} octets where {expected} belong", value.len()))),
         Some(Aggregator { asn: Asn(0), .. }) => Err(Flaw::Discard("names AS 0 (RFC 7607)".into())),
         Some(aggregator) => Ok(aggregator),
     }
@@ -398,11 +341,7 @@ fn large_communities(value: &[u8]) -> Result<Vec<LargeCommunity>, Flaw> {
 }
 
 fn read_asn(r: &mut Reader<'_>, four_octet_as: bool) -> Option<Asn> {
-    if four_octet_as {
-        r.u32().map(Asn)
-    } else {
-        r.u16().map(|asn| Asn(u32::from(asn)))
-    }
+    if four_octet_as { r.u32().map(Asn) } else { r.u16().map(|asn| Asn(u32::from(asn))) }
 }
 
 fn as_path(value: &[u8], ctx: &DecodeContext) -> Result<AsPath, Flaw> {
@@ -410,9 +349,7 @@ fn as_path(value: &[u8], ctx: &DecodeContext) -> Result<AsPath, Flaw> {
     let path = segments(value, ctx.four_octet_as).map_err(malformed)?;
     if ctx.external && path.0.iter().any(is_confederation) {
         // RFC 5065 §5. We are in no confederation, so no external neighbour is in ours.
-        return Err(malformed(
-            "confederation segment from an external neighbour",
-        ));
+        return Err(malformed("confederation segment from an external neighbour"));
     }
     Ok(path)
 }
@@ -484,8 +421,7 @@ fn merge(as_path: AsPath, as4_path: AsPath) -> AsPath {
         }
     }
     let mut rest = as4_path.0.into_iter().peekable();
-    if let (Some(Segment::Sequence(head)), Some(Segment::Sequence(tail))) =
-        (merged.last_mut(), rest.peek())
+    if let (Some(Segment::Sequence(head)), Some(Segment::Sequence(tail))) = (merged.last_mut(), rest.peek())
         && head.len() + tail.len() <= usize::from(u8::MAX)
     {
         head.extend_from_slice(tail);
@@ -509,22 +445,14 @@ fn mp_reach(value: &[u8], ctx: &DecodeContext) -> Option<Multiprotocol<NextHop>>
         Family::Ipv4 => NextHop::V4(Ipv4Addr::from(<[u8; 4]>::try_from(next_hop).ok()?)),
         Family::Ipv6 => next_hop_v6(next_hop)?,
     };
-    Some(Multiprotocol::Routes(
-        family,
-        next_hop,
-        nlri::decode(r.rest(), family)?,
-    ))
+    Some(Multiprotocol::Routes(family, next_hop, nlri::decode(r.rest(), family)?))
 }
 
 /// RFC 2545 §3. A second address that is not link-local (some send `::`) is as good as none.
 fn next_hop_v6(octets: &[u8]) -> Option<NextHop> {
     let mut r = Reader::new(octets);
     let global = Ipv6Addr::from(r.array::<16>()?);
-    let second = if r.is_empty() {
-        None
-    } else {
-        Some(Ipv6Addr::from(r.array::<16>()?))
-    };
+    let second = if r.is_empty() { None } else { Some(Ipv6Addr::from(r.array::<16>()?)) };
     let link_local = second.filter(Ipv6Addr::is_unicast_link_local);
     r.is_empty().then_some(NextHop::V6 { global, link_local })
 }
@@ -536,9 +464,5 @@ fn mp_unreach(value: &[u8], ctx: &DecodeContext) -> Option<Multiprotocol<()>> {
     let Some(family) = nlri::family(afi, safi).filter(|&f| ctx.families.contains(f)) else {
         return Some(Multiprotocol::Ignored(!r.is_empty()));
     };
-    Some(Multiprotocol::Routes(
-        family,
-        (),
-        nlri::decode(r.rest(), family)?,
-    ))
+    Some(Multiprotocol::Routes(family, (), nlri::decode(r.rest(), family)?))
 }

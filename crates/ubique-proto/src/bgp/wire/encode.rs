@@ -4,9 +4,7 @@ use std::net::Ipv4Addr;
 
 use ubique_model::{Asn, Family, Prefix};
 
-use super::super::attributes::{
-    Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment,
-};
+use super::super::attributes::{Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment};
 use super::super::message::Notification;
 use super::attributes::{flag, flags_of, segment, typecode};
 use super::{EncodeContext, HEADER_LEN, MAX_MESSAGE, kind, nlri};
@@ -15,9 +13,7 @@ use super::{EncodeContext, HEADER_LEN, MAX_MESSAGE, kind, nlri};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// The attributes leave no room for a prefix. The caller withdraws what it announced before.
-    #[error(
-        "the attributes take {octets} octets: no room for a prefix in a message of {max_message}"
-    )]
+    #[error("the attributes take {octets} octets: no room for a prefix in a message of {max_message}")]
     AttributesTooLong {
         /// Length of the attributes.
         octets: usize,
@@ -44,10 +40,7 @@ pub(super) fn begin(out: &mut Vec<u8>, kind: u8) -> usize {
 
 pub(super) fn finish(out: &mut [u8], start: usize) {
     let length = out.len() - start;
-    debug_assert!(
-        (HEADER_LEN..=MAX_MESSAGE).contains(&length),
-        "a message of {length} octets"
-    );
+    debug_assert!((HEADER_LEN..=MAX_MESSAGE).contains(&length), "a message of {length} octets");
     put_length(out, start + 16, start);
 }
 
@@ -90,18 +83,7 @@ pub fn encode_end_of_rib(family: Family, out: &mut Vec<u8>) {
         Family::Ipv6 => {
             let (afi, safi) = nlri::afi_safi(family);
             let [high, low] = afi.to_be_bytes();
-            out.extend_from_slice(&[
-                0,
-                0,
-                0,
-                6,
-                flag::OPTIONAL,
-                typecode::MP_UNREACH,
-                3,
-                high,
-                low,
-                safi,
-            ]);
+            out.extend_from_slice(&[0, 0, 0, 6, flag::OPTIONAL, typecode::MP_UNREACH, 3, high, low, safi]);
         }
     }
     finish(out, start);
@@ -124,17 +106,12 @@ pub fn encode_updates(
     encode_withdrawals(withdrawn, Family::Ipv6, ctx, out);
     match announced {
         None | Some((_, _, [])) => Ok(()),
-        Some((attributes, next_hop, prefixes)) => {
-            encode_announcements(attributes, next_hop, prefixes, ctx, out)
-        }
+        Some((attributes, next_hop, prefixes)) => encode_announcements(attributes, next_hop, prefixes, ctx, out),
     }
 }
 
 fn encode_withdrawals(prefixes: &[Prefix], family: Family, ctx: &EncodeContext, out: &mut Vec<u8>) {
-    let mut prefixes = prefixes
-        .iter()
-        .filter(|prefix| Family::of(prefix) == family)
-        .peekable();
+    let mut prefixes = prefixes.iter().filter(|prefix| Family::of(prefix) == family).peekable();
     while prefixes.peek().is_some() {
         let start = begin(out, kind::UPDATE);
         let limit = start + limit(ctx);
@@ -149,14 +126,7 @@ fn encode_withdrawals(prefixes: &[Prefix], family: Family, ctx: &EncodeContext, 
             Family::Ipv6 => {
                 out.extend_from_slice(&[0, 0, 0, 0]);
                 let attributes_at = out.len();
-                multiprotocol(
-                    typecode::MP_UNREACH,
-                    family,
-                    None,
-                    &mut prefixes,
-                    limit,
-                    out,
-                );
+                multiprotocol(typecode::MP_UNREACH, family, None, &mut prefixes, limit, out);
                 put_length(out, attributes_at - 2, attributes_at);
             }
         }
@@ -173,26 +143,14 @@ fn encode_announcements(
 ) -> Result<(), EncodeError> {
     let family = Family::of_address(next_hop.address());
     if let Some(&prefix) = prefixes.iter().find(|prefix| Family::of(prefix) != family) {
-        return Err(EncodeError::FamilyMismatch {
-            prefix,
-            next_hop: next_hop.address(),
-        });
+        return Err(EncodeError::FamilyMismatch { prefix, next_hop: next_hop.address() });
     }
     let mut encoded = Vec::with_capacity(64);
     encode_attributes(attributes, next_hop, ctx, &mut encoded);
     // MP_REACH_NLRI: its header in the long form, AFI, SAFI, a next hop of two addresses, the reserved octet.
-    let around = HEADER_LEN
-        + 4
-        + if family == Family::Ipv6 {
-            4 + 3 + 1 + 32 + 1
-        } else {
-            0
-        };
+    let around = HEADER_LEN + 4 + if family == Family::Ipv6 { 4 + 3 + 1 + 32 + 1 } else { 0 };
     if around + encoded.len() + nlri::longest(family) > limit(ctx) {
-        return Err(EncodeError::AttributesTooLong {
-            octets: encoded.len(),
-            max_message: ctx.max_message,
-        });
+        return Err(EncodeError::AttributesTooLong { octets: encoded.len(), max_message: ctx.max_message });
     }
     let mut prefixes = prefixes.iter().peekable();
     while prefixes.peek().is_some() {
@@ -201,14 +159,7 @@ fn encode_announcements(
         out.extend_from_slice(&[0, 0, 0, 0]);
         let attributes_at = out.len();
         if family == Family::Ipv6 {
-            multiprotocol(
-                typecode::MP_REACH,
-                family,
-                Some(next_hop),
-                &mut prefixes,
-                limit - encoded.len(),
-                out,
-            );
+            multiprotocol(typecode::MP_REACH, family, Some(next_hop), &mut prefixes, limit - encoded.len(), out);
         }
         out.extend_from_slice(&encoded);
         put_length(out, attributes_at - 2, attributes_at);
@@ -226,14 +177,8 @@ fn limit(ctx: &EncodeContext) -> usize {
 }
 
 /// Appends prefixes while the buffer stays within `limit`.
-fn fill<'a, I: Iterator<Item = &'a Prefix>>(
-    prefixes: &mut std::iter::Peekable<I>,
-    limit: usize,
-    out: &mut Vec<u8>,
-) {
-    let fits = |prefix: &&Prefix, out: &[u8]| {
-        out.len() + 1 + usize::from(prefix.prefix_len()).div_ceil(8) <= limit
-    };
+fn fill<'a, I: Iterator<Item = &'a Prefix>>(prefixes: &mut std::iter::Peekable<I>, limit: usize, out: &mut Vec<u8>) {
+    let fits = |prefix: &&Prefix, out: &[u8]| out.len() + 1 + usize::from(prefix.prefix_len()).div_ceil(8) <= limit;
     while let Some(prefix) = prefixes.next_if(|prefix| fits(prefix, out)) {
         nlri::encode(prefix, out);
     }
@@ -298,12 +243,7 @@ impl Writer<'_> {
     fn unknown_before(&mut self, code: u16) {
         while let Some(raw) = self.unknown.next_if(|raw| u16::from(raw.code) < code) {
             // We pass on what we did not understand (RFC 4271 §5).
-            attribute(
-                self.out,
-                raw.flags & !flag::EXTENDED_LENGTH | flag::PARTIAL,
-                raw.code,
-                &raw.value,
-            );
+            attribute(self.out, raw.flags & !flag::EXTENDED_LENGTH | flag::PARTIAL, raw.code, &raw.value);
         }
     }
 }
@@ -311,16 +251,9 @@ impl Writer<'_> {
 /// Everything but MP_REACH_NLRI.
 fn encode_attributes(a: &Attributes, next_hop: NextHop, ctx: &EncodeContext, out: &mut Vec<u8>) {
     use typecode::*;
-    let mut unknown: Vec<&RawAttribute> = a
-        .unknown
-        .iter()
-        .filter(|raw| flags_of(raw.code).is_none())
-        .collect();
+    let mut unknown: Vec<&RawAttribute> = a.unknown.iter().filter(|raw| flags_of(raw.code).is_none()).collect();
     unknown.sort_by_key(|raw| raw.code);
-    let mut w = Writer {
-        out,
-        unknown: unknown.into_iter().peekable(),
-    };
+    let mut w = Writer { out, unknown: unknown.into_iter().peekable() };
     w.known(
         ORIGIN,
         &[match a.origin {
@@ -362,10 +295,7 @@ fn encode_attributes(a: &Attributes, next_hop: NextHop, ctx: &EncodeContext, out
     }
     if !a.large_communities.is_empty() {
         let parts: Vec<u32> = a.large_communities.iter().flat_map(|c| c.0).collect();
-        w.known(
-            LARGE_COMMUNITIES,
-            &octets(&parts, |part| part.to_be_bytes()),
-        );
+        w.known(LARGE_COMMUNITIES, &octets(&parts, |part| part.to_be_bytes()));
     }
     w.unknown_before(u16::MAX);
 }
@@ -373,11 +303,7 @@ fn encode_attributes(a: &Attributes, next_hop: NextHop, ctx: &EncodeContext, out
 /// What a 2-octet neighbour passes on unread (RFC 6793 §4.2.2). Confederation segments are not part of it.
 fn as4(a: &Attributes, w: &mut Writer<'_>) {
     if a.as_path.ases().any(|asn| two_octets(asn).is_none()) {
-        let plain = a
-            .as_path
-            .0
-            .iter()
-            .filter(|s| matches!(s, Segment::Sequence(_) | Segment::Set(_)));
+        let plain = a.as_path.0.iter().filter(|s| matches!(s, Segment::Sequence(_) | Segment::Set(_)));
         let plain = path(&AsPath(plain.cloned().collect()), true);
         if !plain.is_empty() {
             w.known(typecode::AS4_PATH, &plain);

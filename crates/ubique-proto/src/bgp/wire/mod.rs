@@ -28,8 +28,7 @@ mod update;
 use ubique_model::Family;
 
 pub use encode::{
-    EncodeError, encode_end_of_rib, encode_keepalive, encode_notification, encode_route_refresh,
-    encode_updates,
+    EncodeError, encode_end_of_rib, encode_keepalive, encode_notification, encode_route_refresh, encode_updates,
 };
 pub use framer::{FRAMER_CAPACITY, Framer};
 pub use nlri::{afi_safi, family};
@@ -65,10 +64,7 @@ pub struct Families {
 
 impl Families {
     /// Both.
-    pub const ALL: Families = Families {
-        ipv4: true,
-        ipv6: true,
-    };
+    pub const ALL: Families = Families { ipv4: true, ipv6: true };
 
     /// One.
     pub fn only(family: Family) -> Families {
@@ -137,13 +133,9 @@ pub fn decode(message: &[u8], ctx: &DecodeContext) -> Result<Message, Notificati
     Ok(match kind {
         kind::OPEN => Message::Open(open::decode(body)?),
         kind::UPDATE => Message::Update(update::decode(body, ctx)?),
-        kind::NOTIFICATION => {
-            Message::Notification(decode_notification(body).ok_or_else(|| bad_length(length))?)
-        }
+        kind::NOTIFICATION => Message::Notification(decode_notification(body).ok_or_else(|| bad_length(length))?),
         kind::KEEPALIVE => Message::Keepalive,
-        kind::ROUTE_REFRESH => {
-            decode_route_refresh(message, body).ok_or_else(|| bad_length(length))??
-        }
+        kind::ROUTE_REFRESH => decode_route_refresh(message, body).ok_or_else(|| bad_length(length))??,
         // check_header knows no other.
         other => return Err(bad_type(other)),
     })
@@ -153,10 +145,7 @@ pub fn decode(message: &[u8], ctx: &DecodeContext) -> Result<Message, Notificati
 fn check_header(head: &[u8; HEADER_LEN], max_message: usize) -> Result<(usize, u8), Notification> {
     let (marker, rest) = head.split_at(16);
     if marker.iter().any(|&octet| octet != 0xff) {
-        return Err(Notification::new(
-            code::MESSAGE_HEADER,
-            header::CONNECTION_NOT_SYNCHRONIZED,
-        ));
+        return Err(Notification::new(code::MESSAGE_HEADER, header::CONNECTION_NOT_SYNCHRONIZED));
     }
     let length = u16::from_be_bytes([rest[0], rest[1]]);
     let octets = usize::from(length);
@@ -173,19 +162,11 @@ fn check_header(head: &[u8; HEADER_LEN], max_message: usize) -> Result<(usize, u
         kind::ROUTE_REFRESH => octets >= 23,
         other => return Err(bad_type(other)),
     };
-    if fits {
-        Ok((octets, kind))
-    } else {
-        Err(bad_length(length))
-    }
+    if fits { Ok((octets, kind)) } else { Err(bad_length(length)) }
 }
 
 fn bad_length(length: u16) -> Notification {
-    Notification::with_data(
-        code::MESSAGE_HEADER,
-        header::BAD_MESSAGE_LENGTH,
-        length.to_be_bytes(),
-    )
+    Notification::with_data(code::MESSAGE_HEADER, header::BAD_MESSAGE_LENGTH, length.to_be_bytes())
 }
 
 fn bad_type(kind: u8) -> Notification {
@@ -194,11 +175,7 @@ fn bad_type(kind: u8) -> Notification {
 
 fn decode_notification(body: &[u8]) -> Option<Notification> {
     let mut r = Reader::new(body);
-    Some(Notification {
-        code: r.u8()?,
-        subcode: r.u8()?,
-        data: r.rest().to_vec(),
-    })
+    Some(Notification { code: r.u8()?, subcode: r.u8()?, data: r.rest().to_vec() })
 }
 
 /// `None`: a bad length by RFC 4271. A wrong length of the subtypes of RFC 7313 has a NOTIFICATION of its own.
@@ -211,10 +188,6 @@ fn decode_route_refresh(message: &[u8], body: &[u8]) -> Option<Result<Message, N
     let own_error = matches!(subtype, 1 | 2);
     own_error.then(|| {
         let subcode = super::notification::route_refresh::INVALID_MESSAGE_LENGTH;
-        Err(Notification::with_data(
-            code::ROUTE_REFRESH,
-            subcode,
-            message,
-        ))
+        Err(Notification::with_data(code::ROUTE_REFRESH, subcode, message))
     })
 }

@@ -57,9 +57,7 @@ pub fn afi_safi(family: Family) -> (u16, u8) {
 
 /// The family of an AFI and SAFI, if ubique knows it.
 pub fn family(afi: u16, safi: u8) -> Option<Family> {
-    Family::ALL
-        .into_iter()
-        .find(|&family| afi_safi(family) == (afi, safi))
+    Family::ALL.into_iter().find(|&family| afi_safi(family) == (afi, safi))
 }
 
 /// A multicast destination has no place among unicast routes (RFC 4271 §6.3: log, ignore the prefix).

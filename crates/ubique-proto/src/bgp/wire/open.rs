@@ -29,11 +29,7 @@ pub(super) fn decode(body: &[u8]) -> Result<Open, Notification> {
     // Before anything else: other versions lay out the rest differently.
     if version != VERSION {
         let data = u16::from(VERSION).to_be_bytes();
-        return Err(Notification::with_data(
-            code::OPEN,
-            open::UNSUPPORTED_VERSION_NUMBER,
-            data,
-        ));
+        return Err(Notification::with_data(code::OPEN, open::UNSUPPORTED_VERSION_NUMBER, data));
     }
     let two_octet_as = r.u16().ok_or_else(malformed)?;
     let hold_time_s = r.u16().ok_or_else(malformed)?;
@@ -56,12 +52,7 @@ pub(super) fn decode(body: &[u8]) -> Result<Open, Notification> {
     if asn.0 == 0 {
         return Err(Notification::new(code::OPEN, open::BAD_PEER_AS));
     }
-    Ok(Open {
-        asn,
-        hold_time_s,
-        router_id,
-        capabilities,
-    })
+    Ok(Open { asn, hold_time_s, router_id, capabilities })
 }
 
 /// Subcode 0 is what RFC 4271 §6.2 asks for when a parameter is recognised but malformed.
@@ -85,19 +76,10 @@ fn optional_parameters(mut r: Reader<'_>) -> Result<Vec<Capability>, Notificatio
     let mut capabilities = Vec::new();
     while !r.is_empty() {
         let parameter = r.u8().ok_or_else(malformed)?;
-        let length = if extended {
-            r.u16().map(usize::from)
-        } else {
-            r.u8().map(usize::from)
-        };
-        let value = r
-            .take(length.ok_or_else(malformed)?)
-            .ok_or_else(malformed)?;
+        let length = if extended { r.u16().map(usize::from) } else { r.u8().map(usize::from) };
+        let value = r.take(length.ok_or_else(malformed)?).ok_or_else(malformed)?;
         if parameter != PARAMETER_CAPABILITIES {
-            return Err(Notification::new(
-                code::OPEN,
-                open::UNSUPPORTED_OPTIONAL_PARAMETER,
-            ));
+            return Err(Notification::new(code::OPEN, open::UNSUPPORTED_OPTIONAL_PARAMETER));
         }
         let mut r = Reader::new(value);
         while !r.is_empty() {
@@ -111,10 +93,7 @@ fn capability(r: &mut Reader<'_>) -> Option<Capability> {
     let code = r.u8()?;
     let length = r.u8()?;
     let value = r.take(usize::from(length))?;
-    let unknown = || Capability::Unknown {
-        code,
-        value: value.to_vec(),
-    };
+    let unknown = || Capability::Unknown { code, value: value.to_vec() };
     let mut v = Reader::new(value);
     let known = match code {
         MULTIPROTOCOL => {

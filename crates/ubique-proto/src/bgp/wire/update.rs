@@ -25,8 +25,7 @@ pub(super) fn decode(body: &[u8], ctx: &DecodeContext) -> Result<Update, Notific
     let mut faults = Faults::default();
     let mut parsed = attributes::decode(attributes, ctx, &mut faults)?;
     let reachable = !nlri.is_empty() || reaches(&parsed);
-    let end_of_rib =
-        end_of_rib(&withdrawn, &parsed, &nlri).filter(|&family| ctx.families.contains(family));
+    let end_of_rib = end_of_rib(&withdrawn, &parsed, &nlri).filter(|&family| ctx.families.contains(family));
 
     let unused = !ctx.families.ipv4 && (!withdrawn.is_empty() || !nlri.is_empty());
     if unused {
@@ -57,13 +56,7 @@ pub(super) fn decode(body: &[u8], ctx: &DecodeContext) -> Result<Update, Notific
             (!announced.is_empty()).then(|| Arc::new(parsed.into_attributes()))
         }
     };
-    Ok(Update {
-        withdrawn,
-        announced,
-        attributes,
-        end_of_rib,
-        faults: faults.list,
-    })
+    Ok(Update { withdrawn, announced, attributes, end_of_rib, faults: faults.list })
 }
 
 /// Withdrawn routes, path attributes, NLRI (RFC 4271 §4.3).
@@ -91,9 +84,7 @@ fn end_of_rib(withdrawn: &[Prefix], parsed: &Parsed, nlri: &[Prefix]) -> Option<
     }
     match (&parsed.unreach, parsed.count) {
         (None, 0) => Some(Family::Ipv4),
-        (Some(Multiprotocol::Routes(family, (), prefixes)), 1) if prefixes.is_empty() => {
-            Some(*family)
-        }
+        (Some(Multiprotocol::Routes(family, (), prefixes)), 1) if prefixes.is_empty() => Some(*family),
         _ => None,
     }
 }
@@ -112,16 +103,9 @@ fn announced(nlri: Vec<Prefix>, parsed: &mut Parsed, faults: &mut Faults) -> Vec
             let [a, b, c, d] = address.octets();
             let raw = [flag::TRANSITIVE, typecode::NEXT_HOP, 4, a, b, c, d];
             let reason = format!("{address} is not the address of a host");
-            faults.withdraw(
-                typecode::NEXT_HOP,
-                reason,
-                update_error(update::INVALID_NEXT_HOP, &raw),
-            );
+            faults.withdraw(typecode::NEXT_HOP, reason, update_error(update::INVALID_NEXT_HOP, &raw));
         }
-        announced.push(Reach {
-            next_hop: NextHop::V4(address),
-            prefixes: nlri,
-        });
+        announced.push(Reach { next_hop: NextHop::V4(address), prefixes: nlri });
     }
     match parsed.reach.take() {
         Some(Multiprotocol::Routes(_, next_hop, prefixes)) if !prefixes.is_empty() => {
@@ -130,15 +114,8 @@ fn announced(nlri: Vec<Prefix>, parsed: &mut Parsed, faults: &mut Faults) -> Vec
                 NextHop::V6 { global, .. } => nlri::is_host_v6(global),
             };
             if !valid {
-                let reason = format!(
-                    "next hop {} is not the address of a host",
-                    next_hop.address()
-                );
-                faults.withdraw(
-                    typecode::MP_REACH,
-                    reason,
-                    update_error(update::OPTIONAL_ATTRIBUTE, &[]),
-                );
+                let reason = format!("next hop {} is not the address of a host", next_hop.address());
+                faults.withdraw(typecode::MP_REACH, reason, update_error(update::OPTIONAL_ATTRIBUTE, &[]));
             }
             announced.push(Reach { next_hop, prefixes });
         }
@@ -188,10 +165,7 @@ fn without_announced(withdrawn: &mut Vec<Prefix>, announced: &[Reach]) {
     if withdrawn.is_empty() || announced.is_empty() {
         return;
     }
-    let mut kept: Vec<Prefix> = announced
-        .iter()
-        .flat_map(|reach| reach.prefixes.iter().copied())
-        .collect();
+    let mut kept: Vec<Prefix> = announced.iter().flat_map(|reach| reach.prefixes.iter().copied()).collect();
     kept.sort_unstable();
     withdrawn.retain(|prefix| kept.binary_search(prefix).is_err());
 }

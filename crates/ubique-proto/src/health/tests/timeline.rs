@@ -30,19 +30,9 @@ impl Bench {
     fn new(seed: u64) -> Bench {
         let mut rng = Rng::new(seed);
         let every = Duration::from_micros(20_000 + rng.below(500_000));
-        let timeout = if rng.below(4) == 0 {
-            every
-        } else {
-            every.mul_f64(0.1 + 0.9 * rng.next_f64())
-        };
+        let timeout = if rng.below(4) == 0 { every } else { every.mul_f64(0.1 + 0.9 * rng.next_f64()) };
         let (fall, rise) = (1 + rng.below(4) as u32, 1 + rng.below(5) as u32);
-        let config = CheckConfig {
-            name: "answers".into(),
-            every,
-            timeout,
-            fall,
-            rise,
-        };
+        let config = CheckConfig { name: "answers".into(), every, timeout, fall, rise };
         Bench {
             health: Health::new(vec![config.clone()], seed),
             config,
@@ -66,41 +56,22 @@ impl Bench {
                     self.starts.push(self.now);
                     let latency = self.config.timeout.mul_f64(0.9 * self.rng.next_f64());
                     if self.mode != Mode::Hangs {
-                        self.answers
-                            .push((self.now + latency, poll, self.mode == Mode::Answers));
+                        self.answers.push((self.now + latency, poll, self.mode == Mode::Answers));
                     }
                 }
                 Out::Abandon { poll, .. } => {
-                    assert_eq!(
-                        self.outstanding.take(),
-                        Some(poll),
-                        "abandoned what is not under way"
-                    );
+                    assert_eq!(self.outstanding.take(), Some(poll), "abandoned what is not under way");
                 }
                 Out::Check { .. } | Out::Verdict { .. } => {}
             }
         }
-        assert_eq!(
-            self.health.healthy(),
-            oracle(&self.history, &self.config),
-            "{}",
-            self.log
-        );
+        assert_eq!(self.health.healthy(), oracle(&self.history, &self.config), "{}", self.log);
     }
 
     /// Advances to the next event at or before `until`; false when there is none.
     fn step(&mut self, until: Time) -> bool {
-        let deadline = self
-            .health
-            .next_deadline()
-            .unwrap_or(Time(u64::MAX))
-            .max(self.now);
-        let answer = self
-            .answers
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, a)| a.0)
-            .map(|(i, a)| (i, a.0));
+        let deadline = self.health.next_deadline().unwrap_or(Time(u64::MAX)).max(self.now);
+        let answer = self.answers.iter().enumerate().min_by_key(|(_, a)| a.0).map(|(i, a)| (i, a.0));
         match answer {
             Some((i, at)) if at <= deadline && at <= until => {
                 let (at, poll, ok) = self.answers.swap_remove(i);
@@ -157,11 +128,7 @@ fn oracle(history: &[Option<bool>], config: &CheckConfig) -> bool {
     let (mut up, mut since) = (false, 0);
     for end in 1..=history.len() {
         let limit = if up { config.fall } else { config.rise } as usize;
-        let run = history[since..end]
-            .iter()
-            .rev()
-            .take_while(|r| **r == Some(!up))
-            .count();
+        let run = history[since..end].iter().rev().take_while(|r| **r == Some(!up)).count();
         if history[end - 1].is_none() {
             (up, since) = (false, end);
         } else if run >= limit {
@@ -173,17 +140,8 @@ fn oracle(history: &[Option<bool>], config: &CheckConfig) -> bool {
 
 fn play(seed: u64) -> String {
     let mut bench = Bench::new(seed);
-    let CheckConfig {
-        every,
-        timeout,
-        fall,
-        rise,
-        ..
-    } = bench.config.clone();
-    assert!(
-        bench.wait(true) <= every * rise + timeout,
-        "seed {seed}: start"
-    );
+    let CheckConfig { every, timeout, fall, rise, .. } = bench.config.clone();
+    assert!(bench.wait(true) <= every * rise + timeout, "seed {seed}: start");
     for _ in 0..12 {
         let pause = bench.now + every.mul_f64(5.0 * bench.rng.next_f64());
         bench.run(pause);
@@ -193,18 +151,10 @@ fn play(seed: u64) -> String {
                 assert!(!bench.health.healthy());
             }
             kind => {
-                bench.change(if kind == 1 {
-                    Mode::Refuses
-                } else {
-                    Mode::Hangs
-                });
+                bench.change(if kind == 1 { Mode::Refuses } else { Mode::Hangs });
                 let delay = bench.wait(false);
                 let bound = every * fall + timeout;
-                assert!(
-                    delay <= bound,
-                    "seed {seed}: {delay:?} > {bound:?}\n{}",
-                    bench.log
-                );
+                assert!(delay <= bound, "seed {seed}: {delay:?} > {bound:?}\n{}", bench.log);
             }
         }
         let outage = bench.now + every.mul_f64(5.0 * bench.rng.next_f64());
@@ -212,10 +162,7 @@ fn play(seed: u64) -> String {
         bench.change(Mode::Answers);
         let delay = bench.wait(true);
         // The poll under way may time out first, and the slot after an event may have been left out.
-        assert!(
-            delay <= every * (rise + 1) + timeout,
-            "seed {seed}: back after {delay:?}"
-        );
+        assert!(delay <= every * (rise + 1) + timeout, "seed {seed}: back after {delay:?}");
     }
     bench.log
 }
@@ -240,20 +187,11 @@ fn polls_never_drift_nor_exceed_their_interval() {
         let jitter = bench.config.jitter();
         for (i, pair) in bench.starts.windows(2).enumerate() {
             let gap = pair[1].since(pair[0]);
-            assert!(
-                gap <= every && gap >= timeout,
-                "seed {seed}, poll {i}: {gap:?}"
-            );
-            assert!(
-                i == 0 || gap + 2 * jitter + Duration::from_nanos(2) >= every,
-                "seed {seed}, poll {i}: {gap:?}"
-            );
+            assert!(gap <= every && gap >= timeout, "seed {seed}, poll {i}: {gap:?}");
+            assert!(i == 0 || gap + 2 * jitter + Duration::from_nanos(2) >= every, "seed {seed}, poll {i}: {gap:?}");
         }
         let expected = 500.0 / (1.0 - jitter.as_secs_f64() / every.as_secs_f64());
-        assert!(
-            (bench.starts.len() as f64 - expected).abs() <= 3.0,
-            "seed {seed}"
-        );
+        assert!((bench.starts.len() as f64 - expected).abs() <= 3.0, "seed {seed}");
     }
 }
 
@@ -266,29 +204,12 @@ fn random_inputs_out_of_order_are_harmless() {
         for _ in 0..200 {
             now = now + Duration::from_micros(rng.below(60_000));
             let (check, poll) = (rng.below(4) as usize, rng.below(8));
-            let result = if rng.below(2) == 0 {
-                Ok(())
-            } else {
-                Err("refused".into())
-            };
+            let result = if rng.below(2) == 0 { Ok(()) } else { Err("refused".into()) };
             match rng.below(8) {
-                0 => health.handle_input(
-                    now,
-                    In::Gone {
-                        check,
-                        cause: "closed".into(),
-                    },
-                ),
+                0 => health.handle_input(now, In::Gone { check, cause: "closed".into() }),
                 1..=4 => {
                     let newest = health.checks.get(check).map_or(0, |c| c.counters.polls);
-                    health.handle_input(
-                        now,
-                        In::Result {
-                            check,
-                            poll: newest.saturating_sub(poll),
-                            result,
-                        },
-                    );
+                    health.handle_input(now, In::Result { check, poll: newest.saturating_sub(poll), result });
                 }
                 _ => health.handle_deadline(now),
             }

@@ -47,38 +47,22 @@ pub(super) fn neighbor(index: u32, relation: Relation) -> RibPeer {
 pub(super) fn rib(peers: Vec<RibPeer>) -> Rib {
     let count = peers.len() as u32;
     let router_id_own = Ipv4Addr::new(10, 1, 1, 1);
-    let config = RibConfig {
-        asn: OWN_AS,
-        router_id: router_id_own,
-        peers,
-        prefer_oldest: false,
-    };
+    let config = RibConfig { asn: OWN_AS, router_id: router_id_own, peers, prefer_oldest: false };
     let mut rib = Rib::new(config);
     for peer in 0..count {
-        rib.peer_up(
-            Time::ZERO,
-            PeerId(peer),
-            IpAddr::V4(local(peer)),
-            router_id(peer),
-        );
+        rib.peer_up(Time::ZERO, PeerId(peer), IpAddr::V4(local(peer)), router_id(peer));
     }
     rib
 }
 
 pub(super) fn path(ases: &[u32]) -> Attributes {
-    Attributes {
-        as_path: AsPath::sequence(ases.iter().map(|&a| Asn(a))),
-        ..Attributes::originated()
-    }
+    Attributes { as_path: AsPath::sequence(ases.iter().map(|&a| Asn(a))), ..Attributes::originated() }
 }
 
 pub(super) fn announce(prefixes: &[&str], attributes: Attributes) -> Update {
     Update {
         withdrawn: vec![],
-        announced: vec![Reach {
-            next_hop: NEXT_HOP,
-            prefixes: prefixes.iter().map(|p| prefix(p)).collect(),
-        }],
+        announced: vec![Reach { next_hop: NEXT_HOP, prefixes: prefixes.iter().map(|p| prefix(p)).collect() }],
         attributes: Some(Arc::new(attributes)),
         end_of_rib: None,
         faults: vec![],
@@ -101,13 +85,7 @@ pub(super) fn changes(rib: &mut Rib, peer: u32) -> Vec<Change> {
 }
 
 pub(super) fn own(text: &str) -> Announcement {
-    Announcement {
-        prefix: prefix(text),
-        prepend: 0,
-        med: None,
-        communities: vec![],
-        large_communities: vec![],
-    }
+    Announcement { prefix: prefix(text), prepend: 0, med: None, communities: vec![], large_communities: vec![] }
 }
 
 pub(super) const P: &str = "198.51.100.0/24";
@@ -115,24 +93,16 @@ pub(super) const Q: &str = "203.0.113.0/24";
 
 /// An internal neighbour.
 pub(super) fn internal(index: u32) -> RibPeer {
-    RibPeer {
-        asn: OWN_AS,
-        ..neighbor(index, Relation::Internal)
-    }
+    RibPeer { asn: OWN_AS, ..neighbor(index, Relation::Internal) }
 }
 
 /// Prefixes and attributes a neighbour is sent next.
 pub(super) fn sent(rib: &mut Rib, peer: u32) -> Option<(Arc<Attributes>, usize)> {
     let change = rib.poll_changes(PeerId(peer))?;
     assert_eq!(rib.poll_changes(PeerId(peer)), None);
-    change
-        .announced
-        .map(|(attributes, _, prefixes)| (attributes, prefixes.len()))
+    change.announced.map(|(attributes, _, prefixes)| (attributes, prefixes.len()))
 }
 
 pub(super) fn withdrawal(prefixes: &[&str]) -> Change {
-    Change {
-        withdrawn: prefixes.iter().map(|p| prefix(p)).collect(),
-        announced: None,
-    }
+    Change { withdrawn: prefixes.iter().map(|p| prefix(p)).collect(), announced: None }
 }

@@ -24,15 +24,7 @@ struct Sample {
 
 fn sample() -> Sample {
     let attributes = path(&[100, 200, 300]);
-    Sample {
-        attributes,
-        local_pref: 100,
-        external: true,
-        igp_metric: 10,
-        id: 5,
-        address: 5,
-        learned: 50,
-    }
+    Sample { attributes, local_pref: 100, external: true, igp_metric: 10, id: 5, address: 5, learned: 50 }
 }
 
 fn view(s: &Sample) -> Path<'_> {
@@ -54,22 +46,13 @@ type Change = fn(&mut Sample);
 fn steps() -> Vec<(Change, &'static str)> {
     vec![
         (|s| s.local_pref = 50, "local preference 50 < 100"),
-        (
-            |s| s.attributes.as_path = s.attributes.as_path.prepended(Asn(100), 1),
-            "AS path 4 > 3",
-        ),
-        (
-            |s| s.attributes.origin = Origin::Incomplete,
-            "origin incomplete > IGP",
-        ),
+        (|s| s.attributes.as_path = s.attributes.as_path.prepended(Asn(100), 1), "AS path 4 > 3"),
+        (|s| s.attributes.origin = Origin::Incomplete, "origin incomplete > IGP"),
         (|s| s.attributes.med = Some(20), "MED 20 > 0"),
         (|s| s.external = false, "internal, other external"),
         (|s| s.igp_metric = 11, "IGP metric 11 > 10"),
         (|s| s.id = 9, "router id 10.0.0.9 > 10.0.0.5"),
-        (
-            |s| s.attributes.cluster_list = vec![Ipv4Addr::LOCALHOST],
-            "cluster list 1 > 0",
-        ),
+        (|s| s.attributes.cluster_list = vec![Ipv4Addr::LOCALHOST], "cluster list 1 > 0"),
         (|s| s.address = 6, "neighbour address 192.0.2.6 > 192.0.2.5"),
     ]
 }
@@ -82,10 +65,7 @@ fn every_step_decides_and_beats_all_later_ones() {
         worse(&mut bad);
         let (order, step) = compare(&view(&good), &view(&bad), false);
         assert_eq!((order, step.to_string().as_str()), (Ordering::Less, *words));
-        assert_eq!(
-            compare(&view(&bad), &view(&good), false),
-            (Ordering::Greater, step)
-        );
+        assert_eq!(compare(&view(&bad), &view(&good), false), (Ordering::Greater, step));
         // Even against a route that is worse at every later step.
         let mut good = good;
         for (later, _) in &steps[i + 1..] {
@@ -93,31 +73,16 @@ fn every_step_decides_and_beats_all_later_ones() {
         }
         let (order, later) = compare(&view(&good), &view(&bad), false);
         assert_eq!(order, Ordering::Less, "{words}");
-        assert_eq!(
-            std::mem::discriminant(&later),
-            std::mem::discriminant(&step),
-            "{words}"
-        );
+        assert_eq!(std::mem::discriminant(&later), std::mem::discriminant(&step), "{words}");
     }
 }
 
 #[test]
 fn steps_read_the_other_way_round_too() {
     assert_eq!(Step::AsPath(4, 3).flipped().to_string(), "AS path 3 < 4");
-    assert_eq!(
-        Step::Origin(Origin::Egp, Origin::Igp).flipped().to_string(),
-        "origin IGP < EGP"
-    );
-    assert_eq!(
-        Step::Age(Time(3_000_000), Time(1_000_000)).to_string(),
-        "learned 2ms later"
-    );
-    assert_eq!(
-        Step::Age(Time(3_000_000), Time(1_000_000))
-            .flipped()
-            .to_string(),
-        "learned 2ms earlier"
-    );
+    assert_eq!(Step::Origin(Origin::Egp, Origin::Igp).flipped().to_string(), "origin IGP < EGP");
+    assert_eq!(Step::Age(Time(3_000_000), Time(1_000_000)).to_string(), "learned 2ms later");
+    assert_eq!(Step::Age(Time(3_000_000), Time(1_000_000)).flipped().to_string(), "learned 2ms earlier");
     assert_eq!(Step::Internal.flipped(), Step::Internal);
     let own = Step::Ineligible(Ineligible::AsLoop(Asn(64500)));
     assert_eq!(own.to_string(), "AS path holds our own AS 64500");
@@ -143,10 +108,7 @@ fn sets_count_one_hop_and_confederations_none() {
         Segment::Set(vec![Asn(1), Asn(2), Asn(3)]),
     ]);
     b.attributes.as_path = AsPath::sequence([Asn(100), Asn(2), Asn(3)]);
-    assert_eq!(
-        compare(&view(&a), &view(&b), false),
-        (Ordering::Less, Step::AsPath(3, 2))
-    );
+    assert_eq!(compare(&view(&a), &view(&b), false), (Ordering::Less, Step::AsPath(3, 2)));
 }
 
 #[test]
@@ -157,10 +119,7 @@ fn med_counts_only_between_routes_of_one_neighbor() {
     b.attributes.med = Some(1);
     b.id = 6;
     let (order, step) = compare(&view(&a), &view(&b), false);
-    assert_eq!(
-        (order, step.to_string().as_str()),
-        (Ordering::Less, "router id 10.0.0.6 > 10.0.0.5")
-    );
+    assert_eq!((order, step.to_string().as_str()), (Ordering::Less, "router id 10.0.0.6 > 10.0.0.5"));
 }
 
 /// One beats two by identifier, two beats three as external, three beats one by MED: no order of pairs exists,
@@ -168,38 +127,18 @@ fn med_counts_only_between_routes_of_one_neighbor() {
 #[test]
 fn med_is_not_transitive_and_the_arrangement_does_not_matter() {
     let (mut one, mut two, mut three) = (sample(), sample(), sample());
-    one.attributes = Attributes {
-        med: Some(150),
-        ..path(&[500, 7])
-    };
+    one.attributes = Attributes { med: Some(150), ..path(&[500, 7]) };
     one.id = 1;
-    two.attributes = Attributes {
-        med: Some(200),
-        ..path(&[100, 7])
-    };
+    two.attributes = Attributes { med: Some(200), ..path(&[100, 7]) };
     two.id = 2;
-    three.attributes = Attributes {
-        med: Some(100),
-        ..path(&[500, 7])
-    };
+    three.attributes = Attributes { med: Some(100), ..path(&[500, 7]) };
     three.external = false;
     let beats = |a: &Sample, b: &Sample| compare(&view(a), &view(b), false).0 == Ordering::Less;
     assert!(beats(&one, &two) && beats(&two, &three) && beats(&three, &one));
     let samples = [&one, &two, &three];
-    for order in [
-        [0, 1, 2],
-        [0, 2, 1],
-        [1, 0, 2],
-        [1, 2, 0],
-        [2, 0, 1],
-        [2, 1, 0],
-    ] {
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let paths = order.map(|i| view(samples[i]));
-        assert_eq!(
-            select(&paths, false).map(|i| order[i]),
-            Some(1),
-            "{order:?}"
-        );
+        assert_eq!(select(&paths, false).map(|i| order[i]), Some(1), "{order:?}");
         let steps = explain(&paths, false);
         for (i, step) in order.into_iter().zip(steps) {
             let expected = [Some(Step::Med(150, 100)), None, Some(Step::Internal)][i];
@@ -214,25 +153,16 @@ fn the_originator_stands_in_for_the_router() {
     a.id = 9;
     a.attributes.originator_id = Some(Ipv4Addr::new(10, 0, 0, 1));
     let expected = Step::RouterId(Ipv4Addr::new(10, 0, 0, 5), Ipv4Addr::new(10, 0, 0, 1));
-    assert_eq!(
-        compare(&view(&a), &view(&b), false),
-        (Ordering::Less, expected)
-    );
+    assert_eq!(compare(&view(&a), &view(&b), false), (Ordering::Less, expected));
 }
 
 #[test]
 fn the_older_external_route_wins_only_when_asked() {
     let (mut old, new) = (sample(), sample());
     (old.learned, old.id) = (10, 9);
-    assert_eq!(
-        compare(&view(&old), &view(&new), false).0,
-        Ordering::Greater
-    );
+    assert_eq!(compare(&view(&old), &view(&new), false).0, Ordering::Greater);
     let (order, step) = compare(&view(&old), &view(&new), true);
-    assert_eq!(
-        (order, step),
-        (Ordering::Less, Step::Age(Time(50), Time(10)))
-    );
+    assert_eq!((order, step), (Ordering::Less, Step::Age(Time(50), Time(10))));
 
     // RFC 5004 §3: not between internal routes, nor between sessions with one router.
     let (mut a, mut b) = (old.clone(), new.clone());
@@ -241,10 +171,7 @@ fn the_older_external_route_wins_only_when_asked() {
     let (mut a, b) = (old, new);
     (a.id, a.address) = (b.id, 6);
     let (order, step) = compare(&view(&a), &view(&b), true);
-    assert_eq!(
-        (order, step.to_string().as_str()),
-        (Ordering::Greater, "neighbour address 192.0.2.6 > 192.0.2.5")
-    );
+    assert_eq!((order, step.to_string().as_str()), (Ordering::Greater, "neighbour address 192.0.2.6 > 192.0.2.5"));
 }
 
 #[test]

@@ -16,36 +16,15 @@ use Relation::{Customer, Peer, Transit};
 
 #[test]
 fn import_sets_the_preference_by_relation() {
-    let mut rib = rib(vec![
-        neighbor(0, Transit),
-        neighbor(1, Peer),
-        neighbor(2, Customer),
-        internal(3),
-    ]);
+    let mut rib = rib(vec![neighbor(0, Transit), neighbor(1, Peer), neighbor(2, Customer), internal(3)]);
     rib.update(Time(1), PeerId(0), &announce(&[P], path(&[100])));
     rib.update(Time(2), PeerId(1), &announce(&[P], path(&[200, 1])));
     rib.update(Time(3), PeerId(2), &announce(&[P], path(&[300, 1, 2, 3])));
-    rib.update(
-        Time(4),
-        PeerId(3),
-        &announce(
-            &[P],
-            Attributes {
-                local_pref: Some(250),
-                ..path(&[7])
-            },
-        ),
-    );
+    rib.update(Time(4), PeerId(3), &announce(&[P], Attributes { local_pref: Some(250), ..path(&[7]) }));
     let told: Vec<(u32, u32, String)> = rib
         .candidates(prefix(P))
         .into_iter()
-        .map(|c| {
-            (
-                c.peer.unwrap().0,
-                c.local_pref,
-                c.step.map_or("best".into(), |s| s.to_string()),
-            )
-        })
+        .map(|c| (c.peer.unwrap().0, c.local_pref, c.step.map_or("best".into(), |s| s.to_string())))
         .collect();
     let expected = [
         (2, 300, "best"),
@@ -53,10 +32,7 @@ fn import_sets_the_preference_by_relation() {
         (1, 200, "local preference 200 < 300"),
         (0, 100, "local preference 100 < 300"),
     ];
-    assert_eq!(
-        told,
-        expected.map(|(peer, pref, step)| (peer, pref, step.to_owned()))
-    );
+    assert_eq!(told, expected.map(|(peer, pref, step)| (peer, pref, step.to_owned())));
 }
 
 #[test]
@@ -70,14 +46,8 @@ fn an_external_neighbor_sets_no_internal_attributes() {
     };
     rib.update(Time(1), PeerId(0), &announce(&[P], path(&[100])));
     rib.update(Time(1), PeerId(1), &announce(&[P], forged));
-    assert_eq!(
-        rib.poll_best(),
-        Some((prefix(P), Some((NEXT_HOP, PeerId(0)))))
-    );
-    assert_eq!(
-        **rib.received(PeerId(1)).next().unwrap().attributes,
-        path(&[200])
-    );
+    assert_eq!(rib.poll_best(), Some((prefix(P), Some((NEXT_HOP, PeerId(0))))));
+    assert_eq!(**rib.received(PeerId(1)).next().unwrap().attributes, path(&[200]));
 }
 
 #[test]
@@ -86,10 +56,7 @@ fn graceful_shutdown_makes_any_other_route_better() {
     rib.update(Time(1), PeerId(0), &announce(&[P], path(&[100])));
     rib.update(Time(1), PeerId(1), &announce(&[P], path(&[200, 1, 2, 3])));
     assert_eq!(rib.poll_best().unwrap().1.unwrap().1, PeerId(0));
-    let leaving = Attributes {
-        communities: vec![Community::GRACEFUL_SHUTDOWN],
-        ..path(&[100])
-    };
+    let leaving = Attributes { communities: vec![Community::GRACEFUL_SHUTDOWN], ..path(&[100]) };
     rib.update(Time(2), PeerId(0), &announce(&[P], leaving));
     assert_eq!(rib.poll_best().unwrap().1.unwrap().1, PeerId(1));
     assert_eq!(rib.candidates(prefix(P))[1].local_pref, 0);
@@ -99,28 +66,10 @@ fn graceful_shutdown_makes_any_other_route_better() {
 fn a_loop_is_kept_but_never_chosen() {
     let mut rib = rib(vec![neighbor(0, Peer), neighbor(1, Customer)]);
     rib.update(Time(1), PeerId(0), &announce(&[P], path(&[100, 64500, 7])));
-    let in_a_set = AsPath(vec![
-        Segment::Sequence(vec![Asn(100)]),
-        Segment::Set(vec![Asn(7), OWN_AS]),
-    ]);
-    rib.update(
-        Time(1),
-        PeerId(0),
-        &announce(
-            &[Q],
-            Attributes {
-                as_path: in_a_set,
-                ..path(&[])
-            },
-        ),
-    );
+    let in_a_set = AsPath(vec![Segment::Sequence(vec![Asn(100)]), Segment::Set(vec![Asn(7), OWN_AS])]);
+    rib.update(Time(1), PeerId(0), &announce(&[Q], Attributes { as_path: in_a_set, ..path(&[]) }));
     assert_eq!((rib.poll_best(), rib.poll_changes(PeerId(1))), (None, None));
-    assert_eq!(
-        rib.received(PeerId(0))
-            .filter(|r| r.ineligible.is_some())
-            .count(),
-        2
-    );
+    assert_eq!(rib.received(PeerId(0)).filter(|r| r.ineligible.is_some()).count(), 2);
     let step = rib.candidates(prefix(P))[0].step.unwrap();
     assert_eq!(step.to_string(), "AS path holds our own AS 64500");
     // An eligible route that turns into a loop goes.
@@ -137,52 +86,25 @@ fn routes_that_point_at_ourselves_are_not_chosen() {
     update.announced[0].next_hop = NextHop::V4(local(0));
     rib.update(Time(1), PeerId(0), &update);
     let own_id = Some(Ipv4Addr::new(10, 1, 1, 1));
-    rib.update(
-        Time(1),
-        PeerId(1),
-        &announce(
-            &[P],
-            Attributes {
-                originator_id: own_id,
-                ..path(&[7])
-            },
-        ),
-    );
+    rib.update(Time(1), PeerId(1), &announce(&[P], Attributes { originator_id: own_id, ..path(&[7]) }));
     assert_eq!(rib.poll_best(), None);
-    let reasons: Vec<String> = rib
-        .candidates(prefix(P))
-        .iter()
-        .map(|c| c.step.unwrap().to_string())
-        .collect();
-    assert_eq!(
-        reasons,
-        ["next hop is our own address", "we are its originator"]
-    );
+    let reasons: Vec<String> = rib.candidates(prefix(P)).iter().map(|c| c.step.unwrap().to_string()).collect();
+    assert_eq!(reasons, ["next hop is our own address", "we are its originator"]);
 }
 
 #[test]
 fn an_observed_neighbor_gives_no_route() {
-    let observed = RibPeer {
-        import: Import::Observe,
-        ..neighbor(0, Transit)
-    };
+    let observed = RibPeer { import: Import::Observe, ..neighbor(0, Transit) };
     let mut rib = rib(vec![observed, neighbor(1, Customer)]);
     rib.update(Time(1), PeerId(0), &announce(&[P], path(&[100])));
     assert_eq!((rib.poll_best(), rib.poll_changes(PeerId(1))), (None, None));
     assert_eq!(rib.received(PeerId(0)).count(), 1);
-    assert_eq!(
-        rib.candidates(prefix(P))[0].step.unwrap().to_string(),
-        "observed only"
-    );
+    assert_eq!(rib.candidates(prefix(P))[0].step.unwrap().to_string(), "observed only");
 }
 
 #[test]
 fn a_flap_takes_the_routes_and_brings_them_back() {
-    let mut rib = rib(vec![
-        neighbor(0, Customer),
-        neighbor(1, Peer),
-        neighbor(2, Customer),
-    ]);
+    let mut rib = rib(vec![neighbor(0, Customer), neighbor(1, Peer), neighbor(2, Customer)]);
     rib.update(Time(1), PeerId(0), &announce(&[P], path(&[100])));
     rib.update(Time(1), PeerId(2), &announce(&[P], path(&[300, 1])));
     assert_eq!(*sent(&mut rib, 1).unwrap().0, path(&[64500, 100]));
@@ -196,10 +118,7 @@ fn a_flap_takes_the_routes_and_brings_them_back() {
     assert_eq!(rib.best_routes().count(), 0);
     // An UPDATE of a session that is down is void.
     rib.update(Time(2), PeerId(0), &announce(&[P], path(&[100])));
-    assert_eq!(
-        (rib.poll_best(), rib.counters(PeerId(0)).received),
-        (None, 0)
-    );
+    assert_eq!((rib.poll_best(), rib.counters(PeerId(0)).received), (None, 0));
     // A neighbour that comes up is owed what all others hold already.
     rib.peer_up(Time(3), PeerId(0), IpAddr::V4(local(0)), router_id(0));
     rib.originate(prefix(Q));
@@ -218,10 +137,7 @@ fn our_own_route_beats_all_others() {
     assert_eq!(*sent(&mut rib, 1).unwrap().0, path(&[64500]));
     let candidates = rib.candidates(prefix(P));
     assert_eq!((candidates[0].peer, candidates[0].best), (None, true));
-    assert_eq!(
-        candidates[1].step.unwrap().to_string(),
-        "own route preferred"
-    );
+    assert_eq!(candidates[1].step.unwrap().to_string(), "own route preferred");
     rib.unoriginate(prefix(P));
     assert!(rib.poll_best().unwrap().1.is_some());
     assert_eq!(*sent(&mut rib, 1).unwrap().0, path(&[64500, 100]));
@@ -231,100 +147,50 @@ fn our_own_route_beats_all_others() {
 fn a_session_carries_the_family_of_its_address() {
     let v6 = |i: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, i));
     let peers = vec![
-        RibPeer {
-            address: v6(1),
-            ..neighbor(0, Customer)
-        },
-        RibPeer {
-            address: v6(2),
-            ..neighbor(1, Peer)
-        },
+        RibPeer { address: v6(1), ..neighbor(0, Customer) },
+        RibPeer { address: v6(2), ..neighbor(1, Peer) },
         neighbor(2, Peer),
     ];
     let own_id = Ipv4Addr::new(10, 1, 1, 1);
-    let mut rib = Rib::new(RibConfig {
-        asn: OWN_AS,
-        router_id: own_id,
-        peers,
-        prefer_oldest: false,
-    });
+    let mut rib = Rib::new(RibConfig { asn: OWN_AS, router_id: own_id, peers, prefer_oldest: false });
     rib.peer_up(Time(1), PeerId(0), v6(11), router_id(0));
     rib.peer_up(Time(1), PeerId(1), v6(12), router_id(1));
     rib.peer_up(Time(1), PeerId(2), IpAddr::V4(local(2)), router_id(2));
     let mut update = announce(&["2001:db8:53::/48"], path(&[100]));
-    update.announced.push(Reach {
-        next_hop: NEXT_HOP,
-        prefixes: vec![prefix(P)],
-    });
+    update.announced.push(Reach { next_hop: NEXT_HOP, prefixes: vec![prefix(P)] });
     rib.update(Time(1), PeerId(0), &update);
     rib.originate(prefix(Q));
     rib.announce(PeerId(2), own("2001:db8:54::/48"));
-    let [change] = &changes(&mut rib, 1)[..] else {
-        panic!("one change")
-    };
+    let [change] = &changes(&mut rib, 1)[..] else { panic!("one change") };
     let (_, next_hop, prefixes) = change.announced.as_ref().unwrap();
     let global = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 12);
-    assert_eq!(
-        *next_hop,
-        NextHop::V6 {
-            global,
-            link_local: None
-        }
-    );
+    assert_eq!(*next_hop, NextHop::V6 { global, link_local: None });
     assert_eq!(prefixes, &[prefix("2001:db8:53::/48")]);
-    let [change] = &changes(&mut rib, 2)[..] else {
-        panic!("one change")
-    };
+    let [change] = &changes(&mut rib, 2)[..] else { panic!("one change") };
     assert_eq!(change.announced.as_ref().unwrap().2, [prefix(Q)]);
-    assert_eq!(
-        (
-            rib.counters(PeerId(0)).received,
-            rib.counters(PeerId(0)).ignored
-        ),
-        (1, 1)
-    );
+    assert_eq!((rib.counters(PeerId(0)).received, rib.counters(PeerId(0)).ignored), (1, 1));
 }
 
 #[test]
 fn too_many_prefixes_end_the_session_of_a_router_but_not_of_an_edge() {
-    let observed = RibPeer {
-        import: Import::Observe,
-        export: Export::OwnOnly,
-        ..neighbor(1, Transit)
-    };
+    let observed = RibPeer { import: Import::Observe, export: Export::OwnOnly, ..neighbor(1, Transit) };
     let mut rib = rib(vec![neighbor(0, Peer), observed]);
     (rib.max_prefixes, rib.max_observed) = (2, 2);
     rib.announce(PeerId(1), own(Q));
     let many = ["10.0.0.0/8", "10.1.0.0/16", "10.2.0.0/16", P, Q];
     for peer in [0, 1] {
         rib.update(Time(1), PeerId(peer), &announce(&many[..2], path(&[100])));
-        rib.update(
-            Time(2),
-            PeerId(peer),
-            &announce(&many[..2], path(&[100, 7])),
-        );
+        rib.update(Time(2), PeerId(peer), &announce(&many[..2], path(&[100, 7])));
         assert!(!rib.over_limit(PeerId(peer)));
         rib.update(Time(3), PeerId(peer), &announce(&many, path(&[100])));
     }
     assert!(rib.over_limit(PeerId(0)));
-    assert_eq!(
-        (
-            rib.counters(PeerId(0)).received,
-            rib.counters(PeerId(0)).ignored
-        ),
-        (2, 3)
-    );
+    assert_eq!((rib.counters(PeerId(0)).received, rib.counters(PeerId(0)).ignored), (2, 3));
     rib.peer_down(PeerId(0));
     assert!(!rib.over_limit(PeerId(0)));
     // What an edge announces itself it goes on watching.
     assert!(!rib.over_limit(PeerId(1)));
-    assert_eq!(
-        (
-            rib.counters(PeerId(1)).received,
-            rib.counters(PeerId(1)).ignored
-        ),
-        (3, 2)
-    );
+    assert_eq!((rib.counters(PeerId(1)).received, rib.counters(PeerId(1)).ignored), (3, 2));
     assert!(rib.received(PeerId(1)).any(|r| r.prefix == prefix(Q)));
 }
 
@@ -333,19 +199,9 @@ fn the_oldest_external_route_stays_best_when_asked() {
     for prefer_oldest in [false, true] {
         let peers = vec![neighbor(0, Peer), neighbor(1, Peer)];
         let own_id = Ipv4Addr::new(10, 1, 1, 1);
-        let mut rib = Rib::new(RibConfig {
-            asn: OWN_AS,
-            router_id: own_id,
-            peers,
-            prefer_oldest,
-        });
+        let mut rib = Rib::new(RibConfig { asn: OWN_AS, router_id: own_id, peers, prefer_oldest });
         for peer in 0..2 {
-            rib.peer_up(
-                Time(0),
-                PeerId(peer),
-                IpAddr::V4(local(peer)),
-                router_id(peer),
-            );
+            rib.peer_up(Time(0), PeerId(peer), IpAddr::V4(local(peer)), router_id(peer));
         }
         rib.update(Time(1), PeerId(1), &announce(&[P], path(&[200])));
         rib.update(Time(2), PeerId(0), &announce(&[P], path(&[100])));
@@ -361,10 +217,7 @@ fn a_prefix_in_both_lists_stays_announced() {
     let mut rib = rib(vec![neighbor(0, Customer)]);
     rib.update(Time(1), PeerId(0), &announce(&[P], path(&[100])));
     rib.poll_best().unwrap();
-    let both = Update {
-        withdrawn: vec![prefix(P)],
-        ..announce(&[P], path(&[100]))
-    };
+    let both = Update { withdrawn: vec![prefix(P)], ..announce(&[P], path(&[100])) };
     rib.update(Time(2), PeerId(0), &both);
     assert_eq!((rib.poll_best(), rib.best_routes().count()), (None, 1));
 }
@@ -380,21 +233,9 @@ fn unknown_neighbors_and_empty_updates_are_harmless() {
     rib.refresh(stranger);
     rib.peer_down(stranger);
     assert_eq!((rib.poll_changes(stranger), rib.poll_best()), (None, None));
-    assert_eq!(
-        (rib.over_limit(stranger), rib.counters(stranger)),
-        (false, Counters::default())
-    );
-    assert_eq!(
-        (
-            rib.received(stranger).count(),
-            rib.advertised(stranger).count()
-        ),
-        (0, 0)
-    );
-    let no_attributes = Update {
-        attributes: None,
-        ..announce(&[P], path(&[100]))
-    };
+    assert_eq!((rib.over_limit(stranger), rib.counters(stranger)), (false, Counters::default()));
+    assert_eq!((rib.received(stranger).count(), rib.advertised(stranger).count()), (0, 0));
+    let no_attributes = Update { attributes: None, ..announce(&[P], path(&[100])) };
     rib.update(Time(1), PeerId(0), &no_attributes);
     rib.unoriginate(prefix(P));
     assert_eq!((rib.poll_best(), rib.candidates(prefix(P))), (None, vec![]));
@@ -408,24 +249,13 @@ fn equal_attributes_are_stored_once_and_dead_ones_swept() {
         for p in &prefixes {
             rib.update(Time(1), PeerId(0), &announce(&[p], path(&[100, i + 1000])));
         }
-        let all: Vec<_> = rib
-            .received(PeerId(0))
-            .map(|r| Arc::as_ptr(r.attributes))
-            .collect();
+        let all: Vec<_> = rib.received(PeerId(0)).map(|r| Arc::as_ptr(r.attributes)).collect();
         assert_eq!(all.len(), 2);
         assert_eq!(all[0], all[1]);
-        rib.update(
-            Time(1),
-            PeerId(0),
-            &withdraw(&prefixes.each_ref().map(|p| p.as_str())),
-        );
+        rib.update(Time(1), PeerId(0), &withdraw(&prefixes.each_ref().map(|p| p.as_str())));
         changes(&mut rib, 1);
     }
-    assert!(
-        rib.pool.len() <= 2 * 32,
-        "{} sets of attributes are kept",
-        rib.pool.len()
-    );
+    assert!(rib.pool.len() <= 2 * 32, "{} sets of attributes are kept", rib.pool.len());
     while rib.poll_best().is_some() {}
     assert!(rib.table.is_empty());
 }

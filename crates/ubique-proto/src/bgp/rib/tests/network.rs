@@ -73,14 +73,7 @@ fn topology(rng: &mut Rng) -> Vec<Vec<End>> {
         let prepend = [rng.below(3) as u8, rng.below(3) as u8];
         let end = |other, back, relation, side: u8| {
             let prepend = prepend[usize::from(side)];
-            End {
-                other,
-                back,
-                relation,
-                address: address(side),
-                up: true,
-                prepend,
-            }
+            End { other, back, relation, address: address(side), up: true, prepend }
         };
         links[a].push(end(b, at_b, relation, 0));
         links[b].push(end(a, at_a, opposite(relation), 1));
@@ -96,10 +89,7 @@ fn topology(rng: &mut Rng) -> Vec<Vec<End>> {
         }
     }
     for _ in 0..20 {
-        let (a, b) = (
-            rng.below(NETWORKS as u64) as usize,
-            rng.below(NETWORKS as u64) as usize,
-        );
+        let (a, b) = (rng.below(NETWORKS as u64) as usize, rng.below(NETWORKS as u64) as usize);
         connect(rng, a, b, Relation::Peer);
     }
     links
@@ -109,9 +99,7 @@ impl Internet {
     fn new(seed: u64) -> Internet {
         let mut rng = Rng::new(seed);
         let links = topology(&mut rng);
-        let origins: Vec<usize> = (0..3)
-            .map(|_| rng.below(NETWORKS as u64) as usize)
-            .collect();
+        let origins: Vec<usize> = (0..3).map(|_| rng.below(NETWORKS as u64) as usize).collect();
         let ribs = links.iter().enumerate().map(|(network, ends)| {
             let peers = ends.iter().map(|end| RibPeer {
                 address: IpAddr::V4(links[end.other][end.back].address),
@@ -128,18 +116,8 @@ impl Internet {
             })
         });
         let ribs = ribs.collect();
-        let wires = links
-            .iter()
-            .map(|ends| vec![VecDeque::new(); ends.len()])
-            .collect();
-        let mut internet = Internet {
-            links,
-            ribs,
-            wires,
-            origins,
-            rng,
-            clock: 0,
-        };
+        let wires = links.iter().map(|ends| vec![VecDeque::new(); ends.len()]).collect();
+        let mut internet = Internet { links, ribs, wires, origins, rng, clock: 0 };
         for a in 0..NETWORKS {
             for at_a in 0..internet.links[a].len() {
                 if a < internet.links[a][at_a].other {
@@ -156,10 +134,7 @@ impl Internet {
         self.ribs[5].originate(prefix("203.0.113.0/24"));
         for &origin in &self.origins {
             for (at, end) in self.links[origin].iter().enumerate() {
-                let announcement = Announcement {
-                    prepend: end.prepend,
-                    ..own(ANYCAST)
-                };
+                let announcement = Announcement { prepend: end.prepend, ..own(ANYCAST) };
                 self.ribs[origin].announce(PeerId(at as u32), announcement);
             }
         }
@@ -173,12 +148,7 @@ impl Internet {
             self.wires[network][at].clear();
             let peer = PeerId(at as u32);
             if up {
-                self.ribs[network].peer_up(
-                    Time(self.clock),
-                    peer,
-                    IpAddr::V4(end.address),
-                    id_of(other),
-                );
+                self.ribs[network].peer_up(Time(self.clock), peer, IpAddr::V4(end.address), id_of(other));
             } else {
                 self.ribs[network].peer_down(peer);
             }
@@ -212,18 +182,10 @@ impl Internet {
         };
         self.clock += 1;
         let (attributes, announced) = match change.announced {
-            Some((attributes, next_hop, prefixes)) => {
-                (Some(attributes), vec![Reach { next_hop, prefixes }])
-            }
+            Some((attributes, next_hop, prefixes)) => (Some(attributes), vec![Reach { next_hop, prefixes }]),
             None => (None, vec![]),
         };
-        let update = Update {
-            withdrawn: change.withdrawn,
-            announced,
-            attributes,
-            end_of_rib: None,
-            faults: vec![],
-        };
+        let update = Update { withdrawn: change.withdrawn, announced, attributes, end_of_rib: None, faults: vec![] };
         self.ribs[network].update(Time(self.clock), PeerId(at as u32), &update);
     }
 
@@ -265,9 +227,7 @@ fn fixpoint(internet: &Internet, prefix: &Prefix) -> Vec<Option<Choice>> {
     let anycast = *prefix == super::common::prefix(ANYCAST);
     let mut chosen: Vec<Option<Choice>> = vec![None; NETWORKS];
     for _round in 0..10 * NETWORKS {
-        let next: Vec<_> = (0..NETWORKS)
-            .map(|network| choose(internet, &chosen, network, anycast))
-            .collect();
+        let next: Vec<_> = (0..NETWORKS).map(|network| choose(internet, &chosen, network, anycast)).collect();
         if next == chosen {
             return chosen;
         }
@@ -276,40 +236,21 @@ fn fixpoint(internet: &Internet, prefix: &Prefix) -> Vec<Option<Choice>> {
     panic!("the oracle does not settle");
 }
 
-fn choose(
-    internet: &Internet,
-    chosen: &[Option<Choice>],
-    network: usize,
-    anycast: bool,
-) -> Option<Choice> {
+fn choose(internet: &Internet, chosen: &[Option<Choice>], network: usize, anycast: bool) -> Option<Choice> {
     if !anycast && network == 5 {
-        return Some(Choice {
-            preference: u32::MAX,
-            path: vec![],
-            link: None,
-        });
+        return Some(Choice { preference: u32::MAX, path: vec![], link: None });
     }
-    let offers = internet.links[network]
-        .iter()
-        .enumerate()
-        .filter(|(_, end)| end.up)
-        .filter_map(|(link, end)| {
-            let path = offered(internet, chosen, network, end, anycast)?;
-            let preference = match end.relation {
-                Relation::Customer => 3,
-                Relation::Transit => 1,
-                _ => 2,
-            };
-            (!path.contains(&network)).then_some(Choice {
-                preference,
-                path,
-                link: Some(link),
-            })
-        });
+    let offers = internet.links[network].iter().enumerate().filter(|(_, end)| end.up).filter_map(|(link, end)| {
+        let path = offered(internet, chosen, network, end, anycast)?;
+        let preference = match end.relation {
+            Relation::Customer => 3,
+            Relation::Transit => 1,
+            _ => 2,
+        };
+        (!path.contains(&network)).then_some(Choice { preference, path, link: Some(link) })
+    });
     offers.min_by_key(|c| {
-        let id = c
-            .link
-            .map(|link| id_of(internet.links[network][link].other));
+        let id = c.link.map(|link| id_of(internet.links[network][link].other));
         (u32::MAX - c.preference, c.path.len(), id)
     })
 }
@@ -329,14 +270,9 @@ fn offered(
     let theirs = chosen[end.other].as_ref()?;
     let learned_from = theirs.link.map(|link| &internet.links[end.other][link]);
     let allowed = learned_from.is_none_or(|from| {
-        from.other != network
-            && (from.relation == Relation::Customer || there.relation == Relation::Customer)
+        from.other != network && (from.relation == Relation::Customer || there.relation == Relation::Customer)
     });
-    allowed.then(|| {
-        std::iter::once(end.other)
-            .chain(theirs.path.iter().copied())
-            .collect()
-    })
+    allowed.then(|| std::iter::once(end.other).chain(theirs.path.iter().copied()).collect())
 }
 
 /// Compares every network's best routes; how many networks have one.
@@ -349,22 +285,14 @@ fn verify(internet: &Internet, seed: u64) -> usize {
             let candidates = internet.ribs[network].candidates(prefix(text));
             let best = candidates.iter().find(|c| c.best);
             let got = best.map(|c| {
-                let path: Vec<usize> = c
-                    .attributes
-                    .as_path
-                    .ases()
-                    .map(|a| (a.0 - 1000) as usize)
-                    .collect();
+                let path: Vec<usize> = c.attributes.as_path.ases().map(|a| (a.0 - 1000) as usize).collect();
                 (c.peer.map(|p| p.0 as usize), path)
             });
             let expected = expected.as_ref().map(|c| (c.link, c.path.clone()));
             assert_eq!(got, expected, "seed {seed}: {text} in network {network}");
             if let Some(next_hop) = best.and_then(|c| c.next_hop) {
                 let end = &internet.links[network][best.and_then(|c| c.peer).unwrap().0 as usize];
-                assert_eq!(
-                    next_hop,
-                    NextHop::V4(internet.links[end.other][end.back].address)
-                );
+                assert_eq!(next_hop, NextHop::V4(internet.links[end.other][end.back].address));
             }
         }
     }
@@ -384,8 +312,5 @@ fn networks_converge_on_the_stable_solution() {
     }
     // Two prefixes, twice each; flaps isolate only a few networks.
     let all = 4 * NETWORKS * TOPOLOGIES as usize;
-    assert!(
-        reached > all * 8 / 10,
-        "{reached} of {all} networks have a route: too few to mean much"
-    );
+    assert!(reached > all * 8 / 10, "{reached} of {all} networks have a route: too few to mean much");
 }

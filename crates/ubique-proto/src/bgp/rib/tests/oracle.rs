@@ -53,8 +53,7 @@ impl Model {
     }
 
     fn eligible(&self, prefix: &Prefix) -> Vec<(usize, &Known)> {
-        let known =
-            (0..self.peers.len()).filter_map(|peer| Some((peer, self.heard[peer].get(prefix)?)));
+        let known = (0..self.peers.len()).filter_map(|peer| Some((peer, self.heard[peer].get(prefix)?)));
         let usable = known.filter(|(peer, known)| {
             self.peers[*peer].import == Import::GaoRexford
                 && !known.attributes.as_path.ases().any(|asn| asn == OWN_AS)
@@ -67,35 +66,24 @@ impl Model {
     /// RFC 4271 §9.1.2, written as a sequence of filters over copies.
     fn best(&self, prefix: &Prefix) -> Option<(usize, &Known)> {
         let mut left = self.eligible(prefix);
-        let most = left
-            .iter()
-            .map(|(p, k)| self.preference(*p, &k.attributes))
-            .max()?;
+        let most = left.iter().map(|(p, k)| self.preference(*p, &k.attributes)).max()?;
         left.retain(|(p, k)| self.preference(*p, &k.attributes) == most);
-        let shortest = left
-            .iter()
-            .map(|(_, k)| k.attributes.as_path.hops())
-            .min()?;
+        let shortest = left.iter().map(|(_, k)| k.attributes.as_path.hops()).min()?;
         left.retain(|(_, k)| k.attributes.as_path.hops() == shortest);
         let origin = left.iter().map(|(_, k)| k.attributes.origin as u8).min()?;
         left.retain(|(_, k)| k.attributes.origin as u8 == origin);
-        let group =
-            |p: usize, k: &Known| k.attributes.as_path.neighbor().unwrap_or(self.peers[p].asn);
+        let group = |p: usize, k: &Known| k.attributes.as_path.neighbor().unwrap_or(self.peers[p].asn);
         let before = left.clone();
         left.retain(|(p, k)| {
             !before.iter().any(|(q, other)| {
-                group(*p, k) == group(*q, other)
-                    && other.attributes.med.unwrap_or(0) < k.attributes.med.unwrap_or(0)
+                group(*p, k) == group(*q, other) && other.attributes.med.unwrap_or(0) < k.attributes.med.unwrap_or(0)
             })
         });
         if left.iter().any(|(p, _)| !self.internal(*p)) {
             left.retain(|(p, _)| !self.internal(*p));
             if self.prefer_oldest {
                 let oldest = left.iter().map(|(_, k)| k.learned).min()?;
-                let first = left
-                    .iter()
-                    .find(|(_, k)| k.learned == oldest)
-                    .map(|(p, _)| self.ids[*p]);
+                let first = left.iter().find(|(_, k)| k.learned == oldest).map(|(p, _)| self.ids[*p]);
                 left.retain(|(p, k)| k.learned == oldest || Some(self.ids[*p]) == first);
             }
         }
@@ -109,11 +97,7 @@ impl Model {
     fn wanted(&self, to: usize, prefix: &Prefix) -> Option<Attributes> {
         let internal = self.internal(to);
         if let Some(a) = self.made[to].get(prefix) {
-            let times = if internal {
-                0
-            } else {
-                1 + usize::from(a.prepend)
-            };
+            let times = if internal { 0 } else { 1 + usize::from(a.prepend) };
             return Some(Attributes {
                 as_path: AsPath::sequence(vec![OWN_AS; times]),
                 med: a.med,
@@ -126,11 +110,7 @@ impl Model {
         }
         if self.originated.contains(prefix) {
             let as_path = AsPath::sequence((!internal).then_some(OWN_AS));
-            return Some(Attributes {
-                as_path,
-                local_pref: internal.then_some(100),
-                ..Attributes::originated()
-            });
+            return Some(Attributes { as_path, local_pref: internal.then_some(100), ..Attributes::originated() });
         }
         let (from, known) = self.best(prefix)?;
         let barred = |c| known.attributes.communities.contains(&c);
@@ -139,8 +119,7 @@ impl Model {
         let allowed = if internal {
             !self.internal(from)
         } else {
-            (upward || self.peers[to].relation == Relation::Customer)
-                && !barred(Community::NO_EXPORT)
+            (upward || self.peers[to].relation == Relation::Customer) && !barred(Community::NO_EXPORT)
         };
         if from == to || !allowed || barred(Community::NO_ADVERTISE) {
             return None;
@@ -176,20 +155,14 @@ impl Bench {
         let mut rng = Rng::new(seed);
         let count = 2 + rng.below(4) as u32;
         let peers: Vec<RibPeer> = (0..count).map(|i| random_peer(&mut rng, i)).collect();
-        let config = RibConfig {
-            asn: OWN_AS,
-            router_id: OWN_ID,
-            peers: peers.clone(),
-            prefer_oldest: rng.below(3) == 0,
-        };
+        let config =
+            RibConfig { asn: OWN_AS, router_id: OWN_ID, peers: peers.clone(), prefer_oldest: rng.below(3) == 0 };
         let n = count as usize;
         Bench {
             model: Model {
                 peers,
                 // Now and then two sessions with one router.
-                ids: (0..count)
-                    .map(|i| router_id(i / (1 + (seed % 2) as u32)))
-                    .collect(),
+                ids: (0..count).map(|i| router_id(i / (1 + (seed % 2) as u32))).collect(),
                 up: vec![false; n],
                 prefer_oldest: config.prefer_oldest,
                 heard: vec![BTreeMap::new(); n],
@@ -225,12 +198,7 @@ impl Bench {
             }
             3 | 4 => {
                 let (prepend, med) = (self.rng.below(3) as u8, Some(self.rng.below(3) as u32));
-                let announcement = Announcement {
-                    prefix,
-                    prepend,
-                    med,
-                    ..own("0.0.0.0/0")
-                };
+                let announcement = Announcement { prefix, prepend, med, ..own("0.0.0.0/0") };
                 self.model.made[peer].insert(prefix, announcement.clone());
                 self.rib.announce(id, announcement);
             }
@@ -260,25 +228,18 @@ impl Bench {
         self.held[peer].clear();
         self.repeats[peer].clear();
         let address = IpAddr::V4(local(peer as u32));
-        self.rib
-            .peer_up(self.now, PeerId(peer as u32), address, self.model.ids[peer]);
+        self.rib.peer_up(self.now, PeerId(peer as u32), address, self.model.ids[peer]);
     }
 
     fn update(&mut self, peer: usize) {
         let count = self.rng.below(3) as usize;
-        let withdrawn: Vec<Prefix> = (0..count)
-            .map(|_| self.prefixes[self.rng.below(4) as usize])
-            .collect();
+        let withdrawn: Vec<Prefix> = (0..count).map(|_| self.prefixes[self.rng.below(4) as usize]).collect();
         let mut announced = self.prefixes.clone();
         announced.retain(|p| !withdrawn.contains(p) && self.rng.below(2) == 0);
         let internal = self.model.internal(peer);
         let attributes = random_attributes(&mut self.rng, &self.model.peers[peer], internal);
         let to_us = self.rng.below(12) == 0;
-        let next_hop = if to_us {
-            NextHop::V4(local(peer as u32))
-        } else {
-            NEXT_HOP
-        };
+        let next_hop = if to_us { NextHop::V4(local(peer as u32)) } else { NEXT_HOP };
         if self.model.up[peer] {
             for p in &withdrawn {
                 self.model.heard[peer].remove(p);
@@ -286,25 +247,12 @@ impl Bench {
             let kept = if internal {
                 attributes.clone()
             } else {
-                let clean = Attributes {
-                    local_pref: None,
-                    originator_id: None,
-                    ..attributes.clone()
-                };
-                Attributes {
-                    cluster_list: vec![],
-                    ..clean
-                }
+                let clean = Attributes { local_pref: None, originator_id: None, ..attributes.clone() };
+                Attributes { cluster_list: vec![], ..clean }
             };
             for p in &announced {
-                let new = Known {
-                    attributes: kept.clone(),
-                    next_hop,
-                    learned: self.now,
-                };
-                let old = self.model.heard[peer]
-                    .entry(*p)
-                    .or_insert_with(|| new.clone());
+                let new = Known { attributes: kept.clone(), next_hop, learned: self.now };
+                let old = self.model.heard[peer].entry(*p).or_insert_with(|| new.clone());
                 if (&old.attributes, old.next_hop) != (&new.attributes, next_hop) {
                     *old = new;
                 }
@@ -312,10 +260,7 @@ impl Bench {
         }
         let update = Update {
             withdrawn,
-            announced: vec![Reach {
-                next_hop,
-                prefixes: announced,
-            }],
+            announced: vec![Reach { next_hop, prefixes: announced }],
             attributes: Some(Arc::new(attributes)),
             end_of_rib: None,
             faults: vec![],
@@ -333,25 +278,13 @@ impl Bench {
                 };
                 self.log += &format!("to {peer}: {change:?}\n");
                 assert!(self.model.up[peer]);
-                let told = change
-                    .announced
-                    .iter()
-                    .flat_map(|(a, _, ps)| ps.iter().map(move |p| (p, Some(&**a))));
+                let told = change.announced.iter().flat_map(|(a, _, ps)| ps.iter().map(move |p| (p, Some(&**a))));
                 for (p, attributes) in change.withdrawn.iter().map(|p| (p, None)).chain(told) {
                     let wanted = self.model.wanted(peer, p);
-                    assert_eq!(
-                        attributes,
-                        wanted.as_ref(),
-                        "{p} at {peer} is out of date\n{}",
-                        self.log
-                    );
+                    assert_eq!(attributes, wanted.as_ref(), "{p} at {peer} is out of date\n{}", self.log);
                 }
                 for p in &change.withdrawn {
-                    assert!(
-                        held.remove(p).is_some(),
-                        "{p} withdrawn, never sent\n{}",
-                        self.log
-                    );
+                    assert!(held.remove(p).is_some(), "{p} withdrawn, never sent\n{}", self.log);
                     self.repeats[peer].remove(p);
                 }
                 let Some((attributes, next_hop, prefixes)) = change.announced else {
@@ -362,11 +295,7 @@ impl Bench {
                 for p in prefixes {
                     let old = held.insert(p, Arc::clone(&attributes));
                     let repeat = self.repeats[peer].remove(&p);
-                    assert!(
-                        repeat || old.as_ref() != Some(&attributes),
-                        "{p} twice\n{}",
-                        self.log
-                    );
+                    assert!(repeat || old.as_ref() != Some(&attributes), "{p} twice\n{}", self.log);
                 }
             }
         }
@@ -389,93 +318,43 @@ impl Bench {
             let best = if own { None } else { self.model.best(p) };
             let candidates = self.rib.candidates(*p);
             let chosen = candidates.iter().find(|c| c.best).and_then(|c| c.peer);
-            assert_eq!(
-                chosen,
-                best.map(|(peer, _)| PeerId(peer as u32)),
-                "best of {p}\n{}",
-                self.log
-            );
-            let heard = self
-                .model
-                .heard
-                .iter()
-                .filter(|h| h.contains_key(p))
-                .count();
+            assert_eq!(chosen, best.map(|(peer, _)| PeerId(peer as u32)), "best of {p}\n{}", self.log);
+            let heard = self.model.heard.iter().filter(|h| h.contains_key(p)).count();
             assert_eq!(candidates.len(), heard + usize::from(own), "{}", self.log);
             assert!(candidates.iter().all(|c| c.best == c.step.is_none()));
             if !settled {
                 continue;
             }
             let forwarding = best.map(|(peer, known)| (known.next_hop, PeerId(peer as u32)));
-            assert_eq!(
-                self.table.get(p).copied(),
-                forwarding,
-                "{p} forwarded\n{}",
-                self.log
-            );
+            assert_eq!(self.table.get(p).copied(), forwarding, "{p} forwarded\n{}", self.log);
             for peer in (0..self.held.len()).filter(|peer| self.model.up[*peer]) {
                 let wanted = self.model.wanted(peer, p);
-                assert_eq!(
-                    self.held[peer].get(p).map(|a| &**a),
-                    wanted.as_ref(),
-                    "{p} at {peer}\n{}",
-                    self.log
-                );
+                assert_eq!(self.held[peer].get(p).map(|a| &**a), wanted.as_ref(), "{p} at {peer}\n{}", self.log);
             }
         }
         for (peer, held) in self.held.iter().enumerate() {
             let id = PeerId(peer as u32);
-            let told: Vec<_> = self
-                .rib
-                .advertised(id)
-                .map(|a| (a.prefix, Arc::clone(a.attributes)))
-                .collect();
-            assert!(
-                told.iter().map(|(p, a)| (p, a)).eq(held),
-                "Adj-RIB-Out of {peer}\n{}",
-                self.log
-            );
+            let told: Vec<_> = self.rib.advertised(id).map(|a| (a.prefix, Arc::clone(a.attributes))).collect();
+            assert!(told.iter().map(|(p, a)| (p, a)).eq(held), "Adj-RIB-Out of {peer}\n{}", self.log);
             let received = self.rib.received(id).count();
             assert_eq!(received, self.model.heard[peer].len());
             assert_eq!(self.rib.counters(id).received, received);
         }
         if settled {
-            assert!(
-                self.rib.is_settled() && self.repeats.iter().all(BTreeSet::is_empty),
-                "{}",
-                self.log
-            );
+            assert!(self.rib.is_settled() && self.repeats.iter().all(BTreeSet::is_empty), "{}", self.log);
         }
     }
 }
 
 fn random_peer(rng: &mut Rng, index: u32) -> RibPeer {
-    let relations = [
-        Relation::Customer,
-        Relation::Peer,
-        Relation::Transit,
-        Relation::RouteServer,
-        Relation::Internal,
-    ];
+    let relations = [Relation::Customer, Relation::Peer, Relation::Transit, Relation::RouteServer, Relation::Internal];
     let relation = relations[rng.below(5) as usize];
     let internal = relation == Relation::Internal && rng.below(2) == 0;
     RibPeer {
         // Few ASes, so that MEDs meet.
-        asn: if internal {
-            OWN_AS
-        } else {
-            Asn(100 * (1 + rng.below(3) as u32))
-        },
-        import: if rng.below(8) == 0 {
-            Import::Observe
-        } else {
-            Import::GaoRexford
-        },
-        export: if rng.below(6) == 0 {
-            Export::OwnOnly
-        } else {
-            Export::GaoRexford
-        },
+        asn: if internal { OWN_AS } else { Asn(100 * (1 + rng.below(3) as u32)) },
+        import: if rng.below(8) == 0 { Import::Observe } else { Import::GaoRexford },
+        export: if rng.below(6) == 0 { Export::OwnOnly } else { Export::GaoRexford },
         ..neighbor(index, relation)
     }
 }
@@ -483,36 +362,22 @@ fn random_peer(rng: &mut Rng, index: u32) -> RibPeer {
 fn random_attributes(rng: &mut Rng, peer: &RibPeer, internal: bool) -> Attributes {
     let mut ases = if internal { vec![] } else { vec![peer.asn] };
     for _ in 0..rng.below(3) {
-        ases.push(if rng.below(12) == 0 {
-            OWN_AS
-        } else {
-            Asn(100 * (1 + rng.below(4) as u32))
-        });
+        ases.push(if rng.below(12) == 0 { OWN_AS } else { Asn(100 * (1 + rng.below(4) as u32)) });
     }
-    let communities = [
-        Community(7),
-        Community::NO_EXPORT,
-        Community::NO_ADVERTISE,
-        Community::GRACEFUL_SHUTDOWN,
-    ];
+    let communities = [Community(7), Community::NO_EXPORT, Community::NO_ADVERTISE, Community::GRACEFUL_SHUTDOWN];
     let some_id = |rng: &mut Rng| Ipv4Addr::new(10, 0, 0, rng.below(4) as u8);
     Attributes {
         as_path: AsPath::sequence(ases),
         origin: [Origin::Igp, Origin::Igp, Origin::Egp, Origin::Incomplete][rng.below(4) as usize],
         med: (rng.below(2) == 0).then(|| rng.below(3) as u32),
         local_pref: (rng.below(3) == 0).then(|| 100 * rng.below(4) as u32),
-        communities: communities
-            .into_iter()
-            .filter(|_| rng.below(10) == 0)
-            .collect(),
+        communities: communities.into_iter().filter(|_| rng.below(10) == 0).collect(),
         originator_id: match rng.below(8) {
             0 => Some(some_id(rng)),
             1 => Some(OWN_ID),
             _ => None,
         },
-        cluster_list: (0..rng.below(6).saturating_sub(3))
-            .map(|_| some_id(rng))
-            .collect(),
+        cluster_list: (0..rng.below(6).saturating_sub(3)).map(|_| some_id(rng)).collect(),
         ..Attributes::originated()
     }
 }
@@ -528,11 +393,7 @@ fn play(seed: u64) -> String {
     for _ in 0..OPERATIONS {
         bench.operate();
         // A lazy driver lets changes pile up, and takes part of them.
-        let limit = if eager {
-            usize::MAX
-        } else {
-            bench.rng.below(3) as usize
-        };
+        let limit = if eager { usize::MAX } else { bench.rng.below(3) as usize };
         bench.drain(limit);
         bench.compare(eager);
     }

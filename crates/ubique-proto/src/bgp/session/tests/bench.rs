@@ -91,10 +91,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(config: &SessionConfig) -> Bench {
-        Bench {
-            session: Session::new(config),
-            now: Time(1_000_000_000),
-        }
+        Bench { session: Session::new(config), now: Time(1_000_000_000) }
     }
 
     /// A neighbour in the given state, its outputs so far thrown away. Connection [`A`] where there is one.
@@ -131,10 +128,7 @@ impl Bench {
 
     /// Waiting for a neighbour it never calls.
     pub(super) fn listening() -> Bench {
-        let mut b = Bench::new(&SessionConfig {
-            passive: true,
-            ..config()
-        });
+        let mut b = Bench::new(&SessionConfig { passive: true, ..config() });
         b.session.start(b.now);
         b
     }
@@ -168,9 +162,7 @@ impl Bench {
     /// State and outputs in one line.
     pub(super) fn outcome(&mut self) -> String {
         let outputs = self.outputs();
-        format!("{}: {}", self.session.state(), outputs)
-            .trim_end()
-            .to_owned()
+        format!("{}: {}", self.session.state(), outputs).trim_end().to_owned()
     }
 
     /// Outputs so far in one line.
@@ -206,12 +198,8 @@ fn cause(reason: &DownReason) -> String {
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Message {
-    let context = DecodeContext {
-        four_octet_as: true,
-        external: true,
-        families: Families::ALL,
-        max_message: MAX_MESSAGE,
-    };
+    let context =
+        DecodeContext { four_octet_as: true, external: true, families: Families::ALL, max_message: MAX_MESSAGE };
     wire::decode(bytes, &context).expect("what we send is well formed")
 }
 

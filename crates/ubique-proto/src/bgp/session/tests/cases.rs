@@ -27,10 +27,7 @@ fn established(config: &SessionConfig, open: &Open) -> Bench {
 }
 
 fn deadline(b: &Bench) -> Duration {
-    b.session
-        .next_deadline()
-        .expect("a timer runs")
-        .since(b.now)
+    b.session.next_deadline().expect("a timer runs").since(b.now)
 }
 
 #[test]
@@ -52,11 +49,9 @@ fn keepalives_come_with_jitter() {
 
 #[test]
 fn hold_timer() {
-    for (name, bytes, counts) in [
-        ("KEEPALIVE", keepalive(), true),
-        ("UPDATE", update(), true),
-        ("REFRESH", refresh(Family::Ipv4), false),
-    ] {
+    for (name, bytes, counts) in
+        [("KEEPALIVE", keepalive(), true), ("UPDATE", update(), true), ("REFRESH", refresh(Family::Ipv4), false)]
+    {
         let mut b = Bench::in_state(State::Established);
         b.wait(s(5));
         b.receive(A, &bytes);
@@ -82,10 +77,7 @@ fn half_a_message_is_no_sign_of_life() {
 
 #[test]
 fn hold_time_of_zero_means_no_timers() {
-    let silent = Open {
-        hold_time_s: 0,
-        ..their_open(LOW_ID)
-    };
+    let silent = Open { hold_time_s: 0, ..their_open(LOW_ID) };
     let mut b = established(&config(), &silent);
     assert_eq!(b.session.next_deadline(), None);
     b.wait(s(100_000));
@@ -100,13 +92,7 @@ fn hold_time_of_zero_means_no_timers() {
 #[test]
 fn hold_time_of_zero_does_not_hang_before_established() {
     let mut b = Bench::in_state(State::OpenSent);
-    b.receive(
-        A,
-        &open_bytes(&Open {
-            hold_time_s: 0,
-            ..their_open(LOW_ID)
-        }),
-    );
+    b.receive(A, &open_bytes(&Open { hold_time_s: 0, ..their_open(LOW_ID) }));
     assert_eq!(b.outcome(), "OpenConfirm: KEEPALIVE@1");
     b.wait(OPEN_HOLD_TIME - Duration::from_millis(1));
     assert_eq!(b.outcome(), "OpenConfirm:");
@@ -116,13 +102,7 @@ fn hold_time_of_zero_does_not_hang_before_established() {
 
 #[test]
 fn hold_time_of_three() {
-    let mut b = established(
-        &config(),
-        &Open {
-            hold_time_s: 3,
-            ..their_open(LOW_ID)
-        },
-    );
+    let mut b = established(&config(), &Open { hold_time_s: 3, ..their_open(LOW_ID) });
     assert!(deadline(&b) <= s(1), "KEEPALIVEs each second");
     b.wait(Duration::from_millis(2_999));
     assert_eq!(b.session.state(), State::Established);
@@ -151,10 +131,7 @@ fn a_neighbour_that_reads_nothing() {
     }
     // From the first KEEPALIVE that was not confirmed.
     let lost = lost.expect("the send hold timer expires");
-    assert!(
-        lost >= SEND_HOLD_MIN && lost <= SEND_HOLD_MIN + s(4),
-        "{lost:?}"
-    );
+    assert!(lost >= SEND_HOLD_MIN && lost <= SEND_HOLD_MIN + s(4), "{lost:?}");
     assert!(b.outputs().contains("8/0@1, close@1, lost sent 8/0"));
 }
 
@@ -178,10 +155,7 @@ fn attempts_are_spaced_out() {
         b.session.connect_failed(b.now);
         let full = s(1 << n.min(6)).min(CONNECT_RETRY_MAX);
         let pause = deadline(&b);
-        assert!(
-            pause >= full.mul_f64(0.75) && pause < full,
-            "attempt {n}: {pause:?} of {full:?}"
-        );
+        assert!(pause >= full.mul_f64(0.75) && pause < full, "attempt {n}: {pause:?} of {full:?}");
         b.next_timer();
         assert_eq!(b.outcome(), "Connect: connect");
     }
@@ -275,27 +249,17 @@ fn shutdown_communication() {
     let sent = |subcode, text: &str| {
         let mut b = Bench::in_state(State::Established);
         b.session.stop(b.now, subcode, text);
-        let Some(Output::Send(_, bytes)) = b.session.poll_output() else {
-            panic!("nothing sent")
-        };
-        let Message::Notification(n) = decode(&bytes) else {
-            panic!("no NOTIFICATION")
-        };
+        let Some(Output::Send(_, bytes)) = b.session.poll_output() else { panic!("nothing sent") };
+        let Message::Notification(n) = decode(&bytes) else { panic!("no NOTIFICATION") };
         assert_eq!((n.code, n.subcode), (6, subcode));
-        n.shutdown_communication()
-            .expect("readable")
-            .map(str::to_owned)
+        n.shutdown_communication().expect("readable").map(str::to_owned)
     };
     assert_eq!(sent(2, "new kernel").as_deref(), Some("new kernel"));
     assert_eq!(sent(4, "новое ядро").as_deref(), Some("новое ядро"));
     assert_eq!(sent(2, ""), None);
     assert_eq!(sent(3, "not for this subcode"), None);
     let long = sent(2, &"é".repeat(200)).expect("cut, not dropped");
-    assert_eq!(
-        long,
-        "é".repeat(127),
-        "255 octets would cut a character in two"
-    );
+    assert_eq!(long, "é".repeat(127), "255 octets would cut a character in two");
 }
 
 #[test]
@@ -320,11 +284,7 @@ fn bytes_in_any_pieces() {
         for bytes in stream.chunks(piece) {
             b.receive(A, bytes);
         }
-        assert_eq!(
-            b.outcome(),
-            "Established: KEEPALIVE@1, up 9, update",
-            "pieces of {piece}"
-        );
+        assert_eq!(b.outcome(), "Established: KEEPALIVE@1, up 9, update", "pieces of {piece}");
         assert_eq!(b.session.counters().messages_in, 4);
         assert_eq!(b.session.counters().updates_in, 1);
     }
@@ -354,13 +314,7 @@ fn refresh_only_for_the_family_and_only_when_understood() {
     assert_eq!(b.outcome(), "Established: REFRESH@1");
 
     let capabilities = vec![Capability::Multiprotocol(Family::Ipv4)];
-    let mut b = established(
-        &config(),
-        &Open {
-            capabilities,
-            ..their_open(LOW_ID)
-        },
-    );
+    let mut b = established(&config(), &Open { capabilities, ..their_open(LOW_ID) });
     b.session.request_refresh(b.now);
     assert_eq!(b.outcome(), "Established:");
     let mut b = Bench::in_state(State::OpenConfirm);

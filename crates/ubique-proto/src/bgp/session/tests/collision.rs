@@ -26,31 +26,19 @@ fn open_on(b: &mut Bench, conn: ConnId, id: Ipv4Addr) -> String {
 #[test]
 fn the_higher_identifier_called_and_its_open_comes_first() {
     let mut b = both();
-    assert_eq!(
-        open_on(&mut b, A, LOW_ID),
-        "OpenConfirm: 6/7@2, close@2, KEEPALIVE@1"
-    );
+    assert_eq!(open_on(&mut b, A, LOW_ID), "OpenConfirm: 6/7@2, close@2, KEEPALIVE@1");
     let mut b = both();
-    assert_eq!(
-        open_on(&mut b, P, HIGH_ID),
-        "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2"
-    );
+    assert_eq!(open_on(&mut b, P, HIGH_ID), "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2");
 }
 
 #[test]
 fn the_lower_identifier_called_and_its_open_comes_first() {
     let mut b = both();
     assert_eq!(open_on(&mut b, P, LOW_ID), "OpenConfirm: KEEPALIVE@2");
-    assert_eq!(
-        open_on(&mut b, A, LOW_ID),
-        "OpenConfirm: 6/7@2, close@2, KEEPALIVE@1"
-    );
+    assert_eq!(open_on(&mut b, A, LOW_ID), "OpenConfirm: 6/7@2, close@2, KEEPALIVE@1");
     let mut b = both();
     assert_eq!(open_on(&mut b, A, HIGH_ID), "OpenConfirm: KEEPALIVE@1");
-    assert_eq!(
-        open_on(&mut b, P, HIGH_ID),
-        "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2"
-    );
+    assert_eq!(open_on(&mut b, P, HIGH_ID), "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2");
 }
 
 #[test]
@@ -58,19 +46,13 @@ fn equal_identifiers_compare_as_numbers() {
     // 64501 calls, 64500 is called.
     let mut b = both();
     assert_eq!(open_on(&mut b, A, OUR_ID), "OpenConfirm: KEEPALIVE@1");
-    assert_eq!(
-        open_on(&mut b, P, OUR_ID),
-        "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2"
-    );
+    assert_eq!(open_on(&mut b, P, OUR_ID), "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2");
 }
 
 #[test]
 fn identifiers_compare_as_numbers_not_as_text() {
     let mut b = both();
-    assert_eq!(
-        open_on(&mut b, A, [9, 255, 255, 255].into()),
-        "OpenConfirm: 6/7@2, close@2, KEEPALIVE@1"
-    );
+    assert_eq!(open_on(&mut b, A, [9, 255, 255, 255].into()), "OpenConfirm: 6/7@2, close@2, KEEPALIVE@1");
 }
 
 #[test]
@@ -113,10 +95,7 @@ fn a_call_in_open_confirm_is_compared() {
     let mut b = Bench::in_state(State::OpenConfirm);
     b.session.accepted(b.now, P, LOCAL);
     b.outputs();
-    assert_eq!(
-        open_on(&mut b, P, HIGH_ID),
-        "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2"
-    );
+    assert_eq!(open_on(&mut b, P, HIGH_ID), "OpenConfirm: 6/7@1, close@1, KEEPALIVE@2");
     b.receive(P, &keepalive());
     assert_eq!(b.outcome(), "Established: up 9");
 }
@@ -126,10 +105,7 @@ fn an_accepted_open_ends_our_attempt() {
     let mut b = Bench::in_state(State::Connect);
     b.session.accepted(b.now, P, LOCAL);
     b.outputs();
-    assert_eq!(
-        open_on(&mut b, P, LOW_ID),
-        "OpenConfirm: cancel, KEEPALIVE@2"
-    );
+    assert_eq!(open_on(&mut b, P, LOW_ID), "OpenConfirm: cancel, KEEPALIVE@2");
     // It crossed our cancellation.
     b.session.connected(b.now, A, LOCAL);
     assert_eq!(b.outcome(), "OpenConfirm: close@1");
@@ -199,26 +175,15 @@ fn a_second_call_replaces_the_first() {
 fn stop_ends_both() {
     let mut b = both();
     b.session.stop(b.now, 3, "");
-    assert_eq!(
-        b.outcome(),
-        "Idle: 6/3@1, close@1, failed sent 6/3, 6/3@2, close@2, failed sent 6/3"
-    );
+    assert_eq!(b.outcome(), "Idle: 6/3@1, close@1, failed sent 6/3, 6/3@2, close@2, failed sent 6/3");
     assert_eq!(b.session.next_deadline(), None);
 }
 
 #[test]
 fn internal_neighbours_collide_too() {
-    let internal = SessionConfig {
-        peer_asn: config().local_asn,
-        ..config()
-    };
-    let open = |id| {
-        open_bytes(&crate::bgp::message::Open {
-            asn: internal.peer_asn,
-            capabilities: vec![],
-            ..their_open(id)
-        })
-    };
+    let internal = SessionConfig { peer_asn: config().local_asn, ..config() };
+    let open =
+        |id| open_bytes(&crate::bgp::message::Open { asn: internal.peer_asn, capabilities: vec![], ..their_open(id) });
     let mut b = Bench::new(&internal);
     b.session.start(b.now);
     b.session.accepted(b.now, P, LOCAL);
@@ -226,8 +191,5 @@ fn internal_neighbours_collide_too() {
     b.outputs();
     b.receive(P, &open(LOW_ID));
     b.receive(A, &open(LOW_ID));
-    assert_eq!(
-        b.outcome(),
-        "OpenConfirm: KEEPALIVE@2, 6/7@2, close@2, KEEPALIVE@1"
-    );
+    assert_eq!(b.outcome(), "OpenConfirm: KEEPALIVE@2, 6/7@2, close@2, KEEPALIVE@1");
 }

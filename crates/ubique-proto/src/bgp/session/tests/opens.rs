@@ -44,69 +44,35 @@ fn refusal(config: &SessionConfig, open: &[u8]) -> Notification {
 }
 
 fn with_capabilities(capabilities: Vec<Capability>) -> Vec<u8> {
-    open_bytes(&Open {
-        capabilities,
-        ..their_open(LOW_ID)
-    })
+    open_bytes(&Open { capabilities, ..their_open(LOW_ID) })
 }
 
 fn v6() -> SessionConfig {
-    SessionConfig {
-        family: Family::Ipv6,
-        ..config()
-    }
+    SessionConfig { family: Family::Ipv6, ..config() }
 }
 
 #[test]
 fn wrong_as() {
-    let open = |asn| {
-        open_bytes(&Open {
-            asn,
-            capabilities: vec![Capability::FourOctetAs(asn)],
-            ..their_open(LOW_ID)
-        })
-    };
+    let open = |asn| open_bytes(&Open { asn, capabilities: vec![Capability::FourOctetAs(asn)], ..their_open(LOW_ID) });
     refused(&config(), &open(Asn(64999)), 2);
     refused(&config(), &open(Asn(0)), 2);
 }
 
 #[test]
 fn as_trans_needs_the_capability() {
-    let config = SessionConfig {
-        peer_asn: Asn(4_200_000_000),
-        ..config()
-    };
-    let open = |capabilities| {
-        open_bytes(&Open {
-            asn: config.peer_asn,
-            capabilities,
-            ..their_open(LOW_ID)
-        })
-    };
+    let config = SessionConfig { peer_asn: Asn(4_200_000_000), ..config() };
+    let open = |capabilities| open_bytes(&Open { asn: config.peer_asn, capabilities, ..their_open(LOW_ID) });
     let family = Capability::Multiprotocol(Family::Ipv4);
-    accepted(
-        &config,
-        &open(vec![
-            family.clone(),
-            Capability::FourOctetAs(config.peer_asn),
-        ]),
-    );
+    accepted(&config, &open(vec![family.clone(), Capability::FourOctetAs(config.peer_asn)]));
     refused(&config, &open(vec![family]), 2);
 }
 
 #[test]
 fn identifier() {
-    let internal = SessionConfig {
-        peer_asn: config().local_asn,
-        ..config()
-    };
+    let internal = SessionConfig { peer_asn: config().local_asn, ..config() };
     let open = |asn, router_id| {
         let capabilities = vec![Capability::FourOctetAs(asn)];
-        open_bytes(&Open {
-            asn,
-            capabilities,
-            ..their_open(router_id)
-        })
+        open_bytes(&Open { asn, capabilities, ..their_open(router_id) })
     };
     refused(&internal, &open(internal.local_asn, OUR_ID), 3);
     accepted(&internal, &open(internal.local_asn, LOW_ID));
@@ -117,19 +83,11 @@ fn identifier() {
 
 #[test]
 fn hold_time() {
-    let with = |hold_time_s| {
-        open_bytes(&Open {
-            hold_time_s,
-            ..their_open(LOW_ID)
-        })
-    };
+    let with = |hold_time_s| open_bytes(&Open { hold_time_s, ..their_open(LOW_ID) });
     refused(&config(), &with(1), 6);
     refused(&config(), &with(2), 6);
     let agreed = |ours: Duration, theirs| {
-        let mut b = Bench::new(&SessionConfig {
-            hold_time: ours,
-            ..config()
-        });
+        let mut b = Bench::new(&SessionConfig { hold_time: ours, ..config() });
         b.session.start(b.now);
         b.session.connected(b.now, A, LOCAL);
         b.receive(A, &with(theirs));
@@ -154,33 +112,18 @@ fn hold_time() {
 #[test]
 fn family() {
     let mp = |family| Capability::Multiprotocol(family);
-    let vpn = Capability::Unknown {
-        code: 1,
-        value: vec![0, 1, 0, 128],
-    };
+    let vpn = Capability::Unknown { code: 1, value: vec![0, 1, 0, 128] };
     accepted(&config(), &with_capabilities(vec![]));
-    accepted(
-        &config(),
-        &with_capabilities(vec![Capability::RouteRefresh]),
-    );
-    accepted(
-        &config(),
-        &with_capabilities(vec![mp(Family::Ipv6), mp(Family::Ipv4)]),
-    );
+    accepted(&config(), &with_capabilities(vec![Capability::RouteRefresh]));
+    accepted(&config(), &with_capabilities(vec![mp(Family::Ipv6), mp(Family::Ipv4)]));
     refused(&config(), &with_capabilities(vec![mp(Family::Ipv6)]), 7);
     refused(&config(), &with_capabilities(vec![vpn.clone()]), 7);
     accepted(&v6(), &with_capabilities(vec![mp(Family::Ipv6)]));
-    accepted(
-        &v6(),
-        &with_capabilities(vec![mp(Family::Ipv4), vpn, mp(Family::Ipv6)]),
-    );
+    accepted(&v6(), &with_capabilities(vec![mp(Family::Ipv4), vpn, mp(Family::Ipv6)]));
     refused(&v6(), &with_capabilities(vec![]), 7);
     refused(&v6(), &with_capabilities(vec![mp(Family::Ipv4)]), 7);
     // The data says what is missing (RFC 5492 §5).
-    assert_eq!(
-        refusal(&v6(), &with_capabilities(vec![])).data,
-        [1, 4, 0, 2, 0, 1]
-    );
+    assert_eq!(refusal(&v6(), &with_capabilities(vec![])).data, [1, 4, 0, 2, 0, 1]);
     let no_ipv4 = with_capabilities(vec![mp(Family::Ipv6)]);
     assert_eq!(refusal(&config(), &no_ipv4).data, [1, 4, 0, 1, 0, 1]);
 }
@@ -189,18 +132,12 @@ fn family() {
 fn version() {
     let mut open = open_bytes(&their_open(LOW_ID));
     open[19] = 3;
-    assert_eq!(
-        refusal(&config(), &open),
-        Notification::with_data(2, 1, [0, 4])
-    );
+    assert_eq!(refusal(&config(), &open), Notification::with_data(2, 1, [0, 4]));
 }
 
 #[test]
 fn two_octets_without_the_capability() {
-    for (capabilities, four_octets) in [
-        (vec![], false),
-        (vec![Capability::FourOctetAs(Asn(64501))], true),
-    ] {
+    for (capabilities, four_octets) in [(vec![], false), (vec![Capability::FourOctetAs(Asn(64501))], true)] {
         let mut b = Bench::new(&config());
         b.session.start(b.now);
         b.session.connected(b.now, A, LOCAL);
@@ -208,33 +145,20 @@ fn two_octets_without_the_capability() {
         b.receive(A, &keepalive());
         let connection = b.session.established().expect("Established");
         assert_eq!(connection.context.four_octet_as, four_octets);
-        assert_eq!(
-            b.session.encode_context().map(|c| c.four_octet_as),
-            Some(four_octets)
-        );
+        assert_eq!(b.session.encode_context().map(|c| c.four_octet_as), Some(four_octets));
     }
 }
 
 #[test]
 fn ours() {
     let local_asn = Asn(4_200_000_001);
-    let mut b = Bench::new(&SessionConfig {
-        local_asn,
-        family: Family::Ipv6,
-        ..config()
-    });
+    let mut b = Bench::new(&SessionConfig { local_asn, family: Family::Ipv6, ..config() });
     b.session.start(b.now);
     b.session.poll_output();
     b.session.connected(b.now, A, LOCAL);
-    let Some(Output::Send(conn, bytes)) = b.session.poll_output() else {
-        panic!("no OPEN")
-    };
+    let Some(Output::Send(conn, bytes)) = b.session.poll_output() else { panic!("no OPEN") };
     assert_eq!(conn, A);
-    assert_eq!(
-        bytes[20..22],
-        23456u16.to_be_bytes(),
-        "AS_TRANS in the old field"
-    );
+    assert_eq!(bytes[20..22], 23456u16.to_be_bytes(), "AS_TRANS in the old field");
     let expected = Open {
         asn: local_asn,
         hold_time_s: 9,

@@ -7,13 +7,7 @@ use crate::bgp::session::fsm::{Event, Step, step};
 use crate::bgp::speaker::{ConnId, DownReason};
 
 fn nothing() -> Update {
-    Update {
-        withdrawn: vec![],
-        announced: vec![],
-        attributes: None,
-        end_of_rib: None,
-        faults: vec![],
-    }
+    Update { withdrawn: vec![], announced: vec![], attributes: None, end_of_rib: None, faults: vec![] }
 }
 
 /// RFC 4271 §8.2.2 for a connection whose transport is up: an event, then the step in OpenSent, OpenConfirm and
@@ -24,62 +18,27 @@ fn rows() -> Vec<(Event, [Step; 3])> {
     let fsm = |subcode, kind: u8| sent(Notification::with_data(5, subcode, [kind]));
     let open = || their_open(LOW_ID);
     let refresh = Event::RouteRefresh { afi: 1, safi: 1 };
-    let (cease, header, bad_open, bad_update) =
-        (plain(6, 2), plain(1, 1), plain(2, 4), plain(3, 1));
+    let (cease, header, bad_open, bad_update) = (plain(6, 2), plain(1, 1), plain(2, 4), plain(3, 1));
     let bad_refresh = plain(7, 1);
     let received = Step::End(DownReason::Received(plain(6, 4)));
     let closed = Step::End(DownReason::TransportClosed);
     let deliver = Step::Deliver(nothing());
     let resend = Step::Resend { afi: 1, safi: 1 };
     vec![
-        (
-            Event::Stop(cease.clone()),
-            [sent(cease.clone()), sent(cease.clone()), sent(cease)],
-        ),
-        (
-            Event::HoldTimerExpires,
-            [sent(plain(4, 0)), sent(plain(4, 0)), sent(plain(4, 0))],
-        ),
-        (
-            Event::KeepaliveTimerExpires,
-            [sent(plain(5, 0)), Step::SendKeepalive, Step::SendKeepalive],
-        ),
-        (
-            Event::SendHoldTimerExpires,
-            [sent(plain(5, 0)), sent(plain(5, 0)), sent(plain(8, 0))],
-        ),
-        (
-            Event::TransportClosed,
-            [closed.clone(), closed.clone(), closed],
-        ),
-        (
-            Event::Open(open()),
-            [Step::Confirm(open()), fsm(2, 1), fsm(3, 1)],
-        ),
-        (
-            Event::Malformed(header.clone()),
-            [sent(header.clone()), sent(header.clone()), sent(header)],
-        ),
-        (
-            Event::Malformed(bad_open.clone()),
-            [sent(bad_open.clone()), sent(bad_open), fsm(3, 1)],
-        ),
-        (
-            Event::Malformed(bad_update.clone()),
-            [fsm(1, 2), fsm(2, 2), sent(bad_update)],
-        ),
+        (Event::Stop(cease.clone()), [sent(cease.clone()), sent(cease.clone()), sent(cease)]),
+        (Event::HoldTimerExpires, [sent(plain(4, 0)), sent(plain(4, 0)), sent(plain(4, 0))]),
+        (Event::KeepaliveTimerExpires, [sent(plain(5, 0)), Step::SendKeepalive, Step::SendKeepalive]),
+        (Event::SendHoldTimerExpires, [sent(plain(5, 0)), sent(plain(5, 0)), sent(plain(8, 0))]),
+        (Event::TransportClosed, [closed.clone(), closed.clone(), closed]),
+        (Event::Open(open()), [Step::Confirm(open()), fsm(2, 1), fsm(3, 1)]),
+        (Event::Malformed(header.clone()), [sent(header.clone()), sent(header.clone()), sent(header)]),
+        (Event::Malformed(bad_open.clone()), [sent(bad_open.clone()), sent(bad_open), fsm(3, 1)]),
+        (Event::Malformed(bad_update.clone()), [fsm(1, 2), fsm(2, 2), sent(bad_update)]),
         (
             Event::Malformed(bad_refresh.clone()),
-            [
-                sent(bad_refresh.clone()),
-                sent(bad_refresh.clone()),
-                sent(bad_refresh),
-            ],
+            [sent(bad_refresh.clone()), sent(bad_refresh.clone()), sent(bad_refresh)],
         ),
-        (
-            Event::Notification(plain(6, 4)),
-            [received.clone(), received.clone(), received],
-        ),
+        (Event::Notification(plain(6, 4)), [received.clone(), received.clone(), received]),
         (Event::Keepalive, [fsm(1, 4), Step::Establish, Step::Alive]),
         (Event::Update(nothing()), [fsm(1, 2), fsm(2, 2), deliver]),
         (refresh, [fsm(1, 5), fsm(2, 5), resend]),
@@ -114,16 +73,12 @@ const EVENTS: [(&str, Act); 18] = [
     ("silence", silence),
     ("stuck", stuck),
     ("OPEN", |b| b.receive(A, &open_bytes(&their_open(LOW_ID)))),
-    ("bad OPEN", |b| {
-        b.receive(A, &open_bytes(&their_open([0, 0, 0, 0].into())))
-    }),
+    ("bad OPEN", |b| b.receive(A, &open_bytes(&their_open([0, 0, 0, 0].into())))),
     ("KEEPALIVE", |b| b.receive(A, &keepalive())),
     ("UPDATE", |b| b.receive(A, &update())),
     ("bad UPDATE", |b| b.receive(A, &bad_update())),
     ("NOTIFICATION", |b| b.receive(A, &notification(6, 4))),
-    ("REFRESH", |b| {
-        b.receive(A, &refresh(ubique_model::Family::Ipv4))
-    }),
+    ("REFRESH", |b| b.receive(A, &refresh(ubique_model::Family::Ipv4))),
     ("garbage", |b| b.receive(A, &[0; 19])),
     ("unknown connection", |b| b.receive(P, &keepalive())),
 ];

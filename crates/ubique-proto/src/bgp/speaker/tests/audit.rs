@@ -48,25 +48,13 @@ impl Audit {
         match input {
             In::Connected { peer, conn, .. } => {
                 self.dialling.remove(peer);
-                self.open.insert(
-                    *conn,
-                    Line {
-                        peer: Some(*peer),
-                        ..Line::default()
-                    },
-                );
+                self.open.insert(*conn, Line { peer: Some(*peer), ..Line::default() });
             }
             In::ConnectFailed { peer } => {
                 self.dialling.remove(peer);
             }
             In::Accepted { peer, conn, .. } => {
-                self.open.insert(
-                    *conn,
-                    Line {
-                        peer: Some(*peer),
-                        ..Line::default()
-                    },
-                );
+                self.open.insert(*conn, Line { peer: Some(*peer), ..Line::default() });
             }
             In::Closed { conn } => {
                 self.open.remove(conn);
@@ -87,10 +75,7 @@ impl Audit {
             }
             Out::CancelConnect { peer } => assert!(self.dialling.remove(peer), "nothing to cancel"),
             Out::Send { conn, bytes } => {
-                let line = self
-                    .open
-                    .get_mut(conn)
-                    .expect("Send on a connection that is not open");
+                let line = self.open.get_mut(conn).expect("Send on a connection that is not open");
                 assert!(!bytes.is_empty(), "empty Send");
                 for message in messages(bytes) {
                     assert!(!line.notified, "something was sent after a NOTIFICATION");
@@ -103,18 +88,12 @@ impl Audit {
                 line.sent += bytes.len() as u64;
             }
             Out::Close { conn } => {
-                assert!(
-                    self.open.remove(conn).is_some(),
-                    "Close of a connection that is not open"
-                );
+                assert!(self.open.remove(conn).is_some(), "Close of a connection that is not open");
                 self.notified_now.retain(|c| c != conn);
             }
             Out::Session { peer, event } => match event {
                 SessionEvent::Up { .. } => assert!(self.established.insert(*peer), "Up twice"),
-                SessionEvent::Down {
-                    was_established,
-                    reason,
-                } => {
+                SessionEvent::Down { was_established, reason } => {
                     assert_eq!(self.established.remove(peer), *was_established);
                     if let DownReason::Sent(n) = reason {
                         assert_eq!(self.last_notification.as_ref(), Some(n));
@@ -128,26 +107,16 @@ impl Audit {
 
     /// After all outputs of an input have been polled.
     pub(super) fn settled(&self, speaker: &Speaker, now: Time) {
-        assert!(
-            self.notified_now.is_empty(),
-            "a NOTIFICATION without a close"
-        );
+        assert!(self.notified_now.is_empty(), "a NOTIFICATION without a close");
         for status in speaker.peers() {
-            let lines = self
-                .open
-                .values()
-                .filter(|l| l.peer == Some(status.peer))
-                .count();
+            let lines = self.open.values().filter(|l| l.peer == Some(status.peer)).count();
             assert!(lines <= 2, "{lines} connections");
             let up = self.established.contains(&status.peer);
             assert_eq!(up, status.state == State::Established);
             assert_eq!(up, status.negotiated.is_some());
             if up {
                 assert_eq!(lines, 1, "Established beside another connection");
-                assert!(
-                    !self.dialling.contains(&status.peer),
-                    "dialling while Established"
-                );
+                assert!(!self.dialling.contains(&status.peer), "dialling while Established");
             }
             if status.state == State::Connect {
                 assert!(self.dialling.contains(&status.peer));
@@ -160,16 +129,10 @@ impl Audit {
             }
             // Whoever is to come up has a timer or a connection, or is there to be called.
             let waits = status.enabled && status.state < State::OpenSent && !status.config.passive;
-            assert!(
-                !waits || speaker.next_deadline().is_some(),
-                "waits for nothing"
-            );
+            assert!(!waits || speaker.next_deadline().is_some(), "waits for nothing");
             assert!(status.since <= now);
         }
-        assert!(
-            speaker.next_deadline().is_none_or(|at| at > now),
-            "a timer that is due was not run"
-        );
+        assert!(speaker.next_deadline().is_none_or(|at| at > now), "a timer that is due was not run");
     }
 
     pub(super) fn open_connections(&self) -> Vec<ConnId> {

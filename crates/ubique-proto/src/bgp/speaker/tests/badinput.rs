@@ -19,14 +19,7 @@ fn established() -> (Speaker, Time) {
     let now = Time(1_000_000_000);
     let mut speaker = Speaker::new(config(1, 1, vec![peer(2, Relation::Peer)]));
     speaker.handle_input(now, In::Start);
-    speaker.handle_input(
-        now,
-        In::Connected {
-            peer: PeerId(0),
-            conn: CONN,
-            local: address(1),
-        },
-    );
+    speaker.handle_input(now, In::Connected { peer: PeerId(0), conn: CONN, local: address(1) });
     for bytes in [open(2, Family::Ipv4), keepalive()] {
         speaker.handle_input(now, In::Received { conn: CONN, bytes });
     }
@@ -70,29 +63,15 @@ fn survives(name: &Path, stream: &[u8]) -> Option<u8> {
     while !rest.is_empty() {
         let (message, tail) = split(rest);
         rest = tail;
-        speaker.handle_input(
-            now,
-            In::Received {
-                conn: CONN,
-                bytes: message.to_vec(),
-            },
-        );
-        let ended = drain(&mut speaker)
-            .into_iter()
-            .find_map(|output| match output {
-                Out::Session {
-                    event: SessionEvent::Down { reason, .. },
-                    ..
-                } => Some(reason),
-                _ => None,
-            });
+        speaker.handle_input(now, In::Received { conn: CONN, bytes: message.to_vec() });
+        let ended = drain(&mut speaker).into_iter().find_map(|output| match output {
+            Out::Session { event: SessionEvent::Down { reason, .. }, .. } => Some(reason),
+            _ => None,
+        });
         assert_eq!(ended.is_none(), is_up(&speaker), "{name:?}");
         match ended {
             Some(DownReason::Sent(n)) => {
-                assert!(
-                    fits(message, n.code, n.subcode),
-                    "{name:?}: {n} for {message:02x?}"
-                );
+                assert!(fits(message, n.code, n.subcode), "{name:?}: {n} for {message:02x?}");
                 return Some(n.code);
             }
             Some(DownReason::Received(_)) => {
@@ -106,47 +85,31 @@ fn survives(name: &Path, stream: &[u8]) -> Option<u8> {
     // It is alive: silence is noticed.
     while is_up(&speaker) {
         now = now.max(speaker.next_deadline().expect("timers run"));
-        assert!(
-            now.since(Time(1_000_000_000)) <= Duration::from_secs(9),
-            "{name:?}"
-        );
+        assert!(now.since(Time(1_000_000_000)) <= Duration::from_secs(9), "{name:?}");
         speaker.handle_deadline(now);
     }
     let down = speaker.peer(PeerId(0)).and_then(|p| p.last_down.cloned());
-    assert!(
-        matches!(down, Some(DownReason::Sent(n)) if n.code == 4),
-        "{name:?}"
-    );
+    assert!(matches!(down, Some(DownReason::Sent(n)) if n.code == 4), "{name:?}");
     None
 }
 
 fn files(folder: &Path, all: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("readable").flatten() {
         let path = entry.path();
-        if path.is_dir() {
-            files(&path, all)
-        } else {
-            all.push(path)
-        }
+        if path.is_dir() { files(&path, all) } else { all.push(path) }
     }
 }
 
 #[test]
 fn fuzzing_corpora() {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared/data/badinput/bgp-messages.tar.gz");
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/badinput/bgp-messages.tar.gz");
     if !archive.exists() {
         eprintln!("skipped: {} is not there", archive.display());
         return;
     }
     let folder = std::env::temp_dir().join(format!("ubique-badinput-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a temporary folder");
-    let unpacked = Command::new("tar")
-        .arg("-xzf")
-        .arg(&archive)
-        .arg("-C")
-        .arg(&folder)
-        .status();
+    let unpacked = Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(&folder).status();
     assert!(unpacked.expect("tar runs").success());
     let mut all = vec![];
     files(&folder, &mut all);
@@ -157,21 +120,14 @@ fn fuzzing_corpora() {
         *ends.entry(survives(path, &stream)).or_insert(0) += 1;
     }
     fs::remove_dir_all(&folder).expect("ours to remove");
-    eprintln!(
-        "{} streams; ends by error code (None: survived): {ends:?}",
-        all.len()
-    );
+    eprintln!("{} streams; ends by error code (None: survived): {ends:?}", all.len());
     assert!(all.len() > 1000, "{} files", all.len());
 }
 
 /// The same on a machine without the corpora: every message of ours with every octet changed.
 #[test]
 fn one_octet_wrong() {
-    let sound = [
-        keepalive(),
-        open(2, Family::Ipv4),
-        update(2, &["10.0.0.0/8"], &["10.1.0.0/16"]),
-    ];
+    let sound = [keepalive(), open(2, Family::Ipv4), update(2, &["10.0.0.0/8"], &["10.1.0.0/16"])];
     for message in sound {
         for at in 0..message.len() {
             for change in [0x01, 0x80, 0xff] {

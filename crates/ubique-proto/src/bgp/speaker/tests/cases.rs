@@ -10,8 +10,7 @@ use crate::bgp::attributes::NextHop;
 use crate::bgp::message::{Message, Treatment, Update};
 use crate::bgp::session::State;
 use crate::bgp::speaker::{
-    ConnId, Delivery, Export, Import, In, Out, PeerConfig, PeerId, SEND_WINDOW, SessionEvent,
-    Speaker,
+    ConnId, Delivery, Export, Import, In, Out, PeerConfig, PeerId, SEND_WINDOW, SessionEvent, Speaker,
 };
 use crate::bgp::wire;
 use crate::time::Time;
@@ -27,11 +26,7 @@ fn conn(peer: PeerId) -> ConnId {
 
 /// A speaker of the lab with sessions to 10.0.0.2, 10.0.0.3 …, up.
 fn router(relations: &[Relation]) -> Speaker {
-    let peers: Vec<PeerConfig> = relations
-        .iter()
-        .zip(2..)
-        .map(|(relation, n)| peer(n, *relation))
-        .collect();
+    let peers: Vec<PeerConfig> = relations.iter().zip(2..).map(|(relation, n)| peer(n, *relation)).collect();
     let mut speaker = Speaker::new(config(1, 1, peers));
     for (index, n) in (2..2 + relations.len() as u8).enumerate() {
         let peer = PeerId(index as u32);
@@ -44,14 +39,7 @@ fn router(relations: &[Relation]) -> Speaker {
 
 fn bring_up(speaker: &mut Speaker, peer: PeerId, n: u8) {
     let conn = conn(peer);
-    speaker.handle_input(
-        NOW,
-        In::Connected {
-            peer,
-            conn,
-            local: address(1),
-        },
-    );
+    speaker.handle_input(NOW, In::Connected { peer, conn, local: address(1) });
     for bytes in [open(n, Family::Ipv4), keepalive()] {
         speaker.handle_input(NOW, In::Received { conn, bytes });
     }
@@ -59,11 +47,7 @@ fn bring_up(speaker: &mut Speaker, peer: PeerId, n: u8) {
 
 /// An announcing edge: only its own announcements go out, nothing comes in.
 fn edge() -> Speaker {
-    let peers = vec![PeerConfig {
-        import: Import::Observe,
-        export: Export::OwnOnly,
-        ..peer(2, Relation::Transit)
-    }];
+    let peers = vec![PeerConfig { import: Import::Observe, export: Export::OwnOnly, ..peer(2, Relation::Transit) }];
     let mut speaker = Speaker::new(config(1, 1, peers));
     speaker.handle_input(NOW, In::Start);
     bring_up(&mut speaker, P0, 2);
@@ -72,13 +56,7 @@ fn edge() -> Speaker {
 }
 
 fn receive(speaker: &mut Speaker, peer: PeerId, bytes: Vec<u8>) {
-    speaker.handle_input(
-        NOW,
-        In::Received {
-            conn: conn(peer),
-            bytes,
-        },
-    );
+    speaker.handle_input(NOW, In::Received { conn: conn(peer), bytes });
 }
 
 /// UPDATEs sent to a neighbour since the last look.
@@ -97,11 +75,7 @@ fn updates(speaker: &mut Speaker, peer: PeerId) -> Vec<Update> {
 }
 
 fn announced(updates: &[Update]) -> Vec<Prefix> {
-    updates
-        .iter()
-        .flat_map(|u| &u.announced)
-        .flat_map(|r| r.prefixes.clone())
-        .collect()
+    updates.iter().flat_map(|u| &u.announced).flat_map(|r| r.prefixes.clone()).collect()
 }
 
 fn withdrawn(updates: &[Update]) -> Vec<Prefix> {
@@ -109,31 +83,16 @@ fn withdrawn(updates: &[Update]) -> Vec<Prefix> {
 }
 
 fn delivery(speaker: &Speaker, text: &str) -> Option<Delivery> {
-    speaker
-        .announced(P0)
-        .find(|(p, _)| *p == prefix(text))
-        .map(|(_, delivery)| delivery)
+    speaker.announced(P0).find(|(p, _)| *p == prefix(text)).map(|(_, delivery)| delivery)
 }
 
 fn announce(speaker: &mut Speaker, text: &str) {
     let announcement = announcement(text);
-    speaker.handle_input(
-        NOW,
-        In::Announce {
-            peer: P0,
-            announcement,
-        },
-    );
+    speaker.handle_input(NOW, In::Announce { peer: P0, announcement });
 }
 
 fn acknowledge_all(speaker: &mut Speaker) {
-    speaker.handle_input(
-        NOW,
-        In::Acknowledged {
-            conn: conn(P0),
-            offset: u64::MAX,
-        },
-    );
+    speaker.handle_input(NOW, In::Acknowledged { conn: conn(P0), offset: u64::MAX });
 }
 
 #[test]
@@ -144,10 +103,7 @@ fn the_initial_exchange_ends_with_end_of_rib() {
     bring_up(&mut speaker, P0, 2);
     let updates = updates(&mut speaker, P0);
     assert_eq!(announced(&updates), [prefix("192.0.2.0/24")]);
-    assert_eq!(
-        updates.last().and_then(|u| u.end_of_rib),
-        Some(Family::Ipv4)
-    );
+    assert_eq!(updates.last().and_then(|u| u.end_of_rib), Some(Family::Ipv4));
     assert_eq!(updates.iter().filter(|u| u.end_of_rib.is_some()).count(), 1);
 }
 
@@ -159,35 +115,13 @@ fn an_announcement_is_followed_to_the_neighbour() {
     assert_eq!(delivery(&speaker, "192.0.2.0/24"), Some(Delivery::Sent));
     let sent = updates(&mut speaker, P0);
     assert_eq!(announced(&sent), [prefix("192.0.2.0/24")]);
-    assert_eq!(
-        sent[0].announced[0].next_hop,
-        NextHop::V4([10, 0, 0, 1].into())
-    );
+    assert_eq!(sent[0].announced[0].next_hop, NextHop::V4([10, 0, 0, 1].into()));
     // One octet less than all of it is not enough.
-    let total = speaker.peers[0]
-        .session
-        .established()
-        .map(|c| c.sent())
-        .expect("up");
-    speaker.handle_input(
-        NOW,
-        In::Acknowledged {
-            conn: conn(P0),
-            offset: total - 1,
-        },
-    );
+    let total = speaker.peers[0].session.established().map(|c| c.sent()).expect("up");
+    speaker.handle_input(NOW, In::Acknowledged { conn: conn(P0), offset: total - 1 });
     assert_eq!(delivery(&speaker, "192.0.2.0/24"), Some(Delivery::Sent));
-    speaker.handle_input(
-        NOW,
-        In::Acknowledged {
-            conn: conn(P0),
-            offset: total,
-        },
-    );
-    assert_eq!(
-        delivery(&speaker, "192.0.2.0/24"),
-        Some(Delivery::Acknowledged)
-    );
+    speaker.handle_input(NOW, In::Acknowledged { conn: conn(P0), offset: total });
+    assert_eq!(delivery(&speaker, "192.0.2.0/24"), Some(Delivery::Acknowledged));
 }
 
 #[test]
@@ -196,21 +130,12 @@ fn a_withdrawal_leaves_at_once_and_is_followed_too() {
     announce(&mut speaker, "192.0.2.0/24");
     acknowledge_all(&mut speaker);
     drain(&mut speaker);
-    speaker.handle_input(
-        NOW,
-        In::Withdraw {
-            peer: P0,
-            prefix: prefix("192.0.2.0/24"),
-        },
-    );
+    speaker.handle_input(NOW, In::Withdraw { peer: P0, prefix: prefix("192.0.2.0/24") });
     let first = speaker.poll_output();
     assert!(matches!(&first, Some(Out::Send { bytes, .. })
         if matches!(&messages(bytes)[..], [Message::Update(u)] if u.withdrawn == [prefix("192.0.2.0/24")])));
     assert_eq!(speaker.announced(P0).count(), 0);
-    assert_eq!(
-        speaker.withdrawal_pending(P0).collect::<Vec<_>>(),
-        [prefix("192.0.2.0/24")]
-    );
+    assert_eq!(speaker.withdrawal_pending(P0).collect::<Vec<_>>(), [prefix("192.0.2.0/24")]);
     acknowledge_all(&mut speaker);
     assert_eq!(speaker.withdrawal_pending(P0).count(), 0);
 }
@@ -220,28 +145,16 @@ fn announced_again_after_a_withdrawal_counts_anew() {
     let mut speaker = edge();
     announce(&mut speaker, "192.0.2.0/24");
     acknowledge_all(&mut speaker);
-    speaker.handle_input(
-        NOW,
-        In::Withdraw {
-            peer: P0,
-            prefix: prefix("192.0.2.0/24"),
-        },
-    );
+    speaker.handle_input(NOW, In::Withdraw { peer: P0, prefix: prefix("192.0.2.0/24") });
     announce(&mut speaker, "192.0.2.0/24");
     assert_eq!(delivery(&speaker, "192.0.2.0/24"), Some(Delivery::Sent));
     assert_eq!(speaker.withdrawal_pending(P0).count(), 0);
     acknowledge_all(&mut speaker);
-    assert_eq!(
-        delivery(&speaker, "192.0.2.0/24"),
-        Some(Delivery::Acknowledged)
-    );
+    assert_eq!(delivery(&speaker, "192.0.2.0/24"), Some(Delivery::Acknowledged));
     // The same again changes nothing and sends nothing.
     drain(&mut speaker);
     announce(&mut speaker, "192.0.2.0/24");
-    assert_eq!(
-        delivery(&speaker, "192.0.2.0/24"),
-        Some(Delivery::Acknowledged)
-    );
+    assert_eq!(delivery(&speaker, "192.0.2.0/24"), Some(Delivery::Acknowledged));
     assert!(drain(&mut speaker).is_empty());
 }
 
@@ -252,13 +165,7 @@ fn nothing_is_delivered_while_the_session_is_down() {
     acknowledge_all(&mut speaker);
     speaker.handle_input(NOW, In::Closed { conn: conn(P0) });
     assert_eq!(delivery(&speaker, "192.0.2.0/24"), Some(Delivery::Pending));
-    speaker.handle_input(
-        NOW,
-        In::Withdraw {
-            peer: P0,
-            prefix: prefix("192.0.2.0/24"),
-        },
-    );
+    speaker.handle_input(NOW, In::Withdraw { peer: P0, prefix: prefix("192.0.2.0/24") });
     // The neighbour has forgotten it with the session.
     assert_eq!(speaker.withdrawal_pending(P0).count(), 0);
 }
@@ -277,10 +184,7 @@ fn a_refresh_repeats_everything() {
     again.sort_unstable();
     assert_eq!(again, [prefix("192.0.2.0/24"), prefix("198.51.100.0/24")]);
     // What was confirmed stays so.
-    assert_eq!(
-        delivery(&speaker, "192.0.2.0/24"),
-        Some(Delivery::Acknowledged)
-    );
+    assert_eq!(delivery(&speaker, "192.0.2.0/24"), Some(Delivery::Acknowledged));
 }
 
 #[test]
@@ -299,9 +203,7 @@ fn a_router_forwards_and_passes_on() {
     let mut speaker = router(&[Relation::Customer, Relation::Peer]);
     receive(&mut speaker, P0, update(2, &[], &["203.0.113.0/24"]));
     let outputs = drain(&mut speaker);
-    let sent = outputs
-        .iter()
-        .position(|o| matches!(o, Out::Send { conn: c, .. } if *c == conn(P1)));
+    let sent = outputs.iter().position(|o| matches!(o, Out::Send { conn: c, .. } if *c == conn(P1)));
     let best = outputs.iter().position(|o| {
         let expected = Some((NextHop::V4([10, 0, 0, 2].into()), P0));
         matches!(o, Out::Best { prefix: p, next_hop } if *p == prefix("203.0.113.0/24") && *next_hop == expected)
@@ -310,14 +212,9 @@ fn a_router_forwards_and_passes_on() {
     // The session goes: so does the route, everywhere, in the same call.
     speaker.handle_input(NOW, In::Closed { conn: conn(P0) });
     let outputs = drain(&mut speaker);
-    assert!(outputs.contains(&Out::Best {
-        prefix: prefix("203.0.113.0/24"),
-        next_hop: None
-    }));
-    assert!(outputs.iter().any(
-        |o| matches!(o, Out::Send { conn: c, bytes } if *c == conn(P1)
-        && matches!(&messages(bytes)[..], [Message::Update(u)] if u.withdrawn.len() == 1))
-    ));
+    assert!(outputs.contains(&Out::Best { prefix: prefix("203.0.113.0/24"), next_hop: None }));
+    assert!(outputs.iter().any(|o| matches!(o, Out::Send { conn: c, bytes } if *c == conn(P1)
+        && matches!(&messages(bytes)[..], [Message::Update(u)] if u.withdrawn.len() == 1))));
 }
 
 #[test]
@@ -335,42 +232,22 @@ fn the_best_candidate_comes_first_and_the_loser_has_its_step() {
 fn an_ipv6_session_carries_ipv6() {
     let them: IpAddr = "fd00::2".parse().expect("an address");
     let us: Ipv6Addr = "fd00::1".parse().expect("an address");
-    let peers = vec![PeerConfig {
-        address: them,
-        ..peer(2, Relation::Transit)
-    }];
+    let peers = vec![PeerConfig { address: them, ..peer(2, Relation::Transit) }];
     let mut speaker = Speaker::new(config(1, 1, peers));
     announce(&mut speaker, "2001:db8:53::/48");
     announce(&mut speaker, "192.0.2.0/24");
     speaker.handle_input(NOW, In::Start);
     let local = IpAddr::V6(us);
-    speaker.handle_input(
-        NOW,
-        In::Connected {
-            peer: P0,
-            conn: conn(P0),
-            local,
-        },
-    );
+    speaker.handle_input(NOW, In::Connected { peer: P0, conn: conn(P0), local });
     for bytes in [open(2, Family::Ipv6), keepalive()] {
         receive(&mut speaker, P0, bytes);
     }
     let updates = updates(&mut speaker, P0);
     assert_eq!(announced(&updates), [prefix("2001:db8:53::/48")]);
-    let next_hop = NextHop::V6 {
-        global: us,
-        link_local: None,
-    };
+    let next_hop = NextHop::V6 { global: us, link_local: None };
     assert_eq!(updates[0].announced[0].next_hop, next_hop);
-    assert_eq!(
-        updates.last().and_then(|u| u.end_of_rib),
-        Some(Family::Ipv6)
-    );
-    assert_eq!(
-        delivery(&speaker, "192.0.2.0/24"),
-        Some(Delivery::Pending),
-        "never over this session"
-    );
+    assert_eq!(updates.last().and_then(|u| u.end_of_rib), Some(Family::Ipv6));
+    assert_eq!(delivery(&speaker, "192.0.2.0/24"), Some(Delivery::Pending), "never over this session");
 }
 
 #[test]
@@ -380,28 +257,14 @@ fn a_full_window_holds_back_and_an_acknowledgement_opens_it() {
     for n in 0..30_000u32 {
         let mut announcement = announcement(&format!("100.{}.{}.0/24", n >> 8, n & 0xff));
         announcement.med = Some(n);
-        speaker.handle_input(
-            NOW,
-            In::Announce {
-                peer: P0,
-                announcement,
-            },
-        );
+        speaker.handle_input(NOW, In::Announce { peer: P0, announcement });
     }
-    let under_way = |s: &Speaker| {
-        s.peers[0]
-            .session
-            .established()
-            .map_or(0, |c| c.unacknowledged())
-    };
+    let under_way = |s: &Speaker| s.peers[0].session.established().map_or(0, |c| c.unacknowledged());
     assert!(under_way(&speaker) >= SEND_WINDOW);
     assert!(under_way(&speaker) < SEND_WINDOW + 8192, "bounded");
     assert!(speaker.announced(P0).any(|(_, d)| d == Delivery::Pending));
     let mut rounds = 0;
-    while speaker
-        .announced(P0)
-        .any(|(_, d)| d != Delivery::Acknowledged)
-    {
+    while speaker.announced(P0).any(|(_, d)| d != Delivery::Acknowledged) {
         acknowledge_all(&mut speaker);
         rounds += 1;
         assert!(rounds < 10);
@@ -418,10 +281,7 @@ fn faults_are_counted_and_the_last_is_kept() {
     bytes[26] = 9;
     receive(&mut speaker, P0, bytes);
     let status = speaker.peer(P0).expect("configured");
-    assert_eq!(
-        (status.state, status.faults.withdrawn),
-        (State::Established, 1)
-    );
+    assert_eq!((status.state, status.faults.withdrawn), (State::Established, 1));
     let last = status.faults.last.as_ref().expect("kept");
     assert_eq!((last.code, last.treatment), (1, Treatment::TreatAsWithdraw));
     assert_eq!(status.routes.received, 0);
@@ -432,33 +292,17 @@ fn status_of_a_session() {
     let mut speaker = router(&[Relation::Peer]);
     let later = NOW + Duration::from_secs(5);
     let status = speaker.peer(P0).expect("configured");
-    assert_eq!(
-        (status.state.name(), status.uptime(later)),
-        ("Established", Duration::from_secs(5))
-    );
+    assert_eq!((status.state.name(), status.uptime(later)), ("Established", Duration::from_secs(5)));
     assert_eq!(status.local, Some(address(1)));
-    assert_eq!(
-        status.negotiated.map(|n| n.hold_time),
-        Some(Duration::from_secs(9))
-    );
-    assert_eq!(
-        (status.counters.messages_in, status.counters.messages_out),
-        (2, 3)
-    );
-    let stop = In::StopPeer {
-        peer: P0,
-        subcode: 2,
-        message: "upgrade".to_owned(),
-    };
+    assert_eq!(status.negotiated.map(|n| n.hold_time), Some(Duration::from_secs(9)));
+    assert_eq!((status.counters.messages_in, status.counters.messages_out), (2, 3));
+    let stop = In::StopPeer { peer: P0, subcode: 2, message: "upgrade".to_owned() };
     speaker.handle_input(later, stop);
     let status = speaker.peer(P0).expect("configured");
     assert_eq!((status.state, status.enabled), (State::Idle, false));
     assert_eq!(status.uptime(later), Duration::ZERO);
     let reason = status.last_down.map(ToString::to_string);
-    assert_eq!(
-        reason.as_deref(),
-        Some("sent Cease, Administrative Shutdown: \"upgrade\"")
-    );
+    assert_eq!(reason.as_deref(), Some("sent Cease, Administrative Shutdown: \"upgrade\""));
     assert_eq!(speaker.last_activity(), later);
 }
 
@@ -468,39 +312,19 @@ fn unknown_neighbours_and_connections() {
     let nobody = PeerId(77);
     for input in [
         In::StartPeer(nobody),
-        In::StopPeer {
-            peer: nobody,
-            subcode: 2,
-            message: String::new(),
-        },
+        In::StopPeer { peer: nobody, subcode: 2, message: String::new() },
         In::ConnectFailed { peer: nobody },
-        In::Announce {
-            peer: nobody,
-            announcement: announcement("192.0.2.0/24"),
-        },
-        In::Withdraw {
-            peer: nobody,
-            prefix: prefix("192.0.2.0/24"),
-        },
+        In::Announce { peer: nobody, announcement: announcement("192.0.2.0/24") },
+        In::Withdraw { peer: nobody, prefix: prefix("192.0.2.0/24") },
         In::RequestRefresh { peer: nobody },
-        In::Received {
-            conn: ConnId(9),
-            bytes: keepalive(),
-        },
+        In::Received { conn: ConnId(9), bytes: keepalive() },
         In::Closed { conn: ConnId(9) },
-        In::Acknowledged {
-            conn: ConnId(9),
-            offset: 1,
-        },
+        In::Acknowledged { conn: ConnId(9), offset: 1 },
     ] {
         speaker.handle_input(NOW, input.clone());
         assert!(drain(&mut speaker).is_empty(), "{input:?}");
     }
-    let accepted = In::Accepted {
-        peer: nobody,
-        conn: ConnId(9),
-        local: address(1),
-    };
+    let accepted = In::Accepted { peer: nobody, conn: ConnId(9), local: address(1) };
     speaker.handle_input(NOW, accepted);
     assert_eq!(drain(&mut speaker), [Out::Close { conn: ConnId(9) }]);
     assert_eq!(speaker.announced(nobody).count(), 0);
@@ -513,10 +337,7 @@ fn routes_of_a_session_that_ends_in_the_same_read() {
     let mut bytes = update(2, &[], &["203.0.113.0/24"]);
     bytes.extend([0; 19]);
     receive(&mut speaker, P0, bytes);
-    assert!(
-        updates(&mut speaker, P1).is_empty(),
-        "came and went: nobody need hear of it"
-    );
+    assert!(updates(&mut speaker, P1).is_empty(), "came and went: nobody need hear of it");
     assert!(speaker.routes(prefix("203.0.113.0/24")).is_empty());
 }
 
@@ -527,25 +348,12 @@ fn a_session_that_comes_back_gets_everything_again() {
     speaker.handle_input(NOW, In::Closed { conn: conn(P0) });
     drain(&mut speaker);
     let again = ConnId(500);
-    speaker.handle_input(
-        NOW,
-        In::Accepted {
-            peer: P0,
-            conn: again,
-            local: address(1),
-        },
-    );
+    speaker.handle_input(NOW, In::Accepted { peer: P0, conn: again, local: address(1) });
     for bytes in [open(2, Family::Ipv4), keepalive()] {
         speaker.handle_input(NOW, In::Received { conn: again, bytes });
     }
     let outputs = drain(&mut speaker);
-    assert!(outputs.iter().any(|o| matches!(
-        o,
-        Out::Session {
-            event: SessionEvent::Up { .. },
-            ..
-        }
-    )));
+    assert!(outputs.iter().any(|o| matches!(o, Out::Session { event: SessionEvent::Up { .. }, .. })));
     assert!(outputs.iter().any(|o| matches!(o, Out::Send { conn, bytes } if *conn == again
         && messages(bytes).iter().any(|m| matches!(m, Message::Update(u) if !u.announced.is_empty())))));
     assert_eq!(delivery(&speaker, "192.0.2.0/24"), Some(Delivery::Sent));
@@ -560,13 +368,7 @@ fn withdrawals_are_followed_for_each_prefix() {
     acknowledge_all(&mut speaker);
     drain(&mut speaker);
     for text in ["192.0.2.0/24", "198.51.100.0/24"] {
-        speaker.handle_input(
-            NOW,
-            In::Withdraw {
-                peer: P0,
-                prefix: prefix(text),
-            },
-        );
+        speaker.handle_input(NOW, In::Withdraw { peer: P0, prefix: prefix(text) });
     }
     assert_eq!(withdrawn(&updates(&mut speaker, P0)).len(), 2);
     assert_eq!(speaker.withdrawal_pending(P0).count(), 2);

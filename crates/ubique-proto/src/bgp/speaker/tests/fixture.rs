@@ -34,13 +34,7 @@ pub(super) fn peer(n: u8, relation: Relation) -> PeerConfig {
 }
 
 pub(super) fn config(n: u8, seed: u64, peers: Vec<PeerConfig>) -> SpeakerConfig {
-    SpeakerConfig {
-        asn: asn(n),
-        router_id: Ipv4Addr::new(10, 0, 0, n),
-        peers,
-        seed,
-        prefer_oldest: false,
-    }
+    SpeakerConfig { asn: asn(n), router_id: Ipv4Addr::new(10, 0, 0, n), peers, seed, prefer_oldest: false }
 }
 
 pub(super) fn prefix(text: &str) -> Prefix {
@@ -48,21 +42,11 @@ pub(super) fn prefix(text: &str) -> Prefix {
 }
 
 pub(super) fn announcement(text: &str) -> Announcement {
-    Announcement {
-        prefix: prefix(text),
-        prepend: 0,
-        med: None,
-        communities: vec![],
-        large_communities: vec![],
-    }
+    Announcement { prefix: prefix(text), prepend: 0, med: None, communities: vec![], large_communities: vec![] }
 }
 
-pub(super) const CONTEXT: DecodeContext = DecodeContext {
-    four_octet_as: true,
-    external: true,
-    families: Families::ALL,
-    max_message: MAX_MESSAGE,
-};
+pub(super) const CONTEXT: DecodeContext =
+    DecodeContext { four_octet_as: true, external: true, families: Families::ALL, max_message: MAX_MESSAGE };
 
 /// The messages in a buffer of whole ones.
 pub(super) fn messages(bytes: &[u8]) -> Vec<Message> {
@@ -88,11 +72,7 @@ pub(super) fn open_as(n: u8, asn: Asn, family: Family) -> Vec<u8> {
         asn,
         hold_time_s: 90,
         router_id: Ipv4Addr::new(10, 0, 0, n),
-        capabilities: vec![
-            Capability::Multiprotocol(family),
-            Capability::RouteRefresh,
-            Capability::FourOctetAs(asn),
-        ],
+        capabilities: vec![Capability::Multiprotocol(family), Capability::RouteRefresh, Capability::FourOctetAs(asn)],
     };
     let mut bytes = vec![];
     wire::encode_open(&open, &mut bytes);
@@ -108,16 +88,9 @@ pub(super) fn keepalive() -> Vec<u8> {
 /// UPDATEs of speaker `n`: takes back the first list, announces the second.
 pub(super) fn update(n: u8, withdrawn: &[&str], announced: &[&str]) -> Vec<u8> {
     let parse = |list: &[&str]| list.iter().map(|text| prefix(text)).collect::<Vec<_>>();
-    let attributes = Attributes {
-        as_path: AsPath::sequence([asn(n), Asn(65000)]),
-        ..Attributes::originated()
-    };
+    let attributes = Attributes { as_path: AsPath::sequence([asn(n), Asn(65000)]), ..Attributes::originated() };
     let next_hop = NextHop::V4(Ipv4Addr::new(10, 0, 0, n));
-    let context = EncodeContext {
-        four_octet_as: true,
-        external: true,
-        max_message: MAX_MESSAGE,
-    };
+    let context = EncodeContext { four_octet_as: true, external: true, max_message: MAX_MESSAGE };
     let (withdrawn, announced) = (parse(withdrawn), parse(announced));
     let mut bytes = vec![];
     let routes = Some((&attributes, next_hop, &announced[..]));

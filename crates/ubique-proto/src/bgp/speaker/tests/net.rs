@@ -91,10 +91,7 @@ impl Net {
             for (p, peer) in config.peers.iter().enumerate() {
                 let other = configs.iter().position(|c| peer.address == c.router_id);
                 let Some(j) = other else { continue };
-                let back = configs[j]
-                    .peers
-                    .iter()
-                    .position(|q| q.address == config.router_id);
+                let back = configs[j].peers.iter().position(|q| q.address == config.router_id);
                 let back = back.expect("both ends are configured");
                 links.insert((i, PeerId(p as u32)), (j, PeerId(back as u32)));
             }
@@ -136,9 +133,7 @@ impl Net {
         loop {
             let event = self.queue.peek().map(|Reverse((at, ..))| *at);
             let deadlines = self.nodes.iter().enumerate();
-            let deadline = deadlines
-                .filter_map(|(i, n)| Some((n.speaker.next_deadline()?, i)))
-                .min();
+            let deadline = deadlines.filter_map(|(i, n)| Some((n.speaker.next_deadline()?, i))).min();
             let event_first = event.is_some_and(|e| deadline.is_none_or(|(d, _)| e <= d));
             match (event, deadline) {
                 (Some(at), _) if event_first && at <= end => {
@@ -201,22 +196,11 @@ impl Net {
             Out::Connect { peer } => {
                 let attempt = self.next_id();
                 let to = self.links[&(node, peer)];
-                self.attempts.insert(
-                    attempt,
-                    Attempt {
-                        from: (node, peer),
-                        to,
-                        cancelled: false,
-                    },
-                );
+                self.attempts.insert(attempt, Attempt { from: (node, peer), to, cancelled: false });
                 self.after_delay(Event::Syn { attempt });
             }
             Out::CancelConnect { peer } => {
-                for attempt in self
-                    .attempts
-                    .values_mut()
-                    .filter(|a| a.from == (node, peer))
-                {
+                for attempt in self.attempts.values_mut().filter(|a| a.from == (node, peer)) {
                     attempt.cancelled = true;
                 }
             }
@@ -246,15 +230,7 @@ impl Net {
             let (at, end, to) = (half.arrival, half.sent, half.other);
             let Some(to) = to else { return };
             let bytes = rest[..piece].to_vec();
-            self.at(
-                at,
-                Event::Data {
-                    to,
-                    bytes,
-                    from,
-                    end,
-                },
-            );
+            self.at(at, Event::Data { to, bytes, from, end });
             rest = &rest[piece..];
         }
     }
@@ -263,17 +239,9 @@ impl Net {
         match event {
             Event::Syn { attempt } => self.syn(attempt),
             Event::Answer { attempt, accepted } => self.answer(attempt, accepted),
-            Event::Data {
-                to,
-                bytes,
-                from,
-                end,
-            } => {
+            Event::Data { to, bytes, from, end } => {
                 if self.halves.contains_key(&to) {
-                    self.after_delay(Event::Acknowledged {
-                        to: from,
-                        offset: end,
-                    });
+                    self.after_delay(Event::Acknowledged { to: from, offset: end });
                     self.feed(to.0, Fed::Input(In::Received { conn: to.1, bytes }));
                 }
             }
@@ -296,42 +264,21 @@ impl Net {
         };
         let (node, peer) = *to;
         if !self.nodes[node].running {
-            self.after_delay(Event::Answer {
-                attempt,
-                accepted: None,
-            });
+            self.after_delay(Event::Answer { attempt, accepted: None });
             return;
         }
         let conn = ConnId(self.next_id());
         // The connecting end is known by the number it will get: that of the attempt.
         let from = (self.attempts[&attempt].from.0, ConnId(attempt));
         let answered = self.now + self.delay();
-        self.at(
-            answered,
-            Event::Answer {
-                attempt,
-                accepted: Some(conn),
-            },
-        );
-        self.halves.insert(
-            (node, conn),
-            Half {
-                other: Some(from),
-                arrival: answered,
-                sent: 0,
-            },
-        );
+        self.at(answered, Event::Answer { attempt, accepted: Some(conn) });
+        self.halves.insert((node, conn), Half { other: Some(from), arrival: answered, sent: 0 });
         let local = fixture::address(node as u8 + 1);
         self.feed(node, Fed::Input(In::Accepted { peer, conn, local }));
     }
 
     fn answer(&mut self, attempt: u64, accepted: Option<ConnId>) {
-        let Some(Attempt {
-            from: (node, peer),
-            to,
-            cancelled,
-        }) = self.attempts.remove(&attempt)
-        else {
+        let Some(Attempt { from: (node, peer), to, cancelled }) = self.attempts.remove(&attempt) else {
             return;
         };
         match accepted {
@@ -342,11 +289,7 @@ impl Net {
             }
             None => self.feed(node, Fed::Input(In::ConnectFailed { peer })),
             Some(conn) => {
-                let half = Half {
-                    other: Some((to.0, conn)),
-                    arrival: self.now,
-                    sent: 0,
-                };
+                let half = Half { other: Some((to.0, conn)), arrival: self.now, sent: 0 };
                 self.halves.insert((node, ConnId(attempt)), half);
                 let local = fixture::address(node as u8 + 1);
                 let conn = ConnId(attempt);

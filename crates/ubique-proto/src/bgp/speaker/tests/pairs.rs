@@ -25,49 +25,29 @@ fn pair(seed: u64) -> Net {
 }
 
 fn all_established(net: &Net) -> bool {
-    net.nodes
-        .iter()
-        .all(|n| n.speaker.peers().all(|p| p.state == State::Established))
+    net.nodes.iter().all(|n| n.speaker.peers().all(|p| p.state == State::Established))
 }
 
 /// What is announced on one side is what the other side holds, and each side knows it.
 fn assert_identical(net: &Net, context: &str) {
     for (here, there) in [(0, 1), (1, 0)] {
         let announced: Vec<_> = net.nodes[here].speaker.announced(PEER).collect();
-        assert!(
-            announced.iter().all(|(_, d)| *d == Delivery::Acknowledged),
-            "{context}: {announced:?}"
-        );
+        assert!(announced.iter().all(|(_, d)| *d == Delivery::Acknowledged), "{context}: {announced:?}");
         let announced: Vec<_> = announced.into_iter().map(|(prefix, _)| prefix).collect();
-        let received: Vec<_> = net.nodes[there]
-            .speaker
-            .rib()
-            .received(PEER)
-            .map(|r| r.prefix)
-            .collect();
+        let received: Vec<_> = net.nodes[there].speaker.rib().received(PEER).map(|r| r.prefix).collect();
         assert_eq!(announced, received, "{context}: {here} to {there}");
-        assert_eq!(
-            net.nodes[here].speaker.withdrawal_pending(PEER).count(),
-            0,
-            "{context}"
-        );
+        assert_eq!(net.nodes[here].speaker.withdrawal_pending(PEER).count(), 0, "{context}");
     }
 }
 
 fn random_announcement(rng: &mut Rng) -> In {
     let text = format!("10.{}.0.0/16", 100 + rng.below(20));
     if rng.below(3) == 0 {
-        In::Withdraw {
-            peer: PEER,
-            prefix: prefix(&text),
-        }
+        In::Withdraw { peer: PEER, prefix: prefix(&text) }
     } else {
         let mut announcement = announcement(&text);
         announcement.med = (rng.below(2) == 0).then_some(rng.below(5) as u32);
-        In::Announce {
-            peer: PEER,
-            announcement,
-        }
+        In::Announce { peer: PEER, announcement }
     }
 }
 
@@ -84,10 +64,7 @@ fn sessions_come_up() {
         }
         net.start(1 - first);
         net.run(Duration::from_secs(2));
-        assert!(
-            all_established(&net),
-            "seed {seed}: not up 2 s after both run"
-        );
+        assert!(all_established(&net), "seed {seed}: not up 2 s after both run");
     }
 }
 
@@ -114,11 +91,7 @@ fn faulty(seed: u64) -> Net {
                 let peer = PEER;
                 let node = rng.below(2) as usize;
                 let input = if net.nodes[node].speaker.peers().all(|p| p.enabled) {
-                    In::StopPeer {
-                        peer,
-                        subcode: 4,
-                        message: "maintenance".to_owned(),
-                    }
+                    In::StopPeer { peer, subcode: 4, message: "maintenance".to_owned() }
                 } else {
                     In::StartPeer(peer)
                 };
@@ -172,23 +145,14 @@ fn a_route_crosses_a_line() {
         let latency = Duration::from_micros(100 + rng.below(50_000));
         let configs = vec![
             config(1, rng.next_u64(), vec![peer(2, Relation::Transit)]),
-            config(
-                2,
-                rng.next_u64(),
-                vec![peer(1, Relation::Customer), peer(3, Relation::Peer)],
-            ),
+            config(2, rng.next_u64(), vec![peer(1, Relation::Customer), peer(3, Relation::Peer)]),
             config(3, rng.next_u64(), vec![peer(2, Relation::Peer)]),
         ];
         let mut net = Net::new(rng.next_u64(), latency, configs);
         for node in 0..3 {
             net.start(node);
         }
-        net.input(
-            0,
-            In::Originate {
-                prefix: prefix("203.0.113.0/24"),
-            },
-        );
+        net.input(0, In::Originate { prefix: prefix("203.0.113.0/24") });
         for _ in 0..5 {
             net.run(Duration::from_millis(rng.below(3000)));
             net.reset_one();
@@ -196,28 +160,12 @@ fn a_route_crosses_a_line() {
         net.run(Duration::from_secs(60));
         assert!(all_established(&net), "seed {seed}");
         let routes = net.nodes[2].speaker.routes(prefix("203.0.113.0/24"));
-        let paths: Vec<String> = routes
-            .iter()
-            .map(|r| r.attributes.as_path.to_string())
-            .collect();
+        let paths: Vec<String> = routes.iter().map(|r| r.attributes.as_path.to_string()).collect();
         assert_eq!(paths, ["64502 64501"], "seed {seed}");
 
         // Withdrawn at the source by the loss of its session, for everyone.
-        net.input(
-            1,
-            In::StopPeer {
-                peer: PeerId(0),
-                subcode: 2,
-                message: String::new(),
-            },
-        );
+        net.input(1, In::StopPeer { peer: PeerId(0), subcode: 2, message: String::new() });
         net.run(latency * 3);
-        assert!(
-            net.nodes[2]
-                .speaker
-                .routes(prefix("203.0.113.0/24"))
-                .is_empty(),
-            "seed {seed}"
-        );
+        assert!(net.nodes[2].speaker.routes(prefix("203.0.113.0/24")).is_empty(), "seed {seed}");
     }
 }

@@ -34,14 +34,8 @@ struct Seen {
 
 impl Play {
     fn new(seed: u64) -> Play {
-        let internal = PeerConfig {
-            asn: asn(1),
-            ..peer(3, Relation::Internal)
-        };
-        let passive = PeerConfig {
-            passive: true,
-            ..peer(4, Relation::Customer)
-        };
+        let internal = PeerConfig { asn: asn(1), ..peer(3, Relation::Internal) };
+        let passive = PeerConfig { passive: true, ..peer(4, Relation::Customer) };
         let peers = vec![peer(2, Relation::Peer), internal, passive];
         Play {
             speaker: Speaker::new(config(1, seed, peers)),
@@ -73,18 +67,8 @@ impl Play {
         for output in drain(&mut self.speaker) {
             self.audit.output(&output);
             match output {
-                Out::Session {
-                    event: SessionEvent::Up { .. },
-                    ..
-                } => self.seen.up += 1,
-                Out::Session {
-                    event:
-                        SessionEvent::Down {
-                            was_established: true,
-                            ..
-                        },
-                    ..
-                } => {
+                Out::Session { event: SessionEvent::Up { .. }, .. } => self.seen.up += 1,
+                Out::Session { event: SessionEvent::Down { was_established: true, .. }, .. } => {
                     self.seen.lost += 1;
                 }
                 Out::Send { bytes, .. } if bytes.len() == 21 && bytes[19..] == [6, 7] => {
@@ -124,19 +108,12 @@ impl Play {
                 message: "x".repeat(self.rng.below(400) as usize),
             },
             2 | 3 => self.outcome_of_connecting(),
-            4 | 5 => In::Accepted {
-                peer: self.peer(),
-                conn: self.new_conn(),
-                local: address(1),
-            },
+            4 | 5 => In::Accepted { peer: self.peer(), conn: self.new_conn(), local: address(1) },
             6 if self.rng.below(3) == 0 => In::Closed { conn: self.conn() },
             7 => {
                 let conn = self.conn();
                 let sent = self.audit.sent(conn);
-                In::Acknowledged {
-                    conn,
-                    offset: self.rng.below(sent + 2),
-                }
+                In::Acknowledged { conn, offset: self.rng.below(sent + 2) }
             }
             8 => self.own_route(),
             9 => In::RequestRefresh { peer: self.peer() },
@@ -159,28 +136,16 @@ impl Play {
         if self.rng.below(3) == 0 {
             In::ConnectFailed { peer }
         } else {
-            In::Connected {
-                peer,
-                conn: self.new_conn(),
-                local: address(1),
-            }
+            In::Connected { peer, conn: self.new_conn(), local: address(1) }
         }
     }
 
     fn own_route(&mut self) -> In {
         let text = format!("192.0.{}.0/24", self.rng.below(8));
         match self.rng.below(5) {
-            0 => In::Originate {
-                prefix: prefix(&text),
-            },
-            1 | 2 => In::Withdraw {
-                peer: self.peer(),
-                prefix: prefix(&text),
-            },
-            _ => In::Announce {
-                peer: self.peer(),
-                announcement: announcement(&text),
-            },
+            0 => In::Originate { prefix: prefix(&text) },
+            1 | 2 => In::Withdraw { peer: self.peer(), prefix: prefix(&text) },
+            _ => In::Announce { peer: self.peer(), announcement: announcement(&text) },
         }
     }
 
@@ -215,21 +180,13 @@ impl Play {
 }
 
 fn open_of(n: u8) -> Vec<u8> {
-    if n == 3 {
-        open_as(n, asn(1), Family::Ipv4)
-    } else {
-        open(n, Family::Ipv4)
-    }
+    if n == 3 { open_as(n, asn(1), Family::Ipv4) } else { open(n, Family::Ipv4) }
 }
 
 fn random_update(rng: &mut Rng, n: u8) -> Vec<u8> {
     let one = format!("198.51.{}.0/24", rng.below(8));
     let other = format!("198.51.{}.0/24", rng.below(8));
-    if rng.below(2) == 0 {
-        update(n, &[&one], &[])
-    } else {
-        update(n, &[], &[&one, &other])
-    }
+    if rng.below(2) == 0 { update(n, &[&one], &[]) } else { update(n, &[], &[&one, &other]) }
 }
 
 fn notification(rng: &mut Rng) -> Vec<u8> {
@@ -267,9 +224,6 @@ fn invariants_hold_for_random_inputs() {
             Err(_) => panic!("seed {seed}"),
         }
     }
-    eprintln!(
-        "{} sessions, {} lost, {} collisions",
-        seen.up, seen.lost, seen.collisions
-    );
+    eprintln!("{} sessions, {} lost, {} collisions", seen.up, seen.lost, seen.collisions);
     assert!(seen.up > 500 && seen.lost > 100 && seen.collisions > 100);
 }
