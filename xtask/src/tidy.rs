@@ -5,7 +5,7 @@
 //! - files of at most [`FILE_LINES`] lines, functions of at most [`FUNCTION_LINES`], lines of at most [`LINE_CHARS`] characters;
 //!   what is longer today stands in `xtask/ratchet.toml` with its length and may only shrink;
 //! - every path named in ARCHITECTURE.md exists;
-//! - no TODO without an issue number.
+//! - nothing is left to do without an issue number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,8 +20,9 @@ use crate::command::root;
 const FILE_LINES: usize = 600;
 /// Longest function, lines.
 const FUNCTION_LINES: usize = 70;
-/// Longest line, characters.
-const LINE_CHARS: usize = 160;
+/// Longest line, characters
+/// (texts for people, which rustfmt leaves alone, may be longer than its 120).
+const LINE_CHARS: usize = 200;
 
 /// Crate → workspace crates it may depend on. Dependencies of tests count too.
 const DEPENDENCIES: &[(&str, &[&str])] = &[

@@ -18,7 +18,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use ubique_model::{Asn, Prefix};
+use ubique_model::{Asn, Prefix, Relation};
 
 pub use crate::explain::Candidate;
 
@@ -26,6 +26,12 @@ use crate::build::Built;
 use crate::child::{Exit, Process};
 use crate::control::ControlError;
 use crate::plan::Plan;
+
+/// LOCAL_PREF of a route with GRACEFUL_SHUTDOWN (RFC 8326 §5) in BIRD and FRR: below every other one. Their exports tell
+/// customers' routes by preference, so that those of customers need one of their own.
+fn graceful_preference(relation: Relation) -> u32 {
+    u32::from(relation == Relation::Customer)
+}
 
 /// How long routers may take until they listen.
 const START_TIMEOUT: Duration = Duration::from_secs(20);

@@ -125,15 +125,23 @@ fn site() -> impl Strategy<Value = Site> {
 }
 
 fn service() -> impl Strategy<Value = Service> {
-    let agent = (text(), prop::option::of(target()), duration(0, 3_600_000), duration(100, 60_000)).prop_map(
-        |(socket, metrics, drain, watchdog)| AgentSettings { socket: socket.into(), metrics, drain, watchdog },
+    let hour = || duration(0, 3_600_000);
+    let agent = (text(), prop::option::of(target()), hour(), hour(), duration(100, 60_000)).prop_map(
+        |(socket, metrics, graceful_shutdown, drain, watchdog)| AgentSettings {
+            socket: socket.into(),
+            metrics,
+            graceful_shutdown,
+            drain,
+            watchdog,
+        },
     );
     let parts = (
         prop::collection::vec(check(), 0..4),
         prop::collection::vec(site(), 1..4),
         prop::collection::vec(text(), 0..3),
+        prop::collection::vec(text(), 0..3),
     );
-    (name(), agent, parts).prop_map(|(name, agent, (mut checks, mut sites, command))| {
+    (name(), agent, parts).prop_map(|(name, agent, (mut checks, mut sites, command, other_agent))| {
         for (at, check) in checks.iter_mut().enumerate() {
             check.name = format!("check-{at}");
         }
@@ -148,7 +156,7 @@ fn service() -> impl Strategy<Value = Service> {
             checks,
             sites,
             agent,
-            rehearse: RehearseSettings { command },
+            rehearse: RehearseSettings { command, agent: other_agent },
         }
     })
 }

@@ -12,7 +12,10 @@ use ubique_model::{Asn, Prefix, Relation, policy};
 use ubique_proto::bgp::attributes::Origin;
 
 use super::table::{self, Quiet, Shown};
-use super::{Candidate, Launch, QUERY_TIMEOUT, RoutersError, START_TIMEOUT, Status, find_program, start_failed};
+use super::{
+    Candidate, Launch, QUERY_TIMEOUT, RoutersError, START_TIMEOUT, Status, find_program, graceful_preference,
+    start_failed,
+};
 use crate::build::Built;
 use crate::child::{self, Process};
 use crate::plan::{NetworkPlan, Plan, SessionPlan};
@@ -130,13 +133,14 @@ impl Birds {
 fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
     let mut text = String::new();
     let customer = policy::local_preference(Relation::Customer);
+    let graceful = graceful_preference(Relation::Customer);
     // Writing to a string cannot fail.
     let _ = write!(
         text,
         "log stderr all;\nrouter id {};\ndebug protocols {{ states }};\nprotocol device {{ scan time 3600; }}\n\
          filter to_customers {{ if source ~ [ RTS_STATIC, RTS_BGP ] then accept; reject; }}\n\
          filter to_others {{ if source = RTS_STATIC then accept;\n\
-         \x20 if source = RTS_BGP && bgp_local_pref = {customer} then accept; reject; }}\n",
+         \x20 if source = RTS_BGP && bgp_local_pref ~ [ {customer}, {graceful} ] then accept; reject; }}\n",
         network.router_id
     );
     for family in ["ipv4", "ipv6"] {
@@ -161,6 +165,7 @@ fn session_configuration(network: &NetworkPlan, number: usize, session: &Session
     let hold = session.hold_time.as_secs();
     let family = if remote.is_ipv4() { "ipv4" } else { "ipv6" };
     let preference = policy::local_preference(*relation);
+    let graceful = graceful_preference(*relation);
     // Everything goes to customers, to others only what is ours or a customer's.
     let export = if policy::exports(Some(Relation::Peer), *relation) { "to_customers" } else { "to_others" };
     let passive = if session.passive { "passive on; " } else { "" };
@@ -178,7 +183,9 @@ fn session_configuration(network: &NetworkPlan, number: usize, session: &Session
          \x20 local {local} as {own}; neighbor {remote} as {asn}; direct; interface \"l{link}\"; {passive}{password}\n\
          \x20 hold time {hold}; keepalive time {keepalive}; connect delay time 1; connect retry time 1;\n\
          \x20 error wait time 1, 2; graceful restart off; long lived graceful restart off;\n\
-         \x20 {family} {{ import filter {{ bgp_local_pref = {preference}; accept; }}; export filter {export}; next hop self; }};\n\
+         \x20 {family} {{ import filter {{ bgp_local_pref = {preference};\n\
+         \x20  if (65535, 0) ~ bgp_community then bgp_local_pref = {graceful}; accept; }};\n\
+         \x20  export filter {export}; next hop self; }};\n\
          }}\n",
         own = network.asn,
     ))

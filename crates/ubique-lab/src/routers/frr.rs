@@ -17,7 +17,8 @@ use ubique_proto::bgp::attributes::Origin;
 use super::bird::secret;
 use super::table::{self, Quiet, Shown};
 use super::{
-    Backend, Candidate, Launch, QUERY_TIMEOUT, RoutersError, START_TIMEOUT, Status, find_program, start_failed,
+    Backend, Candidate, Launch, QUERY_TIMEOUT, RoutersError, START_TIMEOUT, Status, find_program, graceful_preference,
+    start_failed,
 };
 use crate::build::Built;
 use crate::child::{self, Process};
@@ -176,15 +177,23 @@ fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
     let customer = policy::local_preference(Relation::Customer);
     // Before whatever uses them: a change of one in use takes effect seconds later. Our own routes are exported as a
     // customer's are.
+    let graceful = graceful_preference(Relation::Customer);
     let mut text = format!(
-        "hostname {}\nroute-map own permit 10\n set local-preference {customer}\nexit\nroute-map to-customers permit 10\nexit\n\
-         route-map to-others permit 10\n match local-preference {customer}\nexit\n",
+        "hostname {}\nbgp community-list standard graceful permit graceful-shutdown\n\
+         route-map own permit 10\n set local-preference {customer}\nexit\nroute-map to-customers permit 10\nexit\n\
+         route-map to-others permit 10\n match local-preference {customer}\nexit\n\
+         route-map to-others permit 20\n match local-preference {graceful}\nexit\n",
         network.netns
     );
     let relations = [Relation::Transit, Relation::Peer, Relation::RouteServer, Relation::Internal, Relation::Customer];
     for relation in relations {
         let preference = policy::local_preference(relation);
-        let _ = write!(text, "route-map from-{relation} permit 10\n set local-preference {preference}\nexit\n");
+        let graceful = graceful_preference(relation);
+        let _ = write!(
+            text,
+            "route-map from-{relation} permit 5\n match community graceful\n set local-preference {graceful}\nexit\n\
+             route-map from-{relation} permit 10\n set local-preference {preference}\nexit\n"
+        );
     }
     let _ = write!(
         text,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use ubique_model::IpNet;
 use ubique_sys::netlink::Netlink;
 use ubique_sys::netns::NetNs;
 use ubique_sys::process::{self, PidFd, Signal};
@@ -58,15 +59,42 @@ impl World {
     pub fn start_agent(&mut self, site: &str) -> Result<Moment, WorldError> {
         let index = self.site_index(site)?;
         self.end_agent(index);
-        let arguments = ["run".into(), self.options.service_file.display().to_string(), "--site".into(), site.into()];
+        let (program, arguments) = self.agent_command(site)?;
         let namespace = self.site_namespace(site)?;
         let name = format!("agent of site {site}");
         let log = self.log(&format!("agent-{site}"));
         let moment = Moment::now();
-        let agent =
-            Process::start(name.clone(), &self.options.executable, &arguments, namespace, log).map_err(system(name))?;
+        let agent = Process::start(name.clone(), &program, &arguments, namespace, log).map_err(system(name))?;
         self.sites[index].agent = Some(agent);
         Ok(moment)
+    }
+
+    /// `ubique run`, or the other agent that the service file wants to be compared; that one finds the service
+    /// addresses on the loopback.
+    fn agent_command(&self, site: &str) -> Result<(PathBuf, Vec<String>), WorldError> {
+        let Some((program, rest)) = self.service.rehearse.agent.split_first() else {
+            let file = self.options.service_file.display().to_string();
+            return Ok((self.options.executable.clone(), vec!["run".into(), file, "--site".into(), site.into()]));
+        };
+        let mut netlink = Netlink::open_in(self.site_namespace(site)?).map_err(system("netlink"))?;
+        for &address in &self.service.addresses {
+            netlink.add_address(LOOPBACK, IpNet::from(address)).map_err(system(address.to_string()))?;
+        }
+        let sessions =
+            self.plan.networks.iter().flat_map(|network| network.sessions.iter().map(move |s| (network.asn, s)));
+        let session = sessions.into_iter().find(|(_, session)| session.site.as_deref() == Some(site));
+        let (upstream_asn, session) = session.ok_or_else(|| WorldError::NoSite(site.into()))?;
+        let address = self.service.addresses.first().map(ToString::to_string).unwrap_or_default();
+        let values = [
+            ("{site}", site.to_owned()),
+            ("{asn}", self.service.asn.to_string()),
+            ("{address}", address),
+            ("{upstream}", session.local.to_string()),
+            ("{upstream-asn}", upstream_asn.to_string()),
+            ("{local}", session.remote.to_string()),
+        ];
+        let fill = |word: &String| values.iter().fold(word.clone(), |word, (name, value)| word.replace(name, value));
+        Ok((PathBuf::from(fill(program)), rest.iter().map(fill).collect()))
     }
 
     fn end_agent(&mut self, index: usize) {

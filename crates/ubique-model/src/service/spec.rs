@@ -133,8 +133,8 @@ static REHEARSE: Spec = plain(
         field(
             "agent",
             Type::List { item: &Type::Text(&WORD), min: 0, max: MAX_COMMAND_WORDS },
-            Need::Optional,
-            "What the lab starts as the agent in the place of `ubique run`, to compare: {site}, {asn}, {address}, {upstream}, {upstream-asn} and {local} are replaced.",
+            Need::Described("`ubique run`"),
+            "Another agent, to compare; {site}, {asn}, {address}, {upstream}, {upstream-asn} and {local} are replaced.",
         ),
     ],
 );
