@@ -74,7 +74,8 @@ codes! {
     BAD_CHOICE "E0203" "unknown value"
         "The key accepts a fixed set of words; this is none of them."
     BAD_DURATION "E0204" "invalid duration"
-        "Durations are one number with a unit: `ns`, `us`, `ms`, `s`, `m` or `h`, e.g. \"100ms\" or \"1.5s\". A number without unit is refused, because seconds and milliseconds are too easy to confuse."
+        "Durations are one number with a unit: `ns`, `us`, `ms`, `s`, `m` or `h`, e.g. \"100ms\" or \"1.5s\". A number without unit is refused, \
+         because seconds and milliseconds are too easy to confuse."
     BAD_RATE "E0205" "invalid rate"
         "Bit rates are written like \"40Gbit/s\" (decimal prefixes k, M, G, T), query rates like \"1.2M/s\"."
     BAD_FRACTION "E0206" "invalid percentage"
@@ -96,7 +97,8 @@ codes! {
     BAD_COMMUNITY "E0214" "invalid community"
         "Communities (RFC 1997) are two numbers up to 65535, \"64500:100\"; large communities (RFC 8092) are three numbers up to 4294967295, \"64500:1:2\"."
     UNKNOWN_LOCATION "E0215" "unknown location"
-        "Locations are \"City, CC\" with an ISO country code, a city of at least 100,000 people or a capital, the IATA code of a large airport, or coordinates \"52.37,4.90\". Any other place can be given by its coordinates."
+        "Locations are \"City, CC\" with an ISO country code, a city of at least 100,000 people or a capital, the IATA code of a large airport, or \
+         coordinates \"52.37,4.90\". Any other place can be given by its coordinates."
     BAD_URL "E0216" "invalid URL"
         "HTTP checks take URLs like \"http://198.51.100.53:80/health\": plain HTTP and an address literal. The name the server expects goes into `host`."
     BAD_QUERY "E0217" "invalid DNS query"
