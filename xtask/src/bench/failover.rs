@@ -35,7 +35,7 @@ const HANG: Kind =
 const AGENT_KILL: Kind =
     Kind { name: "agent killed", fault: "kill-agent", undo: "start-agent", fault_for: "500ms", undo_for: "2s" };
 const AGENT_STOP: Kind = Kind {
-    name: "agent stopped (SIGTERM): administrative withdrawal",
+    name: "agent stopped (SIGTERM)",
     fault: "stop-agent",
     undo: "start-agent",
     fault_for: "1200ms",

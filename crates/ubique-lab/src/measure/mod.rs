@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crate::probe::TIMEOUT;
 use crate::probe::record::{Outcome, Quality, Record, Sample, SiteIndex, Span, UNKNOWN_SITE};
 use crate::report::{IDLE, LOST, Run};
 
@@ -186,8 +187,8 @@ pub struct Landing {
 /// So many unanswered queries at the end of a window mean that nobody answers; fewer may be chance.
 pub const SILENT_QUERIES: usize = 3;
 
-/// An answer that takes longer than this counts as missing when it is asked who lands where: no path on Earth does.
-const LATE_ANSWER_NS: u64 = 350_000_000;
+/// When the outcome of a query that is not answered is known.
+const LATE_ANSWER_NS: u64 = TIMEOUT.as_nanos() as u64;
 
 /// The round-trip time at the end of an observation is told by the queries of this long.
 const RECENT_NS: u64 = 600_000_000;

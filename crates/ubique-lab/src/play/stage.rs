@@ -32,7 +32,7 @@ const CONVERGE_POLL: Duration = Duration::from_millis(50);
 /// Routing that has said nothing for so long has converged: longer than the slowest path across the Internet.
 const QUIET: Duration = Duration::from_millis(500);
 /// Landings are told by the queries of this long: enough for several answers from the far side of the Earth.
-pub(super) const LANDING_WINDOW: Duration = Duration::from_millis(600);
+pub(super) const LANDING_WINDOW: Duration = Duration::from_millis(900);
 
 /// A step that was played.
 pub(super) struct Played {

@@ -71,8 +71,9 @@ pub struct ProbeVantage {
 
 /// Default interval of the addresses after the first.
 pub const EVERY_OTHER: Duration = Duration::from_millis(25);
-/// Default timeout.
-pub const TIMEOUT: Duration = Duration::from_secs(1);
+/// Default timeout: longer than any path on Earth, shorter than the patience of resolvers. An answer of a service that
+/// hung meanwhile is lost, too.
+pub const TIMEOUT: Duration = Duration::from_millis(500);
 /// Shortest interval allowed.
 pub const MIN_EVERY: Duration = Duration::from_millis(1);
 /// Lanes start in steps of this, so that they share wake-ups without sending all at once.
