@@ -127,6 +127,31 @@ pub fn members_of_group(pgid: u32) -> io::Result<Vec<u32>> {
     Ok(members)
 }
 
+/// What processes cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Resident memory, octets; pages that processes share count for each.
+    pub resident_bytes: u64,
+    /// Time on a processor of all threads that still live, ns.
+    pub cpu_ns: u64,
+}
+
+/// The cost of all processes of the group `pgid`; zero when there are none.
+pub fn cost_of_group(pgid: u32) -> io::Result<Cost> {
+    let members = members_of_group(pgid)?;
+    let mut cost = Cost::default();
+    for (directory, _) in processes()?.into_iter().filter(|(_, pid)| members.contains(pid)) {
+        let number = |file: PathBuf, field: usize| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            text.split_ascii_whitespace().nth(field).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0)
+        };
+        cost.resident_bytes += number(directory.join("statm"), 1) * rustix::param::page_size() as u64;
+        let threads = fs::read_dir(directory.join("task")).into_iter().flatten().flatten();
+        cost.cpu_ns += threads.map(|thread| number(thread.path().join("schedstat"), 0)).sum::<u64>();
+    }
+    Ok(cost)
+}
+
 /// Processes whose main thread is in `ns`. Those of other users are seen only by root.
 pub fn members_of_netns(ns: &NetNs) -> io::Result<Vec<u32>> {
     let wanted = ns.inode()?;

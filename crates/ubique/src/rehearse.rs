@@ -244,8 +244,12 @@ impl Observer for Screen {
     }
 }
 
+/// Columns of the terminal, told by it or by COLUMNS; [`WIDTH`] when there is none.
 fn width() -> usize {
-    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH)
+    let terminal = [rustix::termios::tcgetwinsize(std::io::stdout()), rustix::termios::tcgetwinsize(std::io::stderr())];
+    let terminal = terminal.into_iter().flatten().map(|size| usize::from(size.ws_col)).find(|&columns| columns > 0);
+    let told = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    terminal.or_else(told).unwrap_or(WIDTH)
 }
 
 /// Link, load and length of `ubique internal bench-wire`.

@@ -16,8 +16,8 @@ use super::stage::{LANDING_WINDOW, Played, Stage, action_name, is_fault};
 use crate::measure::{Effect, FaultWindow, Log, summary};
 use crate::plan::Plan;
 use crate::report::{
-    EventKind, Expectation, Fault, LinkInfo, NetworkInfo, Phase, ProbeQuality, Report, SCHEMA_VERSION, ServiceInfo,
-    SiteInfo, Timeline, VantageInfo, Verdict,
+    AgentCost, EventKind, Expectation, Fault, LinkInfo, NetworkInfo, Phase, ProbeQuality, Report, SCHEMA_VERSION,
+    ServiceInfo, SiteInfo, Timeline, VantageInfo, Verdict, ms,
 };
 
 /// How far back the landing before a fault is looked for.
@@ -152,11 +152,34 @@ pub(super) fn report(stage: &Stage) -> Report {
         events,
         surprises: stage.surprises.clone(),
         expectations,
+        agents: agents(stage),
         probe: quality(&log, setup.scenario.query_every),
         timeline: timeline(stage, &log),
     };
     report.surprises.sort_by(|a, b| b.rtt_ms.unwrap_or(0.0).total_cmp(&a.rtt_ms.unwrap_or(0.0)));
     report
+}
+
+/// What the agents cost. One that was started anew has spent less than before and is left out.
+fn agents(stage: &Stage) -> Vec<AgentCost> {
+    const MIB: f64 = 1024.0 * 1024.0;
+    let Some((from_ns, before)) = &stage.idle_from else { return Vec::new() };
+    let elapsed_ns = monotonic_ns().saturating_sub(*from_ns).max(1) as f64;
+    let cost = |site: &String| {
+        let cost = stage.world.agent_cost(site)?;
+        let spent_ns = cost.cpu_ns.checked_sub(*before.get(site)?)?;
+        Some(AgentCost {
+            site: site.clone(),
+            resident_mib: round(cost.resident_bytes as f64 / MIB),
+            cpu_percent: round(spent_ns as f64 / elapsed_ns * 100.0),
+        })
+    };
+    stage.sites.iter().filter_map(cost).collect()
+}
+
+/// Three decimals are enough for people, and survive a round trip through JSON.
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }
 
 fn verdict(stage: &Stage, expectations: &[Expectation], warnings: Vec<String>) -> Verdict {
@@ -202,7 +225,6 @@ fn fault(stage: &Stage, log: &Log, played: &Played, effects: &[Effect]) -> Fault
     let named = || stage.plan.vantages.iter().map(|v| v.name.clone()).zip(effects);
     let on_site = || named().filter(|(_, e)| e.on_site);
     let total = summary(effects);
-    let ms = |ns: u64| ns as f64 / 1e6;
     Fault {
         label: step.label.clone(),
         kind: action_name(&step.action).to_string(),
@@ -250,7 +272,7 @@ fn phase(stage: &Stage, log: &Log, played: &Played) -> Phase {
             let path = |paths: &BTreeMap<Asn, Vec<Asn>>| paths.get(&vantage.asn).cloned();
             let entry = Landing {
                 site: landing.site.and_then(|site| log.site_name(site)).map(str::to_string),
-                rtt_ms: landing.rtt_ns.map(|ns| f64::from(ns) / 1e6),
+                rtt_ms: landing.rtt_ns.map(|ns| ms(ns.into())),
                 as_path: played.paths.get(&address).and_then(path).unwrap_or_default(),
             };
             (vantage.name.clone(), entry)
@@ -262,7 +284,7 @@ fn phase(stage: &Stage, log: &Log, played: &Played) -> Phase {
         action: action_name(&step.action).to_string(),
         site: played.site.clone(),
         at_ms: stage.ms(played.at_ns),
-        duration_ms: (played.until_ns - played.at_ns) as f64 / 1e6,
+        duration_ms: ms(played.until_ns - played.at_ns),
         catchments: catchments.collect(),
     }
 }
@@ -273,8 +295,8 @@ fn quality(log: &Log, every: Duration) -> ProbeQuality {
         every_ms: every.as_secs_f64() * 1000.0,
         sent: quality.sent,
         answered: log.answered(),
-        late_p99_ms: quality.late_p99_ns as f64 / 1e6,
-        late_max_ms: quality.late_max_ns as f64 / 1e6,
+        late_p99_ms: ms(quality.late_p99_ns),
+        late_max_ms: ms(quality.late_max_ns),
         stalls: quality.stalls,
         dropped: quality.dropped,
     }

@@ -18,7 +18,7 @@ use crate::explain::{Candidate, Explainer, Surprise};
 use crate::measure::Landing;
 use crate::plan::Plan;
 use crate::report::live::{LiveRow, LiveSite, LiveState};
-use crate::report::{Event, EventKind, Report};
+use crate::report::{self, Event, EventKind, Report};
 use crate::world::{World, WorldOptions};
 
 /// Work files and sockets of a lab, on a file system of its own.
@@ -65,6 +65,8 @@ pub(super) struct Stage<'a> {
     touched: BTreeSet<String>,
     /// Agent transitions already told, by site.
     told: BTreeMap<String, BTreeSet<String>>,
+    /// When routing had converged, and what each site's agent had cost by then.
+    pub idle_from: Option<(u64, BTreeMap<String, u64>)>,
     /// Sites whose processes stand still.
     frozen: BTreeSet<String>,
     live: Live,
@@ -75,6 +77,8 @@ pub(super) struct Stage<'a> {
 struct Live {
     /// Vantage point → its site and since when.
     sites: BTreeMap<String, (Option<usize>, u64)>,
+    /// Vantage point → queries not answered before routing had converged.
+    unanswered: BTreeMap<String, u64>,
     /// Sites that an action hit and none restored.
     down: BTreeSet<String>,
 }
@@ -112,6 +116,7 @@ impl<'a> Stage<'a> {
             convergence_ms: None,
             touched: BTreeSet::new(),
             told: BTreeMap::new(),
+            idle_from: None,
             frozen: BTreeSet::new(),
             live: Live::default(),
         };
@@ -243,6 +248,8 @@ impl<'a> Stage<'a> {
                 let took = Duration::from_nanos(monotonic_ns() - self.started_ns).saturating_sub(quiet);
                 let ms = took.as_secs_f64() * 1000.0;
                 self.convergence_ms = Some(ms);
+                let cost = |site: &String| Some((site.clone(), self.world.agent_cost(site)?.cpu_ns));
+                self.idle_from = Some((monotonic_ns(), self.sites.iter().filter_map(cost).collect()));
                 let text = format!("converged after {:.1} s: {} BGP sessions up", ms / 1000.0, status.sessions);
                 self.event(EventKind::Routing, text);
                 return Ok(());
@@ -337,14 +344,25 @@ impl<'a> Stage<'a> {
                 *entry = (site, now_ns);
             }
             let moved_ms = (entry.1 > 0).then(|| Duration::from_nanos(now_ns - entry.1).as_secs_f64() * 1000.0);
-            let lost = self.prober.log().unanswered(index, 0);
-            let rtt_ms = landing.rtt_ns.map(|ns| f64::from(ns) / 1e6);
+            let unanswered = self.prober.log().unanswered(index, 0);
+            // Before routing has converged nobody can be answered: that is no loss.
+            let settling =
+                self.idle_from.as_ref().is_none_or(|(from_ns, _)| now_ns < from_ns + SETTLE.as_nanos() as u64);
+            let before = self.live.unanswered.entry(vantage.clone()).or_insert(0);
+            if settling {
+                *before = unanswered;
+            }
+            let lost = unanswered - *before;
+            let rtt_ms = landing.rtt_ns.map(|ns| report::ms(ns.into()));
             rows.push(LiveRow { vantage, site, rtt_ms, lost, moved_ms });
         }
         let site = |name: &String| LiveSite { name: name.clone(), down: self.live.down.contains(name) };
         let setup = self.setup;
         let state = LiveState {
-            title: format!("{} · {} · {} routers", setup.service.name, setup.scenario.name, setup.backend),
+            title: format!(
+                "service {} · scenario {} · {} routers",
+                setup.service.name, setup.scenario.name, setup.backend
+            ),
             step: step.to_string(),
             elapsed_ms: self.ms(now_ns),
             sites: self.sites.iter().map(site).collect(),
@@ -356,7 +374,7 @@ impl<'a> Stage<'a> {
 
     /// Milliseconds from the start to a moment.
     pub fn ms(&self, at_ns: u64) -> f64 {
-        at_ns.saturating_sub(self.started_ns) as f64 / 1e6
+        report::ms(at_ns.saturating_sub(self.started_ns))
     }
 
     fn event(&mut self, kind: EventKind, text: String) {
@@ -412,7 +430,7 @@ impl<'a> Stage<'a> {
             let Some(site) = site.map(|site| self.sites[site].as_str()) else {
                 continue;
             };
-            let rtt_ms = landing.rtt_ns.map(|ns| f64::from(ns) / 1e6);
+            let rtt_ms = landing.rtt_ns.map(|ns| report::ms(ns.into()));
             surprises.extend(explainer.explain(vantage, site, rtt_ms));
         }
         self.surprises = surprises;

@@ -68,6 +68,9 @@ pub struct Report {
     pub expectations: Vec<Expectation>,
     /// The verdict.
     pub verdict: Verdict,
+    /// What the agents that ran all the time cost.
+    #[serde(default)]
+    pub agents: Vec<AgentCost>,
     /// How good the measurement itself was.
     pub probe: ProbeQuality,
     /// Who answered each vantage point when, for the first service address.
@@ -245,6 +248,17 @@ pub struct Verdict {
     pub ok: bool,
     /// What failed, in words.
     pub failed: Vec<String>,
+}
+
+/// What the agent of a site cost, its watchdog included.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentCost {
+    /// The site.
+    pub site: String,
+    /// Resident memory at the end, MiB.
+    pub resident_mib: f64,
+    /// Share of one processor from the convergence to the end, percent.
+    pub cpu_percent: f64,
 }
 
 /// How good the measurement was.

@@ -1,7 +1,7 @@
 //! The report as text for a terminal.
 
 use super::paint::{Paint, columns, duration, left, letter, moment, right, wrap};
-use super::{Fault, Phase, Report};
+use super::{AgentCost, Fault, Phase, Report};
 use ubique_model::catchment::{Catchment, Landing};
 
 /// Narrowest width laid out for.
@@ -19,6 +19,7 @@ pub fn text(report: &Report, width: usize, color: bool) -> String {
     }
     page.surprises();
     page.expectations();
+    page.agents();
     page.quality();
     page.verdict();
     page.out
@@ -177,6 +178,16 @@ impl<'a> Page<'a> {
         for e in self.report.expectations.iter().filter(|e| !e.ok) {
             let mark = self.paint.loss("✗");
             self.line(&format!("  {mark} {}: {} should be {}, is {}", e.step, e.what, e.expected, e.actual));
+        }
+    }
+
+    /// Memory and processor time of the agents: the most of any.
+    fn agents(&mut self) {
+        let most = |of: fn(&AgentCost) -> f64| self.report.agents.iter().map(of).fold(0.0, f64::max);
+        let (memory, cpu) = (most(|a| a.resident_mib), most(|a| a.cpu_percent));
+        if memory > 0.0 {
+            self.line("");
+            self.words(0, &format!("An agent took at most {memory:.1} MiB of memory and {cpu:.2} % of a core."));
         }
     }
 

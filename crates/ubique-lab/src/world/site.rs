@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use ubique_model::IpNet;
 use ubique_sys::netlink::Netlink;
 use ubique_sys::netns::NetNs;
-use ubique_sys::process::{self, PidFd, Signal};
+use ubique_sys::process::{self, Cost, PidFd, Signal};
 
 use super::{ADDRESS_TIMEOUT, CONTROL_TIMEOUT, Moment, World, WorldError, system, timed_out};
 use crate::child::{self, Exit, Process};
@@ -338,6 +338,12 @@ impl World {
         self.site_index(site)?;
         control::request(&self.agent_socket(site), question, CONTROL_TIMEOUT)
             .map_err(|source| WorldError::Control { name: format!("agent of site {site}"), source })
+    }
+
+    /// What a site's agent costs, its watchdog included; `None` when it does not run.
+    pub fn agent_cost(&self, site: &str) -> Option<Cost> {
+        let agent = self.sites.iter().find(|s| s.name == site)?.agent.as_ref()?;
+        process::cost_of_group(agent.pid()).ok().filter(|cost| cost.resident_bytes > 0)
     }
 
     /// The admin socket of a site's agent.
