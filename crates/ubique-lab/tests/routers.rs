@@ -175,9 +175,9 @@ fn bird_and_frr_choose_as_planned() {
         // What loses by a step of our decision process is what the router did not choose.
         for candidate in tables.iter().flat_map(|t| &t.2).filter(|c| !c.best) {
             let step = candidate.step.as_deref().unwrap();
-            let told_by_loser =
-                step.starts_with("own") || step.contains(" > ") || step.contains(" < ") && step.starts_with("local");
-            assert!(told_by_loser, "{backend}: {candidate:?}");
+            let told_by_winner =
+                step.starts_with("own") || step.contains(" < ") || step.contains(" > ") && step.starts_with("local");
+            assert!(told_by_winner, "{backend}: {candidate:?}");
         }
         results.push((backend, tables));
     }

@@ -43,8 +43,8 @@ pub(super) fn candidates(network: &NetworkPlan, shown: &[Shown]) -> Vec<Candidat
                     return decision::Step::OwnRoute.to_string();
                 }
                 let (order, step) = decision::compare(&paths[i], &paths[b], false);
-                // Told from the side that ours prefers less; the router's own word on what is best stands.
-                if order.is_lt() { step.flipped().to_string() } else { step.to_string() }
+                // Told from the winner's side; the router's own word on what is best stands.
+                if order.is_lt() { step.to_string() } else { step.flipped().to_string() }
             }),
         })
         .collect();

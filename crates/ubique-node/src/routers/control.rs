@@ -112,6 +112,6 @@ fn view(router: &Router, route: Candidate) -> RouteView {
         local_pref: route.local_pref,
         as_path: route.attributes.as_path.ases().collect(),
         best: route.best,
-        step: route.step.map(|step| step.to_string()),
+        step: route.step.map(|step| step.flipped().to_string()),
     }
 }
