@@ -17,6 +17,9 @@ const fn test(name: &'static str, run: fn()) -> Test {
     Test { name, needs: &[BIRD], run }
 }
 
+/// Sooner than two polls of checks that poll every second or two could tell: what is faster was an event.
+const BY_EVENT: Duration = Duration::from_millis(900);
+
 pub const TESTS: &[Test] = &[
     test("service_up_announces_and_killed_withdraws", up_and_killed),
     test("hung_service_is_withdrawn_after_fall_polls", hung),
@@ -213,7 +216,7 @@ fn process_killed() {
     second.kill();
     until_true("withdrawn", || bird.has_none());
     println!("process killed to withdrawn {:?}", start.elapsed());
-    assert!(start.elapsed() < Duration::from_millis(100));
+    assert!(start.elapsed() < BY_EVENT, "{:?}", start.elapsed());
 }
 
 fn http_killed() {
@@ -236,7 +239,7 @@ fn http_killed() {
     http.kill();
     until_true("withdrawn", || bird.has_none());
     println!("HTTP server killed to withdrawn {:?}", start.elapsed());
-    assert!(start.elapsed() < Duration::from_millis(100));
+    assert!(start.elapsed() < BY_EVENT, "{:?}", start.elapsed());
 }
 
 fn workers() {
@@ -263,7 +266,7 @@ fn workers() {
     let start = Instant::now();
     second.kill();
     until_true("withdrawn", || bird.has_none());
-    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    assert!(start.elapsed() < BY_EVENT, "{:?}", start.elapsed());
 }
 
 fn stuck_exec() {

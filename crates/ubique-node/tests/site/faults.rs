@@ -47,7 +47,8 @@ fn killed() {
     agent.kill();
     until_true("withdrawn", || bird.has_none());
     println!("agent killed to withdrawn {:?}", start.elapsed());
-    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    // The transport told, not the hold timer of 9 s.
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     // The next one finds a stale socket and addresses that are there already.
     let mut agent = lab.agent(&lab::service());
     until_true("announced again", || bird.has_both());
