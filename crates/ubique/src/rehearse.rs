@@ -64,6 +64,10 @@ pub fn rehearse(arguments: &RehearseArguments, output: Output, color: Color) -> 
             return Exit::CouldNotRun;
         }
     };
+    if arguments.keep {
+        say!("look around in the lab, from another terminal: nsenter --all --target {}", lab.pid());
+        say!("and there for example: nsenter --net=/run/ubique/ns/site-lon ip route");
+    }
     match lab.wait() {
         Ok(0) => Exit::Fine,
         Ok(1) => Exit::Findings,
@@ -234,9 +238,7 @@ impl Observer for Screen {
             }
         }
         if self.keep {
-            let pid = std::process::id();
-            say!("the lab stays up until Ctrl-C; look around with: nsenter --all --target {pid}");
-            say!("then for example: nsenter --net=/run/ubique/ns/site-lon ip route");
+            say!("the lab stays up until Ctrl-C");
             loop {
                 std::thread::park();
             }
