@@ -136,7 +136,7 @@ fn queries() {
     assert_eq!((&candidates[0]["peer_asn"], &candidates[0]["best"]), (&json!(1), &json!(true)));
     assert_eq!(candidates[0]["as_path"], json!([1]));
     assert_eq!(candidates[1]["as_path"], json!([2, 1]));
-    assert_eq!(candidates[1]["step"], "local preference 100 < 200");
+    assert_eq!(candidates[1]["step"], "local preference 200 > 100");
     let best = ask(json!({"query": "best", "prefix": "192.0.2.0/24"}));
     let paths: Vec<&Value> = best["routers"].as_array().unwrap().iter().map(|r| &r["best"]["as_path"]).collect();
     assert_eq!(paths, [&json!([]), &json!([1]), &json!([1]), &Value::Null]);

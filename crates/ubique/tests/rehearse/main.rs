@@ -7,6 +7,7 @@ mod run;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -34,15 +35,32 @@ fn catchments(report: &Value) -> Catchments {
     phases.iter().map(|(address, map)| (address.clone(), catchment(map))).collect()
 }
 
+/// Plays the quickstart, which must end well. Where the prober itself stood still, the machine was too busy to measure:
+/// then it is played again, a bounded number of times.
+fn quickstart(lab: &Lab, directory: &Path) -> Value {
+    const ATTEMPTS: usize = 3;
+    for attempt in 1.. {
+        let output = lab.output(&["rehearse", "--output", "json", "--report", &directory.display().to_string()]);
+        let words = String::from_utf8_lossy(&output.stderr);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {words}"));
+        let code = output.status.code();
+        assert_eq!(code == Some(0), report["verdict"]["ok"] == true, "the exit code tells the verdict: {code:?}");
+        if code == Some(0) {
+            return report;
+        }
+        let stalled = report["probe"]["stalls"].as_u64().is_some_and(|stalls| stalls > 0);
+        assert!(stalled && attempt < ATTEMPTS, "{:#}\n{words}", report["verdict"]);
+        eprintln!("the prober stood still on this busy machine, once more: {:#}", report["verdict"]);
+    }
+    unreachable!("the loop returns or fails")
+}
+
 #[test]
 fn the_quickstart_shows_everything_and_leaves_nothing() {
     let Some(lab) = Lab::new() else { return };
     let before = Traces::now(&lab);
     let directory = work_directory("report");
-    let output = lab.output(&["rehearse", "--output", "json", "--report", &directory.display().to_string()]);
-    let words = String::from_utf8_lossy(&output.stderr);
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {words}"));
-    assert_eq!(output.status.code(), Some(0), "{:#}\n{words}", report["verdict"]);
+    let report = quickstart(&lab, &directory);
     assert_eq!(report["schema_version"], 1);
 
     let list = |key: &str| report[key].as_array().unwrap_or_else(|| panic!("no {key}")).clone();
@@ -168,8 +186,8 @@ fn nothing_is_left_after_a_kill_an_interrupt_or_a_failure() {
         assert!(Traces::now(&lab).processes > before.processes, "the lab's processes are seen");
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, signal).expect("the signal is sent");
-        let status = child.wait().expect("the program ends");
-        assert!(!status.success(), "{signal:?}: {status}");
+        let status = run::wait_for_end(&mut child);
+        assert!(status.is_some_and(|status| !status.success()), "{signal:?}: {status:?}");
         before.expect_unchanged(&lab);
     }
 

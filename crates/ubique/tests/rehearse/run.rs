@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, ExitStatus, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,10 @@ impl Lab {
             command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(&self.program);
             command
         } else {
-            Command::new(&self.program)
+            // A test that was started in the background of a shell would ignore SIGINT, and so would its children.
+            let mut command = Command::new("env");
+            command.arg("--default-signal=INT").arg(&self.program);
+            command
         };
         command.args(arguments).current_dir("/").env("NO_COLOR", "1");
         command
@@ -157,6 +160,20 @@ pub fn wait_for_line(child: &mut Child, text: &str, patience: Duration) {
         assert!(Instant::now() < deadline, "no {text:?} in time; last: {line}");
     }
     panic!("the program ended without {text:?}");
+}
+
+/// How the child ended; `None`, and killed, when it does not end in time.
+pub fn wait_for_end(child: &mut Child) -> Option<ExitStatus> {
+    let deadline = Instant::now() + CLEAN_UP;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait().expect("its status") {
+            return Some(status);
+        }
+        std::thread::yield_now();
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    None
 }
 
 /// Whether a program is on the PATH or where Debian keeps daemons.
