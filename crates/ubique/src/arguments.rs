@@ -12,9 +12,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     version,
     before_help = "\
 Examples:
-  ubique rehearse                                   an anycast service with six sites, on this machine
-  ubique check service.toml                         every mistake in a service file, with place and cure
-  ubique run service.toml --site lon                the agent, on the site itself
+  ubique rehearse                      six sites on this machine, killed and drained
+  ubique check service.toml            every mistake in a service file, and its cure
+  ubique run service.toml --site lon   the agent, on the site itself
   ubique drain service.toml --site lon --reason 'new disks'
 ",
     arg_required_else_help = true
@@ -99,9 +99,9 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(before_help = "\
 Examples:
-  ubique check service.toml                 tables for people
+  ubique check service.toml                 every mistake, for people
   ubique check service.toml --output json   the same for editors and pipelines
-  ubique check service.toml --print         the file with every default written out
+  ubique check service.toml --print         the file with every default in it
   ubique check --schema > ubique.json       JSON Schema for editors
   ubique check --explain E0301              what a code means
 ")]
@@ -139,9 +139,9 @@ pub enum FileKind {
 #[derive(Debug, Args)]
 #[command(before_help = "\
 Examples:
-  ubique rehearse                                      the quickstart: six sites, thirty networks
-  ubique rehearse service.toml --report report/        your own service; report/index.html shows it
-  ubique rehearse --routers bird                       BIRD 2 instead of the embedded routers
+  ubique rehearse                              the quickstart: six sites
+  ubique rehearse service.toml --report out/   your service; see out/index.html
+  ubique rehearse --routers bird               BIRD 2 routes the Internet
   ubique rehearse service.toml --scenario drill.toml --output json
 ")]
 pub struct RehearseArguments {

@@ -162,24 +162,24 @@ fn port_zero(what: &str) -> Finding {
 
 /// A prefix without host bits.
 pub(crate) fn prefix(word: &str) -> Result<Prefix, Finding> {
-    let prefix = word.parse::<Prefix>().map_err(|_| {
+    word.parse::<Prefix>().map_err(|_| {
         let finding = Finding::new(code::BAD_PREFIX, format!("\"{}\" is not a prefix", shorten(word)));
         match word.parse::<IpAddr>() {
             Ok(IpAddr::V4(_)) => finding.cause("the length is missing").fix(format!("write e.g. \"{word}/24\"")),
             Ok(IpAddr::V6(_)) => finding.cause("the length is missing").fix(format!("write e.g. \"{word}/48\"")),
             Err(_) => finding.fix("write e.g. \"198.51.100.0/24\" or \"2001:db8:53::/48\""),
         }
-    })?;
-    if prefix.trunc() != prefix {
-        let message = format!("{prefix} has bits set right of its length");
-        let finding = Finding::new(code::HOST_BITS, message).cause(format!(
-            "the prefix that holds {} is {}",
-            prefix.addr(),
-            prefix.trunc()
-        ));
-        return Err(finding.fix(format!("write \"{}\"", prefix.trunc())));
-    }
-    Ok(prefix)
+    })
+}
+
+/// What is wrong with a prefix that has host bits; the rest of the file is checked against the prefix that was meant.
+pub(crate) fn host_bits(prefix: Prefix) -> Option<Finding> {
+    let meant = prefix.trunc();
+    (meant != prefix).then(|| {
+        Finding::new(code::HOST_BITS, format!("{prefix} has bits set right of its length"))
+            .cause(format!("the prefix that holds {} is {meant}", prefix.addr()))
+            .fix(format!("write \"{meant}\""))
+    })
 }
 
 /// A standard community.

@@ -98,7 +98,13 @@ pub(crate) fn narrow<T: TryFrom<i64>>(number: Option<At<i64>>) -> Option<At<T>> 
 }
 
 fn read_head(table: &TableReader<'_>) -> Head {
-    let prefixes = table.texts("prefixes", text::prefix);
+    let mut prefixes = table.texts("prefixes", text::prefix);
+    for prefix in &mut prefixes {
+        if let Some(finding) = text::host_bits(prefix.value) {
+            table.sink().report(&prefix.span, finding);
+            prefix.value = prefix.value.trunc();
+        }
+    }
     let addresses = table.texts("addresses", text::address);
     Head {
         name: table.text("name", text::name),
