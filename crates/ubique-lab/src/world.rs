@@ -124,6 +124,7 @@ pub struct World {
     wire: Process,
     wire_socket: PathBuf,
     routers: Routers,
+    routers_started_ns: u64,
     sites: Vec<SiteState>,
 }
 
@@ -143,10 +144,11 @@ impl World {
             logs,
             seed: options.seed,
         };
+        let routers_started_ns = clock::monotonic_ns();
         let routers = Routers::start(options.backend, &plan, &built, &launch)?;
         let sites = plan.sites.iter().map(|s| SiteState::new(&s.name)).collect();
         let service = service.clone();
-        let mut world = World { plan, service, options, built, wire, wire_socket, routers, sites };
+        let mut world = World { plan, service, options, built, wire, wire_socket, routers, routers_started_ns, sites };
         let names: Vec<String> = world.plan.sites.iter().map(|s| s.name.clone()).collect();
         for name in &names {
             world.start_agent(name)?;
@@ -160,6 +162,11 @@ impl World {
     /// What was built.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// When the routers were started, CLOCK_MONOTONIC ns.
+    pub fn routers_started_ns(&self) -> u64 {
+        self.routers_started_ns
     }
 
     /// The namespaces.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ubique_lab::plan::Plan;
-use ubique_lab::play::{self, Observer, Setup};
+use ubique_lab::play::{self, Observer, PlayError, Setup};
 use ubique_lab::report::live::{self, LiveState};
 use ubique_lab::report::{self, Event, Report};
 use ubique_lab::routers::Backend;
@@ -29,6 +29,8 @@ const QUICKSTART: &str = include_str!("../../../examples/quickstart.toml");
 const QUICKSTART_INTERNET: &str = include_str!("../../../examples/quickstart-internet.toml");
 const QUICKSTART_SCENARIO: &str = include_str!("../../../examples/quickstart-scenario.toml");
 
+/// Height of the live table when the terminal does not tell.
+const HEIGHT: usize = 50;
 /// Width of tables when the terminal does not tell.
 const WIDTH: usize = 120;
 
@@ -161,7 +163,10 @@ fn play(setup: &Setup, mut screen: Screen) -> Exit {
         Err(error) => {
             screen.clear();
             say!("ubique: {}", chain(&error));
-            Exit::CouldNotRun
+            match error {
+                PlayError::Plan(_) | PlayError::Step { .. } | PlayError::TooLong { .. } => Exit::BadInput,
+                _ => Exit::CouldNotRun,
+            }
         }
     }
 }
@@ -196,7 +201,10 @@ impl Screen {
 
 impl Observer for Screen {
     fn event(&mut self, event: &Event) {
-        if !self.live {
+        if self.live {
+            self.clear();
+            say!("{}", live::event_line(event, size().1, self.color.stderr));
+        } else {
             say!("{:>8.3} s  {}", event.at_ms / 1000.0, event.text);
         }
     }
@@ -205,7 +213,10 @@ impl Observer for Screen {
         if !self.live {
             return;
         }
-        let lines = live::lines(state, width(), self.color.stderr);
+        let (rows, columns) = size();
+        let mut lines = live::lines(state, columns, self.color.stderr);
+        // What does not fit could not be taken back.
+        lines.truncate(rows.saturating_sub(1));
         let mut text = String::new();
         if self.drawn > 0 {
             text.push_str(&format!("\x1b[{}A\x1b[J", self.drawn));
@@ -226,7 +237,7 @@ impl Observer for Screen {
                 Ok(json) => tell!("{json}"),
                 Err(error) => say!("ubique: {error}"),
             },
-            Output::Table => tell_raw!("{}", report::text(report, width(), self.color.stdout)),
+            Output::Table => tell_raw!("{}", report::text(report, size().1, self.color.stdout)),
         }
         if let Some(directory) = &self.report {
             match self.write_report(directory, report) {
@@ -246,12 +257,15 @@ impl Observer for Screen {
     }
 }
 
-/// Columns of the terminal, told by it or by COLUMNS; [`WIDTH`] when there is none.
-fn width() -> usize {
-    let terminal = [rustix::termios::tcgetwinsize(std::io::stdout()), rustix::termios::tcgetwinsize(std::io::stderr())];
-    let terminal = terminal.into_iter().flatten().map(|size| usize::from(size.ws_col)).find(|&columns| columns > 0);
-    let told = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    terminal.or_else(told).unwrap_or(WIDTH)
+/// Rows and columns of the terminal, told by it or by LINES and COLUMNS; [`HEIGHT`] and [`WIDTH`] when there is none.
+fn size() -> (usize, usize) {
+    let terminal = [rustix::termios::tcgetwinsize(std::io::stderr()), rustix::termios::tcgetwinsize(std::io::stdout())];
+    let terminal = terminal.into_iter().flatten().find(|size| size.ws_col > 0 && size.ws_row > 0);
+    if let Some(size) = terminal {
+        return (size.ws_row.into(), size.ws_col.into());
+    }
+    let told = |name: &str| std::env::var(name).ok().and_then(|number| number.parse().ok());
+    (told("LINES").unwrap_or(HEIGHT), told("COLUMNS").unwrap_or(WIDTH))
 }
 
 /// Link, load and length of `ubique internal bench-wire`.

@@ -16,10 +16,12 @@ pub(super) struct Outcome<'a> {
     pub site: Option<&'a str>,
     /// Median outage of the vantage points that were on the site, ms.
     pub median_ms: Option<f64>,
-    /// Worst outage of them, ms.
+    /// Worst outage of any vantage point, ms.
     pub worst_ms: Option<f64>,
-    /// Vantage points of the site that were never answered again.
+    /// Vantage points of the site that were not answered again.
     pub unrecovered: usize,
+    /// Vantage points anywhere that were not answered again.
+    pub open: usize,
     /// Queries lost by all vantage points.
     pub lost: u64,
     /// Vantage point → its site, for each service address, at the end of the step.
@@ -30,12 +32,12 @@ pub(super) struct Outcome<'a> {
 pub(super) fn judge(expect: &Expect, outcome: &Outcome) -> Vec<Expectation> {
     let mut verdicts = Verdicts { step: outcome.label, list: Vec::new() };
     let outages = [
-        ("outage-median", expect.outage_median, outcome.median_ms),
-        ("outage-worst", expect.outage_worst, outcome.worst_ms),
+        ("outage-median", expect.outage_median, outcome.median_ms, outcome.unrecovered),
+        ("outage-worst", expect.outage_worst, outcome.worst_ms, outcome.open),
     ];
-    for (what, limit, actual) in outages {
+    for (what, limit, actual, open) in outages {
         if let Some(limit) = limit {
-            verdicts.outage(what, limit, actual, outcome.unrecovered);
+            verdicts.outage(what, limit, actual, open);
         }
     }
     if let Some(limit) = expect.lost {
@@ -114,6 +116,7 @@ mod tests {
             median_ms: Some(20.0),
             worst_ms: Some(60.0),
             unrecovered: 0,
+            open: 0,
             lost: 7,
             landings: vec![BTreeMap::from([("Tokyo", Some("tyo")), ("Sydney", None)])],
         }
@@ -139,7 +142,7 @@ mod tests {
     #[test]
     fn an_outage_that_never_ended_fails_every_limit() {
         let expect = Expect { outage_worst: Some(Duration::from_secs(3600)), ..Expect::default() };
-        assert!(!one(expect.clone(), &Outcome { unrecovered: 1, ..outcome() }));
+        assert!(!one(expect.clone(), &Outcome { open: 1, ..outcome() }));
         assert!(!one(expect, &Outcome { worst_ms: None, ..outcome() }));
     }
 

@@ -13,11 +13,14 @@ mod prober;
 mod stage;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use ubique_model::internet::Internet;
-use ubique_model::scenario::Scenario;
+use ubique_model::scenario::{Action, Scenario, Step};
 use ubique_model::service::Service;
 
+use crate::measure::MAX_LANE_SAMPLES;
 use crate::plan::{Plan, PlanError};
 use crate::probe::record::ReadError;
 use crate::report::live::LiveState;
@@ -72,6 +75,14 @@ pub enum PlayError {
     /// The vantage points broke.
     #[error("the vantage points' records cannot be read")]
     Records(#[source] ReadError),
+    /// The scenario asks for more queries than are kept.
+    #[error("the scenario may last {total_s} s, but at this query-every only {most_s} s can be kept: ask less often")]
+    TooLong {
+        /// How long it may last, s.
+        total_s: u64,
+        /// How long it may be, s.
+        most_s: u64,
+    },
     /// The scenario names a site that the service does not have, or a step before any site was chosen.
     #[error("step {step:?}: {problem}")]
     Step {
@@ -82,9 +93,28 @@ pub enum PlayError {
     },
 }
 
+/// Steps are judged at the end, so that every query must still be known then.
+fn check_length(scenario: &Scenario) -> Result<(), PlayError> {
+    let longest = |step: &Step| match step.action {
+        Action::Converge { within } => within + step.observe,
+        _ => step.observe,
+    };
+    let total: Duration = scenario.steps.iter().map(longest).sum();
+    let most = scenario.query_every.saturating_mul(MAX_LANE_SAMPLES as u32);
+    if total > most {
+        return Err(PlayError::TooLong { total_s: total.as_secs(), most_s: most.as_secs() });
+    }
+    Ok(())
+}
+
 /// Plays the scenario from start to end.
 pub fn rehearse(setup: &Setup, observer: &mut dyn Observer) -> Result<Report, PlayError> {
     let plan = Plan::new(&setup.internet, &setup.service)?;
+    check_length(&setup.scenario)?;
+    // Every link has two sockets, every vantage point one for each address: children inherit the limit.
+    let limit = getrlimit(Resource::Nofile);
+    // Without the right to it the lab runs as far as the limit goes.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let mut stage = stage::Stage::open(setup, plan, observer)?;
     for step in &setup.scenario.steps {
         stage.play(step)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ubique_model::catchment::{Catchment, Landing};
 use ubique_model::check::CheckKind;
 use ubique_model::service::Service;
-use ubique_model::{Asn, Prefix, Relation};
+use ubique_model::{Asn, Prefix};
 use ubique_sys::clock::monotonic_ns;
 
 use super::Setup;
@@ -16,8 +16,8 @@ use super::stage::{LANDING_WINDOW, Played, Stage, action_name, is_fault};
 use crate::measure::{Effect, FaultWindow, Log, summary};
 use crate::plan::Plan;
 use crate::report::{
-    AgentCost, EventKind, Expectation, Fault, LinkInfo, NetworkInfo, Phase, ProbeQuality, Report, SCHEMA_VERSION,
-    ServiceInfo, SiteInfo, Timeline, VantageInfo, Verdict, ms,
+    AgentCost, Expectation, Fault, LinkInfo, NetworkInfo, Phase, ProbeQuality, Report, SCHEMA_VERSION, ServiceInfo,
+    SiteInfo, Timeline, VantageInfo, Verdict, ms,
 };
 
 /// How far back the landing before a fault is looked for.
@@ -91,7 +91,7 @@ pub(super) fn links(setup: &Setup, plan: &Plan) -> Vec<LinkInfo> {
         for session in &network.sessions {
             let link = |b, site, relation| LinkInfo { a: network.asn, b, site, relation, ixp: None };
             let more = match &session.site {
-                Some(site) => link(None, Some(site.clone()), Relation::Customer),
+                Some(site) => link(None, Some(site.clone()), session.relation),
                 None if network.added => link(Some(session.asn), None, session.relation),
                 None => continue,
             };
@@ -119,14 +119,13 @@ pub(super) fn report(stage: &Stage) -> Report {
         let step = &setup.scenario.steps[played.step];
         let effects = effects(&log, played);
         let fault = fault(stage, &log, played, &effects);
-        expectations.extend(judge(&step.expect, &judged(stage, &log, played, &fault)));
+        expectations.extend(judge(&step.expect, &judged(stage, &log, played, &effects, &fault)));
         if is_fault(&step.action) {
             faults.push(fault);
         }
     }
     let mut events = stage.events.clone();
     events.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
-    let warnings = events.iter().filter(|e| e.kind == EventKind::Warning).map(|e| e.text.clone());
     let mut report = Report {
         schema_version: SCHEMA_VERSION,
         ubique_version: env!("CARGO_PKG_VERSION").to_string(),
@@ -148,7 +147,7 @@ pub(super) fn report(stage: &Stage) -> Report {
         links: links(setup, &stage.plan),
         phases: stage.played.iter().map(|played| phase(stage, &log, played)).collect(),
         faults,
-        verdict: verdict(stage, &expectations, warnings.collect()),
+        verdict: verdict(stage, &expectations),
         events,
         surprises: stage.surprises.clone(),
         expectations,
@@ -182,14 +181,11 @@ fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-fn verdict(stage: &Stage, expectations: &[Expectation], warnings: Vec<String>) -> Verdict {
+fn verdict(stage: &Stage, expectations: &[Expectation]) -> Verdict {
     let failed = expectations.iter().filter(|e| !e.ok);
     let mut failed: Vec<String> =
         failed.map(|e| format!("{}: {} is {}, expected {}", e.step, e.what, e.actual, e.expected)).collect();
-    let converges = stage.setup.scenario.steps.iter().any(|s| action_name(&s.action) == "converge");
-    if converges && stage.convergence_ms.is_none() {
-        failed.extend(warnings);
-    }
+    failed.extend(stage.troubles.iter().cloned());
     Verdict { ok: failed.is_empty(), failed }
 }
 
@@ -244,7 +240,13 @@ fn fault(stage: &Stage, log: &Log, played: &Played, effects: &[Effect]) -> Fault
     }
 }
 
-fn judged<'a>(stage: &'a Stage, log: &Log, played: &'a Played, fault: &Fault) -> judge::Outcome<'a> {
+fn judged<'a>(
+    stage: &'a Stage,
+    log: &Log,
+    played: &'a Played,
+    effects: &[Effect],
+    fault: &Fault,
+) -> judge::Outcome<'a> {
     let landings = (0..stage.setup.service.addresses.len()).map(|address| {
         let landings = log.landings(address, played.until_ns, LANDING_WINDOW.as_nanos() as u64);
         let site = |site: Option<u16>| {
@@ -257,8 +259,9 @@ fn judged<'a>(stage: &'a Stage, log: &Log, played: &'a Played, fault: &Fault) ->
         label: &stage.setup.scenario.steps[played.step].label,
         site: played.site.as_deref(),
         median_ms: fault.median_ms,
-        worst_ms: fault.worst_ms,
+        worst_ms: effects.iter().map(|e| ms(e.outage_ns)).reduce(f64::max),
         unrecovered: fault.unrecovered.len(),
+        open: effects.iter().filter(|e| e.open).count(),
         lost: fault.lost,
         landings: landings.collect(),
     }

@@ -57,6 +57,8 @@ pub(super) struct Stage<'a> {
     observer: &'a mut dyn Observer,
     pub sites: Vec<String>,
     pub started_ns: u64,
+    /// When the routers started.
+    routers_ns: u64,
     pub events: Vec<Event>,
     pub played: Vec<Played>,
     pub surprises: Vec<Surprise>,
@@ -65,7 +67,9 @@ pub(super) struct Stage<'a> {
     touched: BTreeSet<String>,
     /// Agent transitions already told, by site.
     told: BTreeMap<String, BTreeSet<String>>,
-    /// When routing had converged, and what each site's agent had cost by then.
+    /// What makes the rehearsal fail beside expectations: convergence that did not come, processes that ended.
+    pub troubles: Vec<String>,
+    /// When routing had converged for the first time, and what each site's agent had cost by then.
     pub idle_from: Option<(u64, BTreeMap<String, u64>)>,
     /// Sites whose processes stand still.
     frozen: BTreeSet<String>,
@@ -100,6 +104,7 @@ impl<'a> Stage<'a> {
             zone: outcome::zone(&setup.service),
         };
         let world = World::start(plan.clone(), &setup.service, options)?;
+        let routers_ns = world.routers_started_ns();
         let built_ns = monotonic_ns();
         let prober = Prober::start(setup, &plan, directory)?;
         let mut stage = Stage {
@@ -110,12 +115,14 @@ impl<'a> Stage<'a> {
             observer,
             sites: setup.service.sites.iter().map(|s| s.name.clone()).collect(),
             started_ns,
+            routers_ns,
             events: Vec::new(),
             played: Vec::new(),
             surprises: Vec::new(),
             convergence_ms: None,
             touched: BTreeSet::new(),
             told: BTreeMap::new(),
+            troubles: Vec::new(),
             idle_from: None,
             frozen: BTreeSet::new(),
             live: Live::default(),
@@ -149,7 +156,10 @@ impl<'a> Stage<'a> {
         }
         let mut at_ns = monotonic_ns();
         match (&step.action, &site) {
-            (Action::Converge { within }, _) => self.converge(step, *within)?,
+            (Action::Converge { within }, _) => {
+                self.converge(step, *within)?;
+                at_ns = monotonic_ns();
+            }
             (Action::Wait, _) => {}
             (action, Some(site)) => {
                 at_ns = self.act(action, site)?;
@@ -236,6 +246,8 @@ impl<'a> Stage<'a> {
     /// Waits until every session is up, routing is quiet and every vantage point is answered.
     fn converge(&mut self, step: &Step, within: Duration) -> Result<(), PlayError> {
         let deadline_ns = monotonic_ns() + within.as_nanos() as u64;
+        // The first convergence begins with the routers themselves.
+        let from_ns = if self.played.is_empty() { self.routers_ns } else { monotonic_ns() };
         let mut reason = String::new();
         while monotonic_ns() < deadline_ns {
             self.frame(&step.label);
@@ -245,12 +257,13 @@ impl<'a> Stage<'a> {
                 self.landings().into_iter().filter(|(_, site, _)| site.is_none()).map(|(v, _, _)| v).collect();
             let quiet = Duration::from_millis(status.quiet_ms);
             if status.established == status.sessions && silent.is_empty() && quiet >= QUIET {
-                let took = Duration::from_nanos(monotonic_ns() - self.started_ns).saturating_sub(quiet);
-                let ms = took.as_secs_f64() * 1000.0;
-                self.convergence_ms = Some(ms);
-                let cost = |site: &String| Some((site.clone(), self.world.agent_cost(site)?.cpu_ns));
-                self.idle_from = Some((monotonic_ns(), self.sites.iter().filter_map(cost).collect()));
-                let text = format!("converged after {:.1} s: {} BGP sessions up", ms / 1000.0, status.sessions);
+                let took = Duration::from_nanos(monotonic_ns() - from_ns).saturating_sub(quiet);
+                if self.idle_from.is_none() {
+                    self.convergence_ms = Some(report::ms(took.as_nanos() as u64));
+                    let cost = |site: &String| Some((site.clone(), self.world.agent_cost(site)?.cpu_ns));
+                    self.idle_from = Some((monotonic_ns(), self.sites.iter().filter_map(cost).collect()));
+                }
+                let text = format!("converged after {:.1} s: {} BGP sessions up", took.as_secs_f64(), status.sessions);
                 self.event(EventKind::Routing, text);
                 return Ok(());
             }
@@ -260,7 +273,7 @@ impl<'a> Stage<'a> {
             }
             thread::sleep(CONVERGE_POLL);
         }
-        self.event(EventKind::Warning, format!("not converged within {} s: {reason}", within.as_secs_f64()));
+        self.trouble(format!("{}: not converged within {} s: {reason}", step.label, within.as_secs_f64()));
         Ok(())
     }
 
@@ -283,7 +296,7 @@ impl<'a> Stage<'a> {
     fn check(&mut self) -> Result<(), PlayError> {
         self.prober.check()?;
         for exit in self.world.exits() {
-            self.event(EventKind::Warning, exit.to_string());
+            self.trouble(exit.to_string());
         }
         Ok(())
     }
@@ -367,7 +380,6 @@ impl<'a> Stage<'a> {
             elapsed_ms: self.ms(now_ns),
             sites: self.sites.iter().map(site).collect(),
             rows,
-            events: self.events.clone(),
         };
         self.observer.frame(&state);
     }
@@ -375,6 +387,12 @@ impl<'a> Stage<'a> {
     /// Milliseconds from the start to a moment.
     pub fn ms(&self, at_ns: u64) -> f64 {
         report::ms(at_ns.saturating_sub(self.started_ns))
+    }
+
+    /// Something that must not happen, whatever is expected.
+    fn trouble(&mut self, text: String) {
+        self.event(EventKind::Warning, text.clone());
+        self.troubles.push(text);
     }
 
     fn event(&mut self, kind: EventKind, text: String) {

@@ -1,4 +1,4 @@
-//! The live table of a rehearsal: vantage points × sites with round-trip times, then the latest events.
+//! The live table of a rehearsal: vantage points × sites with round-trip times; and events as lines above it.
 //!
 //! [`lines`] is a pure function from a state to lines; redrawing in place is the caller's. The table has as many lines
 //! in every frame of one rehearsal, so that moving the cursor up by that number redraws it.
@@ -6,8 +6,6 @@
 use super::paint::{Paint, columns, cut, duration, left, letter, moment, right};
 use super::{Event, EventKind};
 
-/// Events shown.
-pub const EVENTS: usize = 8;
 /// Columns of a site when there is room, and the fewest that show `123 ms`.
 const WIDE_CELL: usize = 9;
 const NARROW_CELL: usize = 7;
@@ -31,8 +29,6 @@ pub struct LiveState {
     pub sites: Vec<LiveSite>,
     /// The vantage points.
     pub rows: Vec<LiveRow>,
-    /// All events so far; the last [`EVENTS`] are shown.
-    pub events: Vec<Event>,
 }
 
 /// A site.
@@ -74,18 +70,20 @@ pub fn lines(state: &LiveState, width: usize, color: bool) -> Vec<String> {
     } else {
         narrow(state, name_width, width, paint, &mut lines);
     }
-    lines.push(String::new());
-    let shown = &state.events[state.events.len().saturating_sub(EVENTS)..];
-    for event in shown {
-        let line = cut(&format!("{:>9}  {}", moment(event.at_ms), event.text), width);
-        lines.push(match event.kind {
-            EventKind::Action => paint.bold(&line),
-            EventKind::Warning => paint.loss(&line),
-            EventKind::Agent | EventKind::Routing | EventKind::Clients => line,
-        });
-    }
-    lines.resize(lines.len() + EVENTS - shown.len(), String::new());
     lines
+}
+
+/// An event as a line of at most `width` columns.
+pub fn event_line(event: &Event, width: usize, color: bool) -> String {
+    let paint = Paint(color);
+    // A warning may quote the end of a log: its first line says what happened.
+    let text: String = event.text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+    let line = cut(&format!("{:>9}  {text}", moment(event.at_ms)), width);
+    match event.kind {
+        EventKind::Action => paint.bold(&line),
+        EventKind::Warning => paint.loss(&line),
+        EventKind::Agent | EventKind::Routing | EventKind::Clients => line,
+    }
 }
 
 /// One column for each site.

@@ -174,22 +174,31 @@ fn live_state() -> LiveState {
         elapsed_ms: 4412.0,
         sites: r.sites.iter().map(|s| LiveSite { name: s.name.clone(), down: s.name == "lon" }).collect(),
         rows: r.vantage_points.iter().enumerate().map(row).collect(),
-        events: r.events,
     }
 }
 
 #[test]
 fn the_live_table_keeps_its_height_and_width() {
-    let mut state = live_state();
+    let state = live_state();
+    let mut silent = state.clone();
+    silent.rows.iter_mut().for_each(|row| row.site = None);
     for width in [30, 50, 80, 120] {
-        state.events = report().events;
         let lines = live::lines(&state, width, false);
-        state.events.truncate(2);
-        assert_eq!(live::lines(&state, width, true).len(), lines.len(), "fewer events change the height");
+        assert_eq!(live::lines(&silent, width, true).len(), lines.len(), "the state changes the height");
         for line in &lines {
             assert!(line.chars().count() <= width, "{width}: {line:?}");
         }
     }
+}
+
+#[test]
+fn an_event_is_one_line_without_control_characters() {
+    let text = "agent of site lon ended: exit status: 1\nlog \u{1b}[2J".to_string();
+    let event = Event { at_ms: 4412.0, text: format!("\u{1b}]0;x\u{7}{text}"), kind: EventKind::Warning };
+    let line = live::event_line(&event, 60, false);
+    assert!(line.ends_with("agent of site lon ended: exit status: 1"), "{line:?}");
+    assert!(!line.chars().any(char::is_control), "{line:?}");
+    assert!(live::event_line(&event, 30, false).chars().count() <= 30);
 }
 
 #[test]

@@ -131,15 +131,6 @@ impl World {
         Ok(moment)
     }
 
-    /// Whether the agent of a site runs.
-    ///
-    /// # Errors
-    /// [`WorldError::NoSite`].
-    pub fn agent_runs(&mut self, site: &str) -> Result<bool, WorldError> {
-        let index = self.site_index(site)?;
-        Ok(self.sites[index].agent.as_mut().is_some_and(|a| a.status().is_none()))
-    }
-
     /// Starts the service of a site, once its addresses are on the loopback.
     ///
     /// # Errors
@@ -147,6 +138,7 @@ impl World {
     pub fn start_service(&mut self, site: &str) -> Result<Moment, WorldError> {
         let index = self.site_index(site)?;
         self.wait_for_addresses(index)?;
+        self.end_service(index)?;
         let commands = self.service_commands(site);
         let moment = Moment::now();
         let mut services = Vec::with_capacity(commands.len());
@@ -159,6 +151,15 @@ impl World {
         }
         self.sites[index].services = services;
         Ok(moment)
+    }
+
+    /// The old service must be gone before the new one can have its sockets, also when it hangs.
+    fn end_service(&mut self, index: usize) -> Result<(), WorldError> {
+        self.sites[index].services.iter_mut().for_each(Process::expect_end);
+        self.sites[index].services.clear();
+        let site = self.sites[index].name.clone();
+        signal_all(&self.service_pids(&site)?, Signal::Kill);
+        Ok(())
     }
 
     /// What the service of a site is: the built-in responder, or the user's command, once, or once for each address

@@ -35,7 +35,7 @@ pub(crate) static FILE: Spec = Spec {
         ),
         field(
             "query-every",
-            Type::Duration { min: MS, max: Duration::from_secs(60) },
+            Type::Duration { min: MS, max: MAX_QUERY_EVERY },
             Need::Text("5ms"),
             "Interval between two queries of a vantage point; outages are known to this precision.",
         ),
@@ -49,6 +49,9 @@ pub(crate) static FILE: Spec = Spec {
     variants: None,
     later: &[],
 };
+
+/// Longest interval of queries: who lands where is told by those of the last second.
+const MAX_QUERY_EVERY: Duration = Duration::from_millis(50);
 
 static STEP: Spec = Spec {
     doc: "An action, then a time of observation, then expectations.",

@@ -6,7 +6,9 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use ubique_sys::netns::NetNs;
 use ubique_sys::process::{self, PidFd};
 
 use super::{quote, words};
@@ -20,14 +22,19 @@ pub(crate) enum Find {
     /// By the number in this file.
     Pidfile(PathBuf),
     /// By its name (`comm`).
-    Name(String),
+    Name {
+        /// The name.
+        name: String,
+        /// Only in this network namespace.
+        network: Option<Arc<NetNs>>,
+    },
 }
 
 impl Find {
     pub(crate) fn new(pidfile: Option<&Path>, name: Option<&str>) -> Result<Find, String> {
         match (pidfile, name) {
             (Some(path), _) => Ok(Find::Pidfile(path.to_owned())),
-            (None, Some(name)) => Ok(Find::Name(name.to_owned())),
+            (None, Some(name)) => Ok(Find::Name { name: name.to_owned(), network: NetNs::special().map(Arc::new) }),
             (None, None) => Err("neither a pid file nor a name is given".to_owned()),
         }
     }
@@ -36,7 +43,14 @@ impl Find {
     pub(crate) fn pids(&self) -> Result<Vec<u32>, String> {
         match self {
             Find::Pidfile(path) => read_pid(path).map(|pid| vec![pid]),
-            Find::Name(name) => process::find_by_name(name).map_err(|e| words(&e)),
+            Find::Name { name, network } => {
+                let mut pids = process::find_by_name(name).map_err(|e| words(&e))?;
+                if let Some(network) = network {
+                    let here = process::members_of_netns(network).map_err(|e| words(&e))?;
+                    pids.retain(|pid| here.contains(pid));
+                }
+                Ok(pids)
+            }
         }
     }
 }
@@ -65,7 +79,7 @@ impl Process {
         if let Some((pid, fd)) = &self.held {
             let same = match &self.find {
                 Find::Pidfile(path) => read_pid(path)? == *pid,
-                Find::Name(_) => true,
+                Find::Name { .. } => true,
             };
             if same && !fd.exited().map_err(|e| words(&e))? {
                 return Ok(());
@@ -83,7 +97,7 @@ impl Process {
         }
         Err(match &self.find {
             Find::Pidfile(path) => format!("the process of {} does not run", path.display()),
-            Find::Name(name) => format!("no process is named {name:?}"),
+            Find::Name { name, .. } => format!("no process is named {name:?}"),
         })
     }
 }
