@@ -69,6 +69,11 @@ impl PidFd {
         rustix::process::pidfd_send_signal(&self.0, signal.into()).map_err(no_process)
     }
 
+    /// A second descriptor of the same process.
+    pub fn try_clone(&self) -> io::Result<PidFd> {
+        Ok(PidFd(self.0.try_clone()?))
+    }
+
     /// Whether the process has ended.
     pub fn exited(&self) -> io::Result<bool> {
         let mut poll_fd = [PollFd::new(&self.0, PollFlags::IN)];

@@ -195,6 +195,9 @@ pub struct RunArguments {
     /// Say what would be announced to whom, and stop.
     #[arg(long)]
     pub dry_run: bool,
+    /// Admin socket, instead of the service file's.
+    #[arg(long)]
+    pub socket: Option<PathBuf>,
     /// Log as JSON lines.
     #[arg(long)]
     pub log_json: bool,

@@ -27,8 +27,9 @@ pub fn run(arguments: &RunArguments, color: Color) -> Exit {
         dry_run(&service, site);
         return Exit::Fine;
     }
+    let options = AgentOptions { socket: arguments.socket.clone(), ..AgentOptions::default() };
     let _guard = logging::start(arguments.log_json, color.stderr);
-    match agent::run(service, &arguments.site, AgentOptions::default()) {
+    match agent::run(service, &arguments.site, options) {
         Ok(_) => Exit::Fine,
         Err(error) => {
             say!("ubique: {}", chain(&error));

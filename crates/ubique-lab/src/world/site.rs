@@ -74,7 +74,9 @@ impl World {
     fn agent_command(&self, site: &str) -> Result<(PathBuf, Vec<String>), WorldError> {
         let Some((program, rest)) = self.service.rehearse.agent.split_first() else {
             let file = self.options.service_file.display().to_string();
-            return Ok((self.options.executable.clone(), vec!["run".into(), file, "--site".into(), site.into()]));
+            let socket = self.agent_socket(site).display().to_string();
+            let arguments = vec!["run".into(), file, "--site".into(), site.into(), "--socket".into(), socket];
+            return Ok((self.options.executable.clone(), arguments));
         };
         let mut netlink = Netlink::open_in(self.site_namespace(site)?).map_err(system("netlink"))?;
         for &address in &self.service.addresses {
@@ -347,10 +349,9 @@ impl World {
         process::cost_of_group(agent.pid()).ok().filter(|cost| cost.resident_bytes > 0)
     }
 
-    /// The admin socket of a site's agent.
+    /// The admin socket of a site's agent: in the lab's own directory, whatever the service file says.
     pub fn agent_socket(&self, site: &str) -> PathBuf {
-        let template = self.service.agent.socket.to_string_lossy();
-        PathBuf::from(template.replace("{site}", site).replace("{service}", &self.service.name))
+        self.options.directory.join(format!("agent-{site}.sock"))
     }
 
     /// A service that left its starter, as daemons do, has not ended.

@@ -14,8 +14,8 @@ pub(super) struct Addresses {
     netlink: Netlink,
     index: u32,
     all: Vec<IpNet>,
-    /// Those that were there before us: they stay.
-    found: Vec<IpNet>,
+    /// Those that we have put there: all others stay at the end.
+    added: Vec<IpNet>,
     /// We want them to be there.
     wanted: bool,
 }
@@ -30,7 +30,7 @@ impl Addresses {
         let mut netlink = Netlink::open()?;
         let index = netlink.link_index(INTERFACE)?;
         let all = addresses.iter().copied().map(host).collect();
-        Ok(Addresses { netlink, index, all, found: Vec::new(), wanted: false })
+        Ok(Addresses { netlink, index, all, added: Vec::new(), wanted: false })
     }
 
     /// Index of the interface, to know its events by.
@@ -42,11 +42,11 @@ impl Addresses {
     pub(super) fn add(&mut self) -> io::Result<Vec<IpNet>> {
         self.wanted = true;
         for &address in &self.all {
-            if !self.netlink.add_address(self.index, address)? {
-                self.found.push(address);
+            if self.netlink.add_address(self.index, address)? {
+                self.added.push(address);
             }
         }
-        Ok(self.found.clone())
+        Ok(self.all.iter().copied().filter(|a| !self.added.contains(a)).collect())
     }
 
     /// Whether it should be there.
@@ -71,8 +71,8 @@ impl Addresses {
     pub(super) fn remove(&mut self) -> io::Result<()> {
         self.wanted = false;
         let mut end = Ok(());
-        for address in self.all.iter().filter(|a| !self.found.contains(a)) {
-            if let Err(error) = self.netlink.delete_address(self.index, *address) {
+        for address in std::mem::take(&mut self.added) {
+            if let Err(error) = self.netlink.delete_address(self.index, address) {
                 end = Err(error);
             }
         }

@@ -17,6 +17,7 @@ use std::task::Poll;
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::spawn_blocking;
 use ubique_model::IpNet;
 use ubique_model::check::CheckKind;
 use ubique_sys::netlink::{AddressEvent, AddressMonitor};
@@ -114,20 +115,23 @@ pub(super) async fn sockets(
     let mut monitor = watch(monitor)?;
     loop {
         let mut ready = monitor.readable_mut().await?;
+        // A server with many workers goes with many events: one look at each server tells all.
+        let mut concerned = vec![false; servers.len()];
         while let Some(event) = ready.get_inner_mut().0.recv()? {
-            let concerned = |server: &&Server| match &event {
-                Destroyed::Socket(socket) => server.is_served_by(socket),
-                Destroyed::Overrun => server.seen.load(Relaxed),
-            };
-            for server in servers.iter().filter(concerned) {
-                if !server.is_served()
-                    && out.send(Detected::Gone { check: server.check, cause: server.gone() }).await.is_err()
-                {
-                    return Ok(());
-                }
+            for (concerned, server) in concerned.iter_mut().zip(&servers) {
+                *concerned |= match &event {
+                    Destroyed::Socket(socket) => server.is_served_by(socket),
+                    Destroyed::Overrun => server.seen.load(Relaxed),
+                };
             }
         }
         ready.clear_ready();
+        for (server, _) in servers.iter().zip(concerned).filter(|(_, concerned)| *concerned) {
+            let gone = || Detected::Gone { check: server.check, cause: server.gone() };
+            if !server.is_served() && out.send(gone()).await.is_err() {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -198,7 +202,13 @@ pub(super) async fn processes(check: usize, subject: Subject, resolve: Arc<Notif
     loop {
         resolve.notified().await;
         while let Some(pid) = watch_once(&subject, &resolve).await {
-            if !subject.is_alive() {
+            let look = subject.clone();
+            // A process may have to be searched for in all of `/proc`; a socket is one question to the kernel.
+            let alive = match &subject {
+                Subject::Owners(server) => server.is_served(),
+                Subject::Process(_) => spawn_blocking(move || look.is_alive()).await.unwrap_or(false),
+            };
+            if !alive {
                 let cause = format!("process {pid} ended");
                 if out.send(Detected::Gone { check, cause }).await.is_err() {
                     return;
@@ -213,7 +223,7 @@ pub(super) async fn processes(check: usize, subject: Subject, resolve: Arc<Notif
 async fn watch_once(subject: &Subject, resolve: &Notify) -> Option<u32> {
     loop {
         let search = subject.clone();
-        let pids = tokio::task::spawn_blocking(move || search.processes()).await.unwrap_or_default();
+        let pids = spawn_blocking(move || search.processes()).await.unwrap_or_default();
         let held: Vec<(u32, AsyncFd<Watched<PidFd>>)> = pids
             .into_iter()
             .take(PROCESSES)

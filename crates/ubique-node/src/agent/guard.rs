@@ -1,9 +1,10 @@
 //! What makes sure that a sick agent ends: an abort on panic, and the watchdog process.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use ubique_sys::watchdog::{Heartbeat, Watchdog};
 
 use crate::fd::watch;
@@ -16,11 +17,13 @@ const STALL_MIN: Duration = Duration::from_millis(100);
 
 /// A panic anywhere ends the process: the sessions close, the upstreams move on.
 pub(super) fn abort_on_panic() {
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        // The hook before prints the place to stderr; the log may sit in a queue nobody empties any more.
-        before(panic);
-        tracing::error!(%panic, "panic: the agent aborts");
+    std::panic::set_hook(Box::new(|panic| {
+        // Past the log, whose queue nobody may empty any more; and never waiting for a terminal or pipe that is stuck.
+        let mut stderr = std::io::stderr();
+        let ready = rustix::event::poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&Timespec::default()));
+        if ready.is_ok_and(|count| count > 0) {
+            let _ = writeln!(stderr, "ubique: {panic}: the agent aborts");
+        }
         std::process::abort();
     }));
 }

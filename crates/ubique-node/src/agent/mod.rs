@@ -32,6 +32,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
+use ubique_model::check::CheckKind;
 use ubique_model::service::Service;
 
 use crate::admin::{self, Status};
@@ -45,6 +46,9 @@ const REQUESTS: usize = 16;
 
 /// Results of polls, and events, that wait for the loop; the sender of one more waits.
 const EVENTS: usize = 64;
+
+/// Threads for what may block, beside one for each `process` check.
+const BLOCKING_THREADS: usize = 2;
 
 /// How long the end waits for the upstreams to take the last NOTIFICATION.
 const FAREWELL: Duration = Duration::from_millis(1500);
@@ -141,9 +145,10 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
     }
     guard::abort_on_panic();
     let watchdog = guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
+    let looks = service.checks.iter().filter(|c| matches!(c.kind, CheckKind::Process { .. })).count();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS + looks)
         .thread_keep_alive(Duration::from_secs(1))
         .build()
         .map_err(system("start the runtime"))?;
@@ -199,12 +204,16 @@ async fn serve(service: Service, site: String, options: AgentOptions, mut signal
             Some(event) = detected.recv() => agent.detected(event),
             Some(result) = polled.recv() => agent.polled(result),
             notice = agent.bgp.next() => agent.noticed(notice),
-            () = agent.timer.wait() => {}
+            // What came in meanwhile is looked at first: a late agent must not take its own delay for the service's.
+            () = agent.timer.wait() => tokio::task::yield_now().await,
             signal = signals.end() => {
                 signals_seen += 1;
                 agent.stop(signal);
             }
             Some(request) = asked.recv() => agent.asked(request),
+        }
+        while let Ok(result) = polled.try_recv() {
+            agent.polled(result);
         }
         agent.settle();
         if agent.is_over() {

@@ -164,15 +164,19 @@ impl Agent {
     /// Carries out what the health and site cores want, until both are silent.
     pub(super) fn settle(&mut self) {
         self.deadlines();
+        let mut news = Vec::new();
         loop {
-            if let Some(out) = self.health.poll_output() {
-                self.health_wants(out);
-            } else if let Some(out) = self.core.poll_output() {
-                self.site_wants(out);
-            } else {
-                break;
+            match self.health.poll_output() {
+                // Withdrawals go out before anything is logged or remembered.
+                Some(out @ health::Out::Check { .. }) => news.push(out),
+                Some(out) => self.health_wants(out),
+                None => match self.core.poll_output() {
+                    Some(out) => self.site_wants(out),
+                    None => break,
+                },
             }
         }
+        news.into_iter().for_each(|out| self.health_wants(out));
         let next = [self.health.next_deadline(), self.core.next_deadline(), self.addresses_due];
         self.timer.arm(next.into_iter().flatten().min());
     }
@@ -213,7 +217,7 @@ impl Agent {
             health::Out::Verdict { healthy, cause } => {
                 self.reason = if healthy { "healthy" } else { "unhealthy" };
                 self.core.handle_input(now(), site::In::Verdict { healthy, cause });
-                // Withdrawals go out before anything else is looked at, logged or remembered.
+                // Withdrawals go out before anything else is looked at.
                 while let Some(out) = self.core.poll_output() {
                     self.site_wants(out);
                 }

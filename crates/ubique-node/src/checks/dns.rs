@@ -26,8 +26,6 @@ pub(super) struct Dns {
     tcp: bool,
     /// The query with its length in front (RFC 1035 §4.2.2); the identifier is set for each poll.
     query: Vec<u8>,
-    /// Kept between polls that end well.
-    socket: Option<UdpSocket>,
     buffer: Vec<u8>,
 }
 
@@ -52,34 +50,23 @@ impl Dns {
         let message = question.finish();
         let mut query = u16::try_from(message.len()).map_err(|e| e.to_string())?.to_be_bytes().to_vec();
         query.extend(message);
-        Ok(Dns { target, name, qtype, class, rcode, tcp, query, socket: None, buffer: vec![0; UDP_BYTES] })
+        Ok(Dns { target, name, qtype, class, rcode, tcp, query, buffer: vec![0; UDP_BYTES] })
     }
 
     pub(super) async fn poll(&mut self) -> Result<(), String> {
         let id = query_id();
         self.query[LENGTH..LENGTH + 2].copy_from_slice(&id.to_be_bytes());
-        let end = if self.tcp { self.over_tcp(id).await } else { self.over_udp(id).await };
-        if end.is_err() {
-            self.abandon();
-        }
-        end
-    }
-
-    /// A late answer or ICMP error of this poll must not meet the next one.
-    pub(super) fn abandon(&mut self) {
-        self.socket = None;
+        if self.tcp { self.over_tcp(id).await } else { self.over_udp(id).await }
     }
 
     async fn over_udp(&mut self, id: u16) -> Result<(), String> {
-        let socket = match self.socket.take() {
-            Some(socket) => socket,
-            None => open(self.target).await.map_err(|e| words(&e))?,
-        };
+        // A socket, and so a source port, of its own for each poll: among workers that share the port the kernel chooses
+        // by the ports, and every worker must be met. What comes late meets nobody.
+        let socket = open(self.target).await.map_err(|e| words(&e))?;
         socket.send(&self.query[LENGTH..]).await.map_err(|e| words(&e))?;
         loop {
             let length = socket.recv(&mut self.buffer).await.map_err(|e| words(&e))?;
             if let Some(end) = self.judge(&self.buffer[..length], id) {
-                self.socket = Some(socket);
                 return end;
             }
         }

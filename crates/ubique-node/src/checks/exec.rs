@@ -26,6 +26,8 @@ const LAST_WORDS: Duration = Duration::from_millis(20);
 pub(super) struct Exec {
     program: PathBuf,
     arguments: Vec<String>,
+    /// The command of the last poll. One that not even SIGKILL ends (a dead file system) must not be joined by others.
+    last: Option<PidFd>,
 }
 
 /// Kills the group when dropped.
@@ -41,16 +43,23 @@ impl Drop for Group {
 impl Exec {
     pub(super) fn new(command: &[String]) -> Result<Exec, String> {
         let (program, arguments) = command.split_first().ok_or("no command is given")?;
-        Ok(Exec { program: PathBuf::from(program), arguments: arguments.to_vec() })
+        Ok(Exec { program: PathBuf::from(program), arguments: arguments.to_vec(), last: None })
     }
 
     pub(super) async fn poll(&mut self) -> Result<(), String> {
+        if let Some(last) = self.last.take()
+            && !last.exited().map_err(|e| words(&e))?
+        {
+            let last = self.last.insert(last);
+            exited(last.try_clone().map_err(|e| words(&e))?).await.map_err(|e| words(&e))?;
+        }
         let mut command = command_in(Path::new(&self.program), None);
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut command = Command::from(command);
         let mut child: Child =
             command.kill_on_drop(true).spawn().map_err(|e| format!("{}: {e}", self.program.display()))?;
         let group = Group(child.id().ok_or("the command ended before it began")?);
+        self.last = Some(PidFd::open(group.0).map_err(|e| words(&e))?);
         let ended = exited(PidFd::open(group.0).map_err(|e| words(&e))?);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (mut said, mut errors) = (Vec::new(), Vec::new());

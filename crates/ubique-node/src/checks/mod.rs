@@ -76,15 +76,8 @@ impl Checker {
             Checker::Dns(c) => c.poll().await,
             Checker::Http(c) => c.poll().await,
             Checker::Tcp(c) => c.poll().await,
-            Checker::Process(c) => c.poll(),
+            Checker::Process(c) => c.poll().await,
             Checker::Exec(c) => c.poll().await,
-        }
-    }
-
-    /// The last poll was dropped half-way: nothing of it may reach the next one.
-    fn abandon(&mut self) {
-        if let Checker::Dns(c) = self {
-            c.abandon();
         }
     }
 }
@@ -150,10 +143,7 @@ async fn run(
                     return;
                 }
             }
-            None => {
-                checker.abandon();
-                wish.mark_changed();
-            }
+            None => wish.mark_changed(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::task::{JoinHandle, spawn_blocking};
 use ubique_sys::netns::NetNs;
 use ubique_sys::process::{self, PidFd};
 
@@ -55,6 +56,30 @@ impl Find {
     }
 }
 
+impl Find {
+    /// A process that runs, at best the one found before. Reads files: not on the runtime's thread.
+    fn look(&self, held: Option<(u32, PidFd)>) -> Look {
+        if let (Find::Pidfile(path), Some((pid, fd))) = (self, held)
+            && read_pid(path)? == pid
+            && !fd.exited().map_err(|e| words(&e))?
+        {
+            return Ok((pid, fd));
+        }
+        for pid in self.pids()? {
+            // It may have ended since it was found.
+            if let Ok(fd) = PidFd::open(pid)
+                && !fd.exited().map_err(|e| words(&e))?
+            {
+                return Ok((pid, fd));
+            }
+        }
+        Err(match self {
+            Find::Pidfile(path) => format!("the process of {} does not run", path.display()),
+            Find::Name { name, .. } => format!("no process is named {name:?}"),
+        })
+    }
+}
+
 fn read_pid(path: &Path) -> Result<u32, String> {
     let mut text = Vec::new();
     File::open(path)
@@ -68,36 +93,30 @@ fn read_pid(path: &Path) -> Result<u32, String> {
 pub(super) struct Process {
     find: Find,
     held: Option<(u32, PidFd)>,
+    /// A look that a poll did not wait for. The next poll waits for it rather than begin another: files and `/proc` may
+    /// hang, and looks must not pile up.
+    look: Option<JoinHandle<Look>>,
 }
+
+/// The process found, or why there is none.
+type Look = Result<(u32, PidFd), String>;
 
 impl Process {
     pub(super) fn new(pidfile: Option<&Path>, name: Option<&str>) -> Result<Process, String> {
-        Ok(Process { find: Find::new(pidfile, name)?, held: None })
+        Ok(Process { find: Find::new(pidfile, name)?, held: None, look: None })
     }
 
-    pub(super) fn poll(&mut self) -> Result<(), String> {
-        if let Some((pid, fd)) = &self.held {
-            let same = match &self.find {
-                Find::Pidfile(path) => read_pid(path)? == *pid,
-                Find::Name { .. } => true,
-            };
-            if same && !fd.exited().map_err(|e| words(&e))? {
-                return Ok(());
-            }
+    pub(super) async fn poll(&mut self) -> Result<(), String> {
+        if let (Find::Name { .. }, Some((_, fd))) = (&self.find, &self.held)
+            && !fd.exited().map_err(|e| words(&e))?
+        {
+            return Ok(());
         }
-        self.held = None;
-        for pid in self.find.pids()? {
-            // It may have ended since it was found.
-            if let Ok(fd) = PidFd::open(pid)
-                && !fd.exited().map_err(|e| words(&e))?
-            {
-                self.held = Some((pid, fd));
-                return Ok(());
-            }
-        }
-        Err(match &self.find {
-            Find::Pidfile(path) => format!("the process of {} does not run", path.display()),
-            Find::Name { name, .. } => format!("no process is named {name:?}"),
-        })
+        let (find, held) = (self.find.clone(), self.held.take());
+        let look = self.look.get_or_insert_with(|| spawn_blocking(move || find.look(held)));
+        let found = look.await;
+        self.look = None;
+        self.held = Some(found.map_err(|e| e.to_string())??);
+        Ok(())
     }
 }

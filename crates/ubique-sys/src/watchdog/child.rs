@@ -71,7 +71,10 @@ fn settle(parent: &PidFd, dies_with_thread: bool) {
             libc::signal(signal, libc::SIG_DFL);
         }
         // Ctrl-C, a closed terminal and the stop of the service are for the parent, whose end is then ours.
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE] {
+        // Ctrl-Z stops the parent, which must then end rather than keep its sessions.
+        let job_control = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+        let ends = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE];
+        for signal in ends.into_iter().chain(job_control) {
             libc::signal(signal, libc::SIG_IGN);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
