@@ -269,7 +269,10 @@ impl<'a> Stage<'a> {
             }
             reason = format!("{} of {} BGP sessions are up", status.established, status.sessions);
             if !silent.is_empty() {
-                reason.push_str(&format!(", nobody answers {}", silent.join(", ")));
+                reason.push_str(&format!(", no site answers {}", silent.join(", ")));
+            }
+            if let Some(name) = self.stranger() {
+                reason.push_str(&format!("; answers name {name:?}, which is no site: see docs/service-file.md"));
             }
             thread::sleep(CONVERGE_POLL);
         }
@@ -332,6 +335,13 @@ impl<'a> Stage<'a> {
         for (at_ns, text) in fresh {
             self.event_at(at_ns, EventKind::Agent, text);
         }
+    }
+
+    /// A name that answers give and no site has.
+    fn stranger(&self) -> Option<String> {
+        let log = self.prober.log();
+        let names = (1..).map_while(|index| log.site_name(index).map(str::to_string));
+        names.into_iter().find(|name| !self.sites.contains(name))
     }
 
     /// Vantage point, index of its site, landing, for the first service address.

@@ -157,11 +157,9 @@ codes! {
         "Not every network is joined to the others by links, so some vantage points could never reach the service."
     NO_NETWORK "E0505" "no network"
         "An Internet needs at least one `[[as]]` entry."
-    UPSTREAM_NOT_IN_INTERNET "E0506" "upstream absent from the Internet"
-        "A rehearsal connects each site to its upstreams' networks; the Internet file has no network with this AS number."
     // Warnings.
     NO_CHECK "W0001" "no check"
-        "Without a check, only the loss of the serving process or socket withdraws a site; a service that answers wrongly goes unnoticed."
+        "Without a check the site is announced whatever its service does, even when nothing answers any more."
     LONG_PREFIX "W0002" "prefix too long for the Internet"
         "Most networks filter IPv4 prefixes longer than /24 and IPv6 prefixes longer than /48; announced to the public Internet, such a prefix reaches few of them."
     OVERLAPPING_PREFIXES "W0003" "overlapping prefixes"

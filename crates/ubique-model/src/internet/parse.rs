@@ -7,13 +7,13 @@ use toml::de::DeTable;
 
 use super::spec::{self, MAX_LINKS};
 use super::{Internet, Ixp, Link, Network, Vantage, graph};
-use crate::diagnostic::{self as code, Diagnostic, Parsed};
+use crate::diagnostic::{self as code, Parsed};
 use crate::location::Location;
 use crate::net::{Asn, Relation};
 use crate::read::sink::{At, Finding, Sink, read_file};
 use crate::read::table::{TableReader, report_duplicates};
 use crate::read::text;
-use crate::service::{Service, values};
+use crate::service::values;
 
 /// A link and its place.
 pub(super) struct LinkDraft {
@@ -35,31 +35,6 @@ impl Internet {
     /// The network with this AS number.
     pub fn network(&self, asn: Asn) -> Option<&Network> {
         self.networks.iter().find(|n| n.asn == asn)
-    }
-}
-
-impl Service {
-    /// What the service file needs that the Internet lacks: the networks of its upstreams. `text` is the file the
-    /// service was parsed from; only findings beyond [`Service::parse`].
-    pub fn check_against(internet: &Internet, file_name: &str, text: &[u8]) -> Vec<Diagnostic> {
-        let parsed = read_file(file_name, text, |sink, root| {
-            let root = TableReader::root(sink, &crate::service::spec::FILE, root);
-            for upstream in root.tables("site").iter().flat_map(|site| site.tables("upstream")) {
-                let Some(asn) = upstream.asn("asn") else {
-                    continue;
-                };
-                if internet.network(asn.value).is_none() {
-                    let message = format!("the Internet \"{}\" has no AS {}", internet.name, asn.value);
-                    let finding = Finding::new(code::UPSTREAM_NOT_IN_INTERNET, message)
-                        .cause("a rehearsal connects each site to its upstreams' networks")
-                        .fix(known_networks(internet.networks.iter().map(|n| n.asn)));
-                    sink.report(&asn.span, finding);
-                }
-            }
-            Some(())
-        });
-        let beyond = code::UPSTREAM_NOT_IN_INTERNET.code;
-        parsed.diagnostics.into_iter().filter(|d| d.code == beyond).collect()
     }
 }
 
