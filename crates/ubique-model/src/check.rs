@@ -64,7 +64,7 @@ pub enum CheckKind {
     Process {
         /// Found by the pid in this file,
         pidfile: Option<PathBuf>,
-        /// or by its name (`comm`, at most 15 bytes, as `pgrep -x` compares it).
+        /// or by its name: `comm` (at most 15 bytes), or the file name of its program.
         name: Option<String>,
     },
     /// A command that exits with 0; killed with its process group at the timeout.

@@ -99,10 +99,14 @@ fn no_process(errno: rustix::io::Errno) -> io::Error {
     }
 }
 
-/// Processes whose short name (`/proc/PID/comm`, at most 15 bytes) is `comm`.
-pub fn find_by_name(comm: &str) -> io::Result<Vec<u32>> {
+/// Processes of this name: what the kernel calls them (`comm`, at most 15 octets), or the file name of their program.
+/// Daemons like to change the first (`nsd: main`); the second is told for one's own processes only, but to root for all.
+pub fn find_by_name(name: &str) -> io::Result<Vec<u32>> {
     select(|directory| {
-        fs::read(directory.join("comm")).is_ok_and(|name| name.strip_suffix(b"\n").unwrap_or(&name) == comm.as_bytes())
+        let comm = fs::read(directory.join("comm")).unwrap_or_default();
+        let program =
+            || fs::read_link(directory.join("exe")).is_ok_and(|exe| exe.file_name() == Some(OsStr::new(name)));
+        comm.strip_suffix(b"\n").unwrap_or(&comm) == name.as_bytes() || program()
     })
 }
 

@@ -214,7 +214,7 @@ static CHECK_KINDS: Variants = Variants {
                     "process",
                     Type::Text(&COMM),
                     Need::Optional,
-                    "Its name as `ps -o comm` shows it, at most 15 bytes.",
+                    "Its name as `ps -o comm` shows it (at most 15 bytes), or the file name of its program.",
                 ),
             ],
         },

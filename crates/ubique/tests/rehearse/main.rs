@@ -145,8 +145,12 @@ fn a_users_own_service_is_rehearsed() {
     let example = fs::read_to_string(run::root().join("examples/quickstart.toml")).expect("the example");
     let command =
         format!("[rehearse]\ncommand = [\"nsd\", \"-d\", \"-c\", \"{path}/nsd.conf\", \"-i\", \"{{site}}\"]\n\n");
+    // The process check alone: it must see the site's own nsd, not those of the other sites on the same machine.
+    let check = "[[check]]\nkind = \"process\"\nprocess = \"nsd\"\nevery = \"100ms\"\n\n";
+    let (head, rest) = example.split_once("[[check]]").expect("a check");
+    let (_, sites) = rest.split_once("[[site]]").expect("a site");
     let service = directory.join("service.toml");
-    fs::write(&service, example.replacen("[[check]]", &format!("{command}[[check]]"), 1)).expect("a service file");
+    fs::write(&service, format!("{head}{command}{check}[[site]]{sites}")).expect("a service file");
     let steps = "[[step]]\nlabel = \"kill\"\naction = \"kill-service\"\nsite = \"lon\"\nfor = \"2s\"\n\
                  expect = { answered = true, evacuated = true }\n\n\
                  [[step]]\naction = \"start-service\"\nsite = \"lon\"\nfor = \"3s\"\n\
