@@ -208,7 +208,8 @@ fn the_live_table_shows_who_lands_where() {
     assert!(line("São Paulo").contains("→41 ms"), "a move is marked");
     assert!(line("London").contains("silent") && line("London").ends_with('7'));
     assert!(line("clients").ends_with("1 silent"));
-    assert!(lines.last().unwrap().contains("hold timer of tyo expired"));
+    let last = report().events.into_iter().next_back().unwrap();
+    assert!(live::event_line(&last, 100, false).contains("hold timer of tyo expired"));
     let narrow = live::lines(&live_state(), 40, false);
     assert!(narrow.iter().any(|l| l.contains("A nyc 0.0 ms")), "{narrow:?}");
 }
