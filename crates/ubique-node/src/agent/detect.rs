@@ -187,12 +187,15 @@ impl Subject {
         }
     }
 
-    fn is_alive(&self) -> bool {
+    /// Whether something still serves. A process may have to be searched for in all of `/proc`, off the runtime's thread;
+    /// a socket is one question to the kernel.
+    async fn is_alive(&self) -> bool {
         match self {
             Subject::Owners(server) => server.is_served(),
-            Subject::Process(find) => find.pids().is_ok_and(|pids| {
-                pids.into_iter().any(|pid| PidFd::open(pid).is_ok_and(|fd| fd.exited().is_ok_and(|ended| !ended)))
-            }),
+            Subject::Process(find) => {
+                let find = find.clone();
+                spawn_blocking(move || find.look(None).is_ok()).await.unwrap_or(false)
+            }
         }
     }
 }
@@ -202,13 +205,7 @@ pub(super) async fn processes(check: usize, subject: Subject, resolve: Arc<Notif
     loop {
         resolve.notified().await;
         while let Some(pid) = watch_once(&subject, &resolve).await {
-            let look = subject.clone();
-            // A process may have to be searched for in all of `/proc`; a socket is one question to the kernel.
-            let alive = match &subject {
-                Subject::Owners(server) => server.is_served(),
-                Subject::Process(_) => spawn_blocking(move || look.is_alive()).await.unwrap_or(false),
-            };
-            if !alive {
+            if !subject.is_alive().await {
                 let cause = format!("process {pid} ended");
                 if out.send(Detected::Gone { check, cause }).await.is_err() {
                     return;

@@ -58,7 +58,7 @@ impl Find {
 
 impl Find {
     /// A process that runs, at best the one found before. Reads files: not on the runtime's thread.
-    fn look(&self, held: Option<(u32, PidFd)>) -> Look {
+    pub(crate) fn look(&self, held: Option<(u32, PidFd)>) -> Look {
         if let (Find::Pidfile(path), Some((pid, fd))) = (self, held)
             && read_pid(path)? == pid
             && !fd.exited().map_err(|e| words(&e))?
@@ -99,7 +99,7 @@ pub(super) struct Process {
 }
 
 /// The process found, or why there is none.
-type Look = Result<(u32, PidFd), String>;
+pub(crate) type Look = Result<(u32, PidFd), String>;
 
 impl Process {
     pub(super) fn new(pidfile: Option<&Path>, name: Option<&str>) -> Result<Process, String> {
