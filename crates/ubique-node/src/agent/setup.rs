@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use ubique_model::service::{Service, Site as SiteSpec, Upstream};
-use ubique_proto::bgp::speaker::{Export, Import, PeerConfig, SpeakerConfig};
+use ubique_proto::bgp::speaker::{PeerConfig, SpeakerConfig};
 use ubique_proto::health::{CheckConfig, Health};
 use ubique_proto::site::{Site, SiteConfig};
 use ubique_sys::netlink::AddressMonitor;
@@ -67,11 +67,9 @@ fn check_config(check: &ubique_model::check::Check) -> CheckConfig {
 fn speaker(service: &Service, site: &SiteSpec, index: usize, listen: Option<u16>) -> Result<Driver, AgentError> {
     let endpoints: Vec<Endpoint> = site.upstreams.iter().map(|u| endpoint(service, u)).collect::<Result<_, _>>()?;
     let speaker = SpeakerConfig {
-        asn: service.asn,
-        router_id: router_id(site, index),
         peers: site.upstreams.iter().map(peer).collect(),
-        seed: seed(),
-        prefer_oldest: false,
+        scope: Some(service.prefixes.clone()),
+        ..SpeakerConfig::new(service.asn, router_id(site, index), seed())
     };
     let config = |listen| DriverConfig { speaker: speaker.clone(), endpoints: endpoints.clone(), place: None, listen };
     match Driver::new(config(listen)) {
@@ -86,14 +84,9 @@ fn speaker(service: &Service, site: &SiteSpec, index: usize, listen: Option<u16>
 
 fn peer(upstream: &Upstream) -> PeerConfig {
     PeerConfig {
-        address: upstream.address,
-        asn: upstream.asn,
-        relation: upstream.relation,
-        passive: false,
         hold_time: upstream.hold_time,
         connect_retry: CONNECT_RETRY,
-        import: Import::Observe,
-        export: Export::OwnOnly,
+        ..PeerConfig::new(upstream.address, upstream.asn, upstream.relation)
     }
 }
 

@@ -200,6 +200,8 @@ impl Driver {
                 }
             }
             Out::Session { peer, event } => self.notices.push_back(Notice::Session { peer, event }),
+            Out::Refused { peer, reason } => tracing::error!(peer = peer.0, reason, "refused to announce"),
+            Out::Message { .. } => {}
             Out::Best { prefix, next_hop } => self.notices.push_back(Notice::Best { prefix, next_hop }),
         }
     }
@@ -295,7 +297,7 @@ impl Driver {
             return;
         };
         if let Some((conn, local)) = self.adopt(peer, stream) {
-            self.speaker.handle_input(now, In::Accepted { peer, conn, local });
+            self.speaker.handle_input(now, In::Accepted { peer, conn, local: local.into() });
             self.carry_out(now);
         }
     }
@@ -324,7 +326,9 @@ impl Driver {
                 continue;
             }
             let input = match result {
-                Ok(stream) => self.adopt(peer, stream).map(|(conn, local)| In::Connected { peer, conn, local }),
+                Ok(stream) => {
+                    self.adopt(peer, stream).map(|(conn, local)| In::Connected { peer, conn, local: local.into() })
+                }
                 Err(error) => {
                     self.cannot_connect(peer, error.to_string());
                     None

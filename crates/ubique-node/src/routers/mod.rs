@@ -79,11 +79,8 @@ impl Router {
         let place = Place::open(&spec.netns, home.clone()).map_err(namespace)?;
         let kernel = Kernel::open(place.namespace()).map_err(namespace)?;
         let speaker = SpeakerConfig {
-            asn: spec.asn,
-            router_id: spec.router_id,
             peers: spec.neighbors.iter().map(peer).collect(),
-            seed: seed ^ u64::from(spec.asn.0),
-            prefer_oldest: false,
+            ..SpeakerConfig::new(spec.asn, spec.router_id, seed ^ u64::from(spec.asn.0))
         };
         let endpoints = spec.neighbors.iter().map(endpoint).collect();
         let config = DriverConfig { speaker, endpoints, place: Some(place), listen: Some(BGP_PORT) };
@@ -119,14 +116,12 @@ impl Router {
 
 fn peer(neighbor: &NeighborSpec) -> PeerConfig {
     PeerConfig {
-        address: neighbor.address,
-        asn: neighbor.asn,
-        relation: neighbor.relation,
         passive: neighbor.passive,
         hold_time: neighbor.hold_time,
         connect_retry: CONNECT_RETRY,
         import: Import::GaoRexford,
         export: Export::GaoRexford,
+        ..PeerConfig::new(neighbor.address, neighbor.asn, neighbor.relation)
     }
 }
 

@@ -169,6 +169,8 @@ pub struct Attributes {
     pub originator_id: Option<Ipv4Addr>,
     /// CLUSTER_LIST (RFC 4456).
     pub cluster_list: Vec<Ipv4Addr>,
+    /// ONLY_TO_CUSTOMER (RFC 9234 §5).
+    pub only_to_customer: Option<Asn>,
     /// The rest, in the order received.
     pub unknown: Vec<RawAttribute>,
 }
@@ -189,6 +191,7 @@ impl Attributes {
             large_communities: vec![],
             originator_id: None,
             cluster_list: vec![],
+            only_to_customer: None,
             unknown: vec![],
         }
     }

@@ -22,12 +22,12 @@ mod pool;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use ubique_model::policy::Announcement;
-use ubique_model::{Asn, Family, Prefix, Relation};
+use ubique_model::{Family, Prefix};
 
 use self::decision::{Ineligible, Step};
 use self::entry::{Entry, Route, Source};
@@ -37,8 +37,8 @@ pub use self::policy::DEFAULT_LOCAL_PREF;
 use self::policy::Own;
 use self::pool::Pool;
 use super::attributes::{Attributes, NextHop};
-use super::message::Update;
-use super::speaker::{Export, Import, PeerConfig, PeerId, SpeakerConfig};
+use super::message::{Nlri, Update};
+use super::speaker::{Export, Import, Local, PeerConfig, PeerId, SpeakerConfig};
 use crate::Time;
 
 /// Prefixes one neighbour may give us when its routes are eligible: twice the Internet's IPv4 table of 2026.
@@ -48,57 +48,6 @@ pub const MAX_PREFIXES: usize = 2_000_000;
 /// Prefixes kept of a neighbour that is only observed. Beyond it only routes to prefixes we announce are kept: an
 /// announcing edge that is sent a full table must neither grow with it nor give up its session.
 pub const MAX_OBSERVED_PREFIXES: usize = 20_000;
-
-/// Configuration of a RIB.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RibConfig {
-    /// Our AS.
-    pub asn: Asn,
-    /// Our BGP identifier.
-    pub router_id: Ipv4Addr,
-    /// Our neighbours, in the order of their [`PeerId`].
-    pub peers: Vec<RibPeer>,
-    /// Prefer the older of two otherwise equal external routes (RFC 5004).
-    pub prefer_oldest: bool,
-}
-
-/// What the RIB needs to know of a neighbour.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RibPeer {
-    /// Its address.
-    pub address: IpAddr,
-    /// Its AS; equal to ours: an internal session.
-    pub asn: Asn,
-    /// What it is to us.
-    pub relation: Relation,
-    /// Which routes it may give us.
-    pub import: Import,
-    /// Which routes it gets.
-    pub export: Export,
-}
-
-impl From<&PeerConfig> for RibPeer {
-    fn from(peer: &PeerConfig) -> RibPeer {
-        RibPeer {
-            address: peer.address,
-            asn: peer.asn,
-            relation: peer.relation,
-            import: peer.import,
-            export: peer.export,
-        }
-    }
-}
-
-impl From<&SpeakerConfig> for RibConfig {
-    fn from(speaker: &SpeakerConfig) -> RibConfig {
-        RibConfig {
-            asn: speaker.asn,
-            router_id: speaker.router_id,
-            peers: speaker.peers.iter().map(RibPeer::from).collect(),
-            prefer_oldest: speaker.prefer_oldest,
-        }
-    }
-}
 
 /// A route to a prefix and how it fared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,13 +116,13 @@ pub struct Counters {
 /// An established session.
 #[derive(Clone, Copy, Debug)]
 struct Session {
-    local_address: IpAddr,
+    local: Local,
     router_id: Ipv4Addr,
 }
 
 #[derive(Debug)]
 struct Peer {
-    config: RibPeer,
+    config: PeerConfig,
     family: Family,
     session: Option<Session>,
     /// Announcements made for it alone; they outlive the session.
@@ -206,7 +155,7 @@ pub struct Rib {
 
 impl Rib {
     /// An empty RIB; all sessions are down.
-    pub fn new(config: RibConfig) -> Rib {
+    pub fn new(config: SpeakerConfig) -> Rib {
         let peers = config.peers.into_iter().map(|config| Peer {
             family: Family::of_address(config.address),
             config,
@@ -236,14 +185,14 @@ impl Rib {
         self.peers.get_mut(peer.0 as usize)
     }
 
-    /// The session is established: everything the neighbour should hold is now owed to it. `local_address` is
-    /// our address on it, `router_id` the neighbour's BGP identifier.
-    pub fn peer_up(&mut self, _now: Time, peer: PeerId, local_address: IpAddr, router_id: Ipv4Addr) {
+    /// The session is established: everything the neighbour should hold is now owed to it. `local` are
+    /// our addresses on it, `router_id` the neighbour's BGP identifier.
+    pub fn peer_up(&mut self, _now: Time, peer: PeerId, local: impl Into<Local>, router_id: Ipv4Addr) {
         self.peer_down(peer);
         let Some(p) = self.peers.get_mut(peer.0 as usize) else {
             return;
         };
-        p.session = Some(Session { local_address: local_address.to_canonical(), router_id });
+        p.session = Some(Session { local: local.into(), router_id });
         let family = p.family;
         let of_family = |prefix: &&Prefix| Family::of(prefix) == family;
         p.out.mark_all(p.own.keys().filter(of_family));
@@ -276,7 +225,7 @@ impl Rib {
         };
         let Some(session) = p.session else { return };
         p.counters.withdrawals_in += update.withdrawn.len() as u64;
-        for &prefix in &update.withdrawn {
+        for &Nlri { prefix, .. } in &update.withdrawn {
             self.forget(peer, prefix);
         }
         let Some(attributes) = &update.attributes else {
@@ -291,8 +240,8 @@ impl Rib {
         let local_pref = policy::preference(self.own, config, &attributes);
         for reach in &update.announced {
             let config = &self.peers[peer.0 as usize].config;
-            let ineligible = policy::ineligible(self.own, config, session.local_address, &attributes, reach.next_hop);
-            for &prefix in &reach.prefixes {
+            let ineligible = policy::ineligible(self.own, config, session.local.address, &attributes, reach.next_hop);
+            for &Nlri { prefix, .. } in &reach.prefixes {
                 let route = Route {
                     peer,
                     attributes: Arc::clone(&attributes),

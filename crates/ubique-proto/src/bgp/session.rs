@@ -37,8 +37,7 @@ mod open;
 mod tests;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use ubique_model::{Asn, Family};
@@ -47,9 +46,10 @@ pub use connection::{OPEN_HOLD_TIME, SEND_HOLD_MIN};
 pub use fsm::State;
 pub use open::{HOLD_TIME_MIN_S, Negotiated};
 
+use super::family::AddressFamilies;
 use super::message::{Notification, Update};
 use super::notification::cease;
-use super::speaker::{ConnId, DownReason};
+use super::speaker::{ConnId, DownReason, Local, PeerConfig};
 use super::wire::{self, EncodeContext, MAX_MESSAGE};
 use crate::rng::Rng;
 use crate::time::Time;
@@ -65,16 +65,8 @@ pub struct SessionConfig {
     pub local_asn: Asn,
     /// Our BGP identifier.
     pub router_id: Ipv4Addr,
-    /// The neighbour's AS.
-    pub peer_asn: Asn,
-    /// The one family of the session.
-    pub family: Family,
-    /// Never connect.
-    pub passive: bool,
-    /// Proposed hold time; sent in whole seconds, zero or at least [`HOLD_TIME_MIN_S`].
-    pub hold_time: Duration,
-    /// ConnectRetryTimer before jitter and doubling.
-    pub connect_retry: Duration,
+    /// The neighbour. The hold time is sent in whole seconds, zero or at least [`HOLD_TIME_MIN_S`].
+    pub peer: PeerConfig,
     /// Seed of jitter.
     pub seed: u64,
 }
@@ -91,7 +83,7 @@ pub(crate) enum Output {
     /// Close when everything is written.
     Close(ConnId),
     /// Established on this local address.
-    Up(IpAddr, Negotiated),
+    Up(Local, Negotiated),
     /// Ended; whether it had been Established.
     Down(bool, DownReason),
     /// For the RIB.
@@ -160,13 +152,13 @@ impl Session {
             identity: Identity {
                 local_asn: config.local_asn,
                 local_id: config.router_id,
-                peer_asn: config.peer_asn,
-                family: config.family,
-                hold_time_s: open::hold_time_s(config.hold_time),
+                peer_asn: config.peer.asn,
+                family: config.peer.families.iter().next().map_or(Family::Ipv4, |family| family.family()),
+                hold_time_s: open::hold_time_s(config.peer.hold_time),
             },
-            passive_only: config.passive,
+            passive_only: config.peer.passive,
             dial: Dial::Disabled,
-            backoff: Backoff::new(config.connect_retry),
+            backoff: Backoff::new(config.peer.connect_retry),
             active: None,
             passive: None,
             rng: Rng::new(config.seed),
@@ -208,10 +200,10 @@ impl Session {
     }
 
     /// Our attempt succeeded.
-    pub fn connected(&mut self, now: Time, id: ConnId, local: IpAddr) {
+    pub fn connected(&mut self, now: Time, id: ConnId, local: impl Into<Local>) {
         if matches!(self.dial, Dial::Connecting(_)) {
             self.dial = Dial::Quiet;
-            self.open(now, Side::Active, id, local);
+            self.open(now, Side::Active, id, local.into());
         } else {
             // It crossed our CancelConnect.
             self.output.push_back(Output::Close(id));
@@ -233,7 +225,7 @@ impl Session {
     }
 
     /// The neighbour connected.
-    pub fn accepted(&mut self, now: Time, id: ConnId, local: IpAddr) {
+    pub fn accepted(&mut self, now: Time, id: ConnId, local: impl Into<Local>) {
         if self.dial == Dial::Disabled {
             self.refuse(id, cease::CONNECTION_REJECTED);
         } else if self.established().is_some() {
@@ -243,7 +235,7 @@ impl Session {
                 self.dial = Dial::Quiet;
             }
             let replaced = self.passive.take();
-            self.open(now, Side::Passive, id, local);
+            self.open(now, Side::Passive, id, local.into());
             if let Some(old) = replaced {
                 self.refuse(old.id, cease::CONNECTION_COLLISION_RESOLUTION);
             }
@@ -326,7 +318,7 @@ impl Session {
         let understands = connection.negotiated.as_ref().is_some_and(|n| n.route_refresh);
         if let Some(side) = self.side_of(connection.id).filter(|_| understands) {
             let mut bytes = vec![];
-            wire::encode_route_refresh(self.identity.family, &mut bytes);
+            wire::encode_route_refresh(self.identity.family.into(), 0, &mut bytes);
             self.write(now, side, bytes, 1);
         }
     }
@@ -372,6 +364,7 @@ impl Session {
         Some(EncodeContext {
             four_octet_as: negotiated.four_octet_as,
             external: self.identity.external(),
+            add_path: AddressFamilies::NONE,
             max_message: MAX_MESSAGE,
         })
     }

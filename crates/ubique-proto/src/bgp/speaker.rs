@@ -25,15 +25,18 @@ mod status;
 mod tests;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use ubique_model::policy::Announcement;
-use ubique_model::{Asn, Prefix, Relation};
+use ubique_model::{Asn, Family, Prefix, Relation};
 
 use super::attributes::NextHop;
-use super::message::Notification;
+use super::family::AddressFamilies;
+use super::flowspec::FlowSpec;
+use super::message::{Notification, Role};
+use super::rib::MAX_OBSERVED_PREFIXES;
 
 pub use ledger::Delivery;
 pub use run::{SEND_WINDOW, Speaker};
@@ -62,17 +65,50 @@ pub struct SpeakerConfig {
     pub seed: u64,
     /// Prefer the older of two otherwise equal external routes (RFC 5004). Off by default.
     pub prefer_oldest: bool,
+    /// What [`In::Announce`] and the destinations of [`In::AnnounceFlow`] must lie in; `None`: anything, as a router of
+    /// the lab. With it exports are limited to the service by construction: the rest is refused with [`Out::Refused`].
+    pub scope: Option<Vec<Prefix>>,
+    /// We come back from a restart (RFC 4724 §4.1): R is set in our OPENs until [`In::Settled`] or the restart time is
+    /// over, and End-of-RIB waits for it.
+    pub restarted: Option<Restarted>,
+    /// Report every message with [`Out::Message`], for BMP and MRT.
+    pub tap: bool,
+}
+
+impl SpeakerConfig {
+    /// A speaker without neighbours, with everything optional off.
+    pub fn new(asn: Asn, router_id: Ipv4Addr, seed: u64) -> SpeakerConfig {
+        SpeakerConfig {
+            asn,
+            router_id,
+            peers: vec![],
+            seed,
+            prefer_oldest: false,
+            scope: None,
+            restarted: None,
+            tap: false,
+        }
+    }
+}
+
+/// What is true after a restart (RFC 4724 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarted {
+    /// F: packets to what was announced before were served all the time, for these families.
+    pub forwarding: AddressFamilies,
 }
 
 /// Configuration of a neighbour.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerConfig {
-    /// Its address; the session carries the routes of this address's family.
+    /// Its address.
     pub address: IpAddr,
     /// Its AS. Equal to ours: an internal session.
     pub asn: Asn,
     /// What it is to us: decides import preference and exports.
     pub relation: Relation,
+    /// What is exchanged with it. At least one must be common, the others are dropped.
+    pub families: AddressFamilies,
     /// Never connect, only accept.
     pub passive: bool,
     /// Proposed hold time.
@@ -83,6 +119,97 @@ pub struct PeerConfig {
     pub import: Import,
     /// Which routes it gets.
     pub export: Export,
+    /// Routes kept of a neighbour that is only observed; those to prefixes we announce come on top.
+    pub keep: usize,
+    /// More prefixes than this in one family end the session (RFC 4486 §4); `None`: no limit but
+    /// [`super::rib::MAX_PREFIXES`].
+    pub max_prefix: Option<u32>,
+    /// Our role on an external session (RFC 9234): announced, checked, and OTC follows from it.
+    pub role: Option<Role>,
+    /// The neighbour must announce its role, too (RFC 9234 §4.2).
+    pub strict_role: bool,
+    /// Graceful restart; `None`: not offered, and a route is gone with its session.
+    pub graceful_restart: Option<GracefulRestartConfig>,
+    /// Offer to receive several paths to a prefix (RFC 7911).
+    pub add_path: bool,
+    /// Offer IPv6 next hops for IPv4 (RFC 8950).
+    pub extended_next_hop: bool,
+    /// On an internal session: it is our route-reflector client (RFC 4456).
+    pub route_reflector_client: bool,
+    /// The next hop of what we announce.
+    pub next_hop: NextHopConfig,
+}
+
+impl PeerConfig {
+    /// A neighbour with everything optional off: the routes of its address's family, only observed; it gets our own.
+    pub fn new(address: IpAddr, asn: Asn, relation: Relation) -> PeerConfig {
+        PeerConfig {
+            address,
+            asn,
+            relation,
+            families: AddressFamilies::only(Family::of_address(address)),
+            passive: false,
+            hold_time: Duration::from_secs(9),
+            connect_retry: Duration::from_secs(1),
+            import: Import::Observe,
+            export: Export::OwnOnly,
+            keep: MAX_OBSERVED_PREFIXES,
+            max_prefix: None,
+            role: None,
+            strict_role: false,
+            graceful_restart: None,
+            add_path: false,
+            extended_next_hop: false,
+            route_reflector_client: false,
+            next_hop: NextHopConfig::default(),
+        }
+    }
+}
+
+/// Graceful restart with one neighbour (RFC 4724, 8538, 9494).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GracefulRestartConfig {
+    /// How long the neighbour keeps our routes while we are away, and how long we may take to settle; whole seconds, at
+    /// most 4,095. As a helper we keep its routes for as long as it says, at most this long.
+    pub restart_time: Duration,
+    /// Long-lived stale time (RFC 9494), whole seconds; `None`: not offered.
+    pub long_lived: Option<Duration>,
+}
+
+/// Next hops of our announcements to one neighbour (RFC 4271 §5.1.3, RFC 2545, RFC 8950). An unset one: our address of
+/// that family on the session's interface, or, for IPv4 over an IPv6 session, our IPv6 address when RFC 8950 is agreed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHopConfig {
+    /// For IPv4: a third party's address on the shared subnet, or ours where the session's is another.
+    pub ipv4: Option<Ipv4Addr>,
+    /// For IPv6.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Routes we pass on to an internal neighbour keep their next hop (RFC 4271 §5.1.3, case 1); otherwise it is us.
+    pub unchanged: bool,
+}
+
+/// Our addresses on the interface of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Local {
+    /// The connection's own.
+    pub address: IpAddr,
+    /// An IPv4 address of the interface.
+    pub ipv4: Option<Ipv4Addr>,
+    /// A global IPv6 address of the interface.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Its link-local address; set when the neighbour is on the link.
+    pub link_local: Option<Ipv6Addr>,
+}
+
+impl From<IpAddr> for Local {
+    fn from(address: IpAddr) -> Local {
+        let (ipv4, ipv6, link_local) = match address.to_canonical() {
+            IpAddr::V4(a) => (Some(a), None, None),
+            IpAddr::V6(a) if a.is_unicast_link_local() => (None, None, Some(a)),
+            IpAddr::V6(a) => (None, Some(a), None),
+        };
+        Local { address: address.to_canonical(), ipv4, ipv6, link_local }
+    }
 }
 
 /// Import policy.
@@ -131,8 +258,8 @@ pub enum In {
         peer: PeerId,
         /// Its number.
         conn: ConnId,
-        /// Our address on it: the next hop we announce (RFC 4271 §5.1.3).
-        local: IpAddr,
+        /// Our addresses there: next hops of what we announce (RFC 4271 §5.1.3).
+        local: Local,
     },
     /// It failed.
     ConnectFailed {
@@ -145,8 +272,8 @@ pub enum In {
         peer: PeerId,
         /// Its number.
         conn: ConnId,
-        /// Our address on it.
-        local: IpAddr,
+        /// Our addresses there.
+        local: Local,
     },
     /// Bytes arrived.
     Received {
@@ -191,6 +318,46 @@ pub enum In {
         /// Whom.
         peer: PeerId,
     },
+    /// Announce a FlowSpec rule to a neighbour, with what is to happen (RFC 8955 §7, extended communities). Replaces an
+    /// earlier one of the same rule.
+    AnnounceFlow {
+        /// To whom.
+        peer: PeerId,
+        /// Which packets.
+        flow: FlowSpec,
+        /// What happens to them.
+        actions: Vec<[u8; 8]>,
+    },
+    /// Take a FlowSpec rule back.
+    WithdrawFlow {
+        /// From whom.
+        peer: PeerId,
+        /// Which.
+        flow: FlowSpec,
+    },
+    /// A new neighbour: dynamic, or from a reload. `peer` is the lowest number without a neighbour; it is disabled
+    /// until [`In::StartPeer`].
+    AddPeer {
+        /// Its number.
+        peer: PeerId,
+        /// What it is.
+        config: Box<PeerConfig>,
+    },
+    /// Forget a neighbour: Cease, peer de-configured (RFC 4486), and everything it gave us is gone.
+    RemovePeer {
+        /// Which.
+        peer: PeerId,
+    },
+    /// BFD says that the neighbour cannot be reached: Cease, BFD down (RFC 9384). Graceful restart applies as RFC 5882
+    /// §4.3 says: not when `control_independent`, the neighbour's C bit, is set.
+    BfdDown {
+        /// Which.
+        peer: PeerId,
+        /// The C bit it last sent.
+        control_independent: bool,
+    },
+    /// After a restart: everything that is to be announced has been ([`SpeakerConfig::restarted`]).
+    Settled,
 }
 
 /// What the driver must do, or may report.
@@ -224,6 +391,22 @@ pub enum Out {
         peer: PeerId,
         /// What happened.
         event: SessionEvent,
+    },
+    /// Refused: outside [`SpeakerConfig::scope`], or a rule no neighbour would take (RFC 8955 §6).
+    Refused {
+        /// For whom.
+        peer: PeerId,
+        /// What and why, in words.
+        reason: String,
+    },
+    /// A message on the wire, only with [`SpeakerConfig::tap`]. It comes before the outputs it leads to.
+    Message {
+        /// Of which neighbour.
+        peer: PeerId,
+        /// We sent it.
+        sent: bool,
+        /// The whole message.
+        bytes: Vec<u8>,
     },
     /// The best route of a prefix changed: install, replace or remove (`None`). Only for eligible routes of others.
     Best {

@@ -220,7 +220,10 @@ fn what_does_not_fit_is_refused() {
         assert_eq!(result.is_ok(), fits);
         if !fits {
             let octets = 4096 - 23 - 4;
-            assert_eq!(result, Err(EncodeError::AttributesTooLong { octets, max_message: MAX_MESSAGE }));
+            assert_eq!(
+                result,
+                Err(EncodeError::AttributesTooLong { octets, max_message: MAX_MESSAGE, ..DecodeContext::INITIAL })
+            );
         }
     }
     let mut attributes = Attributes::originated();

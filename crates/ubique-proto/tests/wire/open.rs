@@ -82,8 +82,8 @@ fn sound() {
     assert_eq!(
         open.capabilities,
         [
-            Capability::Multiprotocol(Family::Ipv4),
-            Capability::Multiprotocol(Family::Ipv6),
+            Capability::Multiprotocol(Family::Ipv4.into()),
+            Capability::Multiprotocol(Family::Ipv6.into()),
             Capability::Unknown { code: 1, value: hex("00190041") },
             Capability::RouteRefresh,
             Capability::Unknown { code: 70, value: vec![] },
@@ -114,7 +114,7 @@ fn long_form() {
 #[test]
 fn written_octets() {
     let capabilities = vec![
-        Capability::Multiprotocol(Family::Ipv4),
+        Capability::Multiprotocol(Family::Ipv4.into()),
         Capability::RouteRefresh,
         Capability::FourOctetAs(Asn(4_200_000_000)),
     ];

@@ -3,17 +3,29 @@
 use std::path::PathBuf;
 
 use ubique_model::Family;
+use ubique_proto::bgp::family::AddressFamilies;
 use ubique_proto::bgp::message::{Message, Notification, Update};
-use ubique_proto::bgp::wire::{DecodeContext, EncodeContext, Families, Framer, MAX_MESSAGE, decode};
+use ubique_proto::bgp::wire::{DecodeContext, EncodeContext, Framer, MAX_MESSAGE, decode};
 
 /// A decoding context with both families.
 pub fn context(four_octet_as: bool, external: bool) -> DecodeContext {
-    DecodeContext { four_octet_as, external, families: Families::ALL, max_message: MAX_MESSAGE }
+    DecodeContext {
+        four_octet_as,
+        external,
+        families: AddressFamilies::UNICAST,
+        max_message: MAX_MESSAGE,
+        ..DecodeContext::INITIAL
+    }
 }
 
 /// 4-octet, external: what ubique has with nearly every neighbour.
-pub const EBGP: DecodeContext =
-    DecodeContext { four_octet_as: true, external: true, families: Families::ALL, max_message: MAX_MESSAGE };
+pub const EBGP: DecodeContext = DecodeContext {
+    four_octet_as: true,
+    external: true,
+    families: AddressFamilies::UNICAST,
+    max_message: MAX_MESSAGE,
+    ..DecodeContext::INITIAL
+};
 
 /// 4-octet, internal.
 pub const IBGP: DecodeContext = DecodeContext { external: false, ..EBGP };
@@ -23,7 +35,7 @@ pub const OLD: DecodeContext = DecodeContext { four_octet_as: false, ..EBGP };
 
 /// All four kinds of neighbour, and one with a single family.
 pub fn contexts() -> [DecodeContext; 5] {
-    let ipv6_only = DecodeContext { families: Families::only(Family::Ipv6), ..EBGP };
+    let ipv6_only = DecodeContext { families: AddressFamilies::only(Family::Ipv6), ..EBGP };
     [context(true, true), context(true, false), context(false, true), context(false, false), ipv6_only]
 }
 

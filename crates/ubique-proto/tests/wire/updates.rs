@@ -2,8 +2,9 @@
 
 use ubique_model::Family;
 use ubique_proto::bgp::attributes::NextHop;
+use ubique_proto::bgp::family::AddressFamilies;
 use ubique_proto::bgp::message::{Notification, Reach, Treatment};
-use ubique_proto::bgp::wire::{DecodeContext, Families};
+use ubique_proto::bgp::wire::DecodeContext;
 
 use crate::faults::{NEXT_HOP, NLRI, ORIGIN, PATH, REACH, Want, check, codes, field, prefix, without_route};
 use crate::support::{EBGP, decode_update, hex, message, update};
@@ -157,8 +158,8 @@ fn strongest_treatment_wins() {
 
 #[test]
 fn families_not_negotiated() {
-    let v4 = DecodeContext { families: Families::only(Family::Ipv4), ..EBGP };
-    let v6 = DecodeContext { families: Families::only(Family::Ipv6), ..EBGP };
+    let v4 = DecodeContext { families: AddressFamilies::only(Family::Ipv4), ..EBGP };
+    let v6 = DecodeContext { families: AddressFamilies::only(Family::Ipv6), ..EBGP };
     let both =
         update(&hex("18CB0072"), &hex(&format!("{REACH}{ORIGIN}{PATH}{NEXT_HOP}800F08000201 20 20010DB9")), &hex(NLRI));
     let seen4 = decode_update(&both, &v4).unwrap();
@@ -178,8 +179,8 @@ fn families_not_negotiated() {
 
 #[test]
 fn end_of_rib() {
-    let v4 = DecodeContext { families: Families::only(Family::Ipv4), ..EBGP };
-    let v6 = DecodeContext { families: Families::only(Family::Ipv6), ..EBGP };
+    let v4 = DecodeContext { families: AddressFamilies::only(Family::Ipv4), ..EBGP };
+    let v6 = DecodeContext { families: AddressFamilies::only(Family::Ipv6), ..EBGP };
     let read = |attributes: &str, ctx| decode_update(&update(&[], &hex(attributes), &[]), ctx).unwrap().end_of_rib;
     assert_eq!(read("", &EBGP), Some(Family::Ipv4));
     assert_eq!(read("", &v6), None);

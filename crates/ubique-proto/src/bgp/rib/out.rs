@@ -125,7 +125,7 @@ impl AdjOut {
 impl Session {
     /// Our address on the session (RFC 4271 §5.1.3; for IPv6 RFC 2545 §3, global address only).
     fn next_hop(&self) -> NextHop {
-        match self.local_address {
+        match self.local.address {
             std::net::IpAddr::V4(a) => NextHop::V4(a),
             std::net::IpAddr::V6(global) => NextHop::V6 { global, link_local: None },
         }

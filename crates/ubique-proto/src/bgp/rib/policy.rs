@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ubique_model::policy::{self, Announcement};
 use ubique_model::{Asn, Community};
 
-use super::RibPeer;
+use super::PeerConfig;
 use super::decision::Ineligible;
 use crate::bgp::attributes::{AsPath, Attributes, NextHop, RawAttribute};
 use crate::bgp::speaker::Import;
@@ -30,7 +30,7 @@ pub(super) struct Own {
     pub router_id: Ipv4Addr,
 }
 
-impl RibPeer {
+impl PeerConfig {
     /// Whether the session is internal (iBGP).
     pub(super) fn is_internal(&self, own: Own) -> bool {
         self.asn == own.asn
@@ -46,7 +46,7 @@ pub(super) fn without_internal(attributes: &Attributes) -> Option<Attributes> {
 }
 
 /// Degree of preference (RFC 4271 §9.1.1).
-pub(super) fn preference(own: Own, from: &RibPeer, attributes: &Attributes) -> u32 {
+pub(super) fn preference(own: Own, from: &PeerConfig, attributes: &Attributes) -> u32 {
     if from.is_internal(own) {
         attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
     } else if attributes.communities.contains(&Community::GRACEFUL_SHUTDOWN) {
@@ -60,7 +60,7 @@ pub(super) fn preference(own: Own, from: &RibPeer, attributes: &Attributes) -> u
 /// Whether and why a route stays out of the decision.
 pub(super) fn ineligible(
     own: Own,
-    from: &RibPeer,
+    from: &PeerConfig,
     local_address: IpAddr,
     attributes: &Attributes,
     next_hop: NextHop,
@@ -79,7 +79,7 @@ pub(super) fn ineligible(
 }
 
 /// Whether a best route learned from `from` may be sent to `to`.
-pub(super) fn may_export(own: Own, from: &RibPeer, attributes: &Attributes, to: &RibPeer) -> bool {
+pub(super) fn may_export(own: Own, from: &PeerConfig, attributes: &Attributes, to: &PeerConfig) -> bool {
     let barred = |c: Community| attributes.communities.contains(&c);
     if barred(Community::NO_ADVERTISE) {
         return false;
@@ -97,7 +97,7 @@ pub(super) fn may_export(own: Own, from: &RibPeer, attributes: &Attributes, to: 
 }
 
 /// Attributes of an announcement made for one neighbour.
-pub(super) fn announced(own: Own, to: &RibPeer, announcement: &Announcement) -> Attributes {
+pub(super) fn announced(own: Own, to: &PeerConfig, announcement: &Announcement) -> Attributes {
     let times = if to.is_internal(own) { 0 } else { 1 + usize::from(announcement.prepend) };
     Attributes {
         as_path: AsPath::default().prepended(own.asn, times),
@@ -109,7 +109,7 @@ pub(super) fn announced(own: Own, to: &RibPeer, announcement: &Announcement) -> 
 }
 
 /// Attributes of a route of our own on its way to `to`.
-pub(super) fn own_route(own: Own, to: &RibPeer) -> Attributes {
+pub(super) fn own_route(own: Own, to: &PeerConfig) -> Attributes {
     if to.is_internal(own) {
         Attributes { local_pref: Some(DEFAULT_LOCAL_PREF), ..Attributes::originated() }
     } else {
@@ -118,7 +118,7 @@ pub(super) fn own_route(own: Own, to: &RibPeer) -> Attributes {
 }
 
 /// Attributes of a learned route on its way to `to`.
-pub(super) fn exported(own: Own, attributes: &Attributes, local_pref: u32, to: &RibPeer) -> Attributes {
+pub(super) fn exported(own: Own, attributes: &Attributes, local_pref: u32, to: &PeerConfig) -> Attributes {
     let mut out = attributes.clone();
     out.unknown = passed_on(&attributes.unknown);
     if to.is_internal(own) {

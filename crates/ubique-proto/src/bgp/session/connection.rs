@@ -1,11 +1,10 @@
 //! One transport connection to a neighbour: its state, its timers, its byte counts.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::fsm::{Event, State};
 use super::open::Negotiated;
-use crate::bgp::speaker::ConnId;
+use crate::bgp::speaker::{ConnId, Local};
 use crate::bgp::wire::{DecodeContext, Framer};
 use crate::rng::Rng;
 use crate::time::Time;
@@ -21,8 +20,8 @@ const KEEPALIVES_PER_HOLD_TIME: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnId,
-    /// Our address on it.
-    pub(crate) local: IpAddr,
+    /// Our addresses on it.
+    pub(crate) local: Local,
     /// OpenSent, OpenConfirm or Established.
     pub(crate) state: State,
     /// When it came into that state.
@@ -38,7 +37,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(id: ConnId, local: IpAddr, context: DecodeContext, now: Time) -> Connection {
+    pub(crate) fn new(id: ConnId, local: Local, context: DecodeContext, now: Time) -> Connection {
         Connection {
             id,
             local,

@@ -1,15 +1,14 @@
 //! The inner workings of [`Session`]: what its connections and its dial do about events.
 
-use std::net::IpAddr;
-
 use super::connection::Connection;
 use super::dial::Dial;
 use super::fsm::{self, Event, State, Step};
 use super::{Output, Session, Side};
+use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::message::{Message, Notification, Open};
 use crate::bgp::notification::{cease, code};
-use crate::bgp::speaker::{ConnId, DownReason};
-use crate::bgp::wire::{self, DecodeContext, Families, MAX_MESSAGE};
+use crate::bgp::speaker::{ConnId, DownReason, Local};
+use crate::bgp::wire::{self, DecodeContext};
 use crate::time::Time;
 
 /// The connections.
@@ -34,12 +33,12 @@ impl Session {
     }
 
     /// Transport up: OPEN goes out first (RFC 4271 §8.2.2, events 16 and 17).
-    pub(super) fn open(&mut self, now: Time, side: Side, id: ConnId, local: IpAddr) {
+    pub(super) fn open(&mut self, now: Time, side: Side, id: ConnId, local: Local) {
         let context = DecodeContext {
             four_octet_as: false,
             external: self.identity.external(),
-            families: Families::only(self.identity.family),
-            max_message: MAX_MESSAGE,
+            families: AddressFamilies::only(self.identity.family),
+            ..DecodeContext::INITIAL
         };
         *self.slot(side) = Some(Connection::new(id, local, context, now));
         let mut bytes = vec![];
@@ -73,7 +72,7 @@ impl Session {
                 self.output.push_back(Output::Update(update));
             }
             Step::Resend { afi, safi } => {
-                if wire::family(afi, safi) == Some(self.identity.family) {
+                if AddressFamily::from_afi_safi(afi, safi) == Some(self.identity.family.into()) {
                     self.output.push_back(Output::Resend);
                 }
             }

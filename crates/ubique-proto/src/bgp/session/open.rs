@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use ubique_model::{Asn, Family};
 
+use crate::bgp::family::AddressFamily;
 use crate::bgp::message::{Capability, Notification, Open};
 use crate::bgp::notification::{code, open as subcode};
-use crate::bgp::wire;
 
 /// Code of the multiprotocol capability (RFC 4760 §8).
 const MULTIPROTOCOL: u8 = 1;
@@ -49,7 +49,7 @@ impl Identity {
             hold_time_s: self.hold_time_s,
             router_id: self.local_id,
             capabilities: vec![
-                Capability::Multiprotocol(self.family),
+                Capability::Multiprotocol(self.family.into()),
                 Capability::RouteRefresh,
                 Capability::FourOctetAs(self.local_asn),
             ],
@@ -98,7 +98,8 @@ impl Identity {
             matches!(c, Capability::Multiprotocol(_)) || matches!(c, Capability::Unknown { code: MULTIPROTOCOL, .. })
         };
         let plain = !open.capabilities.iter().any(multiprotocol);
-        open.capabilities.contains(&Capability::Multiprotocol(self.family)) || (plain && self.family == Family::Ipv4)
+        open.capabilities.contains(&Capability::Multiprotocol(self.family.into()))
+            || (plain && self.family == Family::Ipv4)
     }
 }
 
@@ -108,7 +109,7 @@ fn refusal(subcode: u8) -> Notification {
 
 /// The data is the capability it should have sent (RFC 5492 §5).
 fn missing_family(family: Family) -> Notification {
-    let (afi, safi) = wire::afi_safi(family);
+    let (afi, safi) = AddressFamily::from(family).afi_safi();
     let [high, low] = afi.to_be_bytes();
     let capability = [MULTIPROTOCOL, 4, high, low, 0, safi];
     Notification::with_data(code::OPEN, subcode::UNSUPPORTED_CAPABILITY, capability)

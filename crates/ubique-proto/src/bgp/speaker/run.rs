@@ -2,14 +2,15 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use ubique_model::Family;
+use ubique_model::{Family, Prefix};
 
 use super::ledger::Ledger;
 use super::status::Faults;
 use super::{ConnId, In, Out, PeerId, SessionEvent, SpeakerConfig};
-use crate::bgp::message::{Notification, Update};
+use crate::bgp::family::AddressFamily;
+use crate::bgp::message::{Nlri, Notification, Update};
 use crate::bgp::notification::{cease, code};
-use crate::bgp::rib::{Change, MAX_PREFIXES, Rib, RibConfig};
+use crate::bgp::rib::{Change, MAX_PREFIXES, Rib};
 use crate::bgp::session::{Output, Session, SessionConfig};
 use crate::bgp::wire::{self, EncodeContext};
 use crate::rng::Rng;
@@ -53,18 +54,14 @@ impl Speaker {
             let session = Session::new(&SessionConfig {
                 local_asn: config.asn,
                 router_id: config.router_id,
-                peer_asn: peer.asn,
-                family,
-                passive: peer.passive,
-                hold_time: peer.hold_time,
-                connect_retry: peer.connect_retry,
+                peer: peer.clone(),
                 seed: rng.next_u64(),
             });
             Peer { session, ledger: Ledger::default(), faults: Faults::default(), family, end_of_rib_sent: false }
         });
         Speaker {
             peers: peers.collect(),
-            rib: Rib::new(RibConfig::from(&config)),
+            rib: Rib::new(config.clone()),
             owners: HashMap::new(),
             output: VecDeque::new(),
             last_activity: Time::ZERO,
@@ -122,6 +119,12 @@ impl Speaker {
                 }
             }
             In::Originate { prefix } => self.rib.originate(prefix),
+            In::AnnounceFlow { .. }
+            | In::WithdrawFlow { .. }
+            | In::AddPeer { .. }
+            | In::RemovePeer { .. }
+            | In::BfdDown { .. }
+            | In::Settled => {}
             In::RequestRefresh { peer } => {
                 self.with_session(now, peer, |session| session.request_refresh(now));
             }
@@ -256,7 +259,7 @@ impl Speaker {
             let Some(change) = self.rib.poll_changes(peer) else {
                 if !p.end_of_rib_sent {
                     p.end_of_rib_sent = true;
-                    wire::encode_end_of_rib(p.family, &mut bytes);
+                    wire::encode_end_of_rib(p.family.into(), &mut bytes);
                 }
                 break;
             };
@@ -278,12 +281,14 @@ fn peer_id(index: usize) -> PeerId {
 /// Appends the UPDATEs of a change and notes in the ledger where they end, in octets after `start`. Routes whose
 /// attributes no message can hold are withdrawn instead: what the neighbour held before is no longer true.
 fn write_change(change: &Change, context: &EncodeContext, start: u64, bytes: &mut Vec<u8>, ledger: &mut Ledger) {
-    let announced = change.announced.as_ref().map(|(a, next_hop, prefixes)| (&**a, *next_hop, &prefixes[..]));
-    let prefixes = announced.map_or(&[][..], |(_, _, prefixes)| prefixes);
-    let sent = wire::encode_updates(&change.withdrawn, announced, context, bytes);
+    let prefixes = change.announced.as_ref().map_or(&[][..], |(_, _, prefixes)| prefixes);
+    let nlri = |prefixes: &[Prefix]| prefixes.iter().copied().map(Nlri::from).collect::<Vec<_>>();
+    let (withdrawn, announced) = (nlri(&change.withdrawn), nlri(prefixes));
+    let with = change.announced.as_ref().map(|(a, next_hop, _)| (&**a, *next_hop, &announced[..]));
+    let sent = wire::encode_updates(&withdrawn, with, context, bytes);
     if sent.is_err() {
         // Cannot fail: without attributes there is nothing that is too long.
-        let _ = wire::encode_updates(prefixes, None, context, bytes);
+        let _ = wire::encode_updates(&announced, None, context, bytes);
     }
     let end = start + bytes.len() as u64;
     for prefix in &change.withdrawn {
@@ -307,7 +312,7 @@ fn count_messages(mut bytes: &[u8]) -> u64 {
 
 /// Cease, Maximum Number of Prefixes Reached, with family and limit (RFC 4486 §4).
 fn too_many_prefixes(family: Family) -> Notification {
-    let (afi, safi) = wire::afi_safi(family);
+    let (afi, safi) = AddressFamily::from(family).afi_safi();
     let mut data = afi.to_be_bytes().to_vec();
     data.push(safi);
     data.extend_from_slice(&u32::try_from(MAX_PREFIXES).unwrap_or(u32::MAX).to_be_bytes());

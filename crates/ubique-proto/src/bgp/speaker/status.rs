@@ -1,11 +1,10 @@
 //! Views of a speaker, for status, metrics and explanations.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use ubique_model::Prefix;
 
-use super::{DownReason, PeerConfig, PeerId, Speaker};
+use super::{DownReason, Local, PeerConfig, PeerId, Speaker};
 use crate::bgp::message::{AttributeFault, Treatment};
 use crate::bgp::rib::{self, Candidate, Rib};
 use crate::bgp::session::{self, Negotiated, State};
@@ -25,8 +24,8 @@ pub struct PeerStatus<'a> {
     pub state: State,
     /// When it came into that state.
     pub since: Time,
-    /// Our address on the session.
-    pub local: Option<IpAddr>,
+    /// Our addresses on the session.
+    pub local: Option<Local>,
     /// What was agreed on, while Established.
     pub negotiated: Option<&'a Negotiated>,
     /// Messages and sessions since the start.

@@ -7,10 +7,11 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ubique_model::{Asn, Community, Family, LargeCommunity, Prefix};
+use ubique_model::{Asn, Community, Family, LargeCommunity};
 
 use super::super::attributes::{Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment};
-use super::super::message::{AttributeFault, Notification, Treatment};
+use super::super::family::AddressFamily;
+use super::super::message::{AttributeFault, Nlri, Notification, Treatment};
 use super::super::notification::{code, update};
 use super::reader::Reader;
 use super::{DecodeContext, nlri};
@@ -118,7 +119,7 @@ enum Flaw {
 #[derive(Debug)]
 pub(super) enum Multiprotocol<N> {
     /// Of a family in use.
-    Routes(Family, N, Vec<Prefix>),
+    Routes(Family, N, Vec<Nlri>),
     /// Of another: not looked at. Whether it holds any route.
     Ignored(bool),
 }
@@ -438,7 +439,7 @@ fn mp_reach(value: &[u8], ctx: &DecodeContext) -> Option<Multiprotocol<NextHop>>
     let length = r.u8()?;
     let next_hop = r.take(usize::from(length))?;
     let _reserved = r.u8()?;
-    let Some(family) = nlri::family(afi, safi).filter(|&f| ctx.families.contains(f)) else {
+    let Some(family) = unicast(afi, safi, ctx) else {
         return Some(Multiprotocol::Ignored(!r.is_empty()));
     };
     let next_hop = match family {
@@ -446,6 +447,12 @@ fn mp_reach(value: &[u8], ctx: &DecodeContext) -> Option<Multiprotocol<NextHop>>
         Family::Ipv6 => next_hop_v6(next_hop)?,
     };
     Some(Multiprotocol::Routes(family, next_hop, nlri::decode(r.rest(), family)?))
+}
+
+/// The family of unicast routes in use with these numbers.
+fn unicast(afi: u16, safi: u8, ctx: &DecodeContext) -> Option<Family> {
+    let family = AddressFamily::from_afi_safi(afi, safi).filter(|&f| f.is_unicast() && ctx.families.contains(f))?;
+    Some(family.family())
 }
 
 /// RFC 2545 §3. A second address that is not link-local (some send `::`) is as good as none.
@@ -461,7 +468,7 @@ fn next_hop_v6(octets: &[u8]) -> Option<NextHop> {
 fn mp_unreach(value: &[u8], ctx: &DecodeContext) -> Option<Multiprotocol<()>> {
     let mut r = Reader::new(value);
     let (afi, safi) = (r.u16()?, r.u8()?);
-    let Some(family) = nlri::family(afi, safi).filter(|&f| ctx.families.contains(f)) else {
+    let Some(family) = unicast(afi, safi, ctx) else {
         return Some(Multiprotocol::Ignored(!r.is_empty()));
     };
     Some(Multiprotocol::Routes(family, (), nlri::decode(r.rest(), family)?))

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use ubique_model::{Asn, Family, Prefix};
 
 use super::super::attributes::{Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment};
-use super::super::message::Notification;
+use super::super::family::AddressFamily;
+use super::super::message::{Nlri, Notification};
 use super::attributes::{flag, flags_of, segment, typecode};
 use super::{EncodeContext, HEADER_LEN, MAX_MESSAGE, kind, nlri};
 
@@ -66,22 +67,22 @@ pub fn encode_notification(notification: &Notification, out: &mut Vec<u8>) {
     finish(out, start);
 }
 
-/// Appends a ROUTE-REFRESH for a family (RFC 2918).
-pub fn encode_route_refresh(family: Family, out: &mut Vec<u8>) {
+/// Appends a ROUTE-REFRESH for a family: subtype 0 asks (RFC 2918), 1 and 2 frame the answer (RFC 7313 §4).
+pub fn encode_route_refresh(family: AddressFamily, subtype: u8, out: &mut Vec<u8>) {
     let start = begin(out, kind::ROUTE_REFRESH);
-    let (afi, safi) = nlri::afi_safi(family);
+    let (afi, safi) = family.afi_safi();
     out.extend_from_slice(&afi.to_be_bytes());
-    out.extend_from_slice(&[0, safi]);
+    out.extend_from_slice(&[subtype, safi]);
     finish(out, start);
 }
 
 /// Appends the End-of-RIB marker of a family (RFC 4724 §2).
-pub fn encode_end_of_rib(family: Family, out: &mut Vec<u8>) {
+pub fn encode_end_of_rib(family: AddressFamily, out: &mut Vec<u8>) {
     let start = begin(out, kind::UPDATE);
     match family {
-        Family::Ipv4 => out.extend_from_slice(&[0, 0, 0, 0]),
-        Family::Ipv6 => {
-            let (afi, safi) = nlri::afi_safi(family);
+        AddressFamily::Ipv4Unicast => out.extend_from_slice(&[0, 0, 0, 0]),
+        family => {
+            let (afi, safi) = family.afi_safi();
             let [high, low] = afi.to_be_bytes();
             out.extend_from_slice(&[0, 0, 0, 6, flag::OPTIONAL, typecode::MP_UNREACH, 3, high, low, safi]);
         }
@@ -97,8 +98,8 @@ pub fn encode_end_of_rib(family: Family, out: &mut Vec<u8>) {
 /// # Errors
 /// The announced routes cannot be sent; withdrawals are written even so.
 pub fn encode_updates(
-    withdrawn: &[Prefix],
-    announced: Option<(&Attributes, NextHop, &[Prefix])>,
+    withdrawn: &[Nlri],
+    announced: Option<(&Attributes, NextHop, &[Nlri])>,
     ctx: &EncodeContext,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
@@ -110,8 +111,8 @@ pub fn encode_updates(
     }
 }
 
-fn encode_withdrawals(prefixes: &[Prefix], family: Family, ctx: &EncodeContext, out: &mut Vec<u8>) {
-    let mut prefixes = prefixes.iter().filter(|prefix| Family::of(prefix) == family).peekable();
+fn encode_withdrawals(prefixes: &[Nlri], family: Family, ctx: &EncodeContext, out: &mut Vec<u8>) {
+    let mut prefixes = prefixes.iter().filter(|nlri| Family::of(&nlri.prefix) == family).peekable();
     while prefixes.peek().is_some() {
         let start = begin(out, kind::UPDATE);
         let limit = start + limit(ctx);
@@ -137,12 +138,12 @@ fn encode_withdrawals(prefixes: &[Prefix], family: Family, ctx: &EncodeContext, 
 fn encode_announcements(
     attributes: &Attributes,
     next_hop: NextHop,
-    prefixes: &[Prefix],
+    prefixes: &[Nlri],
     ctx: &EncodeContext,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     let family = Family::of_address(next_hop.address());
-    if let Some(&prefix) = prefixes.iter().find(|prefix| Family::of(prefix) != family) {
+    if let Some(&Nlri { prefix, .. }) = prefixes.iter().find(|nlri| Family::of(&nlri.prefix) != family) {
         return Err(EncodeError::FamilyMismatch { prefix, next_hop: next_hop.address() });
     }
     let mut encoded = Vec::with_capacity(64);
@@ -177,15 +178,15 @@ fn limit(ctx: &EncodeContext) -> usize {
 }
 
 /// Appends prefixes while the buffer stays within `limit`.
-fn fill<'a, I: Iterator<Item = &'a Prefix>>(prefixes: &mut std::iter::Peekable<I>, limit: usize, out: &mut Vec<u8>) {
-    let fits = |prefix: &&Prefix, out: &[u8]| out.len() + 1 + usize::from(prefix.prefix_len()).div_ceil(8) <= limit;
-    while let Some(prefix) = prefixes.next_if(|prefix| fits(prefix, out)) {
-        nlri::encode(prefix, out);
+fn fill<'a, I: Iterator<Item = &'a Nlri>>(prefixes: &mut std::iter::Peekable<I>, limit: usize, out: &mut Vec<u8>) {
+    let fits = |nlri: &&Nlri, out: &[u8]| out.len() + 1 + usize::from(nlri.prefix.prefix_len()).div_ceil(8) <= limit;
+    while let Some(nlri) = prefixes.next_if(|nlri| fits(nlri, out)) {
+        nlri::encode(&nlri.prefix, out);
     }
 }
 
 /// Appends MP_REACH_NLRI or MP_UNREACH_NLRI with as many prefixes as fit (RFC 4760 §3, §4).
-fn multiprotocol<'a, I: Iterator<Item = &'a Prefix>>(
+fn multiprotocol<'a, I: Iterator<Item = &'a Nlri>>(
     code: u8,
     family: Family,
     next_hop: Option<NextHop>,
@@ -195,7 +196,7 @@ fn multiprotocol<'a, I: Iterator<Item = &'a Prefix>>(
 ) {
     // The length of the length is known only afterwards.
     let mut value = Vec::with_capacity(64);
-    let (afi, safi) = nlri::afi_safi(family);
+    let (afi, safi) = AddressFamily::unicast(family).afi_safi();
     value.extend_from_slice(&afi.to_be_bytes());
     value.push(safi);
     match next_hop {

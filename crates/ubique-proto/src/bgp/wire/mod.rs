@@ -25,15 +25,13 @@ mod open;
 mod reader;
 mod update;
 
-use ubique_model::Family;
-
 pub use encode::{
     EncodeError, encode_end_of_rib, encode_keepalive, encode_notification, encode_route_refresh, encode_updates,
 };
 pub use framer::{FRAMER_CAPACITY, Framer};
-pub use nlri::{afi_safi, family};
 pub use open::encode_open;
 
+use super::family::AddressFamilies;
 use super::message::{Message, Notification};
 use super::notification::{code, header};
 use reader::Reader;
@@ -44,6 +42,9 @@ pub const HEADER_LEN: usize = 19;
 /// Longest message (RFC 4271 §4.1).
 pub const MAX_MESSAGE: usize = 4096;
 
+/// Longest message but OPEN and KEEPALIVE once both sides can (RFC 8654 §3).
+pub const MAX_EXTENDED_MESSAGE: usize = 65_535;
+
 /// Message types (RFC 4271 §4.1, RFC 2918).
 mod kind {
     pub(super) const OPEN: u8 = 1;
@@ -51,46 +52,6 @@ mod kind {
     pub(super) const NOTIFICATION: u8 = 3;
     pub(super) const KEEPALIVE: u8 = 4;
     pub(super) const ROUTE_REFRESH: u8 = 5;
-}
-
-/// A set of address families.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Families {
-    /// IPv4 unicast.
-    pub ipv4: bool,
-    /// IPv6 unicast.
-    pub ipv6: bool,
-}
-
-impl Families {
-    /// Both.
-    pub const ALL: Families = Families { ipv4: true, ipv6: true };
-
-    /// One.
-    pub fn only(family: Family) -> Families {
-        [family].into_iter().collect()
-    }
-
-    /// Whether `family` is in it.
-    pub fn contains(self, family: Family) -> bool {
-        match family {
-            Family::Ipv4 => self.ipv4,
-            Family::Ipv6 => self.ipv6,
-        }
-    }
-}
-
-impl FromIterator<Family> for Families {
-    fn from_iter<I: IntoIterator<Item = Family>>(families: I) -> Families {
-        let mut set = Families::default();
-        for family in families {
-            match family {
-                Family::Ipv4 => set.ipv4 = true,
-                Family::Ipv6 => set.ipv6 = true,
-            }
-        }
-        set
-    }
 }
 
 /// What was negotiated, as far as reading needs it.
@@ -101,9 +62,25 @@ pub struct DecodeContext {
     /// The neighbour is in another AS.
     pub external: bool,
     /// Families negotiated; routes of others are ignored.
-    pub families: Families,
-    /// Longest message accepted, at most [`MAX_MESSAGE`].
+    pub families: AddressFamilies,
+    /// Families whose prefixes come with a path identifier (RFC 7911).
+    pub add_path: AddressFamilies,
+    /// Families that may come with IPv6 next hops though they are not IPv6 (RFC 8950).
+    pub extended_next_hop: AddressFamilies,
+    /// Longest message accepted: [`MAX_MESSAGE`], or [`MAX_EXTENDED_MESSAGE`] once negotiated (RFC 8654).
     pub max_message: usize,
+}
+
+impl DecodeContext {
+    /// Before anything is negotiated, with an external neighbour.
+    pub const INITIAL: DecodeContext = DecodeContext {
+        four_octet_as: false,
+        external: true,
+        families: AddressFamilies::UNICAST,
+        add_path: AddressFamilies::NONE,
+        extended_next_hop: AddressFamilies::NONE,
+        max_message: MAX_MESSAGE,
+    };
 }
 
 /// What was negotiated, as far as writing needs it.
@@ -113,7 +90,9 @@ pub struct EncodeContext {
     pub four_octet_as: bool,
     /// The neighbour is in another AS: LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST stay here.
     pub external: bool,
-    /// Longest message to send, at most [`MAX_MESSAGE`].
+    /// Families whose prefixes get a path identifier (RFC 7911).
+    pub add_path: AddressFamilies,
+    /// Longest message to send: [`MAX_MESSAGE`], or [`MAX_EXTENDED_MESSAGE`] once negotiated (RFC 8654).
     pub max_message: usize,
 }
 

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 use ubique_model::{Family, Prefix};
 
+use super::super::message::Nlri;
 use super::reader::Reader;
 
 /// Longest encoding of a prefix of `family`, octets.
@@ -17,15 +18,16 @@ pub(super) fn longest(family: Family) -> usize {
 
 /// Reads a field of prefixes to its end; host bits are cleared. `None`: syntactically incorrect, that is, a prefix
 /// longer than its family allows or cut off (RFC 7606 §5.3).
-pub(super) fn decode(field: &[u8], family: Family) -> Option<Vec<Prefix>> {
+pub(super) fn decode(field: &[u8], family: Family) -> Option<Vec<Nlri>> {
     let mut r = Reader::new(field);
     let mut prefixes = Vec::new();
     while let Some(bits) = r.u8() {
         let octets = r.take(usize::from(bits).div_ceil(8))?;
-        prefixes.push(match family {
+        let prefix = match family {
             Family::Ipv4 => Prefix::V4(Ipv4Net::new(padded(octets)?.into(), bits).ok()?.trunc()),
             Family::Ipv6 => Prefix::V6(Ipv6Net::new(padded(octets)?.into(), bits).ok()?.trunc()),
-        });
+        };
+        prefixes.push(Nlri::from(prefix));
     }
     Some(prefixes)
 }
@@ -45,19 +47,6 @@ pub(super) fn encode(prefix: &Prefix, out: &mut Vec<u8>) {
         Prefix::V4(net) => out.extend_from_slice(&net.addr().octets()[..octets]),
         Prefix::V6(net) => out.extend_from_slice(&net.addr().octets()[..octets]),
     }
-}
-
-/// AFI and SAFI of a family (RFC 4760 §3).
-pub fn afi_safi(family: Family) -> (u16, u8) {
-    match family {
-        Family::Ipv4 => (1, 1),
-        Family::Ipv6 => (2, 1),
-    }
-}
-
-/// The family of an AFI and SAFI, if ubique knows it.
-pub fn family(afi: u16, safi: u8) -> Option<Family> {
-    Family::ALL.into_iter().find(|&family| afi_safi(family) == (afi, safi))
 }
 
 /// A multicast destination has no place among unicast routes (RFC 4271 §6.3: log, ignore the prefix).

@@ -4,10 +4,10 @@ use std::net::Ipv4Addr;
 
 use ubique_model::Asn;
 
+use super::super::family::AddressFamily;
 use super::super::message::{Capability, Notification, Open};
 use super::super::notification::{code, open};
 use super::encode::{begin, finish};
-use super::nlri;
 use super::reader::Reader;
 use super::{MAX_MESSAGE, kind};
 
@@ -98,7 +98,7 @@ fn capability(r: &mut Reader<'_>) -> Option<Capability> {
     let known = match code {
         MULTIPROTOCOL => {
             let (afi, _reserved, safi) = (v.u16()?, v.u8()?, v.u8()?);
-            nlri::family(afi, safi).map_or_else(unknown, Capability::Multiprotocol)
+            AddressFamily::from_afi_safi(afi, safi).map_or_else(unknown, Capability::Multiprotocol)
         }
         ROUTE_REFRESH => Capability::RouteRefresh,
         FOUR_OCTET_AS => Capability::FourOctetAs(Asn(v.u32()?)),
@@ -149,11 +149,18 @@ pub fn encode_open(message: &Open, out: &mut Vec<u8>) {
 fn capability_value(capability: &Capability) -> (u8, Vec<u8>) {
     match capability {
         Capability::Multiprotocol(family) => {
-            let (afi, safi) = nlri::afi_safi(*family);
+            let (afi, safi) = family.afi_safi();
             let [high, low] = afi.to_be_bytes();
             (MULTIPROTOCOL, vec![high, low, 0, safi])
         }
         Capability::RouteRefresh => (ROUTE_REFRESH, vec![]),
+        Capability::ExtendedNextHop(_)
+        | Capability::ExtendedMessage
+        | Capability::Role(_)
+        | Capability::GracefulRestart(_)
+        | Capability::AddPath(_)
+        | Capability::EnhancedRouteRefresh
+        | Capability::LongLivedGracefulRestart(_) => (0, vec![0; 256]),
         Capability::FourOctetAs(asn) => (FOUR_OCTET_AS, asn.0.to_be_bytes().to_vec()),
         Capability::Unknown { code, value } => (*code, value.clone()),
     }

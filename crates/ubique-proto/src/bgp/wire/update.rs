@@ -8,7 +8,8 @@ use std::sync::Arc;
 use ubique_model::{Family, Prefix};
 
 use super::super::attributes::NextHop;
-use super::super::message::{Notification, Reach, Update};
+use super::super::family::AddressFamily;
+use super::super::message::{Nlri, Notification, Reach, Update};
 use super::super::notification::update;
 use super::attributes::{self, Faults, Multiprotocol, Parsed, flag, typecode, update_error};
 use super::reader::Reader;
@@ -27,11 +28,11 @@ pub(super) fn decode(body: &[u8], ctx: &DecodeContext) -> Result<Update, Notific
     let reachable = !nlri.is_empty() || reaches(&parsed);
     let end_of_rib = end_of_rib(&withdrawn, &parsed, &nlri).filter(|&family| ctx.families.contains(family));
 
-    let unused = !ctx.families.ipv4 && (!withdrawn.is_empty() || !nlri.is_empty());
+    let unused = !ctx.families.contains(Family::Ipv4) && (!withdrawn.is_empty() || !nlri.is_empty());
     if unused {
         faults.discard(0, "IPv4 routes, a family not negotiated: ignored");
     }
-    let used = |prefixes: Vec<Prefix>| if unused { vec![] } else { prefixes };
+    let used = |prefixes: Vec<Nlri>| if unused { vec![] } else { prefixes };
     let mut withdrawn = used(withdrawn);
     match parsed.unreach.take() {
         Some(Multiprotocol::Routes(_, (), prefixes)) => withdrawn.extend(prefixes),
@@ -56,7 +57,7 @@ pub(super) fn decode(body: &[u8], ctx: &DecodeContext) -> Result<Update, Notific
             (!announced.is_empty()).then(|| Arc::new(parsed.into_attributes()))
         }
     };
-    Ok(Update { withdrawn, announced, attributes, end_of_rib, faults: faults.list })
+    Ok(Update { withdrawn, announced, attributes, end_of_rib, faults: faults.list, ..Update::default() })
 }
 
 /// Withdrawn routes, path attributes, NLRI (RFC 4271 §4.3).
@@ -78,13 +79,15 @@ fn reaches(parsed: &Parsed) -> bool {
 }
 
 /// RFC 4724 §2: an empty UPDATE, or nothing but an empty MP_UNREACH_NLRI.
-fn end_of_rib(withdrawn: &[Prefix], parsed: &Parsed, nlri: &[Prefix]) -> Option<Family> {
+fn end_of_rib(withdrawn: &[Nlri], parsed: &Parsed, nlri: &[Nlri]) -> Option<AddressFamily> {
     if !withdrawn.is_empty() || !nlri.is_empty() {
         return None;
     }
     match (&parsed.unreach, parsed.count) {
-        (None, 0) => Some(Family::Ipv4),
-        (Some(Multiprotocol::Routes(family, (), prefixes)), 1) if prefixes.is_empty() => Some(*family),
+        (None, 0) => Some(AddressFamily::Ipv4Unicast),
+        (Some(Multiprotocol::Routes(family, (), prefixes)), 1) if prefixes.is_empty() => {
+            Some(AddressFamily::unicast(*family))
+        }
         _ => None,
     }
 }
@@ -94,7 +97,7 @@ fn ignored_family(code: u8, faults: &mut Faults) {
 }
 
 /// Pairs prefixes with their next hops and judges these (RFC 4271 §6.3, RFC 7606 §7.3).
-fn announced(nlri: Vec<Prefix>, parsed: &mut Parsed, faults: &mut Faults) -> Vec<Reach> {
+fn announced(nlri: Vec<Nlri>, parsed: &mut Parsed, faults: &mut Faults) -> Vec<Reach> {
     let mut announced = Vec::new();
     if !nlri.is_empty() {
         // Without NEXT_HOP the routes are withdrawn below; any address serves until then.
@@ -126,12 +129,12 @@ fn announced(nlri: Vec<Prefix>, parsed: &mut Parsed, faults: &mut Faults) -> Vec
 }
 
 /// RFC 4271 §6.3: multicast destinations are logged and ignored.
-fn unicast_only(withdrawn: &mut Vec<Prefix>, announced: &mut Vec<Reach>, faults: &mut Faults) {
-    let mut first = None;
-    let mut keep = |prefix: &Prefix| {
-        let multicast = nlri::is_multicast(prefix);
+fn unicast_only(withdrawn: &mut Vec<Nlri>, announced: &mut Vec<Reach>, faults: &mut Faults) {
+    let mut first: Option<Prefix> = None;
+    let mut keep = |nlri: &Nlri| {
+        let multicast = nlri::is_multicast(&nlri.prefix);
         if multicast {
-            first.get_or_insert(*prefix);
+            first.get_or_insert(nlri.prefix);
         }
         !multicast
     };
@@ -161,11 +164,11 @@ fn missing(parsed: &Parsed, classic: bool, any: bool, faults: &mut Faults) {
 }
 
 /// RFC 4271 §4.3: a prefix both withdrawn and announced is announced.
-fn without_announced(withdrawn: &mut Vec<Prefix>, announced: &[Reach]) {
+fn without_announced(withdrawn: &mut Vec<Nlri>, announced: &[Reach]) {
     if withdrawn.is_empty() || announced.is_empty() {
         return;
     }
-    let mut kept: Vec<Prefix> = announced.iter().flat_map(|reach| reach.prefixes.iter().copied()).collect();
+    let mut kept: Vec<Nlri> = announced.iter().flat_map(|reach| reach.prefixes.iter().copied()).collect();
     kept.sort_unstable();
     withdrawn.retain(|prefix| kept.binary_search(prefix).is_err());
 }

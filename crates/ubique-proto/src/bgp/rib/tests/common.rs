@@ -8,9 +8,9 @@ use ubique_model::{Asn, Prefix, Relation};
 
 use crate::Time;
 use crate::bgp::attributes::{AsPath, Attributes, NextHop};
-use crate::bgp::message::{Reach, Update};
-use crate::bgp::rib::{Change, Rib, RibConfig, RibPeer};
-use crate::bgp::speaker::{Export, Import, PeerId};
+use crate::bgp::message::{Nlri, Reach, Update};
+use crate::bgp::rib::{Change, Rib};
+use crate::bgp::speaker::{Export, Import, PeerConfig, PeerId, SpeakerConfig};
 
 pub(super) const OWN_AS: Asn = Asn(64500);
 
@@ -33,21 +33,24 @@ pub(super) fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
+/// Prefixes without path identifiers.
+pub(super) fn nlri(prefixes: Vec<Prefix>) -> Vec<Nlri> {
+    prefixes.into_iter().map(Nlri::from).collect()
+}
+
 /// A neighbour of AS 100 × (index + 1) with Gao-Rexford policy both ways.
-pub(super) fn neighbor(index: u32, relation: Relation) -> RibPeer {
-    RibPeer {
-        address: address(index),
-        asn: Asn(100 * (index + 1)),
-        relation,
+pub(super) fn neighbor(index: u32, relation: Relation) -> PeerConfig {
+    PeerConfig {
         import: Import::GaoRexford,
         export: Export::GaoRexford,
+        ..PeerConfig::new(address(index), Asn(100 * (index + 1)), relation)
     }
 }
 
-pub(super) fn rib(peers: Vec<RibPeer>) -> Rib {
+pub(super) fn rib(peers: Vec<PeerConfig>) -> Rib {
     let count = peers.len() as u32;
     let router_id_own = Ipv4Addr::new(10, 1, 1, 1);
-    let config = RibConfig { asn: OWN_AS, router_id: router_id_own, peers, prefer_oldest: false };
+    let config = SpeakerConfig { peers, ..SpeakerConfig::new(OWN_AS, router_id_own, 0) };
     let mut rib = Rib::new(config);
     for peer in 0..count {
         rib.peer_up(Time::ZERO, PeerId(peer), IpAddr::V4(local(peer)), router_id(peer));
@@ -61,22 +64,14 @@ pub(super) fn path(ases: &[u32]) -> Attributes {
 
 pub(super) fn announce(prefixes: &[&str], attributes: Attributes) -> Update {
     Update {
-        withdrawn: vec![],
-        announced: vec![Reach { next_hop: NEXT_HOP, prefixes: prefixes.iter().map(|p| prefix(p)).collect() }],
+        announced: vec![Reach { next_hop: NEXT_HOP, prefixes: prefixes.iter().map(|p| prefix(p).into()).collect() }],
         attributes: Some(Arc::new(attributes)),
-        end_of_rib: None,
-        faults: vec![],
+        ..Update::default()
     }
 }
 
 pub(super) fn withdraw(prefixes: &[&str]) -> Update {
-    Update {
-        withdrawn: prefixes.iter().map(|p| prefix(p)).collect(),
-        announced: vec![],
-        attributes: None,
-        end_of_rib: None,
-        faults: vec![],
-    }
+    Update { withdrawn: prefixes.iter().map(|p| prefix(p).into()).collect(), ..Update::default() }
 }
 
 /// Drains what one neighbour is owed.
@@ -92,8 +87,8 @@ pub(super) const P: &str = "198.51.100.0/24";
 pub(super) const Q: &str = "203.0.113.0/24";
 
 /// An internal neighbour.
-pub(super) fn internal(index: u32) -> RibPeer {
-    RibPeer { asn: OWN_AS, ..neighbor(index, Relation::Internal) }
+pub(super) fn internal(index: u32) -> PeerConfig {
+    PeerConfig { asn: OWN_AS, ..neighbor(index, Relation::Internal) }
 }
 
 /// Prefixes and attributes a neighbour is sent next.

@@ -9,8 +9,8 @@ use ubique_model::{Asn, Community, Relation};
 use super::common::*;
 use crate::Time;
 use crate::bgp::attributes::{Aggregator, Attributes, NextHop, RawAttribute};
-use crate::bgp::rib::{Change, RibPeer};
-use crate::bgp::speaker::{Export, Import, PeerId};
+use crate::bgp::rib::Change;
+use crate::bgp::speaker::{Export, Import, PeerConfig, PeerId};
 
 use Relation::{Customer, Peer, RouteServer, Transit};
 
@@ -54,7 +54,7 @@ fn export_table() {
 
 #[test]
 fn own_announcements_reach_only_their_neighbor_and_outlive_the_session() {
-    let edge = |i, r| RibPeer { import: Import::Observe, export: Export::OwnOnly, ..neighbor(i, r) };
+    let edge = |i, r| PeerConfig { import: Import::Observe, export: Export::OwnOnly, ..neighbor(i, r) };
     let mut rib = rib(vec![edge(0, Transit), edge(1, Peer)]);
     rib.originate(prefix(Q));
     let communities = vec![Community::NO_EXPORT];

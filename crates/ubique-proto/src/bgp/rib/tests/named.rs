@@ -9,8 +9,8 @@ use super::common::*;
 use crate::Time;
 use crate::bgp::attributes::{AsPath, Attributes, NextHop, Segment};
 use crate::bgp::message::{Reach, Update};
-use crate::bgp::rib::{Counters, Rib, RibConfig, RibPeer};
-use crate::bgp::speaker::{Export, Import, PeerId};
+use crate::bgp::rib::{Counters, Rib};
+use crate::bgp::speaker::{Export, Import, PeerConfig, PeerId, SpeakerConfig};
 
 use Relation::{Customer, Peer, Transit};
 
@@ -94,7 +94,7 @@ fn routes_that_point_at_ourselves_are_not_chosen() {
 
 #[test]
 fn an_observed_neighbor_gives_no_route() {
-    let observed = RibPeer { import: Import::Observe, ..neighbor(0, Transit) };
+    let observed = PeerConfig { import: Import::Observe, ..neighbor(0, Transit) };
     let mut rib = rib(vec![observed, neighbor(1, Customer)]);
     rib.update(Time(1), PeerId(0), &announce(&[P], path(&[100])));
     assert_eq!((rib.poll_best(), rib.poll_changes(PeerId(1))), (None, None));
@@ -147,17 +147,17 @@ fn our_own_route_beats_all_others() {
 fn a_session_carries_the_family_of_its_address() {
     let v6 = |i: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, i));
     let peers = vec![
-        RibPeer { address: v6(1), ..neighbor(0, Customer) },
-        RibPeer { address: v6(2), ..neighbor(1, Peer) },
+        PeerConfig { address: v6(1), ..neighbor(0, Customer) },
+        PeerConfig { address: v6(2), ..neighbor(1, Peer) },
         neighbor(2, Peer),
     ];
     let own_id = Ipv4Addr::new(10, 1, 1, 1);
-    let mut rib = Rib::new(RibConfig { asn: OWN_AS, router_id: own_id, peers, prefer_oldest: false });
+    let mut rib = Rib::new(SpeakerConfig { peers, ..SpeakerConfig::new(OWN_AS, own_id, 0) });
     rib.peer_up(Time(1), PeerId(0), v6(11), router_id(0));
     rib.peer_up(Time(1), PeerId(1), v6(12), router_id(1));
     rib.peer_up(Time(1), PeerId(2), IpAddr::V4(local(2)), router_id(2));
     let mut update = announce(&["2001:db8:53::/48"], path(&[100]));
-    update.announced.push(Reach { next_hop: NEXT_HOP, prefixes: vec![prefix(P)] });
+    update.announced.push(Reach { next_hop: NEXT_HOP, prefixes: vec![prefix(P).into()] });
     rib.update(Time(1), PeerId(0), &update);
     rib.originate(prefix(Q));
     rib.announce(PeerId(2), own("2001:db8:54::/48"));
@@ -173,7 +173,7 @@ fn a_session_carries_the_family_of_its_address() {
 
 #[test]
 fn too_many_prefixes_end_the_session_of_a_router_but_not_of_an_edge() {
-    let observed = RibPeer { import: Import::Observe, export: Export::OwnOnly, ..neighbor(1, Transit) };
+    let observed = PeerConfig { import: Import::Observe, export: Export::OwnOnly, ..neighbor(1, Transit) };
     let mut rib = rib(vec![neighbor(0, Peer), observed]);
     (rib.max_prefixes, rib.max_observed) = (2, 2);
     rib.announce(PeerId(1), own(Q));
@@ -199,7 +199,7 @@ fn the_oldest_external_route_stays_best_when_asked() {
     for prefer_oldest in [false, true] {
         let peers = vec![neighbor(0, Peer), neighbor(1, Peer)];
         let own_id = Ipv4Addr::new(10, 1, 1, 1);
-        let mut rib = Rib::new(RibConfig { asn: OWN_AS, router_id: own_id, peers, prefer_oldest });
+        let mut rib = Rib::new(SpeakerConfig { peers, prefer_oldest, ..SpeakerConfig::new(OWN_AS, own_id, 0) });
         for peer in 0..2 {
             rib.peer_up(Time(0), PeerId(peer), IpAddr::V4(local(peer)), router_id(peer));
         }
@@ -217,7 +217,7 @@ fn a_prefix_in_both_lists_stays_announced() {
     let mut rib = rib(vec![neighbor(0, Customer)]);
     rib.update(Time(1), PeerId(0), &announce(&[P], path(&[100])));
     rib.poll_best().unwrap();
-    let both = Update { withdrawn: vec![prefix(P)], ..announce(&[P], path(&[100])) };
+    let both = Update { withdrawn: vec![prefix(P).into()], ..announce(&[P], path(&[100])) };
     rib.update(Time(2), PeerId(0), &both);
     assert_eq!((rib.poll_best(), rib.best_routes().count()), (None, 1));
 }

@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use ubique_model::policy::Announcement;
 use ubique_model::{Asn, Prefix, Relation};
 
-use super::common::{own, prefix};
+use super::common::{nlri, own, prefix};
 use crate::Time;
 use crate::bgp::attributes::NextHop;
 use crate::bgp::message::{Reach, Update};
-use crate::bgp::rib::{Change, Rib, RibConfig, RibPeer};
-use crate::bgp::speaker::{Export, Import, PeerId};
+use crate::bgp::rib::{Change, Rib};
+use crate::bgp::speaker::{Export, Import, PeerConfig, PeerId, SpeakerConfig};
 use crate::rng::Rng;
 
 const NETWORKS: usize = 30;
@@ -101,19 +101,12 @@ impl Internet {
         let links = topology(&mut rng);
         let origins: Vec<usize> = (0..3).map(|_| rng.below(NETWORKS as u64) as usize).collect();
         let ribs = links.iter().enumerate().map(|(network, ends)| {
-            let peers = ends.iter().map(|end| RibPeer {
-                address: IpAddr::V4(links[end.other][end.back].address),
-                asn: asn(end.other),
-                relation: end.relation,
+            let peers = ends.iter().map(|end| PeerConfig {
                 import: Import::GaoRexford,
                 export: Export::GaoRexford,
+                ..PeerConfig::new(IpAddr::V4(links[end.other][end.back].address), asn(end.other), end.relation)
             });
-            Rib::new(RibConfig {
-                asn: asn(network),
-                router_id: id_of(network),
-                peers: peers.collect(),
-                prefer_oldest: false,
-            })
+            Rib::new(SpeakerConfig { peers: peers.collect(), ..SpeakerConfig::new(asn(network), id_of(network), 0) })
         });
         let ribs = ribs.collect();
         let wires = links.iter().map(|ends| vec![VecDeque::new(); ends.len()]).collect();
@@ -182,10 +175,12 @@ impl Internet {
         };
         self.clock += 1;
         let (attributes, announced) = match change.announced {
-            Some((attributes, next_hop, prefixes)) => (Some(attributes), vec![Reach { next_hop, prefixes }]),
+            Some((attributes, next_hop, prefixes)) => {
+                (Some(attributes), vec![Reach { next_hop, prefixes: nlri(prefixes) }])
+            }
             None => (None, vec![]),
         };
-        let update = Update { withdrawn: change.withdrawn, announced, attributes, end_of_rib: None, faults: vec![] };
+        let update = Update { withdrawn: nlri(change.withdrawn), announced, attributes, ..Update::default() };
         self.ribs[network].update(Time(self.clock), PeerId(at as u32), &update);
     }
 

@@ -11,8 +11,8 @@ use super::common::*;
 use crate::Time;
 use crate::bgp::attributes::{AsPath, Attributes, NextHop, Origin};
 use crate::bgp::message::{Reach, Update};
-use crate::bgp::rib::{Rib, RibConfig, RibPeer};
-use crate::bgp::speaker::{Export, Import, PeerId};
+use crate::bgp::rib::Rib;
+use crate::bgp::speaker::{Export, Import, PeerConfig, PeerId, SpeakerConfig};
 use crate::rng::Rng;
 
 const SEQUENCES: u64 = 2500;
@@ -28,7 +28,7 @@ struct Known {
 
 /// What the world has said so far, nothing derived.
 struct Model {
-    peers: Vec<RibPeer>,
+    peers: Vec<PeerConfig>,
     ids: Vec<Ipv4Addr>,
     up: Vec<bool>,
     prefer_oldest: bool,
@@ -154,9 +154,12 @@ impl Bench {
     fn new(seed: u64) -> Bench {
         let mut rng = Rng::new(seed);
         let count = 2 + rng.below(4) as u32;
-        let peers: Vec<RibPeer> = (0..count).map(|i| random_peer(&mut rng, i)).collect();
-        let config =
-            RibConfig { asn: OWN_AS, router_id: OWN_ID, peers: peers.clone(), prefer_oldest: rng.below(3) == 0 };
+        let peers: Vec<PeerConfig> = (0..count).map(|i| random_peer(&mut rng, i)).collect();
+        let config = SpeakerConfig {
+            peers: peers.clone(),
+            prefer_oldest: rng.below(3) == 0,
+            ..SpeakerConfig::new(OWN_AS, OWN_ID, 0)
+        };
         let n = count as usize;
         Bench {
             model: Model {
@@ -259,11 +262,10 @@ impl Bench {
             }
         }
         let update = Update {
-            withdrawn,
-            announced: vec![Reach { next_hop, prefixes: announced }],
+            withdrawn: nlri(withdrawn),
+            announced: vec![Reach { next_hop, prefixes: nlri(announced) }],
             attributes: Some(Arc::new(attributes)),
-            end_of_rib: None,
-            faults: vec![],
+            ..Update::default()
         };
         self.rib.update(self.now, PeerId(peer as u32), &update);
     }
@@ -346,11 +348,11 @@ impl Bench {
     }
 }
 
-fn random_peer(rng: &mut Rng, index: u32) -> RibPeer {
+fn random_peer(rng: &mut Rng, index: u32) -> PeerConfig {
     let relations = [Relation::Customer, Relation::Peer, Relation::Transit, Relation::RouteServer, Relation::Internal];
     let relation = relations[rng.below(5) as usize];
     let internal = relation == Relation::Internal && rng.below(2) == 0;
-    RibPeer {
+    PeerConfig {
         // Few ASes, so that MEDs meet.
         asn: if internal { OWN_AS } else { Asn(100 * (1 + rng.below(3) as u32)) },
         import: if rng.below(8) == 0 { Import::Observe } else { Import::GaoRexford },
@@ -359,7 +361,7 @@ fn random_peer(rng: &mut Rng, index: u32) -> RibPeer {
     }
 }
 
-fn random_attributes(rng: &mut Rng, peer: &RibPeer, internal: bool) -> Attributes {
+fn random_attributes(rng: &mut Rng, peer: &PeerConfig, internal: bool) -> Attributes {
     let mut ases = if internal { vec![] } else { vec![peer.asn] };
     for _ in 0..rng.below(3) {
         ases.push(if rng.below(12) == 0 { OWN_AS } else { Asn(100 * (1 + rng.below(4) as u32)) });

@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use ubique_model::{Asn, Family};
+use ubique_model::{Asn, Family, Relation};
 
+use crate::bgp::family::AddressFamilies;
 use crate::bgp::message::{Capability, Message, Notification, Open};
 use crate::bgp::session::{Output, Session, SessionConfig, State};
-use crate::bgp::speaker::{ConnId, DownReason};
-use crate::bgp::wire::{self, DecodeContext, Families, MAX_MESSAGE};
+use crate::bgp::speaker::{ConnId, DownReason, PeerConfig};
+use crate::bgp::wire::{self, DecodeContext, MAX_MESSAGE};
 use crate::time::Time;
 
 pub(super) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -23,13 +24,16 @@ pub(super) fn config() -> SessionConfig {
     SessionConfig {
         local_asn: Asn(64500),
         router_id: OUR_ID,
-        peer_asn: Asn(64501),
-        family: Family::Ipv4,
-        passive: false,
-        hold_time: Duration::from_secs(9),
-        connect_retry: Duration::from_secs(1),
+        peer: PeerConfig::new(Ipv4Addr::new(192, 0, 2, 2).into(), Asn(64501), Relation::Transit),
         seed: 7,
     }
+}
+
+/// [`config`] with another neighbour.
+pub(super) fn with(change: impl FnOnce(&mut PeerConfig)) -> SessionConfig {
+    let mut config = config();
+    change(&mut config.peer);
+    config
 }
 
 /// The OPEN of a neighbour that suits [`config`].
@@ -39,7 +43,7 @@ pub(super) fn their_open(router_id: Ipv4Addr) -> Open {
         hold_time_s: 90,
         router_id,
         capabilities: vec![
-            Capability::Multiprotocol(Family::Ipv4),
+            Capability::Multiprotocol(Family::Ipv4.into()),
             Capability::RouteRefresh,
             Capability::FourOctetAs(Asn(64501)),
         ],
@@ -66,14 +70,14 @@ pub(super) fn notification(code: u8, subcode: u8) -> Vec<u8> {
 
 pub(super) fn refresh(family: Family) -> Vec<u8> {
     let mut bytes = vec![];
-    wire::encode_route_refresh(family, &mut bytes);
+    wire::encode_route_refresh(family.into(), 0, &mut bytes);
     bytes
 }
 
 /// An UPDATE that says nothing but End-of-RIB.
 pub(super) fn update() -> Vec<u8> {
     let mut bytes = vec![];
-    wire::encode_end_of_rib(Family::Ipv4, &mut bytes);
+    wire::encode_end_of_rib(Family::Ipv4.into(), &mut bytes);
     bytes
 }
 
@@ -128,7 +132,7 @@ impl Bench {
 
     /// Waiting for a neighbour it never calls.
     pub(super) fn listening() -> Bench {
-        let mut b = Bench::new(&SessionConfig { passive: true, ..config() });
+        let mut b = Bench::new(&with(|peer| peer.passive = true));
         b.session.start(b.now);
         b
     }
@@ -198,8 +202,13 @@ fn cause(reason: &DownReason) -> String {
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Message {
-    let context =
-        DecodeContext { four_octet_as: true, external: true, families: Families::ALL, max_message: MAX_MESSAGE };
+    let context = DecodeContext {
+        four_octet_as: true,
+        external: true,
+        families: AddressFamilies::UNICAST,
+        max_message: MAX_MESSAGE,
+        ..DecodeContext::INITIAL
+    };
     wire::decode(bytes, &context).expect("what we send is well formed")
 }
 

@@ -313,7 +313,7 @@ fn refresh_only_for_the_family_and_only_when_understood() {
     b.session.request_refresh(b.now);
     assert_eq!(b.outcome(), "Established: REFRESH@1");
 
-    let capabilities = vec![Capability::Multiprotocol(Family::Ipv4)];
+    let capabilities = vec![Capability::Multiprotocol(Family::Ipv4.into())];
     let mut b = established(&config(), &Open { capabilities, ..their_open(LOW_ID) });
     b.session.request_refresh(b.now);
     assert_eq!(b.outcome(), "Established:");

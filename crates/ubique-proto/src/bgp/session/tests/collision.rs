@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::bench::*;
-use crate::bgp::session::{SessionConfig, State};
+use crate::bgp::session::State;
 use crate::bgp::speaker::ConnId;
 
 const THIRD: ConnId = ConnId(3);
@@ -181,9 +181,9 @@ fn stop_ends_both() {
 
 #[test]
 fn internal_neighbours_collide_too() {
-    let internal = SessionConfig { peer_asn: config().local_asn, ..config() };
+    let internal = with(|peer| peer.asn = config().local_asn);
     let open =
-        |id| open_bytes(&crate::bgp::message::Open { asn: internal.peer_asn, capabilities: vec![], ..their_open(id) });
+        |id| open_bytes(&crate::bgp::message::Open { asn: internal.peer.asn, capabilities: vec![], ..their_open(id) });
     let mut b = Bench::new(&internal);
     b.session.start(b.now);
     b.session.accepted(b.now, P, LOCAL);

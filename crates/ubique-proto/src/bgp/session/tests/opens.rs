@@ -5,6 +5,7 @@ use std::time::Duration;
 use ubique_model::{Asn, Family};
 
 use super::bench::*;
+use crate::bgp::family::AddressFamilies;
 use crate::bgp::message::{Capability, Message, Notification, Open};
 use crate::bgp::session::{Output, SessionConfig, State};
 
@@ -48,7 +49,7 @@ fn with_capabilities(capabilities: Vec<Capability>) -> Vec<u8> {
 }
 
 fn v6() -> SessionConfig {
-    SessionConfig { family: Family::Ipv6, ..config() }
+    with(|peer| peer.families = AddressFamilies::only(Family::Ipv6))
 }
 
 #[test]
@@ -60,16 +61,16 @@ fn wrong_as() {
 
 #[test]
 fn as_trans_needs_the_capability() {
-    let config = SessionConfig { peer_asn: Asn(4_200_000_000), ..config() };
-    let open = |capabilities| open_bytes(&Open { asn: config.peer_asn, capabilities, ..their_open(LOW_ID) });
-    let family = Capability::Multiprotocol(Family::Ipv4);
-    accepted(&config, &open(vec![family.clone(), Capability::FourOctetAs(config.peer_asn)]));
+    let config = with(|peer| peer.asn = Asn(4_200_000_000));
+    let open = |capabilities| open_bytes(&Open { asn: config.peer.asn, capabilities, ..their_open(LOW_ID) });
+    let family = Capability::Multiprotocol(Family::Ipv4.into());
+    accepted(&config, &open(vec![family.clone(), Capability::FourOctetAs(config.peer.asn)]));
     refused(&config, &open(vec![family]), 2);
 }
 
 #[test]
 fn identifier() {
-    let internal = SessionConfig { peer_asn: config().local_asn, ..config() };
+    let internal = with(|peer| peer.asn = config().local_asn);
     let open = |asn, router_id| {
         let capabilities = vec![Capability::FourOctetAs(asn)];
         open_bytes(&Open { asn, capabilities, ..their_open(router_id) })
@@ -83,14 +84,14 @@ fn identifier() {
 
 #[test]
 fn hold_time() {
-    let with = |hold_time_s| open_bytes(&Open { hold_time_s, ..their_open(LOW_ID) });
-    refused(&config(), &with(1), 6);
-    refused(&config(), &with(2), 6);
+    let open = |hold_time_s| open_bytes(&Open { hold_time_s, ..their_open(LOW_ID) });
+    refused(&config(), &open(1), 6);
+    refused(&config(), &open(2), 6);
     let agreed = |ours: Duration, theirs| {
-        let mut b = Bench::new(&SessionConfig { hold_time: ours, ..config() });
+        let mut b = Bench::new(&with(|peer| peer.hold_time = ours));
         b.session.start(b.now);
         b.session.connected(b.now, A, LOCAL);
-        b.receive(A, &with(theirs));
+        b.receive(A, &open(theirs));
         b.receive(A, &keepalive());
         assert_eq!(b.session.state(), State::Established);
         let negotiated = b.session.established().and_then(|c| c.negotiated.clone());
@@ -111,7 +112,7 @@ fn hold_time() {
 
 #[test]
 fn family() {
-    let mp = |family| Capability::Multiprotocol(family);
+    let mp = |family: Family| Capability::Multiprotocol(family.into());
     let vpn = Capability::Unknown { code: 1, value: vec![0, 1, 0, 128] };
     accepted(&config(), &with_capabilities(vec![]));
     accepted(&config(), &with_capabilities(vec![Capability::RouteRefresh]));
@@ -152,7 +153,7 @@ fn two_octets_without_the_capability() {
 #[test]
 fn ours() {
     let local_asn = Asn(4_200_000_001);
-    let mut b = Bench::new(&SessionConfig { local_asn, family: Family::Ipv6, ..config() });
+    let mut b = Bench::new(&SessionConfig { local_asn, ..v6() });
     b.session.start(b.now);
     b.session.poll_output();
     b.session.connected(b.now, A, LOCAL);
@@ -164,7 +165,7 @@ fn ours() {
         hold_time_s: 9,
         router_id: OUR_ID,
         capabilities: vec![
-            Capability::Multiprotocol(Family::Ipv6),
+            Capability::Multiprotocol(Family::Ipv6.into()),
             Capability::RouteRefresh,
             Capability::FourOctetAs(local_asn),
         ],

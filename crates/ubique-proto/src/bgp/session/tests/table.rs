@@ -7,7 +7,7 @@ use crate::bgp::session::fsm::{Event, Step, step};
 use crate::bgp::speaker::{ConnId, DownReason};
 
 fn nothing() -> Update {
-    Update { withdrawn: vec![], announced: vec![], attributes: None, end_of_rib: None, faults: vec![] }
+    Update::default()
 }
 
 /// RFC 4271 §8.2.2 for a connection whose transport is up: an event, then the step in OpenSent, OpenConfirm and

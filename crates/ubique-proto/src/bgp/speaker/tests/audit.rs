@@ -101,7 +101,7 @@ impl Audit {
                     }
                 }
             },
-            Out::Best { .. } => {}
+            Out::Best { .. } | Out::Refused { .. } | Out::Message { .. } => {}
         }
     }
 

@@ -19,7 +19,7 @@ fn established() -> (Speaker, Time) {
     let now = Time(1_000_000_000);
     let mut speaker = Speaker::new(config(1, 1, vec![peer(2, Relation::Peer)]));
     speaker.handle_input(now, In::Start);
-    speaker.handle_input(now, In::Connected { peer: PeerId(0), conn: CONN, local: address(1) });
+    speaker.handle_input(now, In::Connected { peer: PeerId(0), conn: CONN, local: address(1).into() });
     for bytes in [open(2, Family::Ipv4), keepalive()] {
         speaker.handle_input(now, In::Received { conn: CONN, bytes });
     }

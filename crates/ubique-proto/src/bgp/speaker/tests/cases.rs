@@ -7,6 +7,7 @@ use ubique_model::{Family, Prefix, Relation};
 
 use super::fixture::*;
 use crate::bgp::attributes::NextHop;
+use crate::bgp::family::AddressFamilies;
 use crate::bgp::message::{Message, Treatment, Update};
 use crate::bgp::session::State;
 use crate::bgp::speaker::{
@@ -39,7 +40,7 @@ fn router(relations: &[Relation]) -> Speaker {
 
 fn bring_up(speaker: &mut Speaker, peer: PeerId, n: u8) {
     let conn = conn(peer);
-    speaker.handle_input(NOW, In::Connected { peer, conn, local: address(1) });
+    speaker.handle_input(NOW, In::Connected { peer, conn, local: address(1).into() });
     for bytes in [open(n, Family::Ipv4), keepalive()] {
         speaker.handle_input(NOW, In::Received { conn, bytes });
     }
@@ -75,11 +76,11 @@ fn updates(speaker: &mut Speaker, peer: PeerId) -> Vec<Update> {
 }
 
 fn announced(updates: &[Update]) -> Vec<Prefix> {
-    updates.iter().flat_map(|u| &u.announced).flat_map(|r| r.prefixes.clone()).collect()
+    updates.iter().flat_map(|u| &u.announced).flat_map(|r| r.prefixes.iter().map(|n| n.prefix)).collect()
 }
 
 fn withdrawn(updates: &[Update]) -> Vec<Prefix> {
-    updates.iter().flat_map(|u| u.withdrawn.clone()).collect()
+    updates.iter().flat_map(|u| u.withdrawn.iter().map(|n| n.prefix)).collect()
 }
 
 fn delivery(speaker: &Speaker, text: &str) -> Option<Delivery> {
@@ -103,7 +104,7 @@ fn the_initial_exchange_ends_with_end_of_rib() {
     bring_up(&mut speaker, P0, 2);
     let updates = updates(&mut speaker, P0);
     assert_eq!(announced(&updates), [prefix("192.0.2.0/24")]);
-    assert_eq!(updates.last().and_then(|u| u.end_of_rib), Some(Family::Ipv4));
+    assert_eq!(updates.last().and_then(|u| u.end_of_rib), Some(Family::Ipv4.into()));
     assert_eq!(updates.iter().filter(|u| u.end_of_rib.is_some()).count(), 1);
 }
 
@@ -178,7 +179,7 @@ fn a_refresh_repeats_everything() {
     acknowledge_all(&mut speaker);
     drain(&mut speaker);
     let mut bytes = vec![];
-    wire::encode_route_refresh(Family::Ipv4, &mut bytes);
+    wire::encode_route_refresh(Family::Ipv4.into(), 0, &mut bytes);
     receive(&mut speaker, P0, bytes);
     let mut again = announced(&updates(&mut speaker, P0));
     again.sort_unstable();
@@ -232,13 +233,14 @@ fn the_best_candidate_comes_first_and_the_loser_has_its_step() {
 fn an_ipv6_session_carries_ipv6() {
     let them: IpAddr = "fd00::2".parse().expect("an address");
     let us: Ipv6Addr = "fd00::1".parse().expect("an address");
-    let peers = vec![PeerConfig { address: them, ..peer(2, Relation::Transit) }];
+    let peers =
+        vec![PeerConfig { address: them, families: AddressFamilies::only(Family::Ipv6), ..peer(2, Relation::Transit) }];
     let mut speaker = Speaker::new(config(1, 1, peers));
     announce(&mut speaker, "2001:db8:53::/48");
     announce(&mut speaker, "192.0.2.0/24");
     speaker.handle_input(NOW, In::Start);
     let local = IpAddr::V6(us);
-    speaker.handle_input(NOW, In::Connected { peer: P0, conn: conn(P0), local });
+    speaker.handle_input(NOW, In::Connected { peer: P0, conn: conn(P0), local: local.into() });
     for bytes in [open(2, Family::Ipv6), keepalive()] {
         receive(&mut speaker, P0, bytes);
     }
@@ -246,7 +248,7 @@ fn an_ipv6_session_carries_ipv6() {
     assert_eq!(announced(&updates), [prefix("2001:db8:53::/48")]);
     let next_hop = NextHop::V6 { global: us, link_local: None };
     assert_eq!(updates[0].announced[0].next_hop, next_hop);
-    assert_eq!(updates.last().and_then(|u| u.end_of_rib), Some(Family::Ipv6));
+    assert_eq!(updates.last().and_then(|u| u.end_of_rib), Some(Family::Ipv6.into()));
     assert_eq!(delivery(&speaker, "192.0.2.0/24"), Some(Delivery::Pending), "never over this session");
 }
 
@@ -293,7 +295,7 @@ fn status_of_a_session() {
     let later = NOW + Duration::from_secs(5);
     let status = speaker.peer(P0).expect("configured");
     assert_eq!((status.state.name(), status.uptime(later)), ("Established", Duration::from_secs(5)));
-    assert_eq!(status.local, Some(address(1)));
+    assert_eq!(status.local, Some(address(1).into()));
     assert_eq!(status.negotiated.map(|n| n.hold_time), Some(Duration::from_secs(9)));
     assert_eq!((status.counters.messages_in, status.counters.messages_out), (2, 3));
     let stop = In::StopPeer { peer: P0, subcode: 2, message: "upgrade".to_owned() };
@@ -324,7 +326,7 @@ fn unknown_neighbours_and_connections() {
         speaker.handle_input(NOW, input.clone());
         assert!(drain(&mut speaker).is_empty(), "{input:?}");
     }
-    let accepted = In::Accepted { peer: nobody, conn: ConnId(9), local: address(1) };
+    let accepted = In::Accepted { peer: nobody, conn: ConnId(9), local: address(1).into() };
     speaker.handle_input(NOW, accepted);
     assert_eq!(drain(&mut speaker), [Out::Close { conn: ConnId(9) }]);
     assert_eq!(speaker.announced(nobody).count(), 0);
@@ -348,7 +350,7 @@ fn a_session_that_comes_back_gets_everything_again() {
     speaker.handle_input(NOW, In::Closed { conn: conn(P0) });
     drain(&mut speaker);
     let again = ConnId(500);
-    speaker.handle_input(NOW, In::Accepted { peer: P0, conn: again, local: address(1) });
+    speaker.handle_input(NOW, In::Accepted { peer: P0, conn: again, local: address(1).into() });
     for bytes in [open(2, Family::Ipv4), keepalive()] {
         speaker.handle_input(NOW, In::Received { conn: again, bytes });
     }

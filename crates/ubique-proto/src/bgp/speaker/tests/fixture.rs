@@ -1,15 +1,15 @@
 //! Configurations and messages for tests.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use ubique_model::policy::Announcement;
 use ubique_model::{Asn, Family, Prefix, Relation};
 
 use crate::bgp::attributes::{AsPath, Attributes, NextHop};
-use crate::bgp::message::{Capability, Message, Open};
+use crate::bgp::family::AddressFamilies;
+use crate::bgp::message::{Capability, Message, Nlri, Open};
 use crate::bgp::speaker::{Export, Import, Out, PeerConfig, Speaker, SpeakerConfig};
-use crate::bgp::wire::{self, DecodeContext, EncodeContext, Families, Framer, MAX_MESSAGE};
+use crate::bgp::wire::{self, DecodeContext, EncodeContext, Framer, MAX_MESSAGE};
 
 /// Speaker `n` is AS 64500 + n, identifier and address 10.0.0.n.
 pub(super) fn asn(n: u8) -> Asn {
@@ -22,19 +22,14 @@ pub(super) fn address(n: u8) -> IpAddr {
 
 pub(super) fn peer(n: u8, relation: Relation) -> PeerConfig {
     PeerConfig {
-        address: address(n),
-        asn: asn(n),
-        relation,
-        passive: false,
-        hold_time: Duration::from_secs(9),
-        connect_retry: Duration::from_secs(1),
         import: Import::GaoRexford,
         export: Export::GaoRexford,
+        ..PeerConfig::new(address(n), asn(n), relation)
     }
 }
 
 pub(super) fn config(n: u8, seed: u64, peers: Vec<PeerConfig>) -> SpeakerConfig {
-    SpeakerConfig { asn: asn(n), router_id: Ipv4Addr::new(10, 0, 0, n), peers, seed, prefer_oldest: false }
+    SpeakerConfig { peers, ..SpeakerConfig::new(asn(n), Ipv4Addr::new(10, 0, 0, n), seed) }
 }
 
 pub(super) fn prefix(text: &str) -> Prefix {
@@ -45,8 +40,13 @@ pub(super) fn announcement(text: &str) -> Announcement {
     Announcement { prefix: prefix(text), prepend: 0, med: None, communities: vec![], large_communities: vec![] }
 }
 
-pub(super) const CONTEXT: DecodeContext =
-    DecodeContext { four_octet_as: true, external: true, families: Families::ALL, max_message: MAX_MESSAGE };
+pub(super) const CONTEXT: DecodeContext = DecodeContext {
+    four_octet_as: true,
+    external: true,
+    families: AddressFamilies::UNICAST,
+    max_message: MAX_MESSAGE,
+    ..DecodeContext::INITIAL
+};
 
 /// The messages in a buffer of whole ones.
 pub(super) fn messages(bytes: &[u8]) -> Vec<Message> {
@@ -72,7 +72,11 @@ pub(super) fn open_as(n: u8, asn: Asn, family: Family) -> Vec<u8> {
         asn,
         hold_time_s: 90,
         router_id: Ipv4Addr::new(10, 0, 0, n),
-        capabilities: vec![Capability::Multiprotocol(family), Capability::RouteRefresh, Capability::FourOctetAs(asn)],
+        capabilities: vec![
+            Capability::Multiprotocol(family.into()),
+            Capability::RouteRefresh,
+            Capability::FourOctetAs(asn),
+        ],
     };
     let mut bytes = vec![];
     wire::encode_open(&open, &mut bytes);
@@ -87,10 +91,15 @@ pub(super) fn keepalive() -> Vec<u8> {
 
 /// UPDATEs of speaker `n`: takes back the first list, announces the second.
 pub(super) fn update(n: u8, withdrawn: &[&str], announced: &[&str]) -> Vec<u8> {
-    let parse = |list: &[&str]| list.iter().map(|text| prefix(text)).collect::<Vec<_>>();
+    let parse = |list: &[&str]| list.iter().map(|text| prefix(text).into()).collect::<Vec<Nlri>>();
     let attributes = Attributes { as_path: AsPath::sequence([asn(n), Asn(65000)]), ..Attributes::originated() };
     let next_hop = NextHop::V4(Ipv4Addr::new(10, 0, 0, n));
-    let context = EncodeContext { four_octet_as: true, external: true, max_message: MAX_MESSAGE };
+    let context = EncodeContext {
+        four_octet_as: true,
+        external: true,
+        max_message: MAX_MESSAGE,
+        add_path: AddressFamilies::NONE,
+    };
     let (withdrawn, announced) = (parse(withdrawn), parse(announced));
     let mut bytes = vec![];
     let routes = Some((&attributes, next_hop, &announced[..]));

@@ -212,7 +212,7 @@ impl Net {
                     self.at(half.arrival.max(self.now + self.latency), Event::Fin { to });
                 }
             }
-            Out::Session { .. } | Out::Best { .. } => {}
+            Out::Session { .. } | Out::Best { .. } | Out::Refused { .. } | Out::Message { .. } => {}
         }
     }
 
@@ -274,7 +274,7 @@ impl Net {
         self.at(answered, Event::Answer { attempt, accepted: Some(conn) });
         self.halves.insert((node, conn), Half { other: Some(from), arrival: answered, sent: 0 });
         let local = fixture::address(node as u8 + 1);
-        self.feed(node, Fed::Input(In::Accepted { peer, conn, local }));
+        self.feed(node, Fed::Input(In::Accepted { peer, conn, local: local.into() }));
     }
 
     fn answer(&mut self, attempt: u64, accepted: Option<ConnId>) {
@@ -293,7 +293,7 @@ impl Net {
                 self.halves.insert((node, ConnId(attempt)), half);
                 let local = fixture::address(node as u8 + 1);
                 let conn = ConnId(attempt);
-                self.feed(node, Fed::Input(In::Connected { peer, conn, local }));
+                self.feed(node, Fed::Input(In::Connected { peer, conn, local: local.into() }));
             }
         }
     }

@@ -108,7 +108,7 @@ impl Play {
                 message: "x".repeat(self.rng.below(400) as usize),
             },
             2 | 3 => self.outcome_of_connecting(),
-            4 | 5 => In::Accepted { peer: self.peer(), conn: self.new_conn(), local: address(1) },
+            4 | 5 => In::Accepted { peer: self.peer(), conn: self.new_conn(), local: address(1).into() },
             6 if self.rng.below(3) == 0 => In::Closed { conn: self.conn() },
             7 => {
                 let conn = self.conn();
@@ -136,7 +136,7 @@ impl Play {
         if self.rng.below(3) == 0 {
             In::ConnectFailed { peer }
         } else {
-            In::Connected { peer, conn: self.new_conn(), local: address(1) }
+            In::Connected { peer, conn: self.new_conn(), local: address(1).into() }
         }
     }
 
@@ -199,7 +199,7 @@ fn notification(rng: &mut Rng) -> Vec<u8> {
 fn refresh(rng: &mut Rng) -> Vec<u8> {
     let mut bytes = vec![];
     let family = Family::ALL[rng.below(2) as usize];
-    wire::encode_route_refresh(family, &mut bytes);
+    wire::encode_route_refresh(family.into(), 0, &mut bytes);
     bytes
 }
 
