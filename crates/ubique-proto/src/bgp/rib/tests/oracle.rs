@@ -385,7 +385,7 @@ fn random_attributes(rng: &mut Rng, peer: &PeerConfig, internal: bool) -> Attrib
 }
 
 /// Plays one sequence; everything that was told, in order.
-fn play(seed: u64) -> String {
+pub(super) fn play(seed: u64) -> String {
     let mut bench = Bench::new(seed);
     bench.log += &format!("seed {seed}\n");
     let eager = seed.is_multiple_of(2);
