@@ -7,7 +7,8 @@ use proptest::option;
 use proptest::prelude::*;
 use ubique_model::{Asn, Community, Family, LargeCommunity, Prefix};
 use ubique_proto::bgp::attributes::{Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment};
-use ubique_proto::bgp::message::{Capability, Message, Notification, Open};
+use ubique_proto::bgp::family::AddressFamily;
+use ubique_proto::bgp::message::{Capability, Message, Nlri, Notification, Open};
 use ubique_proto::bgp::wire::{
     DecodeContext, MAX_MESSAGE, encode_end_of_rib, encode_keepalive, encode_notification, encode_open,
     encode_route_refresh, encode_updates,
@@ -74,19 +75,22 @@ prop_compose! {
             large_communities: large_communities.into_iter().map(LargeCommunity).collect(),
             originator_id: originator_id.filter(|_| internal).map(Ipv4Addr::from),
             cluster_list: cluster_list.into_iter().filter(|_| internal).map(Ipv4Addr::from).collect(),
+            only_to_customer: None,
             unknown,
         }
     }
 }
 
-fn prefix(family: Family) -> BoxedStrategy<Prefix> {
+fn prefix(family: Family) -> BoxedStrategy<Nlri> {
     match family {
-        Family::Ipv4 => (address(), 0..=32u8).prop_map(|(a, len)| Prefix::new(a.into(), len).unwrap().trunc()).boxed(),
+        Family::Ipv4 => {
+            (address(), 0..=32u8).prop_map(|(a, len)| Prefix::new(a.into(), len).unwrap().trunc().into()).boxed()
+        }
         // 2000::/3, and the default route.
         Family::Ipv6 => (any::<u128>(), 0..=128u8)
             .prop_map(|(a, len)| {
                 let a = Ipv6Addr::from(a >> 3 | 1 << 125);
-                Prefix::new(a.into(), len).unwrap().trunc()
+                Prefix::new(a.into(), len).unwrap().trunc().into()
             })
             .boxed(),
     }
@@ -107,10 +111,10 @@ fn next_hop(family: Family) -> BoxedStrategy<NextHop> {
 #[derive(Debug)]
 struct Routes {
     ctx: DecodeContext,
-    withdrawn: Vec<Prefix>,
+    withdrawn: Vec<Nlri>,
     attributes: Attributes,
     next_hop: NextHop,
-    announced: Vec<Prefix>,
+    announced: Vec<Nlri>,
 }
 
 fn routes() -> impl Strategy<Value = Routes> {
@@ -178,7 +182,7 @@ proptest! {
         asn in asn(),
         hold_time_s in prop_oneof![Just(0), 3..=u16::MAX],
         id in 1..=u32::MAX,
-        families in vec(prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)], 0..3),
+        families in vec(prop::sample::select(&AddressFamily::ALL), 0..3),
         others in vec((3..=64u8, vec(any::<u8>(), 0..=255)), 0..14),
         step in 1..100usize,
     ) {
@@ -253,9 +257,9 @@ proptest! {
 fn the_rest() {
     let mut stream = Vec::new();
     encode_keepalive(&mut stream);
-    encode_route_refresh(Family::Ipv6, &mut stream);
-    encode_end_of_rib(Family::Ipv4, &mut stream);
-    encode_end_of_rib(Family::Ipv6, &mut stream);
+    encode_route_refresh(AddressFamily::Ipv6Unicast, 0, &mut stream);
+    encode_end_of_rib(AddressFamily::Ipv4Unicast, &mut stream);
+    encode_end_of_rib(AddressFamily::Ipv6Unicast, &mut stream);
     for step in 1..stream.len() {
         let all: Vec<Message> =
             decode_all(&stream, step, &context(true, true)).into_iter().map(Result::unwrap).collect();
@@ -264,7 +268,10 @@ fn the_rest() {
         };
         assert_eq!(*keepalive, Message::Keepalive);
         assert_eq!(*refresh, Message::RouteRefresh { afi: 2, subtype: 0, safi: 1 });
-        assert_eq!((v4.end_of_rib, v6.end_of_rib), (Some(Family::Ipv4), Some(Family::Ipv6)));
+        assert_eq!(
+            (v4.end_of_rib, v6.end_of_rib),
+            (Some(AddressFamily::Ipv4Unicast), Some(AddressFamily::Ipv6Unicast))
+        );
         assert!(v4.faults.is_empty() && v6.faults.is_empty());
     }
 }

@@ -92,6 +92,8 @@ pub struct EncodeContext {
     pub external: bool,
     /// Families whose prefixes get a path identifier (RFC 7911).
     pub add_path: AddressFamilies,
+    /// Families that may go out with IPv6 next hops though they are not IPv6 (RFC 8950).
+    pub extended_next_hop: AddressFamilies,
     /// Longest message to send: [`MAX_MESSAGE`], or [`MAX_EXTENDED_MESSAGE`] once negotiated (RFC 8654).
     pub max_message: usize,
 }
