@@ -1,6 +1,7 @@
 //! What is written reads back the same, for generated messages of every kind and neighbour.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -8,7 +9,9 @@ use proptest::prelude::*;
 use ubique_model::{Asn, Community, Family, LargeCommunity, Prefix};
 use ubique_proto::bgp::attributes::{Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment};
 use ubique_proto::bgp::family::AddressFamily;
-use ubique_proto::bgp::message::{Capability, Message, Nlri, Notification, Open};
+use ubique_proto::bgp::message::{
+    AddPath, Capability, GracefulRestart, LongLived, Message, Nlri, Notification, Open, Role,
+};
 use ubique_proto::bgp::wire::{
     DecodeContext, MAX_MESSAGE, encode_end_of_rib, encode_keepalive, encode_notification, encode_open,
     encode_route_refresh, encode_updates,
@@ -108,6 +111,37 @@ fn next_hop(family: Family) -> BoxedStrategy<NextHop> {
     }
 }
 
+fn capability() -> impl Strategy<Value = Capability> {
+    let families = || prop::sample::subsequence(AddressFamily::ALL.to_vec(), 0..=4);
+    let able = || prop::sample::select(vec![AddPath::Receive, AddPath::Send, AddPath::Both]);
+    let role =
+        [Role::Provider, Role::RouteServer, Role::RouteServerClient, Role::Customer, Role::Peer, Role::Unknown(9)];
+    prop_oneof![
+        prop::sample::subsequence(vec![AddressFamily::Ipv4Unicast, AddressFamily::Ipv4FlowSpec], 0..=2)
+            .prop_map(Capability::ExtendedNextHop),
+        Just(Capability::ExtendedMessage),
+        prop::sample::select(role.to_vec()).prop_map(Capability::Role),
+        (any::<[bool; 3]>(), 0..4096u64, families()).prop_map(
+            |([restarting, notification, kept], seconds, families)| {
+                Capability::GracefulRestart(GracefulRestart {
+                    restarting,
+                    notification,
+                    restart_time: Duration::from_secs(seconds),
+                    families: families.into_iter().map(|family| (family, kept)).collect(),
+                })
+            }
+        ),
+        (families(), able())
+            .prop_map(|(families, able)| Capability::AddPath(families.into_iter().map(|f| (f, able)).collect())),
+        Just(Capability::EnhancedRouteRefresh),
+        (families(), any::<bool>(), 0..1 << 24).prop_map(|(families, forwarding, seconds)| {
+            let stale_time = Duration::from_secs(seconds as u64);
+            let it = |family| LongLived { family, forwarding, stale_time };
+            Capability::LongLivedGracefulRestart(families.into_iter().map(it).collect())
+        }),
+    ]
+}
+
 #[derive(Debug)]
 struct Routes {
     ctx: DecodeContext,
@@ -183,11 +217,13 @@ proptest! {
         hold_time_s in prop_oneof![Just(0), 3..=u16::MAX],
         id in 1..=u32::MAX,
         families in vec(prop::sample::select(&AddressFamily::ALL), 0..3),
-        others in vec((3..=64u8, vec(any::<u8>(), 0..=255)), 0..14),
+        understood in vec(capability(), 0..8),
+        others in vec((72..=255u8, vec(any::<u8>(), 0..=255)), 0..14),
         step in 1..100usize,
     ) {
         let mut capabilities: Vec<Capability> = families.into_iter().map(Capability::Multiprotocol).collect();
         capabilities.push(Capability::RouteRefresh);
+        capabilities.extend(understood);
         capabilities.extend(others.into_iter().map(|(code, value)| Capability::Unknown { code, value }));
         capabilities.push(Capability::FourOctetAs(asn));
         let open = Open { asn, hold_time_s, router_id: id.into(), capabilities };
