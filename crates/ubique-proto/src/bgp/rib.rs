@@ -6,7 +6,7 @@
 //! [`Rib::poll_changes`] for one neighbour. An announcement taken back before anyone polled is never sent.
 //!
 //! One table holds the candidates of a prefix side by side, so Adj-RIB-In and Loc-RIB are two views of it.
-//! Attributes are interned. A session carries the family of its neighbour's address; other routes are ignored.
+//! Attributes are interned. A session carries the families that were agreed on; other routes are ignored.
 //!
 //! Deliberately absent: route reflection, confederations, add-path, aggregation, MRAI (a withdrawal must not
 //! wait), and next hop resolution: neighbours are directly connected, so all interior costs are equal.

@@ -226,7 +226,7 @@ fn a_prefix_in_both_lists_stays_announced() {
 #[test]
 fn unknown_neighbors_and_empty_updates_are_harmless() {
     let mut rib = rib(vec![neighbor(0, Customer)]);
-    let stranger = PeerId(u32::MAX);
+    let stranger = PeerId(99);
     up(&mut rib, stranger.0);
     rib.update(Time(1), stranger, &announce(&[P], path(&[100])));
     rib.announce(stranger, own(P));
