@@ -55,7 +55,7 @@ fn config(rng: &mut Rng, n: u64) -> CheckConfig {
     CheckConfig {
         name: format!("check{n}"),
         every,
-        timeout: Duration::from_micros(rng.below(1 << 16) * 10),
+        timeout: Duration::from_micros(1 + rng.below(1 << 16) * 10),
         fall: rng.below(4) as u32,
         rise: rng.below(4) as u32,
     }

@@ -1,11 +1,14 @@
 //! The BGP codec: messages, streams, what is written and read again.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
+use std::time::Duration;
 
 use ubique_model::{Asn, Community, Family, LargeCommunity, Prefix};
 use ubique_proto::bgp::attributes::{Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment};
 use ubique_proto::bgp::family::{AddressFamilies, AddressFamily};
-use ubique_proto::bgp::message::{Message, Nlri, Notification, Open, Treatment, Update};
+use ubique_proto::bgp::message::{
+    AddPath, Capability, GracefulRestart, LongLived, Message, Nlri, Notification, Open, Role, Treatment, Update,
+};
 use ubique_proto::bgp::wire::{
     DecodeContext, EncodeContext, FRAMER_CAPACITY, Framer, HEADER_LEN, MAX_EXTENDED_MESSAGE, MAX_MESSAGE, decode,
     encode_end_of_rib, encode_keepalive, encode_notification, encode_open, encode_route_refresh, encode_updates,
@@ -39,6 +42,7 @@ fn sender(ctx: &DecodeContext) -> EncodeContext {
         four_octet_as: ctx.four_octet_as,
         external: ctx.external,
         add_path: ctx.add_path,
+        extended_next_hop: ctx.extended_next_hop,
         max_message: ctx.max_message,
     }
 }
@@ -273,13 +277,10 @@ pub(crate) fn roundtrip(input: &[u8]) {
     let mut rng = feed(input);
     let ctx = DecodeContext { families: AddressFamilies::ALL, ..context(&mut rng) };
     if rng.one_in(8) {
-        let open = Open {
-            asn: Asn(rng.below(u64::from(u32::MAX)) as u32 + 1),
-            hold_time_s: 3 + rng.below(65_533) as u16,
-            router_id: Ipv4Addr::from(rng.below(u64::from(u32::MAX)) as u32 + 1),
-            capabilities: vec![],
-        };
-        return again(&Message::Open(open), &ctx);
+        let open = open(&mut rng);
+        let mut out = Vec::new();
+        encode_open(&open, &mut out);
+        return assert_eq!(one(&out, &ctx), Message::Open(open));
     }
     let family = Family::ALL[rng.below(2) as usize];
     let attributes = attributes(&mut rng, &ctx);
@@ -301,6 +302,43 @@ pub(crate) fn roundtrip(input: &[u8]) {
         given.extend(update.announced.into_iter().flat_map(|reach| reach.prefixes));
     }
     assert_eq!((taken, given), (withdrawn, announced));
+}
+
+fn open(rng: &mut Rng) -> Open {
+    let asn = asn(rng);
+    let mut capabilities: Vec<Capability> = (0..rng.below(8)).map(|_| capability(rng)).collect();
+    capabilities.push(Capability::FourOctetAs(asn));
+    let (hold_time_s, router_id) = (3 + rng.below(65_533) as u16, [10, 0, 0, rng.octet()].into());
+    Open { asn, hold_time_s, router_id, capabilities }
+}
+
+fn capability(rng: &mut Rng) -> Capability {
+    let all = AddressFamily::ALL;
+    let seconds = |rng: &mut Rng, bits: u32| Duration::from_secs(rng.below(1 << bits));
+    match rng.below(10) {
+        0 => Capability::Multiprotocol(all[rng.below(4) as usize]),
+        1 => Capability::RouteRefresh,
+        2 => Capability::ExtendedNextHop(vec![all[2 * rng.below(2) as usize]]),
+        3 => Capability::ExtendedMessage,
+        4 => Capability::Role([Role::Provider, Role::Customer, Role::Peer, Role::Unknown(9)][rng.below(4) as usize]),
+        5 => Capability::GracefulRestart(GracefulRestart {
+            restarting: rng.one_in(2),
+            notification: rng.one_in(2),
+            restart_time: seconds(rng, 12),
+            families: all.into_iter().filter(|_| rng.one_in(2)).map(|family| (family, family.is_unicast())).collect(),
+        }),
+        6 => {
+            let able = [AddPath::Receive, AddPath::Send, AddPath::Both];
+            Capability::AddPath(all.into_iter().map(|family| (family, able[rng.below(3) as usize])).collect())
+        }
+        7 => Capability::EnhancedRouteRefresh,
+        8 => Capability::LongLivedGracefulRestart(vec![LongLived {
+            family: all[rng.below(4) as usize],
+            forwarding: rng.one_in(2),
+            stale_time: seconds(rng, 24),
+        }]),
+        _ => Capability::Unknown { code: 128 + rng.below(100) as u8, value: rng.octets(255) },
+    }
 }
 
 fn nlri(rng: &mut Rng, family: Family, ctx: &DecodeContext) -> Nlri {
