@@ -88,6 +88,7 @@ fn words(rng: &mut Rng) -> Vec<u8> {
                 four_octet_as: true,
                 external: true,
                 add_path: crate::bgp::family::AddressFamilies::NONE,
+                extended_next_hop: crate::bgp::family::AddressFamilies::NONE,
                 max_message: wire::MAX_MESSAGE,
             };
             let as_path = AsPath::sequence([Asn(64501), Asn(64000 + rng.below(9) as u32)]);
