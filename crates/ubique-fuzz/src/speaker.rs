@@ -425,7 +425,7 @@ fn quiet(net: &net::Net) {
     for (here, there) in [(0, 1), (1, 0)] {
         let (ours, theirs) = (&net.nodes[here].speaker, &net.nodes[there].speaker);
         assert!(ours.peers().all(|status| status.state == State::Established), "{here} is not up");
-        let families = |speaker: &Speaker| speaker.config.peers[0].families;
+        let families = |speaker: &Speaker| speaker.peer(PeerId(0)).map(|status| status.config.families).unwrap_or_default();
         let agreed = families(ours).intersection(families(theirs));
         let carried = |prefix: &Prefix| agreed.contains(Family::of(prefix));
         let mut announced: Vec<_> = ours.announced(PeerId(0)).filter(|(prefix, _)| carried(prefix)).collect();
