@@ -12,8 +12,8 @@ use ubique_model::internet::Internet;
 use ubique_model::location::Location;
 use ubique_model::scenario::Scenario;
 use ubique_model::service::{
-    AgentSettings, AoAlgorithm, Capacity, Dynamic, GracefulRestart, NextHop, RehearseSettings, Role, Service, Site, TcpAo,
-    Upstream,
+    AgentSettings, AoAlgorithm, Capacity, Dynamic, GracefulRestart, NextHop, RehearseSettings, Role, Service, Site,
+    TcpAo, Upstream,
 };
 use ubique_model::{AddressFamily, Asn, Community, ExtendedCommunity, LargeCommunity, Prefix, Relation};
 
@@ -90,7 +90,11 @@ fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
     let numbers = (
         1_u16..,
         prop_oneof![Just(0), 3_u64..=65535],
-        prop_oneof![Just((None, None)), (1_u8..).prop_map(|n| (Some(n), None)), (1_u8..255).prop_map(|n| (None, Some(n)))],
+        prop_oneof![
+            Just((None, None)),
+            (1_u8..).prop_map(|n| (Some(n), None)),
+            (1_u8..255).prop_map(|n| (None, Some(n)))
+        ],
         0_u8..=16,
         prop::option::of(any::<u32>()),
     );
@@ -101,7 +105,14 @@ fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
     );
     let own = (1_u16..400, relation, prop::option::of(500_u16..510), prop::option::of("[a-z0-9.]{3,15}"));
     (own, numbers, lists, authentication(), flags(), capabilities(v6)).prop_map(
-        move |((host, relation, local, interface), numbers, (communities, extended, large), authentication, flags, more)| {
+        move |(
+            (host, relation, local, interface),
+            numbers,
+            (communities, extended, large),
+            authentication,
+            flags,
+            more,
+        )| {
             let (port, hold, (multihop, ttl_security), prepend, med) = numbers;
             let (password_file, tcp_ao) = authentication;
             let (passive, extended_next_hop, add_path, with_role) = flags;
@@ -152,7 +163,8 @@ fn authentication() -> impl Strategy<Value = (Option<std::path::PathBuf>, Option
 fn capabilities(v6: bool) -> impl Strategy<Value = Capabilities> {
     let families = prop_oneof![Just(AddressFamily::ALL[..2].to_vec()), Just(AddressFamily::ALL.to_vec())];
     let restart = prop::option::of((1_u64..=4095, prop::option::of(1_u64..1 << 24)));
-    let hops = (prop::option::of(Just(Ipv4Addr::new(192, 0, 2, 77))), prop::option::of(Just("2001:db8::77".parse().unwrap())));
+    let hops =
+        (prop::option::of(Just(Ipv4Addr::new(192, 0, 2, 77))), prop::option::of(Just("2001:db8::77".parse().unwrap())));
     (families, restart, hops, prop::option::of(1_u32..), 0_u32..=10_000_000).prop_map(
         move |(families, restart, (ipv4, ipv6), max_prefix, keep_routes)| Capabilities {
             families,

@@ -51,7 +51,9 @@ impl FromStr for ExtendedCommunity {
 
     fn from_str(text: &str) -> Result<Self, String> {
         parse(text).ok_or_else(|| {
-            format!("{text:?} is not an extended community: write \"rt:ASN:VALUE\", \"ro:ASN:VALUE\" or 0x and 16 digits")
+            format!(
+                "{text:?} is not an extended community: write \"rt:ASN:VALUE\", \"ro:ASN:VALUE\" or 0x and 16 digits"
+            )
         })
     }
 }
@@ -120,7 +122,9 @@ mod tests {
 
     #[test]
     fn what_is_not_one() {
-        for text in ["", "rt", "rt:1", "rt:1:2:3", "xx:1:2", "rt:1:4294967296", "rt:70000:65536", "0x12", "0x+000000000000001"] {
+        for text in
+            ["", "rt", "rt:1", "rt:1:2:3", "xx:1:2", "rt:1:4294967296", "rt:70000:65536", "0x12", "0x+000000000000001"]
+        {
             assert!(text.parse::<ExtendedCommunity>().is_err(), "{text}");
         }
     }

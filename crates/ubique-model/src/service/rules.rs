@@ -176,7 +176,10 @@ fn check_families(sink: &Sink<'_>, head: &Head, site: &SiteDraft) {
             let finding = Finding::new(code::FAMILY_NOT_ANNOUNCED, message)
                 .cause(format!("none of its sessions carries {} routes", words(family)));
             let span = site.name.as_ref().map_or(&site.span, |n| &n.span);
-            sink.report_absent(span, finding.fix(format!("add an upstream over {0}, or {0} to `families`", words(family))));
+            sink.report_absent(
+                span,
+                finding.fix(format!("add an upstream over {0}, or {0} to `families`", words(family))),
+            );
         }
     }
 }

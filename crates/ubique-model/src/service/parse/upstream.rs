@@ -11,8 +11,8 @@ use crate::read::sink::{At, Finding, Span};
 use crate::read::table::TableReader;
 use crate::read::text;
 use crate::read::words::{did_you_mean, shorten};
-use crate::service::upstream::{AoAlgorithm, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
 use crate::service::spec;
+use crate::service::upstream::{AoAlgorithm, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
 
 /// `[[site.upstream]]` as far as it was readable.
 pub(in crate::service) struct UpstreamDraft {

@@ -165,7 +165,10 @@ fn check_role(sink: &Sink<'_>, session: &SessionDraft) {
         let message = format!("role \"{}\" does not fit relation \"{}\"", role.value, relation.value);
         let (cause, fix) = match fitting {
             Some(fitting) => (
-                format!("`role` is ours (RFC 9234 §4.1): towards a neighbour that is {} we are {fitting}", relation.value),
+                format!(
+                    "`role` is ours (RFC 9234 §4.1): towards a neighbour that is {} we are {fitting}",
+                    relation.value
+                ),
                 format!("write role = \"{fitting}\", or correct `relation`"),
             ),
             None => ("roles exist on external sessions only (RFC 9234 §4.1)".to_owned(), "remove `role`".to_owned()),
@@ -182,7 +185,8 @@ fn check_next_hops(sink: &Sink<'_>, head: &Head, session: &SessionDraft, family:
         let Some(hop) = hop else { continue };
         check_session_address(sink, head, hop, false);
         if Family::of_address(hop.value) != wanted {
-            let message = format!("next-hop.{key} is {}, an {} address", hop.value, words(Family::of_address(hop.value)));
+            let message =
+                format!("next-hop.{key} is {}, an {} address", hop.value, words(Family::of_address(hop.value)));
             let finding = Finding::new(code::FAMILY_MISMATCH, message)
                 .cause(format!("it is the next hop of {} routes", words(wanted)));
             sink.report(&hop.span, finding.fix(format!("write an {} address", words(wanted))));

@@ -192,12 +192,7 @@ pub(super) static DYNAMIC: Spec = Spec {
             Need::Required,
             "The ASes they may be in.",
         ),
-        field(
-            "limit",
-            Type::Integer { min: 1, max: MAX_DYNAMIC as i64 },
-            Need::Integer(16),
-            "Most of them at a time.",
-        ),
+        field("limit", Type::Integer { min: 1, max: MAX_DYNAMIC as i64 }, Need::Integer(16), "Most of them at a time.",),
     ],
     variants: None,
     later: LATER,
