@@ -380,7 +380,7 @@ pub(crate) fn pair(input: &[u8]) {
     let flags = rng.octet();
     let side = |n: u8, flags: u8| {
         let mut peer = peer(3 - n, Relation::Peer);
-        peer.families = if flags & 1 == 0 || true { peer.families } else { AddressFamilies::UNICAST };
+        peer.families = if flags & 1 == 0 { peer.families } else { AddressFamilies::UNICAST };
         peer.extended_next_hop = flags & 2 != 0;
         peer.add_path = flags & 4 != 0;
         let restart = GracefulRestartConfig { restart_time: Duration::from_secs(20), long_lived: None };

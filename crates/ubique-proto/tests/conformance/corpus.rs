@@ -87,10 +87,11 @@ fn play(stream: &[u8], from: From, session: Session) -> &'static str {
     }
 }
 
-fn play_all(streams: &[(String, Vec<u8>)]) -> BTreeMap<&'static str, usize> {
+/// Each stream against one kind of neighbour after the other, or against all.
+fn play_all(streams: &[(String, Vec<u8>)], all: bool) -> BTreeMap<&'static str, usize> {
     let mut ends = BTreeMap::new();
-    for (name, stream) in streams {
-        for (from, session) in sessions() {
+    for (n, (name, stream)) in streams.iter().enumerate() {
+        for (from, session) in sessions().skip(if all { 0 } else { n % 3 }).take(if all { 3 } else { 1 }) {
             let run = std::panic::catch_unwind(|| play(stream, from, session));
             let end = run.unwrap_or_else(|_| panic!("{name}, {from:?}: {stream:02x?}"));
             *ends.entry(end).or_insert(0) += 1;
@@ -103,7 +104,7 @@ fn play_all(streams: &[(String, Vec<u8>)]) -> BTreeMap<&'static str, usize> {
 fn a_live_session_answers_fuzzing_corpora_as_the_oracle_does() {
     let Some(corpus) = corpus() else { return };
     assert_eq!(corpus.len(), CORPUS);
-    println!("as they are: {:?}", play_all(&corpus));
+    println!("as they are: {:?}", play_all(&corpus, true));
     // Nearly all stop at a broken header. With a right one they get further.
     let updates: Vec<(String, Vec<u8>)> = corpus
         .iter()
@@ -113,22 +114,22 @@ fn a_live_session_answers_fuzzing_corpora_as_the_oracle_does() {
             [(format!("{name} as a body"), whole), (format!("{name} behind another header"), body)]
         })
         .collect();
-    println!("as UPDATEs: {:?}", play_all(&updates));
+    println!("as UPDATEs: {:?}", play_all(&updates, false));
     // And as path attributes before a sound route.
     let attributes: Vec<(String, Vec<u8>)> = corpus
         .iter()
         .map(|(name, octets)| {
-            let field = [&attributes("origin path hop", From::External), &octets[octets.len().min(23)..octets.len().min(3000)]].concat();
+            let field = [&attributes("pref origin path hop", From::External), &octets[octets.len().min(23)..octets.len().min(3000)]].concat();
             (format!("{name} as attributes"), update(&[], &field, &[24, 203, 0, 113]))
         })
         .collect();
-    println!("as attributes: {:?}", play_all(&attributes));
+    println!("as attributes: {:?}", play_all(&attributes, false));
 }
 
 /// The same on a machine without the corpora: every message of ours with every octet changed, cut off, and doubled.
 #[test]
 fn one_octet_wrong() {
-    let reach = "origin path hop med C0080400010002 reach C00706FBF60A000002 C0200C000000010000000200000003";
+    let reach = "pref origin path hop med C0080400010002 reach C00706FBF60A000002 C0200C000000010000000200000003";
     let sound = [wrapped(4, &[]), open(&[2, 2, 2, 0]), update(&[8, 10], &attributes(reach, From::External), &[24, 203, 0, 113])];
     let mut streams = vec![];
     for message in sound {
@@ -142,7 +143,7 @@ fn one_octet_wrong() {
             streams.push((format!("octet {at} twice"), [&message[..=at], &message[at..]].concat()));
         }
     }
-    println!("{:?}", play_all(&streams));
+    println!("{:?}", play_all(&streams, true));
 }
 
 /// Every UPDATE of the collectors' recordings, as the codec and as the oracle read it.

@@ -99,7 +99,7 @@ impl Live {
         if !matches!(from, From::OpenSent | From::OpenConfirm) {
             live.receive(wrapped(4, &[]));
             assert_eq!(live.state(), State::Established);
-            live.receive(update(&[], &table::attributes("origin path hop", from), &ROUTE));
+            live.receive(update(&[], &table::with_preference("origin path hop", from, true), &ROUTE));
             assert_eq!(live.received(), [prefix("203.0.113.0/24")].into());
         }
         live.passed_on.clear();
@@ -177,8 +177,14 @@ impl Live {
 
     /// Announces a prefix of our own to the witness.
     pub fn announce(&mut self, text: &str) {
-        let announcement =
-            Announcement { prefix: prefix(text), prepend: 0, med: None, communities: vec![], large_communities: vec![] };
+        let announcement = Announcement {
+            prefix: prefix(text),
+            prepend: 0,
+            med: None,
+            communities: vec![],
+            extended_communities: vec![],
+            large_communities: vec![],
+        };
         self.feed(In::Announce { peer: WITNESS, announcement });
     }
 

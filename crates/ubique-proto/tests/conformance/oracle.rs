@@ -168,19 +168,25 @@ impl Inquest {
         }
         let right = match code {
             1 | 2 | 3 | 5 | 6 => 0x40,
-            4 | 9 | 10 | 14 | 15 => 0x80,
-            7 | 8 | 16 | 17 | 18 | 32 | 35 => 0xc0,
+            4 | 9 | 10 | 14 | 15 | 26 | 29 => 0x80,
+            // Never assigned.
+            0 | 255 if kind & 0x80 != 0 => return self.discarded.extend([code]),
+            7 | 8 | 16 | 17 | 18 | 22 | 23 | 25 | 32 | 35 | 40 | 128 => 0xc0,
             // RFC 4271 §6.3: only well-known ones must be known.
-            _ if kind & 0x80 == 0 => return drop(self.resets.insert((3, 2))),
-            _ => return,
+            _ => {
+                if kind & 0x80 == 0 {
+                    self.resets.insert((3, 2));
+                }
+                return;
+            }
         };
         if kind != right {
-            match code {
-                14 | 15 => drop(self.resets.insert((3, 9))),
-                17 | 18 => drop(self.discarded.insert(code)),
+            return match code {
+                14 | 15 => self.resets.extend([(3, 9)]),
+                // RFC 6793 §6; RFC 9012 §13; RFC 7311 §4; RFC 9552 §8.2.2
+                17 | 18 | 23 | 26 | 29 => self.discarded.extend([code]),
                 _ => self.withdraws.push((code, 4)),
-            }
-            return;
+            };
         }
         let long = if session.four_octet_as { 4 } else { 2 };
         let confederations = code == 2 && !session.external;
@@ -197,13 +203,16 @@ impl Inquest {
             16 => (value.is_empty() || value.len() % 8 != 0).then_some(9),
             32 => (value.is_empty() || value.len() % 12 != 0).then_some(9),
             // RFC 9234 §5
-            35 => (value.len() != 4).then_some(9),
+            35 => (value.len() != 4).then_some(5),
+            22 | 23 | 25 | 26 | 40 | 128 => (!opaque(code, value, session)).then_some(9),
             _ => None,
         };
         match (fault, code) {
-            (Some(_), 6 | 7 | 17 | 18) => drop(self.discarded.insert(code)),
+            // A tunnel encapsulation without a tunnel says nothing (RFC 9012 §13).
+            (Some(_), 23) if value.is_empty() => self.discarded.extend([code]),
+            (Some(_), 6 | 7 | 17 | 18 | 26 | 40) => self.discarded.extend([code]),
             (Some(subcode), _) => self.withdraws.push((code, subcode)),
-            (None, _) => drop(self.values.insert(code, value.to_vec())),
+            (None, _) => self.values.extend([(code, value.to_vec())]),
         }
     }
 
@@ -269,7 +278,7 @@ impl Inquest {
             self.withdraws.push((14, 9));
         }
         let (classic, any) = (unicast(&nlri), unicast(&nlri) || unicast(&routes));
-        for (code, needed) in [(1, any), (2, any), (3, classic)] {
+        for (code, needed) in [(1, any), (2, any), (3, classic), (5, any && !session.external)] {
             // RFC 7606 §3 d
             if needed && !self.seen.contains(&code) {
                 self.withdraws.push((code, 3));
@@ -317,6 +326,75 @@ fn multicast(prefix: &Prefix) -> bool {
         Prefix::V4(net) => net.prefix_len() >= 4 && net.addr().octets()[0] >> 4 == 0b1110,
         Prefix::V6(net) => net.prefix_len() >= 8 && net.addr().octets()[0] == 0xff,
     }
+}
+
+/// Whether an attribute nobody reads here is well formed.
+fn opaque(code: u8, value: &[u8], session: Session) -> bool {
+    match code {
+        // RFC 6514 §5
+        22 => value.len() >= 5,
+        // RFC 9012 §2: tunnels of sub-TLVs, whose length has two octets from type 128 on.
+        23 => {
+            let tunnel = |_, sub: &[u8]| records(sub, 1, |kind| if kind < 128 { 1 } else { 2 }, |_, _| true);
+            !value.is_empty() && records(value, 2, |_| 2, tunnel)
+        }
+        // RFC 7606 §7.15
+        25 => !value.is_empty() && value.len() % 20 == 0,
+        // RFC 7311 §3: the length counts all of the TLV.
+        26 => aigp(value),
+        // RFC 8669 §4: not across the border of a domain.
+        40 => {
+            let tlv = |kind, value: &[u8]| match kind {
+                1 => value.len() == 7,
+                3 => value.len() >= 8 && value.len() % 6 == 2,
+                _ => true,
+            };
+            !session.external && !value.is_empty() && records(value, 1, |_| 2, tlv)
+        }
+        // RFC 6368 §5: an AS, then attributes but those of reachability.
+        _ => value.get(4..).is_some_and(attr_set),
+    }
+}
+
+/// Type, length, value to the end: `kind` octets of type, `length` of length for each type.
+fn records(mut field: &[u8], kind: usize, length: fn(usize) -> usize, fits: impl Fn(usize, &[u8]) -> bool) -> bool {
+    while !field.is_empty() {
+        let Some(head) = field.get(..kind) else { return false };
+        let name = number(head);
+        let start = kind + length(name);
+        let Some(value) = field.get(kind..start).and_then(|l| field.get(start..start + number(l))) else {
+            return false;
+        };
+        if !fits(name, value) {
+            return false;
+        }
+        field = &field[start + value.len()..];
+    }
+    true
+}
+
+fn aigp(mut value: &[u8]) -> bool {
+    while !value.is_empty() {
+        let length = value.get(1..3).map_or(0, number);
+        if length < 3 || length > value.len() || (value[0] == 1 && length != 11) {
+            return false;
+        }
+        value = &value[length..];
+    }
+    true
+}
+
+fn attr_set(mut field: &[u8]) -> bool {
+    while !field.is_empty() {
+        let head = if field[0] & 0x10 == 0 { 3 } else { 4 };
+        let Some(length) = field.get(2..head) else { return false };
+        let end = head + number(length);
+        if field.len() < end || matches!(field[1], 3 | 14 | 15) {
+            return false;
+        }
+        field = &field[end..];
+    }
+    true
 }
 
 /// RFC 4271 §4.3, RFC 7606 §7.2, RFC 7607, RFC 5065 §5: whether a path is well formed.

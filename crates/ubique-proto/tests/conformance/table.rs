@@ -140,11 +140,21 @@ pub fn attributes(text: &str, from: From) -> Vec<u8> {
         "path" => [&hex("40020602010000")[..], &NEIGHBOR_AS].concat(),
         "hop" => [&hex("400304")[..], &NEIGHBOR].concat(),
         "med" => hex("80040400000007"),
+        "nopref" => vec![],
         "pref" => hex("40050400000064"),
         "reach" => hex("800E1C 00020110 20010DB8000000000000000000000002 00 30 20010DB80001"),
         digits => hex(digits),
     };
     text.split_whitespace().flat_map(word).collect()
+}
+
+/// Internal neighbours send LOCAL_PREF with every route (RFC 4271 §5.1.5): in front, where a case has none of its own.
+pub fn with_preference(text: &str, from: From, nlri: bool) -> Vec<u8> {
+    let announces = nlri || text.split_whitespace().any(|word| word == "reach");
+    let has = text.split_whitespace().any(|word| word == "nopref" || word.starts_with("4005") || word.starts_with("C005"));
+    let own = attributes(text, from);
+    let needed = from.internal() && announces && !has && !own.is_empty();
+    if needed { [attributes("pref", from), own].concat() } else { own }
 }
 
 fn read_message(text: &str, from: From) -> Vec<u8> {
@@ -156,9 +166,11 @@ fn read_message(text: &str, from: From) -> Vec<u8> {
             wrapped(kind.parse().expect("a type"), &hex(body))
         }
         "open" => open(&hex(rest)),
-        _ => match text.split('/').collect::<Vec<&str>>()[..] {
-            [attributes] => update(&[], &self::attributes(attributes, from), &ROUTE),
-            [withdrawn, attributes, nlri] => update(&hex(withdrawn), &self::attributes(attributes, from), &hex(nlri)),
+        _ => match text.split('/').map(str::trim).collect::<Vec<&str>>()[..] {
+            [attributes] => update(&[], &with_preference(attributes, from, true), &ROUTE),
+            [withdrawn, attributes, nlri] => {
+                update(&hex(withdrawn), &with_preference(attributes, from, !nlri.is_empty()), &hex(nlri))
+            }
             _ => panic!("withdrawn / attributes / NLRI: {text}"),
         },
     }
