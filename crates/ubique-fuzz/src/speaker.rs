@@ -178,7 +178,10 @@ impl Play {
                 message: String::from_utf8_lossy(&self.rng.octets(300)).into_owned(),
             },
             2 | 3 => self.outcome_of_connecting(),
-            4 | 5 => In::Accepted { peer: self.known_peer(), conn: self.new_conn(), local: address(1).into() },
+            4 | 5 => match self.known_peer() {
+                Some(peer) => In::Accepted { peer, conn: self.new_conn(), local: address(1).into() },
+                None => In::Start,
+            },
             6 => In::Closed { conn: self.conn() },
             7 => {
                 let conn = self.conn();
@@ -197,14 +200,14 @@ impl Play {
         self.feed(input);
     }
 
-    /// One that is configured.
-    fn known_peer(&mut self) -> PeerId {
+    /// One that is configured, as long as there is any.
+    fn known_peer(&mut self) -> Option<PeerId> {
         let known: Vec<PeerId> = self.speaker.peers().map(|status| status.peer).collect();
-        known[self.rng.below(known.len() as u64) as usize]
+        known.get(self.rng.below(known.len() as u64) as usize).copied()
     }
 
     fn outcome_of_connecting(&mut self) -> In {
-        let peer = self.known_peer();
+        let Some(peer) = self.known_peer() else { return In::Start };
         // Now and then one that crossed its cancellation.
         if !self.audit.is_dialling(peer) && !self.rng.one_in(10) {
             return In::Start;
@@ -382,6 +385,7 @@ pub(crate) fn pair(input: &[u8]) {
         let mut peer = peer(3 - n, Relation::Peer);
         peer.families = if flags & 1 == 0 { peer.families } else { AddressFamilies::UNICAST };
         peer.extended_next_hop = flags & 2 != 0;
+        peer.next_hop.ipv6 = Some([0x2001, 0xdb8, 0, 0, 0, 0, 0, n.into()].into());
         peer.add_path = flags & 4 != 0;
         let restart = GracefulRestartConfig { restart_time: Duration::from_secs(20), long_lived: None };
         peer.graceful_restart = (flags & 8 != 0).then_some(restart);

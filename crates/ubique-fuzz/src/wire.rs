@@ -197,7 +197,12 @@ fn update_again(update: &Update, ctx: &DecodeContext) {
 fn same_for(attributes: &Attributes, ctx: &DecodeContext) -> Option<Attributes> {
     let confederation =
         attributes.as_path.0.iter().any(|s| matches!(s, Segment::ConfedSequence(_) | Segment::ConfedSet(_)));
-    (ctx.four_octet_as || !confederation).then(|| attributes.clone())
+    (ctx.four_octet_as || !confederation).then(|| {
+        let mut same = attributes.clone();
+        // Written in order of their types (RFC 4271 §5).
+        same.unknown.sort_by_key(|raw| raw.code);
+        same
+    })
 }
 
 type Routes<'a> = Option<(&'a Attributes, NextHop, &'a [Nlri])>;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ubique_model::{Family, Prefix};
 use ubique_proto::bgp::family::AddressFamilies;
 use ubique_proto::bgp::message::{Message, Notification, Treatment, Update};
-use ubique_proto::bgp::wire::{DecodeContext, MAX_MESSAGE, decode};
+use ubique_proto::bgp::wire::{DecodeContext, decode};
 
 use super::oracle::{Routes, Session, Verdict, judge};
 
@@ -23,7 +23,7 @@ pub fn context(session: Session) -> DecodeContext {
         families,
         add_path: AddressFamilies::NONE,
         extended_next_hop: AddressFamilies::NONE,
-        max_message: MAX_MESSAGE,
+        max_message: session.longest,
     }
 }
 

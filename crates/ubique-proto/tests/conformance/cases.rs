@@ -15,7 +15,7 @@ use crate::table::{Case, From, Outcome, cases, wrapped};
 const KNOWN: [u8; 17] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 32, 35];
 
 fn session(from: From) -> Session {
-    Session { four_octet_as: from != From::Old, external: !from.internal(), ipv4: true, ipv6: true }
+    Session { four_octet_as: from != From::Old, external: !from.internal(), ipv4: true, ipv6: true, longest: 65_535 }
 }
 
 /// The table and the oracle were written apart; where both have an opinion it is one.
@@ -24,7 +24,7 @@ fn the_oracle_agrees_with_the_table() {
     for case in cases().iter().filter(|case| !matches!(case.from, From::OpenSent | From::OpenConfirm)) {
         let (verdict, _) = judge(&case.message, session(case.from));
         let sound = |set: &BTreeSet<u8>| -> BTreeSet<u8> {
-            set.iter().copied().filter(|code| !matches!(code, 0 | 14 | 15)).collect()
+            set.iter().copied().filter(|code| !matches!(code, 14 | 15)).collect()
         };
         let fits = match (&case.outcome, &verdict) {
             (Outcome::Keep { discarded }, Verdict::Routes(routes)) => {
@@ -117,7 +117,14 @@ fn others(case: &Case, kind: Kind, live: &mut Live) {
         live.refresh();
     }
     let update = matches!(case.from, From::External | From::Internal | From::Old) && case.message[18] == 2;
-    let given = if update && matches!(case.outcome, Outcome::Keep { .. }) { path_attributes(&case.message) } else { vec![] };
+    let given = match &case.outcome {
+        Outcome::Keep { discarded } if update => {
+            let mut given = path_attributes(&case.message);
+            given.retain(|(_, code, _)| !discarded.contains(code));
+            given
+        }
+        _ => vec![],
+    };
     for message in split(&live.passed_on).into_iter().filter(|message| message[18] == 2) {
         let sent = path_attributes(message);
         for (flags, code, value) in &sent {

@@ -44,7 +44,7 @@ fn corpus() -> Option<Vec<(String, Vec<u8>)>> {
 
 fn sessions() -> impl Iterator<Item = (From, Session)> {
     [From::External, From::Internal, From::Old].into_iter().map(|from| {
-        (from, Session { four_octet_as: from != From::Old, external: !from.internal(), ipv4: true, ipv6: true })
+        (from, Session { four_octet_as: from != From::Old, external: !from.internal(), ipv4: true, ipv6: true, longest: 65_535 })
     })
 }
 

@@ -15,6 +15,8 @@ pub struct Session {
     pub external: bool,
     pub ipv4: bool,
     pub ipv6: bool,
+    /// Longest message but OPEN and KEEPALIVE: 4,096, or 65,535 once we have offered it (RFC 8654 §4).
+    pub longest: usize,
 }
 
 /// What is to happen in state Established.
@@ -62,10 +64,11 @@ pub fn judge(stream: &[u8], session: Session) -> (Verdict, usize) {
     let least = [29, 23, 21, 19, 23];
     let Some(least) = kind.checked_sub(1).and_then(|n| least.get(usize::from(n))) else {
         // Which of the two comes first is not said.
-        let both = if (19..=4096).contains(&length) { vec![(1, 3)] } else { vec![(1, 2), (1, 3)] };
+        let both = if (19..=session.longest).contains(&length) { vec![(1, 3)] } else { vec![(1, 2), (1, 3)] };
         return (Verdict::Reset(both.into_iter().collect()), stream.len());
     };
-    if length < *least || length > 4096 || (kind == 4 && length != 19) {
+    let longest = if matches!(kind, 1 | 4) { 4096 } else { session.longest };
+    if length < *least || length > longest || (kind == 4 && length != 19) {
         return (reset(1, 2), stream.len());
     }
     let Some(body) = stream.get(19..length) else { return (Verdict::Wait, stream.len()) };
@@ -297,6 +300,10 @@ impl Inquest {
 
     fn routes(self, withdrawn: Vec<Prefix>, announced: Vec<Prefix>) -> Verdict {
         let set = |list: Vec<Prefix>| list.into_iter().filter(|prefix| !multicast(prefix)).collect();
+        let mut discarded = self.discarded;
+        if withdrawn.iter().chain(&announced).any(multicast) {
+            discarded.insert(0);
+        }
         let (mut withdrawn, mut announced): (BTreeSet<Prefix>, BTreeSet<Prefix>) = (set(withdrawn), set(announced));
         if self.withdraws.is_empty() {
             withdrawn.retain(|prefix| !announced.contains(prefix));
@@ -304,7 +311,7 @@ impl Inquest {
             withdrawn.append(&mut announced);
         }
         let treated = self.withdraws.into_iter().map(|(code, _)| code).collect();
-        Verdict::Routes(Routes { announced, withdrawn, discarded: self.discarded, treated })
+        Verdict::Routes(Routes { announced, withdrawn, discarded, treated })
     }
 }
 
