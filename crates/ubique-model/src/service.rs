@@ -112,6 +112,8 @@ pub struct Upstream {
     pub hold_time: Duration,
     /// IP TTL for an eBGP neighbour more than one hop away; default 1 hop.
     pub multihop: Option<u8>,
+    /// BFD with the neighbour, when wanted; multihop when `multihop` is given.
+    pub bfd: Option<Bfd>,
     /// File with the TCP MD5 secret (RFC 2385).
     pub password_file: Option<PathBuf>,
     /// Communities on every announcement to this neighbour.
@@ -122,6 +124,24 @@ pub struct Upstream {
     pub prepend: u8,
     /// MULTI_EXIT_DISC, when wanted.
     pub med: Option<u32>,
+}
+
+/// `bfd` of an upstream: how fast each side notices that the other is lost (RFC 5880 §6.8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bfd {
+    /// Desired Min TX Interval.
+    pub interval: Duration,
+    /// Required Min RX Interval; default: `interval`.
+    pub receive: Duration,
+    /// Detection time multiplier, at least 1; default 3.
+    pub multiplier: u8,
+}
+
+impl Default for Bfd {
+    fn default() -> Bfd {
+        let interval = Duration::from_millis(150);
+        Bfd { interval, receive: interval, multiplier: 3 }
+    }
 }
 
 #[cfg(test)]

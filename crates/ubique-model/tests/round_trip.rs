@@ -11,7 +11,7 @@ use ubique_model::check::{Check, CheckKind};
 use ubique_model::internet::Internet;
 use ubique_model::location::Location;
 use ubique_model::scenario::Scenario;
-use ubique_model::service::{AgentSettings, Capacity, RehearseSettings, Service, Site, Upstream};
+use ubique_model::service::{AgentSettings, Bfd, Capacity, RehearseSettings, Service, Site, Upstream};
 use ubique_model::{Asn, Community, LargeCommunity, Prefix, Relation};
 
 fn name() -> impl Strategy<Value = String> {
@@ -91,21 +91,30 @@ fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
         0_u8..=16,
         prop::option::of(any::<u32>()),
     );
+    let bfd = (duration(10, 60_000), duration(10, 60_000), 1_u8..).prop_map(|(interval, receive, multiplier)| Bfd {
+        interval,
+        receive,
+        multiplier,
+    });
+    let password = (prop::option::of(text()), prop::option::of(bfd));
     let lists = (prop::collection::vec(any::<u32>(), 0..3), prop::collection::vec(any::<[u32; 3]>(), 0..3));
-    (1_u16..400, relation, numbers, prop::option::of(text()), lists, prop::option::of(500_u16..510)).prop_map(
-        move |(host, relation, (port, hold, multihop, prepend, med), password, (communities, large), local)| Upstream {
-            asn: Asn(64501),
-            address: address(host),
-            local_address: local.map(address),
-            relation,
-            port,
-            hold_time: Duration::from_secs(hold),
-            multihop,
-            password_file: password.map(Into::into),
-            communities: communities.into_iter().map(Community).collect(),
-            large_communities: large.into_iter().map(LargeCommunity).collect(),
-            prepend,
-            med,
+    (1_u16..400, relation, numbers, password, lists, prop::option::of(500_u16..510)).prop_map(
+        move |(host, relation, (port, hold, multihop, prepend, med), (password, bfd), (communities, large), local)| {
+            Upstream {
+                asn: Asn(64501),
+                address: address(host),
+                local_address: local.map(address),
+                relation,
+                port,
+                hold_time: Duration::from_secs(hold),
+                multihop,
+                bfd,
+                password_file: password.map(Into::into),
+                communities: communities.into_iter().map(Community).collect(),
+                large_communities: large.into_iter().map(LargeCommunity).collect(),
+                prepend,
+                med,
+            }
         },
     )
 }

@@ -13,11 +13,13 @@
 //! - [`bgp::session`]: one neighbour: the finite state machine and connection collision (RFC 4271 §6.8, §8).
 //! - [`bgp::rib`]: Adj-RIB-In, Loc-RIB, Adj-RIB-Out and the decision process (RFC 4271 §9).
 //! - [`bgp::speaker`]: sessions and RIB together: what a driver runs.
+//! - [`bfd`]: neighbours lost and found within milliseconds (RFC 5880, 5881, 5883).
 //! - [`health`]: rise, fall and events of one check; the verdict over all checks.
 //! - [`site`]: the order that is safety: address, healthy, announce; withdraw, drain, remove.
 
 #![forbid(unsafe_code)]
 
+pub mod bfd;
 pub mod bgp;
 pub mod health;
 pub mod rng;

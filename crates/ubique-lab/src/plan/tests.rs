@@ -59,6 +59,7 @@ fn upstream(asn: u32, address: &str) -> Upstream {
         port: 179,
         hold_time: Duration::from_secs(9),
         multihop: None,
+        bfd: None,
         password_file: None,
         communities: vec![],
         large_communities: vec![],

@@ -176,4 +176,6 @@ codes! {
         "The service has prefixes of a family for which this site has no upstream: it does not announce them."
     NO_HOLD_TIMER "W0009" "hold time 0"
         "With hold time 0 there are no keepalives: an upstream never notices that this machine froze or lost its link, and keeps sending clients to it."
+    BFD_TOO_FAST "W0020" "BFD that may end a healthy session"
+        "With packets more often than every 50 ms, or fewer than three in a row to lose, a moment's delay or a single lost packet looks like a lost neighbour. Routes then move without need."
 }

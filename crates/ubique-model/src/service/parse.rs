@@ -9,7 +9,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::{AgentSettings, Capacity, RehearseSettings, Service, Site, Upstream, rules, spec};
+use super::{AgentSettings, Bfd, Capacity, RehearseSettings, Service, Site, Upstream, rules, spec};
 use crate::check::{self, Check};
 use crate::diagnostic::{self as code, Parsed};
 use crate::location::Location;
@@ -47,6 +47,7 @@ pub(super) struct UpstreamDraft {
     pub relation: Option<At<Relation>>,
     pub port: Option<At<u16>>,
     pub hold_time: Option<At<Duration>>,
+    pub bfd: Option<At<Bfd>>,
     pub rest: UpstreamRest,
 }
 
@@ -163,6 +164,7 @@ fn read_upstream(table: &TableReader<'_>) -> UpstreamDraft {
         relation: read_relation(table),
         port: narrow(table.integer("port")),
         hold_time: read_hold_time(table),
+        bfd: table.switch("bfd").and_then(|t| read_bfd(&t)),
         rest: UpstreamRest {
             multihop: narrow(table.integer("multihop")).map(|at| at.value),
             password_file: table.text("password-file", text::path).map(|at| at.value),
@@ -183,6 +185,15 @@ fn read_relation(table: &TableReader<'_>) -> Option<At<Relation>> {
         _ => Relation::Transit,
     };
     Some(At { value, span: word.span })
+}
+
+fn read_bfd(table: &TableReader<'_>) -> Option<At<Bfd>> {
+    let interval = table.duration("interval");
+    let receive = table.duration("receive").map(|at| at.value);
+    let multiplier = narrow(table.integer("multiplier"));
+    let interval = interval?.value;
+    let value = Bfd { interval, receive: receive.unwrap_or(interval), multiplier: multiplier?.value };
+    Some(At { value, span: table.span.clone() })
 }
 
 fn read_hold_time(table: &TableReader<'_>) -> Option<At<Duration>> {
@@ -224,6 +235,7 @@ impl UpstreamDraft {
             port: self.port?.value,
             hold_time: self.hold_time?.value,
             multihop: rest.multihop,
+            bfd: self.bfd.map(|at| at.value),
             password_file: rest.password_file,
             communities: rest.communities,
             large_communities: rest.large_communities,

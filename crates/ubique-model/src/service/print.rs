@@ -165,6 +165,11 @@ fn print_upstream(page: &mut Page, upstream: &Upstream) {
     if let Some(multihop) = upstream.multihop {
         page.key("multihop", multihop);
     }
+    if let Some(bfd) = upstream.bfd {
+        let [interval, receive] = [bfd.interval, bfd.receive].map(|d| quoted(&format_duration(d)));
+        let multiplier = bfd.multiplier;
+        page.key("bfd", format!("{{ interval = {interval}, receive = {receive}, multiplier = {multiplier} }}"));
+    }
     if let Some(file) = &upstream.password_file {
         page.text("password-file", file.to_string_lossy());
     }

@@ -1,10 +1,13 @@
 //! What the parts of a service file demand of each other.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use super::Bfd;
 use super::parse::{Head, SiteDraft, UpstreamDraft};
 use crate::diagnostic as code;
 use crate::net::{Asn, Family, Prefix, Relation};
+use crate::quantity::format_duration;
 use crate::read::sink::{At, Finding, Sink};
 use crate::read::table::{TableReader, report_duplicates};
 
@@ -192,6 +195,18 @@ fn check_duplicate_upstreams(sink: &Sink<'_>, site: &SiteDraft) {
             sink.report(&address.span, finding.fix("remove one of the two"));
         }
     }
+    let mut seen = std::collections::BTreeSet::new();
+    for upstream in &site.upstreams {
+        let (Some(address), Some(bfd)) = (&upstream.address, &upstream.bfd) else {
+            continue;
+        };
+        if !seen.insert(address.value) {
+            let message = format!("BFD with {} is given twice at this site", address.value);
+            let finding = Finding::new(code::DUPLICATE, message)
+                .cause("between two addresses there is one BFD session (RFC 5881 §3)");
+            sink.report(&bfd.span, finding.fix("remove one of the two"));
+        }
+    }
 }
 
 fn check_upstream(sink: &Sink<'_>, head: &Head, upstream: &UpstreamDraft) {
@@ -208,6 +223,9 @@ fn check_upstream(sink: &Sink<'_>, head: &Head, upstream: &UpstreamDraft) {
             .cause("the upstream never notices a frozen machine and keeps sending clients to it");
         sink.report(&hold_time.span, finding.fix("remove the key: the default is \"9s\""));
     }
+    if let Some(bfd) = &upstream.bfd {
+        check_bfd(sink, bfd);
+    }
     for address in [&upstream.address, &upstream.local_address].into_iter().flatten() {
         check_session_address(sink, head, address);
     }
@@ -215,6 +233,26 @@ fn check_upstream(sink: &Sink<'_>, head: &Head, upstream: &UpstreamDraft) {
         return;
     };
     check_families(sink, head, address, upstream.local_address.as_ref());
+}
+
+fn check_bfd(sink: &Sink<'_>, bfd: &At<Bfd>) {
+    /// A busy machine delays a packet by milliseconds now and then: below this, a delay looks like a loss.
+    const FASTEST: Duration = Duration::from_millis(50);
+    /// With fewer, one lost packet and one late one end the session.
+    const FEWEST: u8 = 3;
+    let shortest = bfd.value.interval.min(bfd.value.receive);
+    if shortest < FASTEST {
+        let message = format!("BFD every {} is faster than most machines keep up", format_duration(shortest));
+        let finding = Finding::new(code::BFD_TOO_FAST, message)
+            .cause("a delay of some milliseconds then looks like a lost neighbour, and routes flap");
+        sink.report(&bfd.span, finding.fix(format!("write interval = \"{}\"", format_duration(FASTEST))));
+    }
+    if bfd.value.multiplier < FEWEST {
+        let packets = if bfd.value.multiplier == 1 { "one lost packet ends" } else { "two lost packets end" };
+        let finding = Finding::new(code::BFD_TOO_FAST, format!("{packets} the BFD session"))
+            .cause("single packets are lost on healthy links, too");
+        sink.report(&bfd.span, finding.fix(format!("write multiplier = {FEWEST}")));
+    }
 }
 
 fn check_families(sink: &Sink<'_>, head: &Head, address: &At<IpAddr>, local: Option<&At<IpAddr>>) {

@@ -272,6 +272,29 @@ static CAPACITY: Spec = plain(
     ],
 );
 
+/// Fastest and slowest packets of BFD that can be asked for.
+const BFD_INTERVAL: Type = Type::Duration { min: Duration::from_millis(10), max: Duration::from_secs(60) };
+
+static BFD: Spec = plain(
+    "How fast a lost neighbour is noticed; the slower side of each direction counts.",
+    &[
+        // 150 ms x 3: half a second with BIRD's defaults, 0.9 s with FRR's (which send and expect every 300 ms).
+        field("interval", BFD_INTERVAL, Need::Text("150ms"), "Interval of the packets we send."),
+        field(
+            "receive",
+            BFD_INTERVAL,
+            Need::Described("`interval`"),
+            "Shortest interval at which the neighbour may send.",
+        ),
+        field(
+            "multiplier",
+            Type::Integer { min: 1, max: 255 },
+            Need::Integer(3),
+            "So many packets in a row must be lost before the neighbour gives us up.",
+        ),
+    ],
+);
+
 static UPSTREAM: Spec = Spec {
     doc: "A BGP neighbour of a site.",
     fields: &[
@@ -302,6 +325,12 @@ static UPSTREAM: Spec = Spec {
             Need::Described("1"),
             "IP TTL, for an eBGP neighbour more than one hop away.",
         ),
+        field(
+            "bfd",
+            Type::Switch(&BFD),
+            Need::Described("false"),
+            "Detection of a lost neighbour within milliseconds (RFC 5880, 5881; with `multihop` RFC 5883); it needs BFD for this session too.",
+        ),
         field("password-file", Type::Text(&PATH), Need::Optional, "File with the TCP MD5 secret (RFC 2385)."),
         field(
             "communities",
@@ -324,12 +353,9 @@ static UPSTREAM: Spec = Spec {
         field("med", Type::Integer { min: 0, max: u32::MAX as i64 }, Need::Optional, "MULTI_EXIT_DISC."),
     ],
     variants: None,
-    later: &[
-        Later { word: "bfd", what: "BFD", instead: "remove it and set a short hold time, e.g. hold-time = \"3s\"" },
-        Later {
-            word: "password",
-            what: "a password in the service file",
-            instead: "put the secret into a file that only root reads, and name it: password-file = \"/etc/ubique/upstream.md5\"",
-        },
-    ],
+    later: &[Later {
+        word: "password",
+        what: "a password in the service file",
+        instead: "put the secret into a file that only root reads, and name it: password-file = \"/etc/ubique/upstream.md5\"",
+    }],
 };

@@ -226,6 +226,7 @@ pub fn upstream(address: &str) -> Upstream {
         port: 179,
         hold_time: Duration::from_secs(9),
         multihop: None,
+        bfd: None,
         password_file: None,
         communities: vec!["64500:100".parse().unwrap()],
         large_communities: vec!["64500:1:2".parse().unwrap()],
