@@ -298,13 +298,15 @@ impl Session {
         let mut reaction = Reaction::default();
         if self.expires.is_some_and(|at| at <= now) && !self.forgive(now) {
             self.expires = None;
+            let mute = self.remote.required_min_rx_us == 0;
             if matches!(self.state, State::Init | State::Up) {
                 reaction.change = Some(self.turn(now, State::Down, Cause::DetectionTimeExpired));
             }
             // The neighbour may come back under another number (RFC 5880 §6.8.1), and with other wishes.
             self.remote = Remote { discriminator: 0, required_min_rx_us: 1, demand: false, ..self.remote };
             self.schedule(now, rng);
-            if reaction.change.is_some() && self.may_send() {
+            // Once also from a passive side, which is silent from now on: the neighbour may still hear us.
+            if reaction.change.is_some() && !mute {
                 reaction.send = Some(self.transmit(now, false, rng));
                 return reaction;
             }

@@ -145,6 +145,7 @@ fn every_transition() {
             Up => Hand::up(config()),
             _ => Hand::new(config()),
         };
+        hand.control.desired_min_tx_us = 1_000_000;
         hand.drive(Duration::ZERO);
         match ours {
             Init => _ = hand.say(Down),
