@@ -37,7 +37,7 @@ pub(super) fn prefix(text: &str) -> Prefix {
 }
 
 pub(super) fn announcement(text: &str) -> Announcement {
-    Announcement { prefix: prefix(text), prepend: 0, med: None, communities: vec![], large_communities: vec![] }
+    Announcement::new(prefix(text))
 }
 
 pub(super) const CONTEXT: DecodeContext = DecodeContext {
@@ -99,6 +99,7 @@ pub(super) fn update(n: u8, withdrawn: &[&str], announced: &[&str]) -> Vec<u8> {
         external: true,
         max_message: MAX_MESSAGE,
         add_path: AddressFamilies::NONE,
+        extended_next_hop: AddressFamilies::NONE,
     };
     let (withdrawn, announced) = (parse(withdrawn), parse(announced));
     let mut bytes = vec![];
