@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ubique_model::internet::{Internet, Link, Network, Vantage};
 use ubique_model::location::Location;
-use ubique_model::service::{AgentSettings, Capacity, RehearseSettings, Service, Site, Upstream};
+use ubique_model::service::{AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream};
 use ubique_model::{Asn, Relation};
 
 pub fn place(name: &str, latitude: f64, longitude: f64) -> Location {
@@ -47,24 +47,11 @@ pub fn internet() -> Internet {
 }
 
 fn upstream(asn: u32, address: &str) -> Upstream {
-    Upstream {
-        asn: Asn(asn),
-        address: address.parse().unwrap(),
-        local_address: None,
-        relation: Relation::Transit,
-        port: 179,
-        hold_time: Duration::from_secs(9),
-        multihop: None,
-        password_file: None,
-        communities: vec![],
-        large_communities: vec![],
-        prepend: 0,
-        med: None,
-    }
+    Upstream::new(Asn(asn), address.parse().unwrap())
 }
 
 fn site(name: &str, location: Location, upstreams: Vec<Upstream>) -> Site {
-    Site { name: name.into(), location, capacity: Capacity::default(), router_id: None, upstreams }
+    Site { name: name.into(), location, capacity: Capacity::default(), router_id: None, upstreams, dynamic: vec![] }
 }
 
 /// Sites lon and par, one upstream each, both families.
@@ -85,6 +72,7 @@ pub fn service() -> Service {
             graceful_shutdown: Duration::ZERO,
             drain: Duration::from_millis(200),
             watchdog: Duration::from_secs(2),
+            records: Records::default(),
         },
         rehearse: RehearseSettings::default(),
     }

@@ -1,6 +1,11 @@
 //! The keys of a service file: names, types, defaults, limits.
 
+mod upstream;
+
 use std::time::Duration;
+
+pub(crate) use upstream::FAMILIES;
+use upstream::{DYNAMIC, UPSTREAM};
 
 use crate::read::formats::*;
 use crate::read::spec::{Field, Later, Need, Spec, Type, Variant, Variants};
@@ -17,12 +22,26 @@ pub const MAX_SITES: usize = 1024;
 pub const MAX_UPSTREAMS: usize = 64;
 /// Most communities of each kind for an upstream.
 pub const MAX_COMMUNITIES: usize = 64;
+/// Most ranges of dynamic neighbours of a site.
+pub const MAX_RANGES: usize = 16;
+/// Most dynamic neighbours of a range at a time.
+pub const MAX_DYNAMIC: u16 = 256;
+/// Most ASes of a range.
+pub const MAX_ASNS: usize = 64;
+/// Routes of an upstream that are kept unless the file says otherwise: a full table must not grow the agent.
+pub const KEEP_ROUTES: u32 = 20_000;
 /// Most words of a command.
 pub const MAX_COMMAND_WORDS: usize = 256;
 /// Most additional appearances of our AS in a path.
 pub const MAX_PREPEND: u8 = 16;
 /// Longest process name the kernel keeps, bytes (`TASK_COMM_LEN` less its NUL).
 pub const MAX_COMM_BYTES: usize = 15;
+/// Most BMP collectors.
+pub const MAX_COLLECTORS: usize = 8;
+/// Longest file of messages or inputs, MiB.
+pub const MAX_FILE_MIB: u32 = 4096;
+/// Most files of a kind kept.
+pub const MAX_FILES: u32 = 1000;
 /// Longest `fall` and `rise`.
 pub const MAX_IN_A_ROW: u32 = 1000;
 
@@ -117,6 +136,64 @@ static AGENT: Spec = plain(
             Type::Duration { min: Duration::from_millis(100), max: Duration::from_secs(60) },
             Need::Text("1s"),
             "How long an essential thread may stall before the agent is ended, so that upstreams move on.",
+        ),
+        field(
+            "bmp",
+            Type::Tables { spec: &BMP, max: MAX_COLLECTORS },
+            Need::Optional,
+            "Collectors that follow the BGP sessions over BMP.",
+        ),
+        field("mrt", Type::Table(&MRT), Need::Optional, "BGP messages sent and received, as MRT files."),
+        field("journal", Type::Table(&JOURNAL), Need::Optional, "Inputs of all cores, for `ubique replay`."),
+    ],
+);
+
+static BMP: Spec = plain(
+    "A collector that follows the BGP sessions over BMP (RFC 7854, RFC 8671).",
+    &[
+        field("collector", Type::Text(&ENDPOINT), Need::Required, "Address and port it listens on."),
+        field(
+            "statistics",
+            Type::Duration { min: Duration::ZERO, max: HOUR },
+            Need::Text("60s"),
+            "Interval of Statistics Reports; 0s: none.",
+        ),
+    ],
+);
+
+const SIZE_MIB: Type = Type::Integer { min: 1, max: MAX_FILE_MIB as i64 };
+const FILES: Type = Type::Integer { min: 1, max: MAX_FILES as i64 };
+
+static MRT: Spec = plain(
+    "BGP messages sent and received, as MRT files (RFC 6396, BGP4MP_ET).",
+    &[
+        field(
+            "path",
+            Type::Text(&SOCKET),
+            Need::Text("/var/lib/ubique/{service}-{site}.mrt"),
+            "The newest file; {service} and {site} are replaced. The one before it ends in .1, and so on.",
+        ),
+        field("size-mib", SIZE_MIB, Need::Integer(64), "Size at which the next file is started, MiB."),
+        field("files", FILES, Need::Integer(8), "Files kept."),
+    ],
+);
+
+static JOURNAL: Spec = plain(
+    "Inputs of all cores: `ubique replay` runs them again, to the same outputs.",
+    &[
+        field(
+            "path",
+            Type::Text(&SOCKET),
+            Need::Text("/var/lib/ubique/{service}-{site}.journal"),
+            "The newest file; {service} and {site} are replaced. The one before it ends in .1, and so on.",
+        ),
+        field("size-mib", SIZE_MIB, Need::Integer(64), "Size at which the next file is started, MiB."),
+        field("files", FILES, Need::Integer(4), "Files kept."),
+        field(
+            "outputs",
+            Type::Choice(&["hash", "full"]),
+            Need::Text("hash"),
+            "What is kept of outputs: a running hash, which proves that a replay is equal, or all of them.",
         ),
     ],
 );
@@ -259,7 +336,13 @@ static SITE: Spec = plain(
             "upstream",
             Type::Tables { spec: &UPSTREAM, max: MAX_UPSTREAMS },
             Need::Optional,
-            "Its BGP neighbours; at least one.",
+            "Its BGP neighbours; at least one, or one [[site.dynamic]].",
+        ),
+        field(
+            "dynamic",
+            Type::Tables { spec: &DYNAMIC, max: MAX_RANGES },
+            Need::Optional,
+            "Ranges of addresses that further neighbours may connect from.",
         ),
     ],
 );
@@ -271,65 +354,3 @@ static CAPACITY: Spec = plain(
         field("queries", Type::Text(&QUERY_RATE), Need::Optional, "Queries per second."),
     ],
 );
-
-static UPSTREAM: Spec = Spec {
-    doc: "A BGP neighbour of a site.",
-    fields: &[
-        field("asn", Type::Asn, Need::Required, "Its AS."),
-        field(
-            "address",
-            Type::Text(&ADDRESS),
-            Need::Required,
-            "Its address; routes of the same family are announced over the session.",
-        ),
-        field(
-            "local-address",
-            Type::Text(&ADDRESS),
-            Need::Described("what the kernel's route to `address` picks"),
-            "Our address on the session.",
-        ),
-        field("relation", Type::Choice(RELATIONS), Need::Text("transit"), "What the neighbour is to us."),
-        field("port", Type::Integer { min: 1, max: 65535 }, Need::Integer(179), "Its TCP port."),
-        field(
-            "hold-time",
-            Type::Duration { min: Duration::ZERO, max: Duration::from_secs(65535) },
-            Need::Text("9s"),
-            "Proposed hold time: whole seconds, 0 or at least 3 (RFC 4271).",
-        ),
-        field(
-            "multihop",
-            Type::Integer { min: 1, max: 255 },
-            Need::Described("1"),
-            "IP TTL, for an eBGP neighbour more than one hop away.",
-        ),
-        field("password-file", Type::Text(&PATH), Need::Optional, "File with the TCP MD5 secret (RFC 2385)."),
-        field(
-            "communities",
-            Type::List { item: &Type::Text(&COMMUNITY), min: 0, max: MAX_COMMUNITIES },
-            Need::Described("none"),
-            "Communities on every announcement to this neighbour.",
-        ),
-        field(
-            "large-communities",
-            Type::List { item: &Type::Text(&LARGE_COMMUNITY), min: 0, max: MAX_COMMUNITIES },
-            Need::Described("none"),
-            "Large communities likewise.",
-        ),
-        field(
-            "prepend",
-            Type::Integer { min: 0, max: MAX_PREPEND as i64 },
-            Need::Integer(0),
-            "How often our AS is prepended in addition to its one regular appearance.",
-        ),
-        field("med", Type::Integer { min: 0, max: u32::MAX as i64 }, Need::Optional, "MULTI_EXIT_DISC."),
-    ],
-    variants: None,
-    later: &[
-        Later { word: "bfd", what: "BFD", instead: "remove it and set a short hold time, e.g. hold-time = \"3s\"" },
-        Later {
-            word: "password",
-            what: "a password in the service file",
-            instead: "put the secret into a file that only root reads, and name it: password-file = \"/etc/ubique/upstream.md5\"",
-        },
-    ],
-};
