@@ -132,65 +132,39 @@ impl Rib {
     /// Takes one route into the table, in place of the neighbour's earlier one with its path identifier (RFC 4271 §9,
     /// RFC 7911 §5).
     fn learn(&mut self, now: Time, prefix: Prefix, offer: OfferId, terms: &Terms) {
-        let key = terms.key;
-        let slot = self.table.get(&prefix);
-        let known = slot.and_then(|slot| slot.route(&self.offers, key));
-        let crowded = known.is_none() && slot.is_some_and(|slot| slot.count(&self.offers, key.peer) >= MAX_PATHS);
-        if !self.admits(key.peer, prefix, known.is_some(), crowded) {
-            return;
-        }
-        let mut route = Route { offer, learned: now };
+        let (key, mut route) = (terms.key, Route { offer, learned: now });
+        let Rib { table, offers, peers, .. } = self;
         let mut news = terms.ineligible.is_none();
-        if let Some(old) = known {
-            if old.offer == offer {
-                return;
-            }
-            if let Some((before, same)) = self.offers.terms(old.offer, offer) {
-                // A route repeated unchanged keeps its age (RFC 5004), and nobody needs to hear of it.
-                route.learned = if same { old.learned } else { now };
-                let unchanged =
-                    same && Terms { stale: Stale::No, ..before } == *terms && before.stale != Stale::LongLived;
-                news = !unchanged && (news || before.ineligible.is_none());
-            }
-        }
-        self.offers.share(offer);
-        match self.table.find(&prefix) {
-            Ok(slot) => slot.put(&self.offers, key, route),
+        match table.find(&prefix) {
             Err(vacancy) => {
+                if !admits(peers, key.peer, prefix, false, false) {
+                    return;
+                }
+                offers.share(offer);
                 vacancy.fill(Slot::One(route));
             }
-        }
-        if let Some(old) = known {
-            self.offers.release(old.offer);
+            Ok(slot) => {
+                let known = slot.route(offers, key);
+                let crowded = known.is_none() && slot.count(offers, key.peer) >= MAX_PATHS;
+                if !admits(peers, key.peer, prefix, known.is_some(), crowded) {
+                    return;
+                }
+                if let Some((before, same)) = known.and_then(|old| offers.terms(old.offer, offer)) {
+                    // A route repeated unchanged keeps its age (RFC 5004), and nobody needs to hear of it.
+                    let unchanged = same && before.vouched() == *terms && before.stale != Stale::LongLived;
+                    news = !unchanged && (news || before.ineligible.is_none());
+                    route.learned = known.filter(|_| same).map_or(now, |old| old.learned);
+                }
+                offers.share(offer);
+                slot.put(offers, key, route);
+                if let Some(old) = known {
+                    offers.release(old.offer);
+                }
+            }
         }
         if news {
             self.decide(prefix, Source::Route(key));
         }
-    }
-
-    /// Whether the neighbour's limits and families let a route in; counts it.
-    fn admits(&mut self, peer: PeerId, prefix: Prefix, known: bool, crowded: bool) -> bool {
-        let family = Family::of(&prefix);
-        let watched = || self.peers.iter().flatten().any(|p| p.own.contains_key(&prefix));
-        let Some(p) = self.peer(peer) else { return false };
-        let limit = p.config.max_prefix.unwrap_or(if p.is_observed() { u32::MAX } else { MAX_PREFIXES });
-        let over = !known && p.received[family as usize] >= limit as usize;
-        // What has a limit must be counted up to it.
-        let keep = p.config.keep.max(p.config.max_prefix.unwrap_or(0) as usize);
-        let full = !known && p.is_observed() && p.counters.received >= keep;
-        let refused = !p.carries(family) || over || crowded || (full && !watched());
-        let Some(p) = self.peer_mut(peer) else { return false };
-        if over {
-            p.over_limit.get_or_insert((family.into(), limit));
-        }
-        if refused {
-            p.counters.ignored += 1;
-        } else {
-            p.counters.announcements_in += 1;
-            p.counters.received += usize::from(!known);
-            p.received[family as usize] += usize::from(!known);
-        }
-        !refused
     }
 
     fn forget(&mut self, peer: PeerId, Nlri { prefix, path_id }: Nlri) {
@@ -291,4 +265,34 @@ impl Rib {
     pub fn over_limit(&self, peer: PeerId) -> Option<(AddressFamily, u32)> {
         self.peer(peer)?.over_limit
     }
+}
+
+/// Whether a neighbour's limits and families let a route in; counts it. `known`: it replaces another one; `crowded`: there
+/// is no room for another path.
+fn admits(peers: &mut [Option<Peer>], peer: PeerId, prefix: Prefix, known: bool, crowded: bool) -> bool {
+    let family = Family::of(&prefix);
+    let watched = |peers: &[Option<Peer>]| peers.iter().flatten().any(|p| p.own.contains_key(&prefix));
+    let Some(p) = peers.get(peer.0 as usize).and_then(Option::as_ref) else {
+        return false;
+    };
+    let limit = p.config.max_prefix.unwrap_or(if p.is_observed() { u32::MAX } else { MAX_PREFIXES });
+    let over = !known && p.received[family as usize] >= limit as usize;
+    // What has a limit must be counted up to it.
+    let keep = p.config.keep.max(p.config.max_prefix.unwrap_or(0) as usize);
+    let full = !known && p.is_observed() && p.counters.received >= keep;
+    let refused = !p.carries(family) || over || crowded || (full && !watched(peers));
+    let Some(p) = peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else {
+        return false;
+    };
+    if over {
+        p.over_limit.get_or_insert((family.into(), limit));
+    }
+    if refused {
+        p.counters.ignored += 1;
+    } else {
+        p.counters.announcements_in += 1;
+        p.counters.received += usize::from(!known);
+        p.received[family as usize] += usize::from(!known);
+    }
+    !refused
 }

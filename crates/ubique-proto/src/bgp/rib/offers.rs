@@ -29,6 +29,13 @@ pub(super) struct Terms {
     pub stale: Stale,
 }
 
+impl Terms {
+    /// The same for a route the neighbour has just named.
+    pub(super) fn vouched(self) -> Terms {
+        Terms { stale: Stale::No, ..self }
+    }
+}
+
 /// What routes of one neighbour have in common.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Offer {
