@@ -58,6 +58,48 @@ pub struct AgentSettings {
     pub drain: Duration,
     /// How long an essential thread may stall before the watchdog ends the agent.
     pub watchdog: Duration,
+    /// What it records and exports.
+    pub records: Records,
+}
+
+/// What `ubique run` records and exports: all off unless written.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub struct Records {
+    /// `[[agent.bmp]]`: collectors that follow the sessions over BMP (RFC 7854).
+    pub bmp: Vec<BmpCollector>,
+    /// `[agent.mrt]`: the BGP messages, in MRT files (RFC 6396).
+    pub mrt: Option<RotatedFile>,
+    /// `[agent.journal]`: the inputs of all cores, for `ubique replay`.
+    pub journal: Option<JournalSettings>,
+}
+
+/// A BMP collector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BmpCollector {
+    /// Where it listens.
+    pub collector: SocketAddr,
+    /// Interval of Statistics Reports; zero: none.
+    pub statistics: Duration,
+}
+
+/// A file that is started anew at a size; `path.1` is the one before, `path.2` the one before that.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RotatedFile {
+    /// The newest one; `{site}` and `{service}` are replaced.
+    pub path: PathBuf,
+    /// Size at which the next one is started, MiB.
+    pub size_mib: u32,
+    /// Files kept, the newest one included.
+    pub files: u32,
+}
+
+/// `[agent.journal]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JournalSettings {
+    /// Where.
+    pub file: RotatedFile,
+    /// Outputs are written in full, not only as a running hash.
+    pub full_outputs: bool,
 }
 
 /// `[rehearse]`: what the lab runs as the service on each site.

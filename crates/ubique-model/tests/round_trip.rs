@@ -11,7 +11,10 @@ use ubique_model::check::{Check, CheckKind};
 use ubique_model::internet::Internet;
 use ubique_model::location::Location;
 use ubique_model::scenario::Scenario;
-use ubique_model::service::{AgentSettings, Capacity, RehearseSettings, Service, Site, Upstream};
+use ubique_model::service::{
+    AgentSettings, BmpCollector, Capacity, JournalSettings, Records, RehearseSettings, RotatedFile, Service, Site,
+    Upstream,
+};
 use ubique_model::{Asn, Community, LargeCommunity, Prefix, Relation};
 
 fn name() -> impl Strategy<Value = String> {
@@ -124,10 +127,26 @@ fn site() -> impl Strategy<Value = Site> {
     )
 }
 
+fn records() -> impl Strategy<Value = Records> {
+    let file = || {
+        (text(), 1u32..=4096, 1u32..=1000).prop_map(|(path, size_mib, files)| RotatedFile {
+            path: path.into(),
+            size_mib,
+            files,
+        })
+    };
+    let collector =
+        (target(), duration(0, 3_600_000)).prop_map(|(collector, statistics)| BmpCollector { collector, statistics });
+    let journal = (file(), any::<bool>()).prop_map(|(file, full_outputs)| JournalSettings { file, full_outputs });
+    (prop::collection::vec(collector, 0..3), prop::option::of(file()), prop::option::of(journal))
+        .prop_map(|(bmp, mrt, journal)| Records { bmp, mrt, journal })
+}
+
 fn service() -> impl Strategy<Value = Service> {
     let hour = || duration(0, 3_600_000);
-    let agent = (text(), prop::option::of(target()), hour(), hour(), duration(100, 60_000)).prop_map(
-        |(socket, metrics, graceful_shutdown, drain, watchdog)| AgentSettings {
+    let agent = (text(), prop::option::of(target()), hour(), hour(), duration(100, 60_000), records()).prop_map(
+        |(socket, metrics, graceful_shutdown, drain, watchdog, records)| AgentSettings {
+            records,
             socket: socket.into(),
             metrics,
             graceful_shutdown,

@@ -136,7 +136,7 @@ pub struct Counters {
     pub transitions: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Check {
     config: CheckConfig,
     up: bool,
@@ -154,7 +154,7 @@ struct Check {
 }
 
 /// The health core: see the module's header.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Health {
     checks: Vec<Check>,
     rng: Rng,

@@ -132,7 +132,7 @@ pub struct SiteStatus<'a> {
 }
 
 /// The site core: see the module's header.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Site {
     config: SiteConfig,
     state: State,

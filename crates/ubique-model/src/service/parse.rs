@@ -9,7 +9,10 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::{AgentSettings, Capacity, RehearseSettings, Service, Site, Upstream, rules, spec};
+use super::{
+    AgentSettings, BmpCollector, Capacity, JournalSettings, Records, RehearseSettings, RotatedFile, Service, Site,
+    Upstream, rules, spec,
+};
 use crate::check::{self, Check};
 use crate::diagnostic::{self as code, Parsed};
 use crate::location::Location;
@@ -121,13 +124,46 @@ fn read_agent(table: &TableReader<'_>) -> Option<AgentSettings> {
     let graceful_shutdown = table.duration("graceful-shutdown");
     let drain = table.duration("drain");
     let watchdog = table.duration("watchdog");
+    let records = read_records(table);
     Some(AgentSettings {
         socket: socket?.value,
         metrics: metrics.map(|at| at.value),
         graceful_shutdown: graceful_shutdown?.value,
         drain: drain?.value,
         watchdog: watchdog?.value,
+        records: records?,
     })
+}
+
+fn read_records(table: &TableReader<'_>) -> Option<Records> {
+    let written = |key| if table.has(key) { Some(table.table(key)) } else { None };
+    let bmp: Vec<_> = table.tables("bmp").iter().map(read_collector).collect();
+    let mrt = written("mrt").map(|t| read_rotated(&t?));
+    let journal = written("journal").map(|t| read_journal(&t?));
+    Some(Records {
+        bmp: bmp.into_iter().collect::<Option<Vec<BmpCollector>>>()?,
+        mrt: mrt.map_or(Some(None), |file| file.map(Some))?,
+        journal: journal.map_or(Some(None), |journal| journal.map(Some))?,
+    })
+}
+
+fn read_collector(table: &TableReader<'_>) -> Option<BmpCollector> {
+    let collector = table.text("collector", text::endpoint);
+    let statistics = table.duration("statistics");
+    Some(BmpCollector { collector: collector?.value, statistics: statistics?.value })
+}
+
+fn read_rotated(table: &TableReader<'_>) -> Option<RotatedFile> {
+    let path = table.text("path", text::path);
+    let size_mib = narrow(table.integer("size-mib"));
+    let files = narrow(table.integer("files"));
+    Some(RotatedFile { path: path?.value, size_mib: size_mib?.value, files: files?.value })
+}
+
+fn read_journal(table: &TableReader<'_>) -> Option<JournalSettings> {
+    let file = read_rotated(table);
+    let outputs = table.choice("outputs");
+    Some(JournalSettings { file: file?, full_outputs: outputs?.value == "full" })
 }
 
 fn read_rehearse(table: &TableReader<'_>) -> RehearseSettings {

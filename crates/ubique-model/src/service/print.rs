@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Service, Site, Upstream};
+use super::{Records, RotatedFile, Service, Site, Upstream};
 use crate::check::{Check, CheckKind};
 use crate::quantity::{format_bit_rate, format_duration, format_query_rate};
 
@@ -75,6 +75,7 @@ impl Service {
         page.text("graceful-shutdown", format_duration(self.agent.graceful_shutdown));
         page.text("drain", format_duration(self.agent.drain));
         page.text("watchdog", format_duration(self.agent.watchdog));
+        print_records(&mut page, &self.agent.records);
         let commands = [("command", &self.rehearse.command), ("agent", &self.rehearse.agent)];
         let mut commands = commands.into_iter().filter(|(_, words)| !words.is_empty()).peekable();
         if commands.peek().is_some() {
@@ -91,6 +92,29 @@ impl Service {
         }
         page.0
     }
+}
+
+fn print_records(page: &mut Page, records: &Records) {
+    for collector in &records.bmp {
+        page.table("[[agent.bmp]]");
+        page.shown("collector", collector.collector);
+        page.text("statistics", format_duration(collector.statistics));
+    }
+    if let Some(file) = &records.mrt {
+        page.table("[agent.mrt]");
+        print_rotated(page, file);
+    }
+    if let Some(journal) = &records.journal {
+        page.table("[agent.journal]");
+        print_rotated(page, &journal.file);
+        page.text("outputs", if journal.full_outputs { "full" } else { "hash" });
+    }
+}
+
+fn print_rotated(page: &mut Page, file: &RotatedFile) {
+    page.text("path", file.path.to_string_lossy());
+    page.key("size-mib", file.size_mib);
+    page.key("files", file.files);
 }
 
 fn print_check(page: &mut Page, check: &Check) {

@@ -23,6 +23,12 @@ pub const MAX_COMMAND_WORDS: usize = 256;
 pub const MAX_PREPEND: u8 = 16;
 /// Longest process name the kernel keeps, bytes (`TASK_COMM_LEN` less its NUL).
 pub const MAX_COMM_BYTES: usize = 15;
+/// Most BMP collectors.
+pub const MAX_COLLECTORS: usize = 8;
+/// Longest file of messages or inputs, MiB.
+pub const MAX_FILE_MIB: u32 = 4096;
+/// Most files of a kind kept.
+pub const MAX_FILES: u32 = 1000;
 /// Longest `fall` and `rise`.
 pub const MAX_IN_A_ROW: u32 = 1000;
 
@@ -117,6 +123,64 @@ static AGENT: Spec = plain(
             Type::Duration { min: Duration::from_millis(100), max: Duration::from_secs(60) },
             Need::Text("1s"),
             "How long an essential thread may stall before the agent is ended, so that upstreams move on.",
+        ),
+        field(
+            "bmp",
+            Type::Tables { spec: &BMP, max: MAX_COLLECTORS },
+            Need::Optional,
+            "Collectors that follow the BGP sessions over BMP.",
+        ),
+        field("mrt", Type::Table(&MRT), Need::Optional, "BGP messages sent and received, as MRT files."),
+        field("journal", Type::Table(&JOURNAL), Need::Optional, "Inputs of all cores, for `ubique replay`."),
+    ],
+);
+
+static BMP: Spec = plain(
+    "A collector that follows the BGP sessions over BMP (RFC 7854, RFC 8671).",
+    &[
+        field("collector", Type::Text(&ENDPOINT), Need::Required, "Address and port it listens on."),
+        field(
+            "statistics",
+            Type::Duration { min: Duration::ZERO, max: HOUR },
+            Need::Text("60s"),
+            "Interval of Statistics Reports; 0s: none.",
+        ),
+    ],
+);
+
+const SIZE_MIB: Type = Type::Integer { min: 1, max: MAX_FILE_MIB as i64 };
+const FILES: Type = Type::Integer { min: 1, max: MAX_FILES as i64 };
+
+static MRT: Spec = plain(
+    "BGP messages sent and received, as MRT files (RFC 6396, BGP4MP_ET).",
+    &[
+        field(
+            "path",
+            Type::Text(&SOCKET),
+            Need::Text("/var/lib/ubique/{service}-{site}.mrt"),
+            "The newest file; {service} and {site} are replaced. The one before it ends in .1, and so on.",
+        ),
+        field("size-mib", SIZE_MIB, Need::Integer(64), "Size at which the next file is started, MiB."),
+        field("files", FILES, Need::Integer(8), "Files kept."),
+    ],
+);
+
+static JOURNAL: Spec = plain(
+    "Inputs of all cores: `ubique replay` runs them again, to the same outputs.",
+    &[
+        field(
+            "path",
+            Type::Text(&SOCKET),
+            Need::Text("/var/lib/ubique/{service}-{site}.journal"),
+            "The newest file; {service} and {site} are replaced. The one before it ends in .1, and so on.",
+        ),
+        field("size-mib", SIZE_MIB, Need::Integer(64), "Size at which the next file is started, MiB."),
+        field("files", FILES, Need::Integer(4), "Files kept."),
+        field(
+            "outputs",
+            Type::Choice(&["hash", "full"]),
+            Need::Text("hash"),
+            "What is kept of outputs: a running hash, which proves that a replay is equal, or all of them.",
         ),
     ],
 );

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ubique_model::check::{Check, CheckKind};
 use ubique_model::location::Location;
-use ubique_model::service::{AgentSettings, Capacity, RehearseSettings, Service, Site, Upstream};
+use ubique_model::service::{AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream};
 use ubique_model::{Asn, Relation};
 use ubique_node::admin::{self, Reply, Request, Status};
 use ubique_sys::netlink::{Netlink, Route};
@@ -258,6 +258,7 @@ pub fn service() -> Service {
             graceful_shutdown: Duration::ZERO,
             drain: Duration::from_millis(500),
             watchdog: Duration::from_secs(1),
+            records: Records::default(),
         },
         rehearse: RehearseSettings::default(),
     }

@@ -6,7 +6,7 @@
 //! [`Rib::poll_changes`] for one neighbour. An announcement taken back before anyone polled is never sent.
 //!
 //! One table holds the candidates of a prefix side by side, so Adj-RIB-In and Loc-RIB are two views of it.
-//! Attributes are interned. A session carries the family of its neighbour's address; other routes are ignored.
+//! Attributes are interned. A session carries the families that were agreed on; other routes are ignored.
 //!
 //! Deliberately absent: route reflection, confederations, add-path, aggregation, MRAI (a withdrawal must not
 //! wait), and next hop resolution: neighbours are directly connected, so all interior costs are equal.
@@ -16,280 +16,159 @@
 pub mod decision;
 mod entry;
 mod out;
+mod peers;
 mod policy;
 mod pool;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use ubique_model::policy::Announcement;
 use ubique_model::{Family, Prefix};
 
-use self::decision::{Ineligible, Step};
-use self::entry::{Entry, Route, Source};
-use self::out::AdjOut;
+use self::entry::{Entry, Route, RouteKey, Source};
 pub use self::out::Change;
+use self::peers::Peer;
+pub use self::peers::Stale;
 pub use self::policy::DEFAULT_LOCAL_PREF;
 use self::policy::Own;
 use self::pool::Pool;
-use super::attributes::{Attributes, NextHop};
+pub use self::view::{Advertised, Candidate, Counters, Received};
+use super::attributes::NextHop;
+use super::family::AddressFamily;
 use super::message::{Nlri, Update};
-use super::speaker::{Export, Import, Local, PeerConfig, PeerId, SpeakerConfig};
+use super::speaker::{PeerConfig, PeerId, SpeakerConfig};
 use crate::Time;
 
 /// Prefixes one neighbour may give us when its routes are eligible: twice the Internet's IPv4 table of 2026.
 /// More end the session with Cease, maximum number of prefixes reached (RFC 4486 §4).
-pub const MAX_PREFIXES: usize = 2_000_000;
+pub const MAX_PREFIXES: u32 = 2_000_000;
 
 /// Prefixes kept of a neighbour that is only observed. Beyond it only routes to prefixes we announce are kept: an
 /// announcing edge that is sent a full table must neither grow with it nor give up its session.
 pub const MAX_OBSERVED_PREFIXES: usize = 20_000;
 
-/// A route to a prefix and how it fared.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Candidate {
-    /// Who sent it; `None`: our own.
-    pub peer: Option<PeerId>,
-    /// Its attributes, as received.
-    pub attributes: Arc<Attributes>,
-    /// Degree of preference import policy gave it.
-    pub local_pref: u32,
-    /// Its next hop; `None`: our own.
-    pub next_hop: Option<NextHop>,
-    /// It is the best.
-    pub best: bool,
-    /// Why it is not.
-    pub step: Option<Step>,
-}
-
-/// A route of Adj-RIB-In.
-#[derive(Clone, Copy, Debug)]
-pub struct Received<'a> {
-    /// Destination.
-    pub prefix: Prefix,
-    /// Attributes, as received.
-    pub attributes: &'a Arc<Attributes>,
-    /// Next hop, as received.
-    pub next_hop: NextHop,
-    /// When it was learned.
-    pub learned: Time,
-    /// Why it cannot become the best route.
-    pub ineligible: Option<Ineligible>,
-}
-
-/// A route of Adj-RIB-Out.
-#[derive(Clone, Copy, Debug)]
-pub struct Advertised<'a> {
-    /// Destination.
-    pub prefix: Prefix,
-    /// Attributes, as sent.
-    pub attributes: &'a Arc<Attributes>,
-    /// Next hop, as sent.
-    pub next_hop: NextHop,
-}
-
-/// Numbers of one neighbour, for metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Counters {
-    /// Routes in Adj-RIB-In now.
-    pub received: usize,
-    /// Routes in Adj-RIB-Out now.
-    pub advertised: usize,
-    /// Prefixes whose change has not been polled yet.
-    pub pending: usize,
-    /// Announced prefixes taken in since the start.
-    pub announcements_in: u64,
-    /// Withdrawn prefixes taken in since the start, known or not.
-    pub withdrawals_in: u64,
-    /// Announced prefixes given out since the start.
-    pub announcements_out: u64,
-    /// Withdrawn prefixes given out since the start.
-    pub withdrawals_out: u64,
-    /// Announced prefixes not kept since the start: of the other family, or beyond the limit.
-    pub ignored: u64,
-}
-
-/// An established session.
-#[derive(Clone, Copy, Debug)]
-struct Session {
-    local: Local,
-    router_id: Ipv4Addr,
-}
-
-#[derive(Debug)]
-struct Peer {
-    config: PeerConfig,
-    family: Family,
-    session: Option<Session>,
-    /// Announcements made for it alone; they outlive the session.
-    own: BTreeMap<Prefix, Announcement>,
-    out: AdjOut,
-    counters: Counters,
-    over_limit: bool,
-}
-
-impl Peer {
-    /// Whether it gets the best routes.
-    fn follows_best(&self, family: Family) -> bool {
-        self.session.is_some() && self.config.export == Export::GaoRexford && self.family == family
-    }
-}
-
 /// The routing information base of one speaker.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Rib {
     own: Own,
     prefer_oldest: bool,
-    peers: Vec<Peer>,
+    /// By [`PeerId`]; `None`: that number is free.
+    peers: Vec<Option<Peer>>,
     table: BTreeMap<Prefix, Entry>,
     /// Prefixes whose best route may differ from what [`Rib::poll_best`] last told.
     unreported: BTreeSet<Prefix>,
+    #[serde(skip)]
     pool: Pool,
-    max_prefixes: usize,
-    max_observed: usize,
 }
 
 impl Rib {
     /// An empty RIB; all sessions are down.
     pub fn new(config: SpeakerConfig) -> Rib {
-        let peers = config.peers.into_iter().map(|config| Peer {
-            family: Family::of_address(config.address),
-            config,
-            session: None,
-            own: BTreeMap::new(),
-            out: AdjOut::default(),
-            counters: Counters::default(),
-            over_limit: false,
-        });
         Rib {
             own: Own { asn: config.asn, router_id: config.router_id },
             prefer_oldest: config.prefer_oldest,
-            peers: peers.collect(),
+            peers: config.peers.into_iter().map(|config| Some(Peer::new(config))).collect(),
             table: BTreeMap::new(),
             unreported: BTreeSet::new(),
             pool: Pool::default(),
-            max_prefixes: MAX_PREFIXES,
-            max_observed: MAX_OBSERVED_PREFIXES,
-        }
-    }
-
-    fn peer(&self, peer: PeerId) -> Option<&Peer> {
-        self.peers.get(peer.0 as usize)
-    }
-
-    fn peer_mut(&mut self, peer: PeerId) -> Option<&mut Peer> {
-        self.peers.get_mut(peer.0 as usize)
-    }
-
-    /// The session is established: everything the neighbour should hold is now owed to it. `local` are
-    /// our addresses on it, `router_id` the neighbour's BGP identifier.
-    pub fn peer_up(&mut self, _now: Time, peer: PeerId, local: impl Into<Local>, router_id: Ipv4Addr) {
-        self.peer_down(peer);
-        let Some(p) = self.peers.get_mut(peer.0 as usize) else {
-            return;
-        };
-        p.session = Some(Session { local: local.into(), router_id });
-        let family = p.family;
-        let of_family = |prefix: &&Prefix| Family::of(prefix) == family;
-        p.out.mark_all(p.own.keys().filter(of_family));
-        if p.follows_best(family) {
-            p.out.mark_all(self.table.iter().filter(|(_, e)| e.best.is_some()).map(|(p, _)| p).filter(of_family));
-        }
-    }
-
-    /// The session ended: its routes are gone, and what was sent over it no longer counts.
-    pub fn peer_down(&mut self, peer: PeerId) {
-        let Some(p) = self.peer_mut(peer) else { return };
-        if p.session.take().is_none() {
-            return;
-        }
-        p.out = AdjOut::default();
-        p.over_limit = false;
-        p.counters.received = 0;
-        let lost: Vec<Prefix> =
-            self.table.iter_mut().filter_map(|(prefix, e)| e.remove(peer).then_some(*prefix)).collect();
-        for prefix in lost {
-            self.decide(prefix, Source::Peer(peer));
         }
     }
 
     /// Routes from an established neighbour. Withdrawals first, so that a prefix in both lists stays announced
     /// (RFC 4271 §4.3).
     pub fn update(&mut self, now: Time, peer: PeerId, update: &Update) {
-        let Some(p) = self.peers.get_mut(peer.0 as usize) else {
-            return;
-        };
+        let own = self.own;
+        let Some(p) = self.peer_mut(peer) else { return };
         let Some(session) = p.session else { return };
         p.counters.withdrawals_in += update.withdrawn.len() as u64;
-        for &Nlri { prefix, .. } in &update.withdrawn {
-            self.forget(peer, prefix);
+        for &nlri in &update.withdrawn {
+            self.forget(peer, nlri);
         }
         let Some(attributes) = &update.attributes else {
             return;
         };
-        let config = &self.peers[peer.0 as usize].config;
-        let cleaned = if config.is_internal(self.own) { None } else { policy::without_internal(attributes) };
+        let Some(p) = self.peers.get(peer.0 as usize).and_then(Option::as_ref) else {
+            return;
+        };
+        let cleaned = if p.config.is_internal(own) { None } else { policy::without_internal(attributes) };
         let attributes = match cleaned {
             Some(cleaned) => self.pool.intern_new(cleaned),
             None => self.pool.intern(attributes),
         };
-        let local_pref = policy::preference(self.own, config, &attributes);
-        for reach in &update.announced {
-            let config = &self.peers[peer.0 as usize].config;
-            let ineligible = policy::ineligible(self.own, config, session.local.address, &attributes, reach.next_hop);
-            for &Nlri { prefix, .. } in &reach.prefixes {
+        let local_pref = policy::preference(own, &p.config, &attributes);
+        let address = session.local.address;
+        let judged = update
+            .announced
+            .iter()
+            .map(|reach| (reach, policy::ineligible(own, &p.config, address, &attributes, reach.next_hop)));
+        for (reach, ineligible) in judged.collect::<Vec<_>>() {
+            for &Nlri { prefix, path_id } in &reach.prefixes {
                 let route = Route {
                     peer,
+                    path_id,
                     attributes: Arc::clone(&attributes),
                     next_hop: reach.next_hop,
                     learned: now,
                     local_pref,
                     ineligible,
+                    stale: Stale::No,
                 };
                 self.learn(prefix, route);
             }
         }
     }
 
-    /// Takes one route into the table, in place of the neighbour's earlier one (RFC 4271 §9).
+    /// Takes one route into the table, in place of the neighbour's earlier one with its path identifier (RFC 4271 §9,
+    /// RFC 7911 §5).
     fn learn(&mut self, prefix: Prefix, route: Route) {
-        let peer = route.peer;
-        let known = self.table.get(&prefix).is_some_and(|e| e.route(peer).is_some());
-        if !self.admits(peer, prefix, known) {
+        let key = RouteKey { peer: route.peer, path_id: route.path_id };
+        let known = self.table.get(&prefix).is_some_and(|e| e.route(key).is_some());
+        if !self.admits(key.peer, prefix, known) {
             return;
         }
         let changed = self.table.entry(prefix).or_default().insert(route);
-        let counters = &mut self.peers[peer.0 as usize].counters;
-        counters.announcements_in += 1;
-        counters.received += usize::from(!known);
+        if let Some(p) = self.peer_mut(key.peer) {
+            p.counters.announcements_in += 1;
+            p.counters.received += usize::from(!known);
+            p.received[Family::of(&prefix) as usize] += usize::from(!known);
+        }
         if changed {
-            self.decide(prefix, Source::Peer(peer));
+            self.decide(prefix, Source::Route(key));
         }
     }
 
-    /// Whether the neighbour's limit and family let a route in; counts it when not.
+    /// Whether the neighbour's limits and families let a route in; counts it when not.
     fn admits(&mut self, peer: PeerId, prefix: Prefix, known: bool) -> bool {
-        let p = &self.peers[peer.0 as usize];
-        let wrong_family = Family::of(&prefix) != p.family;
-        let observed = p.config.import == Import::Observe;
-        let limit = if observed { self.max_observed } else { self.max_prefixes };
-        let over = !known && !wrong_family && p.counters.received >= limit;
-        let kept = observed && over && self.peers.iter().any(|p| p.own.contains_key(&prefix));
-        let refused = wrong_family || (over && !kept);
-        let p = &mut self.peers[peer.0 as usize];
-        p.over_limit |= over && !observed;
+        let family = Family::of(&prefix);
+        let watched = || self.peers.iter().flatten().any(|p| p.own.contains_key(&prefix));
+        let Some(p) = self.peer(peer) else { return false };
+        let received = p.received[family as usize];
+        let limit = p.config.max_prefix.unwrap_or(if p.is_observed() { u32::MAX } else { MAX_PREFIXES });
+        let over = !known && received >= limit as usize;
+        let full = p.is_observed() && !known && p.counters.received >= p.config.keep;
+        let refused = !p.carries(family) || over || (full && !watched());
+        let Some(p) = self.peer_mut(peer) else { return false };
+        if over {
+            p.over_limit.get_or_insert((family.into(), limit));
+        }
         p.counters.ignored += u64::from(refused);
         !refused
     }
 
-    fn forget(&mut self, peer: PeerId, prefix: Prefix) {
-        if self.table.get_mut(&prefix).is_some_and(|e| e.remove(peer)) {
-            self.peers[peer.0 as usize].counters.received -= 1;
-            self.decide(prefix, Source::Peer(peer));
+    fn forget(&mut self, peer: PeerId, Nlri { prefix, path_id }: Nlri) {
+        let key = RouteKey { peer, path_id };
+        if self.table.get_mut(&prefix).is_some_and(|e| e.remove(key)) {
+            if let Some(p) = self.peer_mut(peer) {
+                p.counters.received -= 1;
+                p.received[Family::of(&prefix) as usize] -= 1;
+            }
+            self.decide(prefix, Source::Route(key));
         }
     }
 
@@ -306,23 +185,23 @@ impl Rib {
         if before != best || best == Some(changed) {
             self.unreported.insert(prefix);
             let family = Family::of(&prefix);
-            for p in self.peers.iter_mut().filter(|p| p.follows_best(family)) {
+            for p in self.peers.iter_mut().flatten().filter(|p| p.follows_best(family)) {
                 p.out.mark(prefix);
             }
         }
         self.drop_if_vacant(prefix);
     }
 
-    fn path<'a>(&self, route: &'a Route) -> decision::Path<'a> {
-        let p = &self.peers[route.peer.0 as usize];
+    fn path<'a>(&'a self, route: &'a Route) -> decision::Path<'a> {
+        let p = self.peer(route.peer);
         decision::Path {
             attributes: &route.attributes,
             local_pref: route.local_pref,
-            neighbor: route.attributes.as_path.neighbor().unwrap_or(p.config.asn),
-            external: !p.config.is_internal(self.own),
+            neighbor: route.attributes.as_path.neighbor().or(p.map(|p| p.config.asn)).unwrap_or(self.own.asn),
+            external: p.is_some_and(|p| !p.config.is_internal(self.own)),
             igp_metric: 0,
-            router_id: p.session.map_or(Ipv4Addr::UNSPECIFIED, |s| s.router_id),
-            peer_address: p.config.address,
+            router_id: p.map_or(Ipv4Addr::UNSPECIFIED, |p| p.router_id),
+            peer_address: p.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |p| p.config.address),
             learned: route.learned,
         }
     }
@@ -386,48 +265,13 @@ impl Rib {
 
     /// Whether [`Rib::poll_best`] may have something to tell, or [`Rib::poll_changes`] of any neighbour.
     pub fn is_settled(&self) -> bool {
-        self.unreported.is_empty() && self.peers.iter().all(|p| p.out.pending() == 0)
+        self.unreported.is_empty() && self.peers.iter().flatten().all(|p| p.out.pending() == 0)
     }
 
-    /// All routes to a prefix, the best first, the others as they would follow were those before them to go, the
-    /// ineligible last.
-    pub fn candidates(&self, prefix: Prefix) -> Vec<Candidate> {
-        let Some(entry) = self.table.get(&prefix) else {
-            return vec![];
-        };
-        entry.candidates(|route| self.path(route), self.prefer_oldest)
-    }
-
-    /// The best route of each prefix that has one, with its neighbour (`None`: our own).
-    pub fn best_routes(&self) -> impl Iterator<Item = (Prefix, Option<PeerId>)> + '_ {
-        self.table.iter().filter_map(|(prefix, e)| e.best.map(|best| (*prefix, best.peer())))
-    }
-
-    /// Adj-RIB-In of a neighbour.
-    pub fn received(&self, peer: PeerId) -> impl Iterator<Item = Received<'_>> + '_ {
-        self.table.iter().filter_map(move |(prefix, e)| {
-            e.route(peer).map(|r| Received {
-                prefix: *prefix,
-                attributes: &r.attributes,
-                next_hop: r.next_hop,
-                learned: r.learned,
-                ineligible: r.ineligible,
-            })
-        })
-    }
-
-    /// The neighbour has given more prefixes than [`MAX_PREFIXES`]: end the session with Cease, maximum number of
-    /// prefixes reached (RFC 4486 §4). Holds until [`Rib::peer_down`].
-    pub fn over_limit(&self, peer: PeerId) -> bool {
-        self.peer(peer).is_some_and(|p| p.over_limit)
-    }
-
-    /// Numbers of a neighbour; all zero for an unknown one.
-    pub fn counters(&self, peer: PeerId) -> Counters {
-        self.peer(peer).map_or_else(Counters::default, |p| Counters {
-            advertised: p.out.len(),
-            pending: p.out.pending(),
-            ..p.counters
-        })
+    /// The neighbour has given more prefixes of a family than its limit, [`PeerConfig::max_prefix`] or
+    /// [`MAX_PREFIXES`]: end the session with Cease, maximum number of prefixes reached (RFC 4486 §4). Family and limit,
+    /// until the session is over.
+    pub fn over_limit(&self, peer: PeerId) -> Option<(AddressFamily, u32)> {
+        self.peer(peer)?.over_limit
     }
 }

@@ -365,6 +365,7 @@ impl Session {
             four_octet_as: negotiated.four_octet_as,
             external: self.identity.external(),
             add_path: AddressFamilies::NONE,
+            extended_next_hop: AddressFamilies::NONE,
             max_message: MAX_MESSAGE,
         })
     }

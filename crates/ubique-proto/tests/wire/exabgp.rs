@@ -9,7 +9,6 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use ubique_proto::bgp::attributes::{Attributes, Segment};
-use ubique_proto::bgp::family::AddressFamilies;
 use ubique_proto::bgp::message::{Message, Notification, Update};
 use ubique_proto::bgp::wire::{
     DecodeContext, decode, encode_end_of_rib, encode_notification, encode_open, encode_updates,
@@ -96,7 +95,7 @@ fn attributes(octets: &[u8]) -> Option<Vec<(u8, u8, &[u8])>> {
     Some(all)
 }
 
-/// AddressFamilies of the multiprotocol attributes that ubique does not have, or has with another next hop.
+/// Families of the multiprotocol attributes that ubique does not have, or has with another next hop.
 fn foreign(attributes: &[(u8, u8, &[u8])]) -> bool {
     attributes.iter().any(|(_, code, value)| match (code, value) {
         (14, [0, 1, 1, length, ..]) => *length != 4,

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use ubique_model::{Community, Prefix};
 use ubique_proto::bgp::attributes::{Attributes, NextHop, Origin, Segment};
-use ubique_proto::bgp::message::{Message, Notification, Update};
+use ubique_proto::bgp::message::{Message, Nlri, Notification, Update};
 use ubique_proto::bgp::wire::{DecodeContext, decode, encode_updates};
 
 use crate::support::{EBGP, IBGP, OLD, decode_all, message, sender, shared};
@@ -154,7 +154,7 @@ fn round_trip(update: &Update, ctx: &DecodeContext) -> usize {
         withdrawn.extend(back.withdrawn);
         announced.extend(back.announced.into_iter().flat_map(|reach| reach.prefixes));
     }
-    let all: Vec<Prefix> = update.announced.iter().flat_map(|reach| reach.prefixes.iter().copied()).collect();
+    let all: Vec<Nlri> = update.announced.iter().flat_map(|reach| reach.prefixes.iter().copied()).collect();
     assert_eq!((withdrawn.len(), announced), (update.withdrawn.len(), all));
     1
 }

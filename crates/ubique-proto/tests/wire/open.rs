@@ -1,7 +1,10 @@
 //! OPEN: every error of RFC 4271 §6.2, capabilities, RFC 9072.
 
+use std::time::Duration;
+
 use ubique_model::{Asn, Family};
-use ubique_proto::bgp::message::{Capability, Message, Notification, Open};
+use ubique_proto::bgp::family::AddressFamily;
+use ubique_proto::bgp::message::{AddPath, Capability, GracefulRestart, LongLived, Message, Notification, Open, Role};
 use ubique_proto::bgp::wire::{decode, encode_open};
 
 use crate::support::{EBGP, hex, message, to_hex};
@@ -48,6 +51,15 @@ fn errors() {
         ("04 FDE8 005A C0000201 05 0203 0201 00".into(), 0, ""),
         ("04 FDE8 005A C0000201 07 0205 4103 00FDE8".into(), 0, ""),
         ("04 FDE8 005A C0000201 09 0207 4105 0000FDE800".into(), 0, ""),
+        ("04 FDE8 005A C0000201 09 0207 0505 0001000100".into(), 0, ""),
+        ("04 FDE8 005A C0000201 05 0203 0601 00".into(), 0, ""),
+        ("04 FDE8 005A C0000201 04 0202 0900".into(), 0, ""),
+        ("04 FDE8 005A C0000201 06 0204 0902 0303".into(), 0, ""),
+        ("04 FDE8 005A C0000201 04 0202 4000".into(), 0, ""),
+        ("04 FDE8 005A C0000201 05 0203 4001 80".into(), 0, ""),
+        ("04 FDE8 005A C0000201 09 0207 4005 0078000101".into(), 0, ""),
+        ("04 FDE8 005A C0000201 05 0203 4601 00".into(), 0, ""),
+        ("04 FDE8 005A C0000201 0A 0208 4706 000101800000".into(), 0, ""),
         // The long form of RFC 9072, cut off, too long, or with a length that is not there.
         ("04 FDE8 005A C0000201 FF FF".into(), 0, ""),
         ("04 FDE8 005A C0000201 FF FF 00".into(), 0, ""),
@@ -78,7 +90,7 @@ fn sound() {
         read("04 FDE8 00B4 C0000201 1A 0218 0104 00010001 0104 0002FF01 0104 00190041 0200 4600 8502 ABCD 02 00");
     assert_eq!(open, Err(Notification::new(2, 0)), "the length is one too many");
     let open =
-        read("04 FDE8 00B4 C0000201 1C 0218 0104 00010001 0104 0002FF01 0104 00190041 0200 4600 4000 0200").unwrap();
+        read("04 FDE8 00B4 C0000201 1C 0218 0104 00010001 0104 0002FF01 0104 00190041 0200 4600 4300 0200").unwrap();
     assert_eq!(
         open.capabilities,
         [
@@ -86,10 +98,93 @@ fn sound() {
             Capability::Multiprotocol(Family::Ipv6.into()),
             Capability::Unknown { code: 1, value: hex("00190041") },
             Capability::RouteRefresh,
-            Capability::Unknown { code: 70, value: vec![] },
-            Capability::Unknown { code: 64, value: vec![] },
+            Capability::EnhancedRouteRefresh,
+            Capability::Unknown { code: 67, value: vec![] },
         ]
     );
+}
+
+/// Capabilities of an OPEN with these octets, each with code and length.
+fn capabilities(octets: &str) -> Vec<Capability> {
+    let length = hex(octets).len();
+    let open = format!("04 FDE8 005A C0000201 {:02X} 02{length:02X} {octets}", length + 2);
+    read(&open).unwrap().capabilities
+}
+
+#[test]
+fn capability_values() {
+    use AddressFamily::{Ipv4FlowSpec, Ipv4Unicast, Ipv6Unicast};
+    let graceful = |restarting, notification, seconds, families| {
+        let restart_time = Duration::from_secs(seconds);
+        Capability::GracefulRestart(GracefulRestart { restarting, notification, restart_time, families })
+    };
+    let long_lived =
+        |family, forwarding, seconds| LongLived { family, forwarding, stale_time: Duration::from_secs(seconds) };
+    // Written as read.
+    for (octets, want) in [
+        ("0506 000100010002", Capability::ExtendedNextHop(vec![Ipv4Unicast])),
+        ("0500", Capability::ExtendedNextHop(vec![])),
+        ("0600", Capability::ExtendedMessage),
+        ("0901 00", Capability::Role(Role::Provider)),
+        ("0901 01", Capability::Role(Role::RouteServer)),
+        ("0901 02", Capability::Role(Role::RouteServerClient)),
+        ("0901 03", Capability::Role(Role::Customer)),
+        ("0901 04", Capability::Role(Role::Peer)),
+        ("0901 05", Capability::Role(Role::Unknown(5))),
+        ("4002 0078", graceful(false, false, 120, vec![])),
+        ("4002 8FFF", graceful(true, false, 4095, vec![])),
+        ("400A C001 00010180 00020100", graceful(true, true, 1, vec![(Ipv4Unicast, true), (Ipv6Unicast, false)])),
+        (
+            "4508 00010101 00018503",
+            Capability::AddPath(vec![(Ipv4Unicast, AddPath::Receive), (Ipv4FlowSpec, AddPath::Both)]),
+        ),
+        ("4504 00020102", Capability::AddPath(vec![(Ipv6Unicast, AddPath::Send)])),
+        ("4600", Capability::EnhancedRouteRefresh),
+        ("4700", Capability::LongLivedGracefulRestart(vec![])),
+        (
+            "470E 00010180 000E10 00020100 FFFFFF",
+            Capability::LongLivedGracefulRestart(vec![
+                long_lived(Ipv4Unicast, true, 3600),
+                long_lived(Ipv6Unicast, false, 16_777_215),
+            ]),
+        ),
+    ] {
+        assert_eq!(capabilities(octets), std::slice::from_ref(&want), "{octets}");
+        let open =
+            Open { asn: Asn(65000), hold_time_s: 90, router_id: [192, 0, 2, 1].into(), capabilities: vec![want] };
+        let mut out = Vec::new();
+        encode_open(&open, &mut out);
+        assert_eq!(to_hex(&out[31..]), octets.replace(' ', ""));
+    }
+    // Families ubique does not know are left out, reserved flags are ignored.
+    let vpn = "0506 000100800002";
+    assert_eq!(capabilities(vpn), [Capability::ExtendedNextHop(vec![])]);
+    assert_eq!(capabilities("0506 000200010002"), [Capability::ExtendedNextHop(vec![])]);
+    assert_eq!(capabilities("0506 000101010002"), [Capability::ExtendedNextHop(vec![])]);
+    assert_eq!(capabilities("0506 000100010001"), [Capability::ExtendedNextHop(vec![])]);
+    assert_eq!(capabilities("4006 3001 00194180"), [graceful(false, false, 1, vec![])]);
+    assert_eq!(capabilities("4006 0001 0001017F"), [graceful(false, false, 1, vec![(Ipv4Unicast, false)])]);
+    assert_eq!(capabilities("4508 00194103 00010103"), [Capability::AddPath(vec![(Ipv4Unicast, AddPath::Both)])]);
+    assert_eq!(capabilities("4707 00194180 000001"), [Capability::LongLivedGracefulRestart(vec![])]);
+    // ADD-PATH that makes no sense is not understood (RFC 7911 §4): as if it was not there.
+    for malformed in ["00010104", "00010100", "0001010100020104", "000101", "0001010300"] {
+        let value = hex(malformed);
+        let octets = format!("45{:02X} {malformed}", value.len());
+        assert_eq!(capabilities(&octets), [Capability::Unknown { code: 69, value }], "{malformed}");
+    }
+    // Times beyond the field.
+    let long = |seconds| Duration::from_secs(seconds);
+    let capabilities = vec![
+        graceful(false, false, 5000, vec![]),
+        Capability::LongLivedGracefulRestart(vec![LongLived {
+            family: Ipv4Unicast,
+            forwarding: false,
+            stale_time: long(1 << 24),
+        }]),
+    ];
+    let mut out = Vec::new();
+    encode_open(&Open { asn: Asn(1), hold_time_s: 90, router_id: [192, 0, 2, 1].into(), capabilities }, &mut out);
+    assert_eq!(to_hex(&out[29..]), "020440020FFF0209470700010100FFFFFF");
 }
 
 #[test]

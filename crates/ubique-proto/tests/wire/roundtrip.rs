@@ -1,13 +1,17 @@
 //! What is written reads back the same, for generated messages of every kind and neighbour.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use ubique_model::{Asn, Community, Family, LargeCommunity, Prefix};
 use ubique_proto::bgp::attributes::{Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment};
-use ubique_proto::bgp::message::{Capability, Message, Notification, Open};
+use ubique_proto::bgp::family::AddressFamily;
+use ubique_proto::bgp::message::{
+    AddPath, Capability, GracefulRestart, LongLived, Message, Nlri, Notification, Open, Role,
+};
 use ubique_proto::bgp::wire::{
     DecodeContext, MAX_MESSAGE, encode_end_of_rib, encode_keepalive, encode_notification, encode_open,
     encode_route_refresh, encode_updates,
@@ -74,19 +78,22 @@ prop_compose! {
             large_communities: large_communities.into_iter().map(LargeCommunity).collect(),
             originator_id: originator_id.filter(|_| internal).map(Ipv4Addr::from),
             cluster_list: cluster_list.into_iter().filter(|_| internal).map(Ipv4Addr::from).collect(),
+            only_to_customer: None,
             unknown,
         }
     }
 }
 
-fn prefix(family: Family) -> BoxedStrategy<Prefix> {
+fn prefix(family: Family) -> BoxedStrategy<Nlri> {
     match family {
-        Family::Ipv4 => (address(), 0..=32u8).prop_map(|(a, len)| Prefix::new(a.into(), len).unwrap().trunc()).boxed(),
+        Family::Ipv4 => {
+            (address(), 0..=32u8).prop_map(|(a, len)| Prefix::new(a.into(), len).unwrap().trunc().into()).boxed()
+        }
         // 2000::/3, and the default route.
         Family::Ipv6 => (any::<u128>(), 0..=128u8)
             .prop_map(|(a, len)| {
                 let a = Ipv6Addr::from(a >> 3 | 1 << 125);
-                Prefix::new(a.into(), len).unwrap().trunc()
+                Prefix::new(a.into(), len).unwrap().trunc().into()
             })
             .boxed(),
     }
@@ -104,13 +111,44 @@ fn next_hop(family: Family) -> BoxedStrategy<NextHop> {
     }
 }
 
+fn capability() -> impl Strategy<Value = Capability> {
+    let families = || prop::sample::subsequence(AddressFamily::ALL.to_vec(), 0..=4);
+    let able = || prop::sample::select(vec![AddPath::Receive, AddPath::Send, AddPath::Both]);
+    let role =
+        [Role::Provider, Role::RouteServer, Role::RouteServerClient, Role::Customer, Role::Peer, Role::Unknown(9)];
+    prop_oneof![
+        prop::sample::subsequence(vec![AddressFamily::Ipv4Unicast, AddressFamily::Ipv4FlowSpec], 0..=2)
+            .prop_map(Capability::ExtendedNextHop),
+        Just(Capability::ExtendedMessage),
+        prop::sample::select(role.to_vec()).prop_map(Capability::Role),
+        (any::<[bool; 3]>(), 0..4096u64, families()).prop_map(
+            |([restarting, notification, kept], seconds, families)| {
+                Capability::GracefulRestart(GracefulRestart {
+                    restarting,
+                    notification,
+                    restart_time: Duration::from_secs(seconds),
+                    families: families.into_iter().map(|family| (family, kept)).collect(),
+                })
+            }
+        ),
+        (families(), able())
+            .prop_map(|(families, able)| Capability::AddPath(families.into_iter().map(|f| (f, able)).collect())),
+        Just(Capability::EnhancedRouteRefresh),
+        (families(), any::<bool>(), 0..1 << 24).prop_map(|(families, forwarding, seconds)| {
+            let stale_time = Duration::from_secs(seconds as u64);
+            let it = |family| LongLived { family, forwarding, stale_time };
+            Capability::LongLivedGracefulRestart(families.into_iter().map(it).collect())
+        }),
+    ]
+}
+
 #[derive(Debug)]
 struct Routes {
     ctx: DecodeContext,
-    withdrawn: Vec<Prefix>,
+    withdrawn: Vec<Nlri>,
     attributes: Attributes,
     next_hop: NextHop,
-    announced: Vec<Prefix>,
+    announced: Vec<Nlri>,
 }
 
 fn routes() -> impl Strategy<Value = Routes> {
@@ -178,12 +216,14 @@ proptest! {
         asn in asn(),
         hold_time_s in prop_oneof![Just(0), 3..=u16::MAX],
         id in 1..=u32::MAX,
-        families in vec(prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)], 0..3),
-        others in vec((3..=64u8, vec(any::<u8>(), 0..=255)), 0..14),
+        families in vec(prop::sample::select(&AddressFamily::ALL), 0..3),
+        understood in vec(capability(), 0..8),
+        others in vec((72..=255u8, vec(any::<u8>(), 0..=255)), 0..14),
         step in 1..100usize,
     ) {
         let mut capabilities: Vec<Capability> = families.into_iter().map(Capability::Multiprotocol).collect();
         capabilities.push(Capability::RouteRefresh);
+        capabilities.extend(understood);
         capabilities.extend(others.into_iter().map(|(code, value)| Capability::Unknown { code, value }));
         capabilities.push(Capability::FourOctetAs(asn));
         let open = Open { asn, hold_time_s, router_id: id.into(), capabilities };
@@ -253,9 +293,9 @@ proptest! {
 fn the_rest() {
     let mut stream = Vec::new();
     encode_keepalive(&mut stream);
-    encode_route_refresh(Family::Ipv6, &mut stream);
-    encode_end_of_rib(Family::Ipv4, &mut stream);
-    encode_end_of_rib(Family::Ipv6, &mut stream);
+    encode_route_refresh(AddressFamily::Ipv6Unicast, 0, &mut stream);
+    encode_end_of_rib(AddressFamily::Ipv4Unicast, &mut stream);
+    encode_end_of_rib(AddressFamily::Ipv6Unicast, &mut stream);
     for step in 1..stream.len() {
         let all: Vec<Message> =
             decode_all(&stream, step, &context(true, true)).into_iter().map(Result::unwrap).collect();
@@ -264,7 +304,10 @@ fn the_rest() {
         };
         assert_eq!(*keepalive, Message::Keepalive);
         assert_eq!(*refresh, Message::RouteRefresh { afi: 2, subtype: 0, safi: 1 });
-        assert_eq!((v4.end_of_rib, v6.end_of_rib), (Some(Family::Ipv4), Some(Family::Ipv6)));
+        assert_eq!(
+            (v4.end_of_rib, v6.end_of_rib),
+            (Some(AddressFamily::Ipv4Unicast), Some(AddressFamily::Ipv6Unicast))
+        );
         assert!(v4.faults.is_empty() && v6.faults.is_empty());
     }
 }

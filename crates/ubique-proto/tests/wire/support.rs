@@ -41,7 +41,13 @@ pub fn contexts() -> [DecodeContext; 5] {
 
 /// The sender's side of a context.
 pub fn sender(ctx: &DecodeContext) -> EncodeContext {
-    EncodeContext { four_octet_as: ctx.four_octet_as, external: ctx.external, max_message: ctx.max_message }
+    EncodeContext {
+        four_octet_as: ctx.four_octet_as,
+        external: ctx.external,
+        add_path: ctx.add_path,
+        extended_next_hop: ctx.extended_next_hop,
+        max_message: ctx.max_message,
+    }
 }
 
 /// Octets of hexadecimal digits; anything else in between is skipped.

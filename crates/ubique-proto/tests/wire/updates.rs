@@ -2,7 +2,7 @@
 
 use ubique_model::Family;
 use ubique_proto::bgp::attributes::NextHop;
-use ubique_proto::bgp::family::AddressFamilies;
+use ubique_proto::bgp::family::{AddressFamilies, AddressFamily};
 use ubique_proto::bgp::message::{Notification, Reach, Treatment};
 use ubique_proto::bgp::wire::DecodeContext;
 
@@ -19,12 +19,12 @@ fn multiprotocol_routes() {
         let update = read(format!("{reach}{ORIGIN}{PATH}")).unwrap();
         assert_eq!(update.faults, vec![]);
         let next_hop = NextHop::V6 { global: "2001:db8::1".parse().unwrap(), link_local: found };
-        assert_eq!(update.announced, [Reach { next_hop, prefixes: vec![prefix("2001:db8::/32")] }]);
+        assert_eq!(update.announced, [Reach { next_hop, prefixes: vec![prefix("2001:db8::/32").into()] }]);
     }
     // IPv4 unicast may come in MP_REACH_NLRI, and no NEXT_HOP is missed then.
     let update = read(format!("800E0D00010104C000020100 18CB0071{ORIGIN}{PATH}")).unwrap();
     let next_hop = NextHop::V4("192.0.2.1".parse().unwrap());
-    assert_eq!(update.announced, [Reach { next_hop, prefixes: vec![prefix("203.0.113.0/24")] }]);
+    assert_eq!(update.announced, [Reach { next_hop, prefixes: vec![prefix("203.0.113.0/24").into()] }]);
     assert_eq!(update.faults, vec![]);
     // A next hop that cannot be a host.
     for address in ["00000000000000000000000000000000", "FF020000000000000000000000000001"] {
@@ -163,11 +163,11 @@ fn families_not_negotiated() {
     let both =
         update(&hex("18CB0072"), &hex(&format!("{REACH}{ORIGIN}{PATH}{NEXT_HOP}800F08000201 20 20010DB9")), &hex(NLRI));
     let seen4 = decode_update(&both, &v4).unwrap();
-    assert_eq!((seen4.announced.len(), &seen4.withdrawn[..]), (1, &[prefix("203.0.114.0/24")][..]));
+    assert_eq!((seen4.announced.len(), &seen4.withdrawn[..]), (1, &[prefix("203.0.114.0/24").into()][..]));
     assert_eq!(seen4.announced[0].prefixes, [prefix("203.0.113.0/24")]);
     assert_eq!(codes(&seen4, Treatment::AttributeDiscard), [15, 14]);
     let seen6 = decode_update(&both, &v6).unwrap();
-    assert_eq!((seen6.announced.len(), &seen6.withdrawn[..]), (1, &[prefix("2001:db9::/32")][..]));
+    assert_eq!((seen6.announced.len(), &seen6.withdrawn[..]), (1, &[prefix("2001:db9::/32").into()][..]));
     assert_eq!(seen6.announced[0].prefixes, [prefix("2001:db8::/32")]);
     // VPN, flow specification, … are neither read nor judged.
     for reach in ["800E0E00018000 00 FFFFFFFFFFFFFFFFFF", "800E0700018500 00 2001"] {
@@ -182,11 +182,11 @@ fn end_of_rib() {
     let v4 = DecodeContext { families: AddressFamilies::only(Family::Ipv4), ..EBGP };
     let v6 = DecodeContext { families: AddressFamilies::only(Family::Ipv6), ..EBGP };
     let read = |attributes: &str, ctx| decode_update(&update(&[], &hex(attributes), &[]), ctx).unwrap().end_of_rib;
-    assert_eq!(read("", &EBGP), Some(Family::Ipv4));
+    assert_eq!(read("", &EBGP), Some(AddressFamily::Ipv4Unicast));
     assert_eq!(read("", &v6), None);
-    assert_eq!(read("800F03000201", &EBGP), Some(Family::Ipv6));
-    assert_eq!(read("900F0003000201", &EBGP), Some(Family::Ipv6));
-    assert_eq!(read("900F0003000101", &EBGP), Some(Family::Ipv4));
+    assert_eq!(read("800F03000201", &EBGP), Some(AddressFamily::Ipv6Unicast));
+    assert_eq!(read("900F0003000201", &EBGP), Some(AddressFamily::Ipv6Unicast));
+    assert_eq!(read("900F0003000101", &EBGP), Some(AddressFamily::Ipv4Unicast));
     assert_eq!(read("800F03000201", &v4), None);
     assert_eq!(read("800F03000185", &EBGP), None);
     assert_eq!(read("800F08000201 20 20010DB9", &EBGP), None);

@@ -7,10 +7,11 @@
 use std::path::Path;
 
 use ubique_proto::bgp::attributes::{Attributes, NextHop};
+use ubique_proto::bgp::family::AddressFamily;
 use ubique_proto::bgp::message::{Capability, Message, Notification, Treatment, Update};
 use ubique_proto::bgp::wire::{
     DecodeContext, decode, encode_end_of_rib, encode_keepalive, encode_notification, encode_open, encode_route_refresh,
-    encode_updates, family,
+    encode_updates,
 };
 
 use crate::support::{context, hex, sender, to_hex};
@@ -65,7 +66,9 @@ fn written(message: &Message, ctx: &DecodeContext) -> Vec<u8> {
         Message::Open(open) => encode_open(open, &mut out),
         Message::Keepalive => encode_keepalive(&mut out),
         Message::Notification(notification) => encode_notification(notification, &mut out),
-        Message::RouteRefresh { afi, safi, .. } => encode_route_refresh(family(*afi, *safi).unwrap(), &mut out),
+        Message::RouteRefresh { afi, subtype, safi } => {
+            encode_route_refresh(AddressFamily::from_afi_safi(*afi, *safi).unwrap(), *subtype, &mut out);
+        }
         Message::Update(Update { end_of_rib: Some(family), .. }) => encode_end_of_rib(*family, &mut out),
         Message::Update(update) => {
             let announced = update

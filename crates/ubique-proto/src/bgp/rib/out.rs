@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use ubique_model::{Family, Prefix};
 
 use super::entry::Source;
-use super::{Advertised, Peer, Rib, Session, policy};
+use super::peers::{Peer, Session};
+use super::{Advertised, Rib, policy, view};
 use crate::bgp::attributes::{Attributes, NextHop};
-use crate::bgp::speaker::{Export, PeerId};
+use crate::bgp::family::AddressFamily;
+use crate::bgp::speaker::{Export, PeerConfig, PeerId};
 
 /// What to send to a neighbour: one set of attributes and every prefix that has them. The encoder splits it into
 /// messages of legal size.
@@ -21,28 +23,34 @@ pub struct Change {
     pub announced: Option<(Arc<Attributes>, NextHop, Vec<Prefix>)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Sent {
     attributes: Arc<Attributes>,
+    next_hop: NextHop,
     /// The neighbour asked to hear it again.
     repeat: bool,
 }
 
-/// Prefixes that get the same attributes; `None`: that are withdrawn.
-#[derive(Debug)]
+/// What a neighbour should hold for a prefix.
+type Wanted = (Arc<Attributes>, NextHop);
+
+/// Prefixes that get the same attributes and next hop; `None`: that are withdrawn.
+#[derive(Debug, Serialize, Deserialize)]
 struct Group {
-    attributes: Option<Arc<Attributes>>,
+    wanted: Option<Wanted>,
     prefixes: Vec<Prefix>,
 }
 
 /// Adj-RIB-Out of one neighbour. Its queues hold a prefix at most once each.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct AdjOut {
     sent: BTreeMap<Prefix, Sent>,
     /// Prefixes that may have changed.
     marked: BTreeSet<Prefix>,
     /// Changes computed from `marked` and not yet given out; one is void for a prefix marked again since.
     staged: VecDeque<Group>,
+    /// Prefixes without a next hop to announce them with.
+    withheld: BTreeSet<Prefix>,
 }
 
 impl AdjOut {
@@ -58,41 +66,56 @@ impl AdjOut {
         self.sent.len()
     }
 
+    pub(super) fn sent(&self, start: Option<Prefix>) -> impl Iterator<Item = Advertised> + '_ {
+        self.sent.range(view::from(start)).map(|(prefix, sent)| Advertised {
+            prefix: *prefix,
+            attributes: Arc::clone(&sent.attributes),
+            next_hop: sent.next_hop,
+        })
+    }
+
+    pub(super) fn withheld(&self) -> impl Iterator<Item = Prefix> + '_ {
+        self.withheld.iter().copied()
+    }
+
     /// Prefixes whose change has not been given out; an upper bound, since some may prove unchanged.
     pub(super) fn pending(&self) -> usize {
         self.marked.len() + self.staged.iter().map(|g| g.prefixes.len()).sum::<usize>()
     }
 
-    fn differs(&self, prefix: &Prefix, wanted: Option<&Arc<Attributes>>) -> bool {
+    fn differs(&self, prefix: &Prefix, wanted: Option<&Wanted>) -> bool {
         match (self.sent.get(prefix), wanted) {
             (None, None) => false,
-            (Some(sent), Some(wanted)) => sent.repeat || sent.attributes != *wanted,
+            (Some(sent), Some((attributes, next_hop))) => {
+                sent.repeat || sent.attributes != *attributes || sent.next_hop != *next_hop
+            }
             (Some(_), None) | (None, Some(_)) => true,
         }
     }
 
     /// Groups the real changes among the marked prefixes, withdrawals first: they are what must not wait.
-    fn stage(&mut self, wanted: Vec<(Prefix, Option<Arc<Attributes>>)>) {
+    fn stage(&mut self, wanted: Vec<(Prefix, Option<Wanted>)>) {
         let mut withdrawn = vec![];
         let mut groups: Vec<Group> = vec![];
-        let mut by_attributes: HashMap<*const Attributes, usize> = HashMap::new();
+        let mut by_wanted: HashMap<(*const Attributes, NextHop, Family), usize> = HashMap::new();
         for (prefix, wanted) in wanted {
             if !self.differs(&prefix, wanted.as_ref()) {
                 continue;
             }
-            let Some(attributes) = wanted else {
+            let Some((attributes, next_hop)) = wanted else {
                 withdrawn.push(prefix);
                 continue;
             };
             // Interned: equal attributes have one address.
-            let group = *by_attributes.entry(Arc::as_ptr(&attributes)).or_insert_with(|| {
-                groups.push(Group { attributes: Some(attributes), prefixes: vec![] });
+            let key = (Arc::as_ptr(&attributes), next_hop, Family::of(&prefix));
+            let group = *by_wanted.entry(key).or_insert_with(|| {
+                groups.push(Group { wanted: Some((attributes, next_hop)), prefixes: vec![] });
                 groups.len() - 1
             });
             groups[group].prefixes.push(prefix);
         }
         if !withdrawn.is_empty() {
-            self.staged.push_back(Group { attributes: None, prefixes: withdrawn });
+            self.staged.push_back(Group { wanted: None, prefixes: withdrawn });
         }
         self.staged.extend(groups);
     }
@@ -102,8 +125,11 @@ impl AdjOut {
         while let Some(mut group) = self.staged.pop_front() {
             group.prefixes.retain(|prefix| !self.marked.contains(prefix));
             for prefix in &group.prefixes {
-                match &group.attributes {
-                    Some(a) => self.sent.insert(*prefix, Sent { attributes: Arc::clone(a), repeat: false }),
+                match &group.wanted {
+                    Some((a, next_hop)) => {
+                        let sent = Sent { attributes: Arc::clone(a), next_hop: *next_hop, repeat: false };
+                        self.sent.insert(*prefix, sent)
+                    }
                     None => self.sent.remove(prefix),
                 };
             }
@@ -114,8 +140,8 @@ impl AdjOut {
         None
     }
 
-    fn repeat_all(&mut self) {
-        for (prefix, sent) in &mut self.sent {
+    fn repeat_all(&mut self, family: Family) {
+        for (prefix, sent) in self.sent.iter_mut().filter(|(prefix, _)| Family::of(prefix) == family) {
             sent.repeat = true;
             self.marked.insert(*prefix);
         }
@@ -123,19 +149,32 @@ impl AdjOut {
 }
 
 impl Session {
-    /// Our address on the session (RFC 4271 §5.1.3; for IPv6 RFC 2545 §3, global address only).
-    fn next_hop(&self) -> NextHop {
-        match self.local.address {
-            std::net::IpAddr::V4(a) => NextHop::V4(a),
-            std::net::IpAddr::V6(global) => NextHop::V6 { global, link_local: None },
-        }
+    /// What we announce a family with (RFC 4271 §5.1.3, RFC 2545 §3, RFC 8950); `None`: nothing serves, or only the
+    /// neighbour's own address would.
+    pub(super) fn next_hop(&self, config: &PeerConfig, family: Family) -> Option<NextHop> {
+        let local = &self.local;
+        let v6 = || match (config.next_hop.ipv6, local.ipv6) {
+            // A third party's link-local address is not known.
+            (Some(global), ours) if ours != Some(global) => Some(NextHop::V6 { global, link_local: None }),
+            (_, Some(global)) => Some(NextHop::V6 { global, link_local: local.link_local }),
+            _ => local.link_local.map(|global| NextHop::V6 { global, link_local: None }),
+        };
+        let next_hop = match family {
+            Family::Ipv4 => match config.next_hop.ipv4.or(local.ipv4) {
+                Some(address) => Some(NextHop::V4(address)),
+                None if self.extended_next_hop.contains(family) => v6(),
+                None => None,
+            },
+            Family::Ipv6 => v6(),
+        };
+        next_hop.filter(|next_hop| next_hop.address() != config.address)
     }
 }
 
 impl Peer {
     /// An announcement made for it changed.
     pub(super) fn mark_own(&mut self, prefix: Prefix) {
-        if self.session.is_some() && Family::of(&prefix) == self.family {
+        if self.carries(Family::of(&prefix)) {
             self.out.mark(prefix);
         }
     }
@@ -145,12 +184,12 @@ impl Rib {
     /// What to send next to a neighbour whose session is up; call until `None`.
     pub fn poll_changes(&mut self, peer: PeerId) -> Option<Change> {
         loop {
-            let p = self.peers.get_mut(peer.0 as usize)?;
-            let next_hop = p.session?.next_hop();
+            let p = self.peer_mut(peer)?;
+            let _established = p.session?;
             if let Some(group) = p.out.pop() {
                 let count = group.prefixes.len() as u64;
-                return Some(match group.attributes {
-                    Some(attributes) => {
+                return Some(match group.wanted {
+                    Some((attributes, next_hop)) => {
                         p.counters.announcements_out += count;
                         Change { withdrawn: vec![], announced: Some((attributes, next_hop, group.prefixes)) }
                     }
@@ -164,15 +203,29 @@ impl Rib {
             if marked.is_empty() {
                 return None;
             }
-            let wanted = marked.into_iter().map(|prefix| (prefix, self.wanted(peer, &prefix))).collect();
-            self.peers[peer.0 as usize].out.stage(wanted);
+            let wanted = marked.into_iter().map(|prefix| (prefix, self.wanted(peer, prefix))).collect();
+            if let Some(p) = self.peer_mut(peer) {
+                p.out.stage(wanted);
+            }
         }
     }
 
-    /// What the neighbour should hold for a prefix.
-    fn wanted(&mut self, to: PeerId, prefix: &Prefix) -> Option<Arc<Attributes>> {
+    /// What the neighbour should hold for a prefix, with a next hop that serves; notes it when there is none.
+    fn wanted(&mut self, to: PeerId, prefix: Prefix) -> Option<Wanted> {
+        let attributes = self.wanted_attributes(to, &prefix);
+        let p = self.peer_mut(to)?;
+        let next_hop = p.session.and_then(|s| s.next_hop(&p.config, Family::of(&prefix)));
+        if attributes.is_some() && next_hop.is_none() {
+            p.out.withheld.insert(prefix);
+        } else {
+            p.out.withheld.remove(&prefix);
+        }
+        Some((attributes?, next_hop?))
+    }
+
+    fn wanted_attributes(&mut self, to: PeerId, prefix: &Prefix) -> Option<Arc<Attributes>> {
         let own = self.own;
-        let peer = &self.peers[to.0 as usize];
+        let peer = self.peers.get(to.0 as usize)?.as_ref()?;
         if let Some(announcement) = peer.own.get(prefix) {
             return Some(self.pool.intern_new(policy::announced(own, &peer.config, announcement)));
         }
@@ -182,30 +235,18 @@ impl Rib {
         let entry = self.table.get(prefix)?;
         let from = match entry.best? {
             Source::Own => return Some(self.pool.intern_new(policy::own_route(own, &peer.config))),
-            Source::Peer(from) => from,
+            Source::Route(from) => from,
         };
         let route = entry.route(from)?;
-        let allowed =
-            from != to && policy::may_export(own, &self.peers[from.0 as usize].config, &route.attributes, &peer.config);
+        let giver = &self.peers.get(from.peer.0 as usize)?.as_ref()?.config;
+        let allowed = from.peer != to && policy::may_export(own, giver, &route.attributes, &peer.config);
         allowed.then(|| self.pool.intern_new(policy::exported(own, &route.attributes, route.local_pref, &peer.config)))
     }
 
-    /// The neighbour asked for everything again (RFC 2918): all it holds is owed to it once more.
-    pub fn refresh(&mut self, peer: PeerId) {
-        if let Some(p) = self.peer_mut(peer) {
-            p.out.repeat_all();
+    /// The neighbour asked for everything again (RFC 2918): all it holds of a family is owed to it once more.
+    pub fn refresh(&mut self, peer: PeerId, family: AddressFamily) {
+        if let Some(p) = self.peer_mut(peer).filter(|_| family.is_unicast()) {
+            p.out.repeat_all(family.family());
         }
-    }
-
-    /// Adj-RIB-Out of a neighbour: what [`Rib::poll_changes`] gave out for it on this session.
-    pub fn advertised(&self, peer: PeerId) -> impl Iterator<Item = Advertised<'_>> + '_ {
-        let up = self.peer(peer).and_then(|p| p.session.map(|s| (p, s.next_hop())));
-        up.into_iter().flat_map(|(p, next_hop)| {
-            p.out.sent.iter().map(move |(prefix, sent)| Advertised {
-                prefix: *prefix,
-                attributes: &sent.attributes,
-                next_hop,
-            })
-        })
     }
 }

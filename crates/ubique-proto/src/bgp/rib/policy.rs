@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use serde::{Deserialize, Serialize};
 use ubique_model::policy::{self, Announcement};
 use ubique_model::{Asn, Community};
 
@@ -16,6 +17,9 @@ pub const DEFAULT_LOCAL_PREF: u32 = 100;
 /// NO_EXPORT_SUBCONFED (RFC 1997): outside a confederation it forbids what NO_EXPORT forbids.
 const NO_EXPORT_SUBCONFED: Community = Community(0xFFFF_FF03);
 
+/// The route must not be kept long after its neighbour is gone (RFC 9494 §4.6).
+pub(super) const NO_LLGR: Community = Community(0xFFFF_0007);
+
 /// Attribute flags (RFC 4271 §4.3).
 const FLAG_TRANSITIVE: u8 = 0x40;
 const FLAG_PARTIAL: u8 = 0x20;
@@ -24,7 +28,7 @@ const FLAG_PARTIAL: u8 = 0x20;
 const EXTENDED_NON_TRANSITIVE: u8 = 0x40;
 
 /// Who we are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Own {
     pub asn: Asn,
     pub router_id: Ipv4Addr,

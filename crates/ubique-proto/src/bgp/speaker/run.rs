@@ -7,10 +7,10 @@ use ubique_model::{Family, Prefix};
 use super::ledger::Ledger;
 use super::status::Faults;
 use super::{ConnId, In, Out, PeerId, SessionEvent, SpeakerConfig};
-use crate::bgp::family::AddressFamily;
+use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::message::{Nlri, Notification, Update};
 use crate::bgp::notification::{cease, code};
-use crate::bgp::rib::{Change, MAX_PREFIXES, Rib};
+use crate::bgp::rib::{Change, Rib};
 use crate::bgp::session::{Output, Session, SessionConfig};
 use crate::bgp::wire::{self, EncodeContext};
 use crate::rng::Rng;
@@ -199,7 +199,8 @@ impl Speaker {
                 Output::Up(local, negotiated) => {
                     p.ledger.restart();
                     p.end_of_rib_sent = false;
-                    self.rib.peer_up(now, peer, local, negotiated.router_id);
+                    let families = AddressFamilies::only(p.family);
+                    self.rib.peer_up(now, peer, local, negotiated.router_id, families, AddressFamilies::NONE);
                     let event = SessionEvent::Up { router_id: negotiated.router_id, hold_time: negotiated.hold_time };
                     self.session_event(now, peer, event);
                 }
@@ -211,7 +212,7 @@ impl Speaker {
                     self.session_event(now, peer, SessionEvent::Down { was_established, reason });
                 }
                 Output::Update(update) => self.update(now, peer, &update),
-                Output::Resend => self.rib.refresh(peer),
+                Output::Resend => self.rib.refresh(peer, p.family.into()),
             }
         }
     }
@@ -229,8 +230,8 @@ impl Speaker {
             return;
         };
         p.faults.record(&update.faults);
-        if over_limit && p.session.established().is_some() {
-            p.session.cease(now, too_many_prefixes(p.family));
+        if let Some((family, limit)) = over_limit.filter(|_| p.session.established().is_some()) {
+            p.session.cease(now, too_many_prefixes(family, limit));
         }
     }
 
@@ -311,10 +312,10 @@ fn count_messages(mut bytes: &[u8]) -> u64 {
 }
 
 /// Cease, Maximum Number of Prefixes Reached, with family and limit (RFC 4486 §4).
-fn too_many_prefixes(family: Family) -> Notification {
-    let (afi, safi) = AddressFamily::from(family).afi_safi();
+fn too_many_prefixes(family: AddressFamily, limit: u32) -> Notification {
+    let (afi, safi) = family.afi_safi();
     let mut data = afi.to_be_bytes().to_vec();
     data.push(safi);
-    data.extend_from_slice(&u32::try_from(MAX_PREFIXES).unwrap_or(u32::MAX).to_be_bytes());
+    data.extend_from_slice(&limit.to_be_bytes());
     Notification::with_data(code::CEASE, cease::MAXIMUM_NUMBER_OF_PREFIXES, data)
 }

@@ -15,9 +15,11 @@
 //!
 //! Where to start: `update` for RFC 7606, `attributes` for its table.
 //!
-//! RFCs: 4271 §4 and §6, 4360, 4456, 4724 §2, 4760, 2545, 2918, 5065, 5492, 6286, 6793, 7313 §5, 7606, 7607, 8092, 9072, 1997.
+//! RFCs: 4271 §4 and §6, 4360, 4456, 4724 §2, 4760, 2545, 2918, 5065, 5492, 6286, 6793, 7313 §5, 7606, 7607, 8092, 9072,
+//! 1997; capabilities: 4724 §3, 7313, 7911 §4, 8538 §2, 8654, 8950 §4, 9234 §4.1, 9494 §3.1.
 
 mod attributes;
+mod capabilities;
 mod encode;
 mod framer;
 mod nlri;
@@ -25,6 +27,7 @@ mod open;
 mod reader;
 mod update;
 
+pub use capabilities::{MAX_RESTART_TIME, MAX_STALE_TIME};
 pub use encode::{
     EncodeError, encode_end_of_rib, encode_keepalive, encode_notification, encode_route_refresh, encode_updates,
 };
@@ -92,6 +95,8 @@ pub struct EncodeContext {
     pub external: bool,
     /// Families whose prefixes get a path identifier (RFC 7911).
     pub add_path: AddressFamilies,
+    /// Families that may go out with IPv6 next hops though they are not IPv6 (RFC 8950).
+    pub extended_next_hop: AddressFamilies,
     /// Longest message to send: [`MAX_MESSAGE`], or [`MAX_EXTENDED_MESSAGE`] once negotiated (RFC 8654).
     pub max_message: usize,
 }

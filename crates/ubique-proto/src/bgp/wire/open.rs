@@ -1,15 +1,14 @@
-//! OPEN (RFC 4271 §4.2, §6.2) and its capabilities (RFC 5492), with the long form of RFC 9072.
+//! OPEN (RFC 4271 §4.2, §6.2), with the long form of RFC 9072.
 
 use std::net::Ipv4Addr;
 
 use ubique_model::Asn;
 
-use super::super::family::AddressFamily;
 use super::super::message::{Capability, Notification, Open};
 use super::super::notification::{code, open};
 use super::encode::{begin, finish};
 use super::reader::Reader;
-use super::{MAX_MESSAGE, kind};
+use super::{MAX_MESSAGE, capabilities, kind};
 
 /// The version we speak, the only one.
 const VERSION: u8 = 4;
@@ -17,10 +16,6 @@ const VERSION: u8 = 4;
 const PARAMETER_CAPABILITIES: u8 = 2;
 /// "Extended length" (RFC 9072 §2), where a parameter type or length stands.
 const EXTENDED: u8 = 255;
-
-const MULTIPROTOCOL: u8 = 1;
-const ROUTE_REFRESH: u8 = 2;
-const FOUR_OCTET_AS: u8 = 65;
 
 /// Reads the body of an OPEN.
 pub(super) fn decode(body: &[u8]) -> Result<Open, Notification> {
@@ -73,7 +68,7 @@ fn optional_parameters(mut r: Reader<'_>) -> Result<Vec<Capability>, Notificatio
     if r.rest().len() != length {
         return Err(malformed());
     }
-    let mut capabilities = Vec::new();
+    let mut all = Vec::new();
     while !r.is_empty() {
         let parameter = r.u8().ok_or_else(malformed)?;
         let length = if extended { r.u16().map(usize::from) } else { r.u8().map(usize::from) };
@@ -83,28 +78,10 @@ fn optional_parameters(mut r: Reader<'_>) -> Result<Vec<Capability>, Notificatio
         }
         let mut r = Reader::new(value);
         while !r.is_empty() {
-            capabilities.push(capability(&mut r).ok_or_else(malformed)?);
+            all.push(capabilities::decode(&mut r).ok_or_else(malformed)?);
         }
     }
-    Ok(capabilities)
-}
-
-fn capability(r: &mut Reader<'_>) -> Option<Capability> {
-    let code = r.u8()?;
-    let length = r.u8()?;
-    let value = r.take(usize::from(length))?;
-    let unknown = || Capability::Unknown { code, value: value.to_vec() };
-    let mut v = Reader::new(value);
-    let known = match code {
-        MULTIPROTOCOL => {
-            let (afi, _reserved, safi) = (v.u16()?, v.u8()?, v.u8()?);
-            AddressFamily::from_afi_safi(afi, safi).map_or_else(unknown, Capability::Multiprotocol)
-        }
-        ROUTE_REFRESH => Capability::RouteRefresh,
-        FOUR_OCTET_AS => Capability::FourOctetAs(Asn(v.u32()?)),
-        _ => return Some(unknown()),
-    };
-    v.is_empty().then_some(known)
+    Ok(all)
 }
 
 /// Appends an OPEN. Each capability has a parameter of its own, which every implementation understands; the long form
@@ -117,7 +94,7 @@ pub fn encode_open(message: &Open, out: &mut Vec<u8>) {
     out.extend_from_slice(&message.hold_time_s.to_be_bytes());
     out.extend_from_slice(&message.router_id.octets());
 
-    let values: Vec<(u8, Vec<u8>)> = message.capabilities.iter().map(capability_value).collect();
+    let values: Vec<(u8, Vec<u8>)> = message.capabilities.iter().map(capabilities::encode).collect();
     let fitting = || values.iter().filter(|(_, value)| value.len() <= 255);
     let short: usize = fitting().map(|(_, value)| 4 + value.len()).sum();
     let extended = short > 255;
@@ -144,24 +121,4 @@ pub fn encode_open(message: &Open, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(&parameters);
     finish(out, start);
-}
-
-fn capability_value(capability: &Capability) -> (u8, Vec<u8>) {
-    match capability {
-        Capability::Multiprotocol(family) => {
-            let (afi, safi) = family.afi_safi();
-            let [high, low] = afi.to_be_bytes();
-            (MULTIPROTOCOL, vec![high, low, 0, safi])
-        }
-        Capability::RouteRefresh => (ROUTE_REFRESH, vec![]),
-        Capability::ExtendedNextHop(_)
-        | Capability::ExtendedMessage
-        | Capability::Role(_)
-        | Capability::GracefulRestart(_)
-        | Capability::AddPath(_)
-        | Capability::EnhancedRouteRefresh
-        | Capability::LongLivedGracefulRestart(_) => (0, vec![0; 256]),
-        Capability::FourOctetAs(asn) => (FOUR_OCTET_AS, asn.0.to_be_bytes().to_vec()),
-        Capability::Unknown { code, value } => (*code, value.clone()),
-    }
 }

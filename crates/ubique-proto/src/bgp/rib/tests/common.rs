@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ubique_model::policy::Announcement;
-use ubique_model::{Asn, Prefix, Relation};
+use ubique_model::{Asn, Family, Prefix, Relation};
 
 use crate::Time;
 use crate::bgp::attributes::{AsPath, Attributes, NextHop};
+use crate::bgp::family::AddressFamilies;
 use crate::bgp::message::{Nlri, Reach, Update};
 use crate::bgp::rib::{Change, Rib};
 use crate::bgp::speaker::{Export, Import, PeerConfig, PeerId, SpeakerConfig};
@@ -53,9 +54,16 @@ pub(super) fn rib(peers: Vec<PeerConfig>) -> Rib {
     let config = SpeakerConfig { peers, ..SpeakerConfig::new(OWN_AS, router_id_own, 0) };
     let mut rib = Rib::new(config);
     for peer in 0..count {
-        rib.peer_up(Time::ZERO, PeerId(peer), IpAddr::V4(local(peer)), router_id(peer));
+        up(&mut rib, peer);
     }
     rib
+}
+
+/// Brings up a session that carries IPv4.
+pub(super) fn up(rib: &mut Rib, peer: u32) {
+    let local = IpAddr::V4(local(peer));
+    let families = AddressFamilies::only(Family::Ipv4);
+    rib.peer_up(Time::ZERO, PeerId(peer), local, router_id(peer), families, AddressFamilies::NONE);
 }
 
 pub(super) fn path(ases: &[u32]) -> Attributes {

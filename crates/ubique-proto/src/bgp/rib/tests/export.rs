@@ -1,6 +1,6 @@
 //! Named cases: what each neighbour is sent.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use ubique_model::policy::Announcement;
@@ -9,6 +9,7 @@ use ubique_model::{Asn, Community, Relation};
 use super::common::*;
 use crate::Time;
 use crate::bgp::attributes::{Aggregator, Attributes, NextHop, RawAttribute};
+use crate::bgp::family::AddressFamily;
 use crate::bgp::rib::Change;
 use crate::bgp::speaker::{Export, Import, PeerConfig, PeerId};
 
@@ -68,8 +69,8 @@ fn own_announcements_reach_only_their_neighbor_and_outlive_the_session() {
 
     rib.peer_down(PeerId(0));
     assert_eq!(rib.poll_changes(PeerId(0)), None);
-    assert_eq!(rib.advertised(PeerId(0)).count(), 0);
-    rib.peer_up(Time(9), PeerId(0), IpAddr::V4(local(0)), router_id(0));
+    assert_eq!(rib.advertised(PeerId(0), None).count(), 0);
+    up(&mut rib, 0);
     assert_eq!(changes(&mut rib, 0), first);
     rib.withdraw(PeerId(0), prefix(P));
     assert_eq!(changes(&mut rib, 0), [withdrawal(&[P])]);
@@ -113,7 +114,7 @@ fn a_staged_change_that_no_longer_holds_is_not_sent() {
     assert_eq!(first.2, [prefix(P)]);
     rib.update(Time(2), PeerId(0), &withdraw(&[P, Q]));
     assert_eq!(changes(&mut rib, 1), [withdrawal(&[P])]);
-    assert_eq!(rib.advertised(PeerId(1)).count(), 0);
+    assert_eq!(rib.advertised(PeerId(1), None).count(), 0);
 }
 
 #[test]
@@ -136,9 +137,9 @@ fn a_refresh_sends_everything_again_and_nothing_else_does() {
     let mut rib = rib(vec![neighbor(0, Customer), neighbor(1, Peer)]);
     rib.update(Time(1), PeerId(0), &announce(&[P, Q], path(&[100])));
     assert_eq!(sent(&mut rib, 1).unwrap().1, 2);
-    rib.refresh(PeerId(1));
+    rib.refresh(PeerId(1), AddressFamily::Ipv4Unicast);
     rib.update(Time(2), PeerId(0), &withdraw(&[Q]));
-    assert_eq!(rib.advertised(PeerId(1)).count(), 2);
+    assert_eq!(rib.advertised(PeerId(1), None).count(), 2);
     let again = changes(&mut rib, 1);
     assert_eq!(again[0], withdrawal(&[Q]));
     assert_eq!(again[1].announced.as_ref().unwrap().2, [prefix(P)]);

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use ubique_model::{Asn, Community, Relation};
+use ubique_model::{Asn, Community, Family, Relation};
 
 use super::common::*;
 use crate::Time;
 use crate::bgp::attributes::{AsPath, Attributes, NextHop, Segment};
+use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::message::{Reach, Update};
 use crate::bgp::rib::{Counters, Rib};
 use crate::bgp::speaker::{Export, Import, PeerConfig, PeerId, SpeakerConfig};
@@ -47,7 +48,7 @@ fn an_external_neighbor_sets_no_internal_attributes() {
     rib.update(Time(1), PeerId(0), &announce(&[P], path(&[100])));
     rib.update(Time(1), PeerId(1), &announce(&[P], forged));
     assert_eq!(rib.poll_best(), Some((prefix(P), Some((NEXT_HOP, PeerId(0))))));
-    assert_eq!(**rib.received(PeerId(1)).next().unwrap().attributes, path(&[200]));
+    assert_eq!(*rib.received(PeerId(1), None).next().unwrap().attributes, path(&[200]));
 }
 
 #[test]
@@ -69,7 +70,7 @@ fn a_loop_is_kept_but_never_chosen() {
     let in_a_set = AsPath(vec![Segment::Sequence(vec![Asn(100)]), Segment::Set(vec![Asn(7), OWN_AS])]);
     rib.update(Time(1), PeerId(0), &announce(&[Q], Attributes { as_path: in_a_set, ..path(&[]) }));
     assert_eq!((rib.poll_best(), rib.poll_changes(PeerId(1))), (None, None));
-    assert_eq!(rib.received(PeerId(0)).filter(|r| r.ineligible.is_some()).count(), 2);
+    assert_eq!(rib.received(PeerId(0), None).filter(|r| r.ineligible.is_some()).count(), 2);
     let step = rib.candidates(prefix(P))[0].step.unwrap();
     assert_eq!(step.to_string(), "AS path holds our own AS 64500");
     // An eligible route that turns into a loop goes.
@@ -98,7 +99,7 @@ fn an_observed_neighbor_gives_no_route() {
     let mut rib = rib(vec![observed, neighbor(1, Customer)]);
     rib.update(Time(1), PeerId(0), &announce(&[P], path(&[100])));
     assert_eq!((rib.poll_best(), rib.poll_changes(PeerId(1))), (None, None));
-    assert_eq!(rib.received(PeerId(0)).count(), 1);
+    assert_eq!(rib.received(PeerId(0), None).count(), 1);
     assert_eq!(rib.candidates(prefix(P))[0].step.unwrap().to_string(), "observed only");
 }
 
@@ -120,10 +121,10 @@ fn a_flap_takes_the_routes_and_brings_them_back() {
     rib.update(Time(2), PeerId(0), &announce(&[P], path(&[100])));
     assert_eq!((rib.poll_best(), rib.counters(PeerId(0)).received), (None, 0));
     // A neighbour that comes up is owed what all others hold already.
-    rib.peer_up(Time(3), PeerId(0), IpAddr::V4(local(0)), router_id(0));
+    up(&mut rib, 0);
     rib.originate(prefix(Q));
     rib.peer_down(PeerId(1));
-    rib.peer_up(Time(4), PeerId(1), IpAddr::V4(local(1)), router_id(1));
+    up(&mut rib, 1);
     assert_eq!(sent(&mut rib, 1).unwrap().1, 1);
 }
 
@@ -153,9 +154,10 @@ fn a_session_carries_the_family_of_its_address() {
     ];
     let own_id = Ipv4Addr::new(10, 1, 1, 1);
     let mut rib = Rib::new(SpeakerConfig { peers, ..SpeakerConfig::new(OWN_AS, own_id, 0) });
-    rib.peer_up(Time(1), PeerId(0), v6(11), router_id(0));
-    rib.peer_up(Time(1), PeerId(1), v6(12), router_id(1));
-    rib.peer_up(Time(1), PeerId(2), IpAddr::V4(local(2)), router_id(2));
+    let v6_only = AddressFamilies::only(Family::Ipv6);
+    rib.peer_up(Time(1), PeerId(0), v6(11), router_id(0), v6_only, AddressFamilies::NONE);
+    rib.peer_up(Time(1), PeerId(1), v6(12), router_id(1), v6_only, AddressFamilies::NONE);
+    up(&mut rib, 2);
     let mut update = announce(&["2001:db8:53::/48"], path(&[100]));
     update.announced.push(Reach { next_hop: NEXT_HOP, prefixes: vec![prefix(P).into()] });
     rib.update(Time(1), PeerId(0), &update);
@@ -173,25 +175,24 @@ fn a_session_carries_the_family_of_its_address() {
 
 #[test]
 fn too_many_prefixes_end_the_session_of_a_router_but_not_of_an_edge() {
-    let observed = PeerConfig { import: Import::Observe, export: Export::OwnOnly, ..neighbor(1, Transit) };
-    let mut rib = rib(vec![neighbor(0, Peer), observed]);
-    (rib.max_prefixes, rib.max_observed) = (2, 2);
+    let observed = PeerConfig { import: Import::Observe, export: Export::OwnOnly, keep: 2, ..neighbor(1, Transit) };
+    let mut rib = rib(vec![PeerConfig { max_prefix: Some(2), ..neighbor(0, Peer) }, observed]);
     rib.announce(PeerId(1), own(Q));
     let many = ["10.0.0.0/8", "10.1.0.0/16", "10.2.0.0/16", P, Q];
     for peer in [0, 1] {
         rib.update(Time(1), PeerId(peer), &announce(&many[..2], path(&[100])));
         rib.update(Time(2), PeerId(peer), &announce(&many[..2], path(&[100, 7])));
-        assert!(!rib.over_limit(PeerId(peer)));
+        assert_eq!(rib.over_limit(PeerId(peer)), None);
         rib.update(Time(3), PeerId(peer), &announce(&many, path(&[100])));
     }
-    assert!(rib.over_limit(PeerId(0)));
+    assert_eq!(rib.over_limit(PeerId(0)), Some((AddressFamily::Ipv4Unicast, 2)));
     assert_eq!((rib.counters(PeerId(0)).received, rib.counters(PeerId(0)).ignored), (2, 3));
     rib.peer_down(PeerId(0));
-    assert!(!rib.over_limit(PeerId(0)));
+    assert_eq!(rib.over_limit(PeerId(0)), None);
     // What an edge announces itself it goes on watching.
-    assert!(!rib.over_limit(PeerId(1)));
+    assert_eq!(rib.over_limit(PeerId(1)), None);
     assert_eq!((rib.counters(PeerId(1)).received, rib.counters(PeerId(1)).ignored), (3, 2));
-    assert!(rib.received(PeerId(1)).any(|r| r.prefix == prefix(Q)));
+    assert!(rib.received(PeerId(1), None).any(|r| r.prefix == prefix(Q)));
 }
 
 #[test]
@@ -201,7 +202,7 @@ fn the_oldest_external_route_stays_best_when_asked() {
         let own_id = Ipv4Addr::new(10, 1, 1, 1);
         let mut rib = Rib::new(SpeakerConfig { peers, prefer_oldest, ..SpeakerConfig::new(OWN_AS, own_id, 0) });
         for peer in 0..2 {
-            rib.peer_up(Time(0), PeerId(peer), IpAddr::V4(local(peer)), router_id(peer));
+            up(&mut rib, peer);
         }
         rib.update(Time(1), PeerId(1), &announce(&[P], path(&[200])));
         rib.update(Time(2), PeerId(0), &announce(&[P], path(&[100])));
@@ -225,16 +226,16 @@ fn a_prefix_in_both_lists_stays_announced() {
 #[test]
 fn unknown_neighbors_and_empty_updates_are_harmless() {
     let mut rib = rib(vec![neighbor(0, Customer)]);
-    let stranger = PeerId(u32::MAX);
-    rib.peer_up(Time(1), stranger, IpAddr::V4(local(0)), router_id(0));
+    let stranger = PeerId(99);
+    up(&mut rib, stranger.0);
     rib.update(Time(1), stranger, &announce(&[P], path(&[100])));
     rib.announce(stranger, own(P));
     rib.withdraw(stranger, prefix(P));
-    rib.refresh(stranger);
+    rib.refresh(stranger, AddressFamily::Ipv4Unicast);
     rib.peer_down(stranger);
     assert_eq!((rib.poll_changes(stranger), rib.poll_best()), (None, None));
-    assert_eq!((rib.over_limit(stranger), rib.counters(stranger)), (false, Counters::default()));
-    assert_eq!((rib.received(stranger).count(), rib.advertised(stranger).count()), (0, 0));
+    assert_eq!((rib.over_limit(stranger), rib.counters(stranger)), (None, Counters::default()));
+    assert_eq!((rib.received(stranger, None).count(), rib.advertised(stranger, None).count()), (0, 0));
     let no_attributes = Update { attributes: None, ..announce(&[P], path(&[100])) };
     rib.update(Time(1), PeerId(0), &no_attributes);
     rib.unoriginate(prefix(P));
@@ -249,7 +250,7 @@ fn equal_attributes_are_stored_once_and_dead_ones_swept() {
         for p in &prefixes {
             rib.update(Time(1), PeerId(0), &announce(&[p], path(&[100, i + 1000])));
         }
-        let all: Vec<_> = rib.received(PeerId(0)).map(|r| Arc::as_ptr(r.attributes)).collect();
+        let all: Vec<_> = rib.received(PeerId(0), None).map(|r| Arc::as_ptr(&r.attributes)).collect();
         assert_eq!(all.len(), 2);
         assert_eq!(all[0], all[1]);
         rib.update(Time(1), PeerId(0), &withdraw(&prefixes.each_ref().map(|p| p.as_str())));

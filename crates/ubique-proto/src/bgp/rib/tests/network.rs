@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ubique_model::policy::Announcement;
-use ubique_model::{Asn, Prefix, Relation};
+use ubique_model::{Asn, Family, Prefix, Relation};
 
 use super::common::{nlri, own, prefix};
 use crate::Time;
 use crate::bgp::attributes::NextHop;
+use crate::bgp::family::AddressFamilies;
 use crate::bgp::message::{Reach, Update};
 use crate::bgp::rib::{Change, Rib};
 use crate::bgp::speaker::{Export, Import, PeerConfig, PeerId, SpeakerConfig};
@@ -136,12 +137,14 @@ impl Internet {
     fn set_link(&mut self, a: usize, at_a: usize, up: bool) {
         let (b, at_b) = (self.links[a][at_a].other, self.links[a][at_a].back);
         for (network, at, other) in [(a, at_a, b), (b, at_b, a)] {
+            let now = Time(self.clock);
             let end = &mut self.links[network][at];
             end.up = up;
             self.wires[network][at].clear();
             let peer = PeerId(at as u32);
             if up {
-                self.ribs[network].peer_up(Time(self.clock), peer, IpAddr::V4(end.address), id_of(other));
+                let (address, v4) = (IpAddr::V4(end.address), AddressFamilies::only(Family::Ipv4));
+                self.ribs[network].peer_up(now, peer, address, id_of(other), v4, AddressFamilies::NONE);
             } else {
                 self.ribs[network].peer_down(peer);
             }

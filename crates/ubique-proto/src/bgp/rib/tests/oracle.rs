@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ubique_model::policy::Announcement;
-use ubique_model::{Asn, Community, Prefix, Relation};
+use ubique_model::{Asn, Community, Family, Prefix, Relation};
 
 use super::common::*;
 use crate::Time;
 use crate::bgp::attributes::{AsPath, Attributes, NextHop, Origin};
+use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::message::{Reach, Update};
 use crate::bgp::rib::Rib;
 use crate::bgp::speaker::{Export, Import, PeerConfig, PeerId, SpeakerConfig};
@@ -219,7 +220,7 @@ impl Bench {
             }
             8 => {
                 self.repeats[peer].extend(self.held[peer].keys());
-                self.rib.refresh(id);
+                self.rib.refresh(id, AddressFamily::Ipv4Unicast);
             }
             _ => self.update(peer),
         }
@@ -231,7 +232,8 @@ impl Bench {
         self.held[peer].clear();
         self.repeats[peer].clear();
         let address = IpAddr::V4(local(peer as u32));
-        self.rib.peer_up(self.now, PeerId(peer as u32), address, self.model.ids[peer]);
+        let v4 = AddressFamilies::only(Family::Ipv4);
+        self.rib.peer_up(self.now, PeerId(peer as u32), address, self.model.ids[peer], v4, AddressFamilies::NONE);
     }
 
     fn update(&mut self, peer: usize) {
@@ -336,9 +338,9 @@ impl Bench {
         }
         for (peer, held) in self.held.iter().enumerate() {
             let id = PeerId(peer as u32);
-            let told: Vec<_> = self.rib.advertised(id).map(|a| (a.prefix, Arc::clone(a.attributes))).collect();
+            let told: Vec<_> = self.rib.advertised(id, None).map(|a| (a.prefix, a.attributes)).collect();
             assert!(told.iter().map(|(p, a)| (p, a)).eq(held), "Adj-RIB-Out of {peer}\n{}", self.log);
-            let received = self.rib.received(id).count();
+            let received = self.rib.received(id, None).count();
             assert_eq!(received, self.model.heard[peer].len());
             assert_eq!(self.rib.counters(id).received, received);
         }

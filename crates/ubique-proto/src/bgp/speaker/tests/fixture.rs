@@ -99,6 +99,7 @@ pub(super) fn update(n: u8, withdrawn: &[&str], announced: &[&str]) -> Vec<u8> {
         external: true,
         max_message: MAX_MESSAGE,
         add_path: AddressFamilies::NONE,
+        extended_next_hop: AddressFamilies::NONE,
     };
     let (withdrawn, announced) = (parse(withdrawn), parse(announced));
     let mut bytes = vec![];

@@ -34,7 +34,7 @@ fn assert_identical(net: &Net, context: &str) {
         let announced: Vec<_> = net.nodes[here].speaker.announced(PEER).collect();
         assert!(announced.iter().all(|(_, d)| *d == Delivery::Acknowledged), "{context}: {announced:?}");
         let announced: Vec<_> = announced.into_iter().map(|(prefix, _)| prefix).collect();
-        let received: Vec<_> = net.nodes[there].speaker.rib().received(PEER).map(|r| r.prefix).collect();
+        let received: Vec<_> = net.nodes[there].speaker.rib().received(PEER, None).map(|r| r.prefix).collect();
         assert_eq!(announced, received, "{context}: {here} to {there}");
         assert_eq!(net.nodes[here].speaker.withdrawal_pending(PEER).count(), 0, "{context}");
     }

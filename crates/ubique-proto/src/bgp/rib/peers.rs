@@ -1,0 +1,228 @@
+//! Neighbours come and go, and what becomes of their routes: gone, stale (RFC 4724), long-lived stale (RFC 9494).
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+use ubique_model::policy::Announcement;
+use ubique_model::{Family, Prefix};
+
+use super::entry::{Route, RouteKey, Source};
+use super::out::AdjOut;
+use super::{Counters, Rib};
+use crate::Time;
+use crate::bgp::family::{AddressFamilies, AddressFamily};
+use crate::bgp::speaker::{Export, Import, Local, PeerConfig, PeerId};
+
+/// Whether the neighbour still vouches for a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum Stale {
+    /// It does.
+    #[default]
+    No,
+    /// Its session ended, or it is sending everything anew, and has not named the route again (RFC 4724 §4.2, RFC 7313).
+    /// No worse than any other route.
+    Restart,
+    /// As before, for long: any other route is better (RFC 9494 §4.3).
+    LongLived,
+}
+
+/// An established session.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Session {
+    pub local: Local,
+    pub families: AddressFamilies,
+    /// Families for which IPv6 next hops are agreed on (RFC 8950).
+    pub extended_next_hop: AddressFamilies,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Peer {
+    pub config: PeerConfig,
+    pub session: Option<Session>,
+    /// The BGP identifier of its present or last session.
+    pub router_id: Ipv4Addr,
+    /// Announcements made for it alone; they outlive the session.
+    pub own: BTreeMap<Prefix, Announcement>,
+    pub out: AdjOut,
+    pub counters: Counters,
+    /// Routes of each family in Adj-RIB-In, by [`Family`].
+    pub received: [usize; 2],
+    pub over_limit: Option<(AddressFamily, u32)>,
+}
+
+impl Peer {
+    pub(super) fn new(config: PeerConfig) -> Peer {
+        Peer {
+            config,
+            session: None,
+            router_id: Ipv4Addr::UNSPECIFIED,
+            own: BTreeMap::new(),
+            out: AdjOut::default(),
+            counters: Counters::default(),
+            received: [0; 2],
+            over_limit: None,
+        }
+    }
+
+    /// Whether its session carries unicast routes of a family.
+    pub(super) fn carries(&self, family: Family) -> bool {
+        self.session.is_some_and(|s| s.families.contains(family))
+    }
+
+    /// Whether it gets the best routes.
+    pub(super) fn follows_best(&self, family: Family) -> bool {
+        self.config.export == Export::GaoRexford && self.carries(family)
+    }
+
+    /// Whether nothing it says is used.
+    pub(super) fn is_observed(&self) -> bool {
+        self.config.import == Import::Observe
+    }
+}
+
+impl Rib {
+    pub(super) fn peer(&self, peer: PeerId) -> Option<&Peer> {
+        self.peers.get(peer.0 as usize)?.as_ref()
+    }
+
+    pub(super) fn peer_mut(&mut self, peer: PeerId) -> Option<&mut Peer> {
+        self.peers.get_mut(peer.0 as usize)?.as_mut()
+    }
+
+    /// A new neighbour, its session down. `peer` is the lowest number without one; another one is ignored, and so is a
+    /// neighbour whose number is taken.
+    pub fn add_peer(&mut self, peer: PeerId, config: PeerConfig) {
+        let index = peer.0 as usize;
+        if index == self.peers.len() {
+            self.peers.push(None);
+        }
+        if let Some(slot @ None) = self.peers.get_mut(index) {
+            *slot = Some(Peer::new(config));
+        }
+    }
+
+    /// Forgets a neighbour with everything it gave us and was to be told. Its number is free again.
+    pub fn remove_peer(&mut self, peer: PeerId) {
+        self.peer_down(peer);
+        if let Some(slot) = self.peers.get_mut(peer.0 as usize) {
+            *slot = None;
+        }
+        while let Some(None) = self.peers.last() {
+            self.peers.pop();
+        }
+    }
+
+    /// The session is established: everything the neighbour should hold of `families` is now owed to it. `local` are
+    /// our addresses on it, `router_id` the neighbour's BGP identifier; for `extended_next_hop` it takes IPv6 next hops
+    /// (RFC 8950). Stale routes stay until [`Rib::sweep_stale`].
+    pub fn peer_up(
+        &mut self,
+        _now: Time,
+        peer: PeerId,
+        local: impl Into<Local>,
+        router_id: Ipv4Addr,
+        families: AddressFamilies,
+        extended_next_hop: AddressFamilies,
+    ) {
+        if self.peer(peer).is_some_and(|p| p.session.is_some()) {
+            self.peer_down(peer);
+        }
+        let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        p.session = Some(Session { local: local.into(), families, extended_next_hop });
+        p.router_id = router_id;
+        p.out = AdjOut::default();
+        p.over_limit = None;
+        let Peer { own, out, .. } = p;
+        out.mark_all(own.keys().filter(|prefix| families.contains(Family::of(prefix))));
+        if p.config.export == Export::GaoRexford {
+            let best = self.table.iter().filter(|(_, e)| e.best.is_some()).map(|(prefix, _)| prefix);
+            p.out.mark_all(best.filter(|prefix| families.contains(Family::of(prefix))));
+        }
+    }
+
+    /// The session ended, or a restart took too long: its routes are gone, and what was sent over it no longer counts.
+    pub fn peer_down(&mut self, peer: PeerId) {
+        self.peer_stale(Time::ZERO, peer, AddressFamilies::NONE);
+    }
+
+    /// The session ended and is expected back: the neighbour's unicast routes of `families` stay, stale; those of other
+    /// families go, and so does what was stale before (RFC 4724 §4.2), unless it is long-lived (RFC 9494 §4.2).
+    pub fn peer_stale(&mut self, _now: Time, peer: PeerId, families: AddressFamilies) {
+        let Some(p) = self.peer_mut(peer) else { return };
+        p.session = None;
+        p.out = AdjOut::default();
+        p.over_limit = None;
+        for family in Family::ALL {
+            let stays = families.contains(family);
+            self.review(peer, family, |route| {
+                let kept = stays && route.stale != Stale::Restart;
+                route.stale = route.stale.max(Stale::Restart);
+                kept
+            });
+        }
+    }
+
+    /// The neighbour sends everything of a family anew (RFC 7313 §4): what it has named so far is stale until it is
+    /// named again, or swept.
+    pub fn mark_stale(&mut self, peer: PeerId, family: AddressFamily) {
+        self.review_unicast(peer, family, |route| {
+            route.stale = route.stale.max(Stale::Restart);
+            true
+        });
+    }
+
+    /// The neighbour has named everything of a family, or its time is over: what is stale still, goes (RFC 4724 §4.2,
+    /// RFC 7313 §4, RFC 9494 §4.2).
+    pub fn sweep_stale(&mut self, peer: PeerId, family: AddressFamily) {
+        self.review_unicast(peer, family, |route| route.stale == Stale::No);
+    }
+
+    /// The neighbour is away for long: its stale routes of a family become the least preferred ones and are passed on
+    /// with LLGR_STALE; those that carry NO_LLGR go (RFC 9494 §4.2, §4.3).
+    pub fn long_lived_stale(&mut self, peer: PeerId, family: AddressFamily) {
+        self.review_unicast(peer, family, |route| match route.stale {
+            Stale::No => true,
+            Stale::Restart | Stale::LongLived => {
+                route.stale = Stale::LongLived;
+                !route.attributes.communities.contains(&super::policy::NO_LLGR)
+            }
+        });
+    }
+
+    fn review_unicast(&mut self, peer: PeerId, family: AddressFamily, keep: impl FnMut(&mut Route) -> bool) {
+        if family.is_unicast() {
+            self.review(peer, family.family(), keep);
+        }
+    }
+
+    /// Goes through a neighbour's routes of a family, which may change their staleness, or go.
+    fn review(&mut self, peer: PeerId, family: Family, mut keep: impl FnMut(&mut Route) -> bool) {
+        if self.peer(peer).is_none_or(|p| p.received[family as usize] == 0) {
+            return;
+        }
+        let mut touched = vec![];
+        let mut gone = 0;
+        for (prefix, entry) in self.table.iter_mut().filter(|(prefix, _)| Family::of(prefix) == family) {
+            let mut changed = vec![];
+            gone += entry.retain(peer, |route| {
+                let before = route.stale;
+                let kept = keep(route);
+                if !kept || (before != route.stale && route.stale == Stale::LongLived) {
+                    changed.push(route.path_id);
+                }
+                kept
+            });
+            touched.extend(changed.into_iter().map(|path_id| (*prefix, path_id)));
+        }
+        if let Some(p) = self.peer_mut(peer) {
+            p.received[family as usize] -= gone;
+            p.counters.received -= gone;
+        }
+        for (prefix, path_id) in touched {
+            self.decide(prefix, Source::Route(RouteKey { peer, path_id }));
+        }
+    }
+}

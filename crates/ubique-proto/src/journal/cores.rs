@@ -1,0 +1,117 @@
+//! The cores as the journal sees them.
+
+use std::io::{self, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Core, CoreId, SNAPSHOT_MAX};
+use crate::bgp::speaker::{self, Speaker, SpeakerConfig};
+use crate::health::{self, CheckConfig, Health};
+use crate::site::{self, Site, SiteConfig};
+use crate::time::Time;
+
+/// An input of any core.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Input {
+    /// Of the speaker.
+    Bgp(speaker::In),
+    /// Of the health core.
+    Health(health::In),
+    /// Of the site core.
+    Site(site::In),
+}
+
+/// An output of any core.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Output {
+    /// Of the speaker.
+    Bgp(speaker::Out),
+    /// Of the health core.
+    Health(health::Out),
+    /// Of the site core.
+    Site(site::Out),
+}
+
+/// Implements [`Core`] by the methods of the same names, which every core has.
+macro_rules! core {
+    ($core:ty, $module:ident, $id:ident, $config:ty, $create:expr, $snapshot:expr, $restore:expr) => {
+        impl From<$module::In> for Input {
+            fn from(input: $module::In) -> Input {
+                Input::$id(input)
+            }
+        }
+
+        impl From<$module::Out> for Output {
+            fn from(output: $module::Out) -> Output {
+                Output::$id(output)
+            }
+        }
+
+        impl Core for $core {
+            const ID: CoreId = CoreId::$id;
+            type Config = $config;
+            type In = $module::In;
+            type Out = $module::Out;
+
+            fn create(config: $config) -> $core {
+                $create(config)
+            }
+
+            fn snapshot(&self) -> Option<Vec<u8>> {
+                $snapshot(self)
+            }
+
+            fn restore(snapshot: &[u8]) -> Option<$core> {
+                $restore(snapshot)
+            }
+
+            fn handle_input(&mut self, now: Time, input: $module::In) {
+                <$core>::handle_input(self, now, input);
+            }
+
+            fn handle_deadline(&mut self, now: Time) {
+                <$core>::handle_deadline(self, now);
+            }
+
+            fn next_deadline(&self) -> Option<Time> {
+                <$core>::next_deadline(self)
+            }
+
+            fn poll_output(&mut self) -> Option<$module::Out> {
+                <$core>::poll_output(self)
+            }
+        }
+    };
+}
+
+core!(Health, health, Health, (Vec<CheckConfig>, u64), |(checks, seed)| Health::new(checks, seed), snapshot, restore);
+core!(Site, site, Site, SiteConfig, Site::new, snapshot, restore);
+core!(Speaker, speaker, Bgp, SpeakerConfig, Speaker::new, |_: &Speaker| None, |_: &[u8]| None);
+
+fn restore<C: DeserializeOwned>(snapshot: &[u8]) -> Option<C> {
+    postcard::from_bytes(snapshot).ok()
+}
+
+fn snapshot(core: &impl Serialize) -> Option<Vec<u8>> {
+    postcard::to_io(core, Bounded(Vec::new())).ok().map(|bounded| bounded.0)
+}
+
+/// Takes at most [`SNAPSHOT_MAX`] octets.
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        if self.0.len() + octets.len() > SNAPSHOT_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
