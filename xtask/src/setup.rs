@@ -4,9 +4,17 @@ use std::path::Path;
 
 use crate::command;
 
-/// Program → Debian package, for everything a test or a benchmark starts.
-const PACKAGES: &[(&str, &str)] =
-    &[("bird", "bird2"), ("bgpd", "frr"), ("nsd", "nsd"), ("exabgp", "exabgp"), ("dig", "dnsutils"), ("tar", "tar")];
+/// Program → Debian package, for everything a test or a benchmark starts. Two packages bring a `bgpd`, hence the whole path.
+const PACKAGES: &[(&str, &str)] = &[
+    ("bird", "bird2"),
+    ("/usr/lib/frr/bgpd", "frr"),
+    ("gobgpd", "gobgpd"),
+    ("/usr/sbin/bgpd", "openbgpd"),
+    ("exabgp", "exabgp"),
+    ("nsd", "nsd"),
+    ("dig", "dnsutils"),
+    ("tar", "tar"),
+];
 
 /// Installs what is missing. Not root or not Debian: says what to do; tests that lack a program skip with a clear line.
 pub fn run() -> Result<(), String> {

@@ -1,10 +1,12 @@
 //! One cell while it runs: the two sides and what is waited for.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use ubique_model::{Family, Prefix};
-use ubique_proto::bgp::speaker::In;
+use ubique_proto::bgp::speaker::{DownReason, In, SessionEvent};
 use ubique_sys::netns::NetNs;
+use ubique_sys::process::{PidFd, Signal, members_of_netns};
 
 use crate::lab::{self, PATIENCE};
 use crate::peer::{Kind, Peer, Setup};
@@ -56,7 +58,8 @@ impl Cell {
         adjust(&mut ours);
         // We listen before the peer calls.
         let us = Us::new(ours);
-        let mut pair = Pair { us, peer: peers::start(self.kind, setup, &self.ns) };
+        let ns = self.ns.try_clone().unwrap();
+        let mut pair = Pair { us, peer: peers::start(self.kind, setup, &self.ns), ns };
         lab::until("the peer answers", || pair.peer.ready().then_some(()));
         pair.us.handle(In::Start);
         pair
@@ -82,6 +85,7 @@ impl Cell {
 pub struct Pair {
     pub us: Us,
     pub peer: Box<dyn Peer>,
+    ns: NetNs,
 }
 
 impl Pair {
@@ -102,6 +106,24 @@ impl Pair {
         self.until(what, |pair| probe(pair).then_some(()));
     }
 
+    /// Signals every process of the peer: some daemons are several.
+    pub fn signal_peer(&self, signal: Signal) {
+        for pid in members_of_netns(&self.ns).unwrap() {
+            PidFd::open(pid).unwrap().signal(signal).unwrap();
+        }
+    }
+
+    /// Why the last established session ended, once it has.
+    pub fn until_ended(&mut self) -> DownReason {
+        self.until("the session has ended", |pair| {
+            let ended = |event: &SessionEvent| match event {
+                SessionEvent::Down { was_established: true, reason } => Some(reason.clone()),
+                _ => None,
+            };
+            pair.us.events.iter().rev().find_map(|(_, _, event)| ended(event))
+        })
+    }
+
     pub fn until_up(&mut self) {
         self.until_true("both sides say that the session is established", |p| {
             p.us.established() && p.peer.established()
@@ -114,7 +136,9 @@ impl Drop for Pair {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("--- our side\n{}", self.us.report());
-            println!("--- the peer\n{}", lab::tail(&self.peer.said(), LOG_LINES));
+            // A peer that does not answer must not hide its log.
+            let said = std::panic::catch_unwind(AssertUnwindSafe(|| self.peer.said()));
+            println!("--- the peer\n{}", lab::tail(&said.unwrap_or_default(), LOG_LINES));
             println!("--- the peer's log\n{}", lab::tail(&self.peer.log(), LOG_LINES));
         }
     }

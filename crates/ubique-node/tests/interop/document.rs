@@ -47,7 +47,7 @@ theirs is the packaged daemon, asked through its own command line.
 
 fn render() -> String {
     let mut page = HEAD.to_owned();
-    let mut reasons: Vec<&'static str> = Vec::new();
+    let mut reasons: Vec<(Kind, &'static str)> = Vec::new();
     for family in Family::ALL {
         let title = match family {
             Family::Ipv4 => "IPv4",
@@ -70,8 +70,8 @@ fn render() -> String {
         let _ = writeln!(page, "- **{}**: {}", row.name, row.what);
     }
     page.push_str("\n## Why a peer cannot\n\n");
-    for (index, reason) in reasons.iter().enumerate() {
-        let _ = writeln!(page, "{}. {reason}", index + 1);
+    for (index, (kind, reason)) in reasons.iter().enumerate() {
+        let _ = writeln!(page, "{}. {kind}: {reason}", index + 1);
     }
     page.push_str("\n## Peculiarities of the peers\n\n");
     for (kind, note) in NOTES {
@@ -80,15 +80,15 @@ fn render() -> String {
     page
 }
 
-fn line(page: &mut String, row: &'static Row, family: Family, reasons: &mut Vec<&'static str>) {
+fn line(page: &mut String, row: &'static Row, family: Family, reasons: &mut Vec<(Kind, &'static str)>) {
     let _ = write!(page, "| {}", row.name);
     for kind in Kind::ALL {
         match (Entry { row, kind, family }).cannot() {
             None => page.push_str(" | ✓"),
             Some(cannot) => {
-                let known = reasons.iter().position(|reason| *reason == cannot.reason);
+                let known = reasons.iter().position(|reason| *reason == (kind, cannot.reason));
                 let index = known.unwrap_or_else(|| {
-                    reasons.push(cannot.reason);
+                    reasons.push((kind, cannot.reason));
                     reasons.len() - 1
                 });
                 let _ = write!(page, " | {}", index + 1);

@@ -92,6 +92,9 @@ impl Us {
     /// Runs for a moment.
     pub fn turn(&mut self) {
         let until = Instant::now() + TURN;
+        // The runtime has not waited since the last turn, and does not know what has arrived meanwhile: it looks now, as
+        // it does when it wakes up.
+        self.runtime.block_on(tokio::task::yield_now());
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             let next = self.driver.next();
             let Ok(notice) = self.runtime.block_on(async { tokio::time::timeout(left, next).await }) else {
@@ -131,8 +134,8 @@ impl Us {
     }
 
     /// A route of the peer's.
-    pub fn route(&self, prefix: Prefix) -> Option<Received<'_>> {
-        self.driver.speaker().rib().received(PEER).find(|r| r.prefix == prefix)
+    pub fn route(&self, prefix: Prefix) -> Option<Received> {
+        self.driver.speaker().rib().received(PEER, Some(prefix)).find(|r| r.prefix == prefix)
     }
 
     pub fn announce(&mut self, announcement: Announcement) {
@@ -152,7 +155,7 @@ impl Us {
         for peer in self.driver.speaker().peers() {
             let connect = self.driver.connect_error(peer.peer).unwrap_or("none");
             text.push_str(&format!("{peer:?}\nconnect error: {connect}\n"));
-            for route in self.driver.speaker().rib().received(peer.peer).take(10) {
+            for route in self.driver.speaker().rib().received(peer.peer, None).take(10) {
                 text.push_str(&format!("{route:?}\n"));
             }
         }

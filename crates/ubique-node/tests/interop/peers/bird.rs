@@ -32,9 +32,9 @@ fn config(setup: &Setup) -> String {
     for family in setup.families.iter() {
         // A MED counts only when the filter sets it.
         let med = |r: &Theirs| r.med.map(|med| format!("if net = {} then bgp_med = {med}; ", r.prefix));
-        let meds: String = setup.announce.iter().filter(|r| family == Family::of(&r.prefix).into()).filter_map(med).collect();
-        let filters =
-            format!("import all; export filter {{ if source != RTS_STATIC then reject; {meds}accept; }};");
+        let meds: String =
+            setup.announce.iter().filter(|r| family == Family::of(&r.prefix).into()).filter_map(med).collect();
+        let filters = format!("import all; export filter {{ if source != RTS_STATIC then reject; {meds}accept; }};");
         channels.push_str(&match family {
             AddressFamily::Ipv4Unicast => format!(" ipv4 {{ {filters} }};\n"),
             AddressFamily::Ipv6Unicast => format!(" ipv6 {{ {filters} }};\n"),

@@ -34,7 +34,8 @@ fn config(setup: &Setup) -> String {
         format!(" local-address {};", lab::theirs(setup.family)),
         format!(" local-as {};\n peer-as {};", setup.local_as, setup.remote_as),
         format!(" hold-time {};", setup.hold_time_s),
-        " api { processes [ events ]; neighbor-changes; receive { parsed; open; update; notification; refresh; } }".into(),
+        " api { processes [ events ]; neighbor-changes; receive { parsed; open; update; notification; refresh; } }"
+            .into(),
     ];
     if setup.opens == Opens::Us {
         lines.push(" passive true;".into());
@@ -174,8 +175,8 @@ impl Peer for Exabgp {
     }
 
     fn established(&mut self) -> bool {
-        let states = self.events().into_iter().filter(|event| event["type"] == "state");
-        states.last().is_some_and(|event| event["neighbor"]["state"] == "up")
+        let mut states = self.events().into_iter().filter(|event| event["type"] == "state");
+        states.next_back().is_some_and(|event| event["neighbor"]["state"] == "up")
     }
 
     fn route(&mut self, prefix: Prefix) -> Option<Seen> {

@@ -131,7 +131,8 @@ impl Peer for Frr {
     fn route(&mut self, prefix: Prefix) -> Option<Seen> {
         let raw = self.ask(&format!("show bgp {} {prefix} json", Frr::unicast(prefix)));
         let reply: Value = serde_json::from_str(&raw).ok()?;
-        let path = reply["paths"].as_array()?.iter().find(|path| path["peer"]["peerId"] == lab::ours(self.setup.family))?;
+        let path =
+            reply["paths"].as_array()?.iter().find(|path| path["peer"]["peerId"] == lab::ours(self.setup.family))?;
         let list = |value: &Value| -> Vec<String> {
             let list = value["list"].as_array().cloned().unwrap_or_default();
             list.iter().map(|c| seen::community(c.as_str().unwrap())).collect()
@@ -180,7 +181,10 @@ impl Peer for Frr {
 
     fn shut_down(&mut self, words: &str) {
         let neighbor = self.neighbor();
-        self.configure(&[format!("router bgp {}", self.setup.local_as), format!("{neighbor} shutdown message {words}")]);
+        self.configure(&[
+            format!("router bgp {}", self.setup.local_as),
+            format!("{neighbor} shutdown message {words}"),
+        ]);
     }
 
     fn said(&mut self) -> String {
