@@ -106,6 +106,18 @@ pub enum PlanError {
         /// The upstream's address.
         upstream: IpAddr,
     },
+    /// The emulated routers do not speak this.
+    #[error(
+        "site {site}: upstream {upstream} has `{key}`, which a rehearsal cannot honour; rehearse a copy of the file without it"
+    )]
+    NotInLab {
+        /// The site.
+        site: String,
+        /// The upstream, or the range of a dynamic one.
+        upstream: String,
+        /// The key of the service file.
+        key: &'static str,
+    },
     /// The emulated routers listen on port 179 only.
     #[error(
         "site {site}: upstream {upstream} listens on port {port}; the emulated Internet offers BGP on port 179 only"

@@ -24,6 +24,6 @@ pub mod service;
 
 pub use diagnostic::{Diagnostic, Parsed, Severity};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-pub use net::{Asn, Community, Family, LargeCommunity, Prefix, Relation};
+pub use net::{AddressFamily, Asn, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, Relation};
 pub use read::MAX_FILE_BYTES;
 pub use read::schema::{internet_schema, scenario_schema, service_schema};

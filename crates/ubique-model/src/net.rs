@@ -1,10 +1,16 @@
 //! Numbers of the routing system: AS numbers, prefixes, address families, communities, relations.
 
+mod extended;
+mod family;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use extended::ExtendedCommunity;
+pub use family::AddressFamily;
 
 /// An IP prefix in CIDR form. Host bits are cleared by whoever creates one.
 pub type Prefix = ipnet::IpNet;
@@ -68,7 +74,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// A standard community (RFC 1997), printed as `high:low`.
+/// A standard community (RFC 1997), printed as `high:low`, read as that or as one of [`Community::WORDS`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Community(pub u32);
@@ -78,8 +84,20 @@ impl Community {
     pub const NO_EXPORT: Community = Community(0xFFFF_FF01);
     /// NO_ADVERTISE (RFC 1997).
     pub const NO_ADVERTISE: Community = Community(0xFFFF_FF02);
+    /// NOPEER (RFC 3765).
+    pub const NO_PEER: Community = Community(0xFFFF_FF04);
+    /// BLACKHOLE (RFC 7999).
+    pub const BLACKHOLE: Community = Community(0xFFFF_029A);
     /// GRACEFUL_SHUTDOWN (RFC 8326).
     pub const GRACEFUL_SHUTDOWN: Community = Community(0xFFFF_0000);
+    /// Well-known communities that can be written as words.
+    pub const WORDS: [(&'static str, Community); 5] = [
+        ("no-export", Community::NO_EXPORT),
+        ("no-advertise", Community::NO_ADVERTISE),
+        ("no-peer", Community::NO_PEER),
+        ("blackhole", Community::BLACKHOLE),
+        ("graceful-shutdown", Community::GRACEFUL_SHUTDOWN),
+    ];
 }
 
 impl fmt::Display for Community {
@@ -98,6 +116,9 @@ impl FromStr for Community {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((_, community)) = Community::WORDS.iter().find(|(word, _)| *word == text) {
+            return Ok(*community);
+        }
         let bad = || format!("{text:?} is not a community: write \"ASN:VALUE\", both at most 65535");
         let (high, low) = text.split_once(':').ok_or_else(bad)?;
         let high: u16 = high.parse().map_err(|_| bad())?;

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::{Community, Family, LargeCommunity, Prefix, Relation};
+use crate::net::{AddressFamily, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, Relation};
 use crate::service::{Service, Upstream};
 
 /// LOCAL_PREF of a route by the relation to the neighbour it came from: customers pay, transit costs.
@@ -35,11 +35,25 @@ pub struct Announcement {
     pub med: Option<u32>,
     /// Standard communities, sorted.
     pub communities: Vec<Community>,
+    /// Extended communities, sorted.
+    pub extended_communities: Vec<ExtendedCommunity>,
     /// Large communities, sorted.
     pub large_communities: Vec<LargeCommunity>,
 }
 
 impl Announcement {
+    /// A prefix without any attribute of its own.
+    pub fn new(prefix: Prefix) -> Announcement {
+        Announcement {
+            prefix,
+            prepend: 0,
+            med: None,
+            communities: vec![],
+            extended_communities: vec![],
+            large_communities: vec![],
+        }
+    }
+
     /// The same announcement while the site is drained: with GRACEFUL_SHUTDOWN (RFC 8326 §4).
     #[must_use]
     pub fn graceful_shutdown(mut self) -> Announcement {
@@ -50,27 +64,26 @@ impl Announcement {
     }
 }
 
-/// What a healthy site announces over the session to `upstream`: the service's prefixes of the session's family.
+/// What a healthy site announces over the session to `upstream`: the service's prefixes of the session's unicast
+/// families.
 pub fn announcements(service: &Service, upstream: &Upstream) -> Vec<Announcement> {
-    let family = Family::of_address(upstream.address);
-    let mut communities = upstream.communities.clone();
-    communities.sort_unstable();
-    communities.dedup();
-    let mut large_communities = upstream.large_communities.clone();
-    large_communities.sort_unstable();
-    large_communities.dedup();
-    service
-        .prefixes
-        .iter()
-        .filter(|prefix| Family::of(prefix) == family)
-        .map(|&prefix| Announcement {
-            prefix,
-            prepend: upstream.prepend,
-            med: upstream.med,
-            communities: communities.clone(),
-            large_communities: large_communities.clone(),
-        })
-        .collect()
+    let carried = |prefix: &Prefix| upstream.families.contains(&AddressFamily::unicast(Family::of(prefix)));
+    let announcement = |prefix| Announcement {
+        prefix,
+        prepend: upstream.prepend,
+        med: upstream.med,
+        communities: sorted(&upstream.communities),
+        extended_communities: sorted(&upstream.extended_communities),
+        large_communities: sorted(&upstream.large_communities),
+    };
+    service.prefixes.iter().copied().filter(carried).map(announcement).collect()
+}
+
+fn sorted<T: Ord + Copy>(list: &[T]) -> Vec<T> {
+    let mut list = list.to_vec();
+    list.sort_unstable();
+    list.dedup();
+    list
 }
 
 #[cfg(test)]

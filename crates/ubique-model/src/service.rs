@@ -4,6 +4,7 @@ mod parse;
 mod print;
 mod rules;
 pub mod spec;
+mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,9 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
 use crate::location::Location;
-use crate::net::{Asn, Community, LargeCommunity, Prefix, Relation};
+use crate::net::{Asn, Prefix};
 
 pub(crate) use parse::{narrow, values};
+pub use upstream::{AoAlgorithm, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
 
 /// One anycast service, as a valid service file describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,6 +128,8 @@ pub struct Site {
     pub router_id: Option<std::net::Ipv4Addr>,
     /// Its BGP neighbours.
     pub upstreams: Vec<Upstream>,
+    /// Ranges of addresses that further neighbours may call from.
+    pub dynamic: Vec<Dynamic>,
 }
 
 /// What a site can carry.
@@ -135,35 +139,6 @@ pub struct Capacity {
     pub bits_per_s: Option<u64>,
     /// Queries per second.
     pub queries_per_s: Option<u64>,
-}
-
-/// `[[site.upstream]]`: a BGP neighbour of a site.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Upstream {
-    /// The neighbour's AS.
-    pub asn: Asn,
-    /// The neighbour's address; its family is the family of the routes announced over the session.
-    pub address: IpAddr,
-    /// Our address on the session; default: what the kernel's route to `address` picks.
-    pub local_address: Option<IpAddr>,
-    /// What the neighbour is to us.
-    pub relation: Relation,
-    /// TCP port of the neighbour; default 179.
-    pub port: u16,
-    /// Proposed hold time (RFC 4271 §4.2): 0 or at least 3 s; default 9 s.
-    pub hold_time: Duration,
-    /// IP TTL for an eBGP neighbour more than one hop away; default 1 hop.
-    pub multihop: Option<u8>,
-    /// File with the TCP MD5 secret (RFC 2385).
-    pub password_file: Option<PathBuf>,
-    /// Communities on every announcement to this neighbour.
-    pub communities: Vec<Community>,
-    /// Large communities likewise.
-    pub large_communities: Vec<LargeCommunity>,
-    /// How often our AS is prepended in addition.
-    pub prepend: u8,
-    /// MULTI_EXIT_DISC, when wanted.
-    pub med: Option<u32>,
 }
 
 #[cfg(test)]

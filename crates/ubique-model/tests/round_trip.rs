@@ -12,10 +12,10 @@ use ubique_model::internet::Internet;
 use ubique_model::location::Location;
 use ubique_model::scenario::Scenario;
 use ubique_model::service::{
-    AgentSettings, BmpCollector, Capacity, JournalSettings, Records, RehearseSettings, RotatedFile, Service, Site,
-    Upstream,
+    AgentSettings, AoAlgorithm, BmpCollector, Capacity, Dynamic, GracefulRestart, JournalSettings, NextHop, Records,
+    RehearseSettings, Role, RotatedFile, Service, Site, TcpAo, Upstream,
 };
-use ubique_model::{Asn, Community, LargeCommunity, Prefix, Relation};
+use ubique_model::{AddressFamily, Asn, Community, ExtendedCommunity, LargeCommunity, Prefix, Relation};
 
 fn name() -> impl Strategy<Value = String> {
     "[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?"
@@ -90,25 +90,137 @@ fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
     let numbers = (
         1_u16..,
         prop_oneof![Just(0), 3_u64..=65535],
-        prop::option::of(1_u8..),
+        prop_oneof![
+            Just((None, None)),
+            (1_u8..).prop_map(|n| (Some(n), None)),
+            (1_u8..255).prop_map(|n| (None, Some(n)))
+        ],
         0_u8..=16,
         prop::option::of(any::<u32>()),
     );
-    let lists = (prop::collection::vec(any::<u32>(), 0..3), prop::collection::vec(any::<[u32; 3]>(), 0..3));
-    (1_u16..400, relation, numbers, prop::option::of(text()), lists, prop::option::of(500_u16..510)).prop_map(
-        move |(host, relation, (port, hold, multihop, prepend, med), password, (communities, large), local)| Upstream {
-            asn: Asn(64501),
-            address: address(host),
-            local_address: local.map(address),
-            relation,
-            port,
-            hold_time: Duration::from_secs(hold),
-            multihop,
-            password_file: password.map(Into::into),
-            communities: communities.into_iter().map(Community).collect(),
-            large_communities: large.into_iter().map(LargeCommunity).collect(),
-            prepend,
-            med,
+    let lists = (
+        prop::collection::vec(any::<u32>(), 0..3),
+        prop::collection::vec(any::<[u8; 8]>(), 0..3),
+        prop::collection::vec(any::<[u32; 3]>(), 0..3),
+    );
+    let own = (1_u16..400, relation, prop::option::of(500_u16..510), prop::option::of("[a-z0-9.]{3,15}"));
+    (own, numbers, lists, authentication(), flags(), capabilities(v6)).prop_map(
+        move |(
+            (host, relation, local, interface),
+            numbers,
+            (communities, extended, large),
+            authentication,
+            flags,
+            more,
+        )| {
+            let (port, hold, (multihop, ttl_security), prepend, med) = numbers;
+            let (password_file, tcp_ao) = authentication;
+            let (passive, extended_next_hop, add_path, with_role) = flags;
+            let role = Role::towards(relation).filter(|_| with_role);
+            Upstream {
+                local_address: local.map(address),
+                interface,
+                relation,
+                port,
+                passive,
+                hold_time: Duration::from_secs(hold),
+                multihop,
+                ttl_security,
+                password_file,
+                tcp_ao,
+                role,
+                strict_role: role.is_some() && passive,
+                extended_next_hop,
+                add_path,
+                communities: communities.into_iter().map(Community).collect(),
+                extended_communities: extended.into_iter().map(ExtendedCommunity).collect(),
+                large_communities: large.into_iter().map(LargeCommunity).collect(),
+                prepend,
+                med,
+                ..more.of(address(host))
+            }
+        },
+    )
+}
+
+/// No rule forbids any of these together.
+fn flags() -> impl Strategy<Value = (bool, bool, bool, bool)> {
+    any::<(bool, bool, bool, bool)>()
+}
+
+fn authentication() -> impl Strategy<Value = (Option<std::path::PathBuf>, Option<TcpAo>)> {
+    let ao = (text(), any::<u8>(), any::<u8>(), select(&AoAlgorithm::ALL[..])).prop_map(
+        |(file, send_id, receive_id, algorithm)| TcpAo { key_file: file.into(), send_id, receive_id, algorithm },
+    );
+    prop_oneof![
+        Just((None, None)),
+        text().prop_map(|file| (Some(file.into()), None)),
+        ao.prop_map(|ao| (None, Some(ao))),
+    ]
+}
+
+/// What sessions negotiate, of a neighbour in another AS; always with both unicast families.
+fn capabilities(v6: bool) -> impl Strategy<Value = Capabilities> {
+    let families = prop_oneof![Just(AddressFamily::ALL[..2].to_vec()), Just(AddressFamily::ALL.to_vec())];
+    let restart = prop::option::of((1_u64..=4095, prop::option::of(1_u64..1 << 24)));
+    let hops =
+        (prop::option::of(Just(Ipv4Addr::new(192, 0, 2, 77))), prop::option::of(Just("2001:db8::77".parse().unwrap())));
+    (families, restart, hops, prop::option::of(1_u32..), 0_u32..=10_000_000).prop_map(
+        move |(families, restart, (ipv4, ipv6), max_prefix, keep_routes)| Capabilities {
+            families,
+            graceful_restart: restart.map(|(time, long)| GracefulRestart {
+                restart_time: Duration::from_secs(time),
+                long_lived: long.map(Duration::from_secs),
+            }),
+            next_hop: NextHop { ipv4, ipv6: ipv6.filter(|_| v6) },
+            max_prefix,
+            keep_routes,
+        },
+    )
+}
+
+#[derive(Clone, Debug)]
+struct Capabilities {
+    families: Vec<AddressFamily>,
+    graceful_restart: Option<GracefulRestart>,
+    next_hop: NextHop,
+    max_prefix: Option<u32>,
+    keep_routes: u32,
+}
+
+impl Capabilities {
+    fn of(&self, address: IpAddr) -> Upstream {
+        Upstream {
+            families: self.families.clone(),
+            graceful_restart: self.graceful_restart,
+            next_hop: self.next_hop,
+            max_prefix: self.max_prefix,
+            keep_routes: self.keep_routes,
+            ..Upstream::new(Asn(64501), address)
+        }
+    }
+}
+
+fn dynamic() -> impl Strategy<Value = Dynamic> {
+    (upstream(false), prop::collection::btree_set(64500_u32..64510, 1..4), 1_u16..=256).prop_map(
+        |(template, asns, limit)| {
+            let asns: Vec<Asn> = asns.into_iter().map(Asn).collect();
+            let range: Prefix = "203.0.113.0/24".parse().unwrap();
+            let relation = template.relation;
+            let internal = asns.contains(&Asn(64500));
+            let template = Upstream {
+                asn: asns[0],
+                address: range.addr(),
+                local_address: None,
+                interface: None,
+                port: 179,
+                passive: true,
+                relation: if internal { Relation::Internal } else { relation },
+                role: template.role.filter(|_| !internal),
+                strict_role: template.strict_role && !internal,
+                ..template
+            };
+            Dynamic { range, asns, limit, template }
         },
     )
 }
@@ -116,13 +228,15 @@ fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
 fn site() -> impl Strategy<Value = Site> {
     let capacity = (prop::option::of(1_u64..), prop::option::of(1_u64..))
         .prop_map(|(bits_per_s, queries_per_s)| Capacity { bits_per_s, queries_per_s });
-    (location(), capacity, prop::option::of(1_u32..), upstream(false), upstream(true)).prop_map(
-        |(location, capacity, id, v4, v6)| Site {
+    let neighbours = (upstream(false), upstream(true), prop::option::of(dynamic()));
+    (location(), capacity, prop::option::of(1_u32..), neighbours).prop_map(
+        |(location, capacity, id, (v4, v6, dynamic))| Site {
             name: String::new(),
             location,
             capacity,
             router_id: id.map(Ipv4Addr::from),
             upstreams: vec![v4, v6],
+            dynamic: dynamic.into_iter().collect(),
         },
     )
 }

@@ -55,6 +55,9 @@ fn dry_run(service: &Service, site: &Site) {
             for community in &announcement.communities {
                 tell_raw!(", community {community}");
             }
+            for community in &announcement.extended_communities {
+                tell_raw!(", extended community {community}");
+            }
             for community in &announcement.large_communities {
                 tell_raw!(", large community {community}");
             }

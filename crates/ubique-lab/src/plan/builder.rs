@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ubique_model::internet::{Internet, Link};
 use ubique_model::location::Location;
-use ubique_model::service::{Service, Site, Upstream};
+use ubique_model::service::{NextHop, Service, Site, Upstream};
 use ubique_model::{Asn, Family, Prefix, Relation};
 
 use super::addresses::{self, Pools};
@@ -273,7 +273,14 @@ impl<'a> Builder<'a> {
             defaults: Vec::new(),
         };
         let mut groups: Vec<Vec<&Upstream>> = Vec::new();
+        let refused = |upstream: String, key| PlanError::NotInLab { site: site.name.clone(), upstream, key };
+        if let Some(dynamic) = site.dynamic.first() {
+            return Err(refused(dynamic.range.to_string(), "dynamic"));
+        }
         for upstream in &site.upstreams {
+            if let Some(key) = beyond_the_lab(upstream) {
+                return Err(refused(upstream.address.to_string(), key));
+            }
             if upstream.port != BGP_PORT {
                 return Err(PlanError::Port {
                     site: site.name.clone(),
@@ -366,6 +373,22 @@ impl<'a> Builder<'a> {
             notes: self.notes,
         })
     }
+}
+
+/// The first key of an upstream that the emulated routers cannot honour: without it the session would not come up, or
+/// other routes would be announced than the site really does. What is negotiated down or ours alone is no matter.
+fn beyond_the_lab(upstream: &Upstream) -> Option<&'static str> {
+    let own = [Family::of_address(upstream.address).into()];
+    let keys = [
+        ("interface", upstream.interface.is_some()),
+        ("passive", upstream.passive),
+        ("ttl-security", upstream.ttl_security.is_some()),
+        ("tcp-ao", upstream.tcp_ao.is_some()),
+        ("strict-role", upstream.strict_role),
+        ("families", upstream.families != own),
+        ("next-hop", upstream.next_hop != NextHop::default()),
+    ];
+    keys.into_iter().find_map(|(key, used)| used.then_some(key))
 }
 
 /// In each namespace, every neighbour has its own address, and none has one of ours.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ubique_model::internet::{Internet, Ixp, Link, Network, Vantage};
 use ubique_model::location::Location;
 use ubique_model::service::{AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream};
-use ubique_model::{Asn, Relation};
+use ubique_model::{AddressFamily, Asn, Relation};
 
 use super::{MIN_DELAY, Plan, PlanError, cable_delay};
 
@@ -51,25 +51,12 @@ fn internet() -> Internet {
 }
 
 fn upstream(asn: u32, address: &str) -> Upstream {
-    Upstream {
-        asn: Asn(asn),
-        address: address.parse().unwrap(),
-        local_address: None,
-        relation: Relation::Transit,
-        port: 179,
-        hold_time: Duration::from_secs(9),
-        multihop: None,
-        password_file: None,
-        communities: vec![],
-        large_communities: vec![],
-        prepend: 0,
-        med: None,
-    }
+    Upstream::new(Asn(asn), address.parse().unwrap())
 }
 
 fn site(name: &str, location: Location, upstreams: Vec<Upstream>) -> Site {
     let capacity = Capacity::default();
-    Site { name: name.into(), location, capacity, router_id: None, upstreams }
+    Site { name: name.into(), location, capacity, router_id: None, upstreams, dynamic: vec![] }
 }
 
 fn service(sites: Vec<Site>) -> Service {
@@ -235,6 +222,13 @@ fn contradictions_are_named() {
     let mut port = two_sites();
     port.sites[0].upstreams[0].port = 1179;
     assert!(matches!(Plan::new(&internet(), &port), Err(PlanError::Port { port: 1179, .. })));
+
+    let mut far = two_sites();
+    far.sites[0].upstreams[0].ttl_security = Some(1);
+    assert!(matches!(Plan::new(&internet(), &far), Err(PlanError::NotInLab { key: "ttl-security", .. })));
+    let mut both = two_sites();
+    both.sites[1].upstreams[0].families = vec![AddressFamily::Ipv4Unicast, AddressFamily::Ipv6Unicast];
+    assert!(matches!(Plan::new(&internet(), &both), Err(PlanError::NotInLab { key: "families", .. })));
 
     let empty = Internet { networks: vec![], links: vec![], vantages: vec![], ..internet() };
     assert!(matches!(Plan::new(&empty, &two_sites()), Err(PlanError::NowhereToConnect { .. })));

@@ -47,24 +47,11 @@ pub fn internet() -> Internet {
 }
 
 fn upstream(asn: u32, address: &str) -> Upstream {
-    Upstream {
-        asn: Asn(asn),
-        address: address.parse().unwrap(),
-        local_address: None,
-        relation: Relation::Transit,
-        port: 179,
-        hold_time: Duration::from_secs(9),
-        multihop: None,
-        password_file: None,
-        communities: vec![],
-        large_communities: vec![],
-        prepend: 0,
-        med: None,
-    }
+    Upstream::new(Asn(asn), address.parse().unwrap())
 }
 
 fn site(name: &str, location: Location, upstreams: Vec<Upstream>) -> Site {
-    Site { name: name.into(), location, capacity: Capacity::default(), router_id: None, upstreams }
+    Site { name: name.into(), location, capacity: Capacity::default(), router_id: None, upstreams, dynamic: vec![] }
 }
 
 /// Sites lon and par, one upstream each, both families.

@@ -95,7 +95,8 @@ codes! {
     BAD_ASN "E0213" "invalid AS number"
         "AS numbers are integers from 1 to 4294967294; 0 (RFC 7607), 23456 (RFC 6793), 65535 and 4294967295 (RFC 7300) are reserved by the protocol and no router accepts a session with them."
     BAD_COMMUNITY "E0214" "invalid community"
-        "Communities (RFC 1997) are two numbers up to 65535, \"64500:100\"; large communities (RFC 8092) are three numbers up to 4294967295, \"64500:1:2\"."
+        "Communities (RFC 1997) are two numbers up to 65535, \"64500:100\", or one of the words no-export, no-advertise, no-peer, blackhole and graceful-shutdown; \
+         large communities (RFC 8092) are three numbers up to 4294967295, \"64500:1:2\"; extended communities (RFC 4360) are \"rt:64500:1\", \"ro:64500:1\" or 16 hexadecimal digits after 0x."
     UNKNOWN_LOCATION "E0215" "unknown location"
         "Locations are \"City, CC\" with an ISO country code, a city of at least 100,000 people or a capital, the IATA code of a large airport, or \
          coordinates \"52.37,4.90\". Any other place can be given by its coordinates."
@@ -117,9 +118,9 @@ codes! {
     ADDRESS_OUTSIDE "E0302" "address outside the prefixes"
         "Each service address must lie in one of the announced prefixes, otherwise no client reaches it."
     FAMILY_MISMATCH "E0303" "address families differ"
-        "A BGP session runs over one family, so both of its addresses are IPv4 or both are IPv6."
+        "A BGP session runs over one family, so both of its addresses are IPv4 or both are IPv6. A next hop has the family of its routes."
     NOTHING_TO_ANNOUNCE "E0304" "nothing to announce to this upstream"
-        "A session over IPv4 announces the IPv4 prefixes, a session over IPv6 the IPv6 prefixes. The service has none of this family."
+        "A session announces the prefixes of its `families`, by default those of its addresses' family. The service has none of them."
     TIMEOUT_ABOVE_EVERY "E0305" "timeout longer than the interval"
         "Polls of one check do not overlap: a poll must be over before the next one starts."
     OWN_ASN "E0306" "own AS as an external neighbour"
@@ -131,11 +132,18 @@ codes! {
     SERVICE_ADDRESS_IN_SESSION "E0309" "service address used for a BGP session"
         "Packets to an anycast address reach the nearest site, not this one: sessions need addresses that belong to one machine. They would also break when the address is removed."
     BAD_SESSION_ADDRESS "E0310" "unusable session address"
-        "Unspecified, multicast and broadcast addresses are no machine's; IPv6 link-local addresses need an interface, which the service file does not name."
+        "Unspecified, multicast and broadcast addresses are no machine's; IPv6 link-local addresses need `interface`."
     NEED_ONE_OF "E0311" "exactly one of two keys"
         "The check needs one of the two keys, and only one, to know what to look at."
     RESERVED_NAME "E0312" "reserved name"
         "The word means something else in scenario files."
+    CONFLICTING_KEYS "E0313" "keys that exclude each other"
+        "The two keys ask for opposite things of one session; the finding names them."
+    ROLE_MISMATCH "E0314" "role that does not fit the relation"
+        "`role` is what we are to the neighbour (RFC 9234): `customer` of a transit, `peer` of a peer, `rs-client` of a route server. \
+         A neighbour that sees another role ends the session."
+    WITHOUT_EFFECT "E0315" "key without effect"
+        "The key does nothing together with the rest of this table; a setting that silently has no effect is refused."
     // Scenarios and Internets.
     UNKNOWN_LABEL "E0401" "unknown step label"
         "\"@LABEL\" refers to an earlier step that has a site."
@@ -176,4 +184,7 @@ codes! {
         "The service has prefixes of a family for which this site has no upstream: it does not announce them."
     NO_HOLD_TIMER "W0009" "hold time 0"
         "With hold time 0 there are no keepalives: an upstream never notices that this machine froze or lost its link, and keeps sending clients to it."
+    GRACEFUL_RESTART "W0010" "graceful restart on a health-injecting site"
+        "An upstream that takes part in graceful restart (RFC 4724) keeps the routes of a site that died for the restart time: measured, 120 s of lost queries with BIRD and FRR, \
+         where it is 5 ms and 80 ms without. Withdrawals of an unhealthy site and the end of the agent (a hard reset, RFC 8538) are not delayed."
 }

@@ -61,3 +61,15 @@ address = "2001:db8::1"
     assert_eq!(sent[0].prefix.to_string(), "2001:db8:53::/48");
     assert_eq!((sent[0].prepend, sent[0].med), (0, None));
 }
+
+#[test]
+fn a_session_of_several_families_gets_the_prefixes_of_all() {
+    let text = include_str!("../../tests/files/service.toml");
+    let service = Service::parse("s.toml", text.as_bytes()).value.unwrap();
+    let sent = announcements(&service, &service.sites[0].upstreams[1]);
+    let prefixes: Vec<String> = sent.iter().map(|a| a.prefix.to_string()).collect();
+    assert_eq!(prefixes, ["198.51.100.0/24", "2001:db8:53::/48"]);
+    assert_eq!(sent[0].communities, [Community::BLACKHOLE, Community::NO_EXPORT]);
+    let extended: Vec<String> = sent[0].extended_communities.iter().map(ToString::to_string).collect();
+    assert_eq!(extended, ["rt:64500:1", "ro:192.0.2.1:7", "0x8006000000000000"]);
+}

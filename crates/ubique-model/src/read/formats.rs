@@ -21,8 +21,18 @@ pub(crate) const PIDFILE: Format = Format { what: "a path", pattern: None, examp
 pub(crate) const WORD: Format = Format { what: "a text", pattern: None, example: "/usr/bin/true" };
 pub(crate) const ROUTER_ID: Format =
     Format { what: "a router ID", pattern: Some("^[0-9.]{7,15}$"), example: "192.0.2.1" };
-pub(crate) const COMMUNITY: Format =
-    Format { what: "a community", pattern: Some("^[0-9]{1,5}:[0-9]{1,5}$"), example: "64500:100" };
+pub(crate) const INTERFACE: Format =
+    Format { what: "an interface name", pattern: Some("^[^ /]{1,15}$"), example: "eth0" };
+pub(crate) const COMMUNITY: Format = Format {
+    what: "a community",
+    pattern: Some("^([0-9]{1,5}:[0-9]{1,5}|no-export|no-advertise|no-peer|blackhole|graceful-shutdown)$"),
+    example: "64500:100",
+};
+pub(crate) const EXTENDED_COMMUNITY: Format = Format {
+    what: "an extended community",
+    pattern: Some("^((rt|ro):[0-9.]{1,15}:[0-9]{1,10}|0x[0-9a-fA-F]{16})$"),
+    example: "rt:64500:1",
+};
 pub(crate) const LARGE_COMMUNITY: Format =
     Format { what: "a large community", pattern: Some("^[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}$"), example: "64500:1:2" };
 pub(crate) const BIT_RATE: Format =

@@ -9,7 +9,7 @@ use super::words::{did_you_mean, shorten};
 use super::{MAX_NAME_CHARS, MAX_TEXT_CHARS};
 use crate::diagnostic as code;
 use crate::location::Location;
-use crate::net::{Asn, Community, LargeCommunity, Prefix};
+use crate::net::{Asn, Community, ExtendedCommunity, LargeCommunity, Prefix};
 use crate::quantity;
 
 /// Text that fits in a line: not empty, bounded, without control characters.
@@ -196,9 +196,36 @@ pub(crate) fn community(word: &str) -> Result<Community, Finding> {
                 .cause("a 4-octet AS number does not fit in a standard community (RFC 1997)")
                 .fix("use a large community: large-communities = [\"ASN:VALUE:VALUE\"]");
         }
+        let words = || Community::WORDS.iter().map(|(word, _)| *word);
+        if word.contains(|c: char| c.is_ascii_alphabetic()) {
+            return finding.fix(did_you_mean(word, words()));
+        }
         finding.fix("write two numbers up to 65535, e.g. \"64500:100\"")
     })
 }
+
+/// An extended community.
+pub(crate) fn extended_community(word: &str) -> Result<ExtendedCommunity, Finding> {
+    word.parse().map_err(|_| {
+        let message = format!("\"{}\" is not an extended community", shorten(word));
+        Finding::new(code::BAD_COMMUNITY, message)
+            .fix("write \"rt:ASN:VALUE\", \"ro:ASN:VALUE\", or its 8 octets as 0x and 16 hexadecimal digits")
+    })
+}
+
+/// Name of a network interface, as the kernel takes it.
+pub(crate) fn interface(word: &str) -> Result<String, Finding> {
+    let fits = word.len() <= MAX_INTERFACE_BYTES && !word.contains(|c: char| c == '/' || c.is_whitespace());
+    if fits && word != "." && word != ".." {
+        return Ok(word.to_owned());
+    }
+    Err(Finding::new(code::BAD_TEXT, format!("\"{}\" is not the name of an interface", shorten(word)))
+        .cause(format!("interface names have at most {MAX_INTERFACE_BYTES} bytes, no blank and no `/`"))
+        .fix("write the name `ip link` shows, e.g. \"eth0\""))
+}
+
+/// Longest name of an interface, bytes (`IFNAMSIZ` less its NUL).
+const MAX_INTERFACE_BYTES: usize = 15;
 
 /// A large community.
 pub(crate) fn large_community(word: &str) -> Result<LargeCommunity, Finding> {

@@ -3,21 +3,24 @@
 //! Each table becomes a draft that keeps places; [`super::rules`] compares drafts with each other; when nothing is
 //! wrong, the drafts become the model.
 
+mod upstream;
+
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::DeTable;
 
+pub(super) use upstream::{DynamicDraft, SessionDraft, UpstreamDraft};
+
 use super::{
     AgentSettings, BmpCollector, Capacity, JournalSettings, Records, RehearseSettings, RotatedFile, Service, Site,
-    Upstream, rules, spec,
+    rules, spec,
 };
 use crate::check::{self, Check};
-use crate::diagnostic::{self as code, Parsed};
+use crate::diagnostic::Parsed;
 use crate::location::Location;
-use crate::net::{Asn, Community, LargeCommunity, Prefix, Relation};
-use crate::read::sink::{At, Finding, Sink, Span, read_file};
+use crate::net::{Asn, Prefix};
+use crate::read::sink::{At, Sink, Span, read_file};
 use crate::read::table::TableReader;
 use crate::read::text;
 
@@ -40,27 +43,7 @@ pub(super) struct SiteDraft {
     pub capacity: Capacity,
     pub router_id: Option<Ipv4Addr>,
     pub upstreams: Vec<UpstreamDraft>,
-}
-
-/// `[[site.upstream]]` as far as it was readable.
-pub(super) struct UpstreamDraft {
-    pub asn: Option<At<Asn>>,
-    pub address: Option<At<IpAddr>>,
-    pub local_address: Option<At<IpAddr>>,
-    pub relation: Option<At<Relation>>,
-    pub port: Option<At<u16>>,
-    pub hold_time: Option<At<Duration>>,
-    pub rest: UpstreamRest,
-}
-
-/// Settings of an upstream that no rule compares with others.
-pub(super) struct UpstreamRest {
-    multihop: Option<u8>,
-    password_file: Option<std::path::PathBuf>,
-    communities: Vec<Community>,
-    large_communities: Vec<LargeCommunity>,
-    prepend: u8,
-    med: Option<u32>,
+    pub dynamic: Vec<DynamicDraft>,
 }
 
 impl Service {
@@ -180,7 +163,8 @@ fn read_site(table: &TableReader<'_>) -> SiteDraft {
         location: table.text("location", text::location).map(|at| at.value),
         capacity: table.table("capacity").map(|t| read_capacity(&t)).unwrap_or_default(),
         router_id: table.text("router-id", text::router_id).map(|at| at.value),
-        upstreams: table.tables("upstream").iter().map(read_upstream).collect(),
+        upstreams: table.tables("upstream").iter().map(upstream::read_upstream).collect(),
+        dynamic: table.tables("dynamic").iter().map(upstream::read_dynamic).collect(),
     }
 }
 
@@ -191,52 +175,6 @@ fn read_capacity(table: &TableReader<'_>) -> Capacity {
     }
 }
 
-fn read_upstream(table: &TableReader<'_>) -> UpstreamDraft {
-    UpstreamDraft {
-        asn: table.asn("asn"),
-        address: table.text("address", text::address),
-        local_address: table.text("local-address", text::address),
-        relation: read_relation(table),
-        port: narrow(table.integer("port")),
-        hold_time: read_hold_time(table),
-        rest: UpstreamRest {
-            multihop: narrow(table.integer("multihop")).map(|at| at.value),
-            password_file: table.text("password-file", text::path).map(|at| at.value),
-            communities: values(table.texts("communities", text::community)),
-            large_communities: values(table.texts("large-communities", text::large_community)),
-            prepend: narrow(table.integer("prepend")).map_or(0, |at| at.value),
-            med: narrow(table.integer("med")).map(|at| at.value),
-        },
-    }
-}
-
-fn read_relation(table: &TableReader<'_>) -> Option<At<Relation>> {
-    let word = table.choice("relation")?;
-    let value = match word.value {
-        "peer" => Relation::Peer,
-        "route-server" => Relation::RouteServer,
-        "internal" => Relation::Internal,
-        _ => Relation::Transit,
-    };
-    Some(At { value, span: word.span })
-}
-
-fn read_hold_time(table: &TableReader<'_>) -> Option<At<Duration>> {
-    /// Shortest hold time other than 0 (RFC 4271 §4.2).
-    const MIN_HOLD_TIME: Duration = Duration::from_secs(3);
-    let at = table.duration("hold-time")?;
-    let whole = at.value.subsec_nanos() == 0;
-    if whole && (at.value.is_zero() || at.value >= MIN_HOLD_TIME) {
-        return Some(at);
-    }
-    let shown = crate::quantity::format_duration(at.value);
-    let finding = Finding::new(code::HOLD_TIME, format!("a hold time of {shown} is not possible"))
-        .cause("RFC 4271 §4.2: the hold time is 0 or at least 3 whole seconds");
-    let better = at.value.as_secs().max(MIN_HOLD_TIME.as_secs());
-    table.sink().report(&at.span, finding.fix(format!("write \"{better}s\"")));
-    None
-}
-
 impl SiteDraft {
     fn finish(self) -> Option<Site> {
         Some(Site {
@@ -244,27 +182,8 @@ impl SiteDraft {
             location: self.location?,
             capacity: self.capacity,
             router_id: self.router_id,
-            upstreams: self.upstreams.into_iter().map(UpstreamDraft::finish).collect::<Option<Vec<Upstream>>>()?,
-        })
-    }
-}
-
-impl UpstreamDraft {
-    fn finish(self) -> Option<Upstream> {
-        let rest = self.rest;
-        Some(Upstream {
-            asn: self.asn?.value,
-            address: self.address?.value,
-            local_address: self.local_address.map(|at| at.value),
-            relation: self.relation?.value,
-            port: self.port?.value,
-            hold_time: self.hold_time?.value,
-            multihop: rest.multihop,
-            password_file: rest.password_file,
-            communities: rest.communities,
-            large_communities: rest.large_communities,
-            prepend: rest.prepend,
-            med: rest.med,
+            upstreams: self.upstreams.into_iter().map(UpstreamDraft::finish).collect::<Option<_>>()?,
+            dynamic: self.dynamic.into_iter().map(DynamicDraft::finish).collect::<Option<_>>()?,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Records, RotatedFile, Service, Site, Upstream};
+use super::{NextHop, Records, RotatedFile, Service, Site, Upstream};
 use crate::check::{Check, CheckKind};
 use crate::quantity::{format_bit_rate, format_duration, format_query_rate};
 
@@ -172,30 +172,83 @@ fn print_site(page: &mut Page, site: &Site) {
         page.shown("router-id", router_id);
     }
     for upstream in &site.upstreams {
+        page.table("[[site.upstream]]");
         print_upstream(page, upstream);
+    }
+    for dynamic in &site.dynamic {
+        page.table("[[site.dynamic]]");
+        page.shown("range", dynamic.range);
+        let asns: Vec<String> = dynamic.asns.iter().map(ToString::to_string).collect();
+        page.key("asns", format!("[{}]", asns.join(", ")));
+        page.key("limit", dynamic.limit);
+        print_session(page, &dynamic.template);
     }
 }
 
 fn print_upstream(page: &mut Page, upstream: &Upstream) {
-    page.table("[[site.upstream]]");
     page.key("asn", upstream.asn);
     page.shown("address", upstream.address);
     if let Some(local) = upstream.local_address {
         page.shown("local-address", local);
     }
-    page.shown("relation", upstream.relation);
+    if let Some(interface) = &upstream.interface {
+        page.text("interface", interface);
+    }
     page.key("port", upstream.port);
-    page.text("hold-time", format_duration(upstream.hold_time));
-    if let Some(multihop) = upstream.multihop {
+    page.key("passive", upstream.passive);
+    print_session(page, upstream);
+}
+
+fn print_session(page: &mut Page, session: &Upstream) {
+    page.shown("relation", session.relation);
+    page.key("families", list(session.families.iter().map(|f| f.word().to_owned())));
+    page.text("hold-time", format_duration(session.hold_time));
+    print_transport(page, session);
+    if let Some(max) = session.max_prefix {
+        page.key("max-prefix", max);
+    }
+    page.key("keep-routes", session.keep_routes);
+    if let Some(role) = session.role {
+        page.shown("role", role);
+    }
+    page.key("strict-role", session.strict_role);
+    if let Some(restart) = session.graceful_restart {
+        let long = restart.long_lived.map(|t| format!(", long-lived = {}", quoted(&format_duration(t))));
+        let time = quoted(&format_duration(restart.restart_time));
+        page.key("graceful-restart", format!("{{ restart-time = {time}{} }}", long.unwrap_or_default()));
+    }
+    let NextHop { ipv4, ipv6 } = session.next_hop;
+    let hops = [ipv4.map(|a| format!("ipv4 = \"{a}\"")), ipv6.map(|a| format!("ipv6 = \"{a}\""))];
+    let hops: Vec<String> = hops.into_iter().flatten().collect();
+    if !hops.is_empty() {
+        page.key("next-hop", format!("{{ {} }}", hops.join(", ")));
+    }
+    page.key("next-hop-unchanged", session.next_hop_unchanged);
+    page.key("extended-next-hop", session.extended_next_hop);
+    page.key("add-path", session.add_path);
+    page.key("route-reflector-client", session.route_reflector_client);
+    page.key("communities", list(session.communities.iter().map(ToString::to_string)));
+    page.key("extended-communities", list(session.extended_communities.iter().map(ToString::to_string)));
+    page.key("large-communities", list(session.large_communities.iter().map(ToString::to_string)));
+    page.key("prepend", session.prepend);
+    if let Some(med) = session.med {
+        page.key("med", med);
+    }
+}
+
+fn print_transport(page: &mut Page, session: &Upstream) {
+    if let Some(multihop) = session.multihop {
         page.key("multihop", multihop);
     }
-    if let Some(file) = &upstream.password_file {
+    if let Some(hops) = session.ttl_security {
+        page.key("ttl-security", hops);
+    }
+    if let Some(file) = &session.password_file {
         page.text("password-file", file.to_string_lossy());
     }
-    page.key("communities", list(upstream.communities.iter().map(ToString::to_string)));
-    page.key("large-communities", list(upstream.large_communities.iter().map(ToString::to_string)));
-    page.key("prepend", upstream.prepend);
-    if let Some(med) = upstream.med {
-        page.key("med", med);
+    if let Some(ao) = &session.tcp_ao {
+        let (file, algorithm) = (quoted(&ao.key_file.to_string_lossy()), quoted(&ao.algorithm.to_string()));
+        let ids = format!("send-id = {}, receive-id = {}", ao.send_id, ao.receive_id);
+        page.key("tcp-ao", format!("{{ key-file = {file}, {ids}, algorithm = {algorithm} }}"));
     }
 }

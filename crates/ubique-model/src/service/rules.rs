@@ -1,10 +1,12 @@
 //! What the parts of a service file demand of each other.
 
+mod upstream;
+
 use std::net::IpAddr;
 
-use super::parse::{Head, SiteDraft, UpstreamDraft};
+use super::parse::{DynamicDraft, Head, SiteDraft, UpstreamDraft};
 use crate::diagnostic as code;
-use crate::net::{Asn, Family, Prefix, Relation};
+use crate::net::{Asn, Family, Prefix};
 use crate::read::sink::{At, Finding, Sink};
 use crate::read::table::{TableReader, report_duplicates};
 
@@ -148,27 +150,36 @@ fn check_site(sink: &Sink<'_>, head: &Head, site: &SiteDraft) {
             .cause("scenario files mean the site with most clients by it");
         sink.report(&name.span, finding.fix("choose another name"));
     }
-    if site.upstreams.is_empty() {
+    if site.upstreams.is_empty() && site.dynamic.is_empty() {
         let name = site.name.as_ref().map_or("a site", |n| n.value.as_str());
         let finding = Finding::new(code::NO_UPSTREAM, format!("{name} has no upstream")).cause("it announces nothing");
         sink.report_absent(&site.span, finding.fix("add a [[site.upstream]] with `asn` and `address`"));
         return;
     }
-    check_duplicate_upstreams(sink, site);
-    for upstream in &site.upstreams {
-        check_upstream(sink, head, upstream);
-    }
-    let families: Vec<Family> =
-        site.upstreams.iter().filter_map(|u| u.address.as_ref()).map(|a| Family::of_address(a.value)).collect();
+    upstream::check(sink, head, site);
+    check_families(sink, head, site);
+}
+
+/// Every family of the service is announced.
+fn check_families(sink: &Sink<'_>, head: &Head, site: &SiteDraft) {
+    let ends = |u: &UpstreamDraft| u.address.as_ref().map(|a| Family::of_address(a.value));
+    let upstreams = site.upstreams.iter().map(|u| upstream::families(&u.session, ends(u)));
+    let range = |d: &DynamicDraft| d.range.as_ref().map(|r| Family::of(&r.value));
+    let dynamic = site.dynamic.iter().map(|d| upstream::families(&d.session, range(d)));
+    let Some(carried) = upstreams.chain(dynamic).collect::<Option<Vec<_>>>() else {
+        return;
+    };
     for family in Family::ALL {
         let announced = head.prefixes.iter().any(|p| Family::of(&p.value) == family);
-        let readable = families.len() == site.upstreams.len();
-        if announced && readable && !families.contains(&family) {
+        if announced && !carried.iter().flatten().any(|f| *f == family.into()) {
             let message = format!("the site does not announce the {} prefixes", words(family));
             let finding = Finding::new(code::FAMILY_NOT_ANNOUNCED, message)
-                .cause(format!("none of its upstreams has an {} address", words(family)));
+                .cause(format!("none of its sessions carries {} routes", words(family)));
             let span = site.name.as_ref().map_or(&site.span, |n| &n.span);
-            sink.report_absent(span, finding.fix(format!("add an upstream over {}", words(family))));
+            sink.report_absent(
+                span,
+                finding.fix(format!("add an upstream over {0}, or {0} to `families`", words(family))),
+            );
         }
     }
 }
@@ -178,88 +189,4 @@ fn words(family: Family) -> &'static str {
         Family::Ipv4 => "IPv4",
         Family::Ipv6 => "IPv6",
     }
-}
-
-fn check_duplicate_upstreams(sink: &Sink<'_>, site: &SiteDraft) {
-    let mut seen = std::collections::BTreeSet::new();
-    for upstream in &site.upstreams {
-        let (Some(address), Some(port)) = (&upstream.address, &upstream.port) else {
-            continue;
-        };
-        if !seen.insert((address.value, port.value)) {
-            let message = format!("upstream {} is given twice at this site", address.value);
-            let finding = Finding::new(code::DUPLICATE, message).cause("two BGP sessions would collide");
-            sink.report(&address.span, finding.fix("remove one of the two"));
-        }
-    }
-}
-
-fn check_upstream(sink: &Sink<'_>, head: &Head, upstream: &UpstreamDraft) {
-    if let (Some(asn), Some(own), Some(relation)) = (&upstream.asn, &head.asn, &upstream.relation)
-        && asn.value == own.value
-        && relation.value != Relation::Internal
-    {
-        let message = format!("AS {} is the service's own, but the relation is {}", asn.value, relation.value);
-        let finding = Finding::new(code::OWN_ASN, message).cause("a session within one AS is internal BGP");
-        sink.report(&asn.span, finding.fix("write relation = \"internal\", or the neighbour's own AS number"));
-    }
-    if let Some(hold_time) = upstream.hold_time.as_ref().filter(|h| h.value.is_zero()) {
-        let finding = Finding::new(code::NO_HOLD_TIMER, "hold time 0 turns keepalives off")
-            .cause("the upstream never notices a frozen machine and keeps sending clients to it");
-        sink.report(&hold_time.span, finding.fix("remove the key: the default is \"9s\""));
-    }
-    for address in [&upstream.address, &upstream.local_address].into_iter().flatten() {
-        check_session_address(sink, head, address);
-    }
-    let Some(address) = &upstream.address else {
-        return;
-    };
-    check_families(sink, head, address, upstream.local_address.as_ref());
-}
-
-fn check_families(sink: &Sink<'_>, head: &Head, address: &At<IpAddr>, local: Option<&At<IpAddr>>) {
-    let family = Family::of_address(address.value);
-    if let Some(local) = local.filter(|l| Family::of_address(l.value) != family) {
-        let other = words(Family::of_address(local.value));
-        let message =
-            format!("local-address {} is {other}, address {} is {}", local.value, address.value, words(family));
-        let finding = Finding::new(code::FAMILY_MISMATCH, message).cause("both ends of a session have one family");
-        sink.report(&local.span, finding.fix(format!("write an {} address of this machine", words(family))));
-    }
-    if let Some(local) = local.filter(|l| l.value == address.value) {
-        let message = format!("{} is both the neighbour's address and ours", local.value);
-        let finding = Finding::new(code::DUPLICATE, message).cause("a session has two different ends");
-        sink.report(&local.span, finding.fix("write the address of this machine"));
-    }
-    if head.complete && !head.prefixes.is_empty() && !head.prefixes.iter().any(|p| Family::of(&p.value) == family) {
-        let message = format!("there is nothing to announce to {}", address.value);
-        let finding = Finding::new(code::NOTHING_TO_ANNOUNCE, message)
-            .cause(format!("the session is {0}, the service has no {0} prefix", words(family)));
-        sink.report_absent(
-            &address.span,
-            finding.fix(format!("add an {} prefix, or remove the upstream", words(family))),
-        );
-    }
-}
-
-fn check_session_address(sink: &Sink<'_>, head: &Head, at: &At<IpAddr>) {
-    let address = at.value;
-    if head.addresses.iter().any(|a| a.value == address) {
-        let message = format!("{address} is an address of the service");
-        let finding = Finding::new(code::SERVICE_ADDRESS_IN_SESSION, message)
-            .cause("packets to an anycast address reach the nearest site, not this one");
-        sink.report(&at.span, finding.fix("write an address that belongs to one machine"));
-    }
-    let reason = match address {
-        a if a.is_unspecified() => "it is no machine's address",
-        a if a.is_multicast() => "it is a multicast address",
-        IpAddr::V4(a) if a.is_broadcast() => "it is the broadcast address",
-        IpAddr::V6(a) if a.segments()[0] & 0xffc0 == 0xfe80 => {
-            "a link-local address needs an interface, which the service file does not name"
-        }
-        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => "it is an IPv4 address in IPv6 clothes",
-        _ => return,
-    };
-    let finding = Finding::new(code::BAD_SESSION_ADDRESS, format!("{address} cannot be an end of a session"));
-    sink.report(&at.span, finding.cause(reason).fix("write a global unicast address of the neighbour's interface"));
 }

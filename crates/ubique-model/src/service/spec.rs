@@ -1,6 +1,11 @@
 //! The keys of a service file: names, types, defaults, limits.
 
+mod upstream;
+
 use std::time::Duration;
+
+pub(crate) use upstream::FAMILIES;
+use upstream::{DYNAMIC, UPSTREAM};
 
 use crate::read::formats::*;
 use crate::read::spec::{Field, Later, Need, Spec, Type, Variant, Variants};
@@ -17,6 +22,14 @@ pub const MAX_SITES: usize = 1024;
 pub const MAX_UPSTREAMS: usize = 64;
 /// Most communities of each kind for an upstream.
 pub const MAX_COMMUNITIES: usize = 64;
+/// Most ranges of dynamic neighbours of a site.
+pub const MAX_RANGES: usize = 16;
+/// Most dynamic neighbours of a range at a time.
+pub const MAX_DYNAMIC: u16 = 256;
+/// Most ASes of a range.
+pub const MAX_ASNS: usize = 64;
+/// Routes of an upstream that are kept unless the file says otherwise: a full table must not grow the agent.
+pub const KEEP_ROUTES: u32 = 20_000;
 /// Most words of a command.
 pub const MAX_COMMAND_WORDS: usize = 256;
 /// Most additional appearances of our AS in a path.
@@ -323,7 +336,13 @@ static SITE: Spec = plain(
             "upstream",
             Type::Tables { spec: &UPSTREAM, max: MAX_UPSTREAMS },
             Need::Optional,
-            "Its BGP neighbours; at least one.",
+            "Its BGP neighbours; at least one, or one [[site.dynamic]].",
+        ),
+        field(
+            "dynamic",
+            Type::Tables { spec: &DYNAMIC, max: MAX_RANGES },
+            Need::Optional,
+            "Ranges of addresses that further neighbours may connect from.",
         ),
     ],
 );
@@ -335,65 +354,3 @@ static CAPACITY: Spec = plain(
         field("queries", Type::Text(&QUERY_RATE), Need::Optional, "Queries per second."),
     ],
 );
-
-static UPSTREAM: Spec = Spec {
-    doc: "A BGP neighbour of a site.",
-    fields: &[
-        field("asn", Type::Asn, Need::Required, "Its AS."),
-        field(
-            "address",
-            Type::Text(&ADDRESS),
-            Need::Required,
-            "Its address; routes of the same family are announced over the session.",
-        ),
-        field(
-            "local-address",
-            Type::Text(&ADDRESS),
-            Need::Described("what the kernel's route to `address` picks"),
-            "Our address on the session.",
-        ),
-        field("relation", Type::Choice(RELATIONS), Need::Text("transit"), "What the neighbour is to us."),
-        field("port", Type::Integer { min: 1, max: 65535 }, Need::Integer(179), "Its TCP port."),
-        field(
-            "hold-time",
-            Type::Duration { min: Duration::ZERO, max: Duration::from_secs(65535) },
-            Need::Text("9s"),
-            "Proposed hold time: whole seconds, 0 or at least 3 (RFC 4271).",
-        ),
-        field(
-            "multihop",
-            Type::Integer { min: 1, max: 255 },
-            Need::Described("1"),
-            "IP TTL, for an eBGP neighbour more than one hop away.",
-        ),
-        field("password-file", Type::Text(&PATH), Need::Optional, "File with the TCP MD5 secret (RFC 2385)."),
-        field(
-            "communities",
-            Type::List { item: &Type::Text(&COMMUNITY), min: 0, max: MAX_COMMUNITIES },
-            Need::Described("none"),
-            "Communities on every announcement to this neighbour.",
-        ),
-        field(
-            "large-communities",
-            Type::List { item: &Type::Text(&LARGE_COMMUNITY), min: 0, max: MAX_COMMUNITIES },
-            Need::Described("none"),
-            "Large communities likewise.",
-        ),
-        field(
-            "prepend",
-            Type::Integer { min: 0, max: MAX_PREPEND as i64 },
-            Need::Integer(0),
-            "How often our AS is prepended in addition to its one regular appearance.",
-        ),
-        field("med", Type::Integer { min: 0, max: u32::MAX as i64 }, Need::Optional, "MULTI_EXIT_DISC."),
-    ],
-    variants: None,
-    later: &[
-        Later { word: "bfd", what: "BFD", instead: "remove it and set a short hold time, e.g. hold-time = \"3s\"" },
-        Later {
-            word: "password",
-            what: "a password in the service file",
-            instead: "put the secret into a file that only root reads, and name it: password-file = \"/etc/ubique/upstream.md5\"",
-        },
-    ],
-};

@@ -1,5 +1,6 @@
 use super::*;
 use crate::check::CheckKind;
+use crate::net::Relation;
 
 const MINIMAL: &str = r#"
 [service]
@@ -51,7 +52,7 @@ fn defaults() {
         (upstream.port, upstream.hold_time, upstream.relation),
         (179, Duration::from_secs(9), Relation::Transit)
     );
-    assert_eq!((upstream.prepend, upstream.multihop, upstream.med), (0, None, None));
+    assert_eq!(*upstream, Upstream::new(Asn(64501), "192.0.2.1".parse().unwrap()), "Upstream::new has the defaults");
     assert_eq!(service.site("b"), None);
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
-use ubique_model::service::{Service, Site as SiteSpec, Upstream};
-use ubique_proto::bgp::speaker::{PeerConfig, SpeakerConfig};
+use ubique_model::service::{GracefulRestart, NextHop, Role, Service, Site as SiteSpec, Upstream};
+use ubique_proto::bgp::message;
+use ubique_proto::bgp::speaker::{GracefulRestartConfig, NextHopConfig, PeerConfig, SpeakerConfig};
 use ubique_proto::health::{CheckConfig, Health};
 use ubique_proto::site::{Site, SiteConfig};
 use ubique_sys::netlink::AddressMonitor;
@@ -83,10 +84,33 @@ fn speaker(service: &Service, site: &SiteSpec, index: usize, listen: Option<u16>
 }
 
 fn peer(upstream: &Upstream) -> PeerConfig {
+    let restart = |r: GracefulRestart| GracefulRestartConfig { restart_time: r.restart_time, long_lived: r.long_lived };
+    let NextHop { ipv4, ipv6 } = upstream.next_hop;
     PeerConfig {
+        families: upstream.families.iter().copied().collect(),
+        passive: upstream.passive,
         hold_time: upstream.hold_time,
         connect_retry: CONNECT_RETRY,
+        keep: upstream.keep_routes as usize,
+        max_prefix: upstream.max_prefix,
+        role: upstream.role.map(role),
+        strict_role: upstream.strict_role,
+        graceful_restart: upstream.graceful_restart.map(restart),
+        add_path: upstream.add_path,
+        extended_next_hop: upstream.extended_next_hop,
+        route_reflector_client: upstream.route_reflector_client,
+        next_hop: NextHopConfig { ipv4, ipv6, unchanged: upstream.next_hop_unchanged },
         ..PeerConfig::new(upstream.address, upstream.asn, upstream.relation)
+    }
+}
+
+fn role(role: Role) -> message::Role {
+    match role {
+        Role::Provider => message::Role::Provider,
+        Role::Rs => message::Role::RouteServer,
+        Role::RsClient => message::Role::RouteServerClient,
+        Role::Customer => message::Role::Customer,
+        Role::Peer => message::Role::Peer,
     }
 }
 

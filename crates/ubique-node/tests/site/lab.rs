@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use ubique_model::Asn;
 use ubique_model::check::{Check, CheckKind};
 use ubique_model::location::Location;
 use ubique_model::service::{AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream};
-use ubique_model::{Asn, Relation};
 use ubique_node::admin::{self, Reply, Request, Status};
 use ubique_sys::netlink::{Netlink, Route};
 use ubique_sys::netns::NetNs;
@@ -219,18 +219,11 @@ pub fn check(name: &str, kind: CheckKind) -> Check {
 /// An upstream at this address.
 pub fn upstream(address: &str) -> Upstream {
     Upstream {
-        asn: Asn(ROUTER_ASN),
-        address: address.parse().unwrap(),
-        local_address: None,
-        relation: Relation::Transit,
-        port: 179,
-        hold_time: Duration::from_secs(9),
-        multihop: None,
-        password_file: None,
         communities: vec!["64500:100".parse().unwrap()],
         large_communities: vec!["64500:1:2".parse().unwrap()],
         prepend: 1,
         med: Some(7),
+        ..Upstream::new(Asn(ROUTER_ASN), address.parse().unwrap())
     }
 }
 
@@ -251,6 +244,7 @@ pub fn service() -> Service {
             capacity: Capacity::default(),
             router_id: None,
             upstreams: vec![upstream(ROUTER_V4), upstream(ROUTER_V6)],
+            dynamic: vec![],
         }],
         agent: AgentSettings {
             socket: "/run/ubique/{service}-{site}.sock".into(),

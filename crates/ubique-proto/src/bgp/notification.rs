@@ -186,6 +186,14 @@ impl Notification {
         Ok((!text.is_empty()).then_some(text))
     }
 
+    /// The hard reset that means this NOTIFICATION (RFC 8538 §3.1).
+    #[must_use]
+    pub fn hard_reset(self) -> Notification {
+        let mut data = vec![self.code, self.subcode];
+        data.extend(self.data);
+        Notification::with_data(code::CEASE, cease::HARD_RESET, data)
+    }
+
     /// The NOTIFICATION inside a hard reset (RFC 8538 §3.1).
     pub fn hard_reset_cause(&self) -> Option<Notification> {
         match (self.code, self.subcode, self.data.as_slice()) {

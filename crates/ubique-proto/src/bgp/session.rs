@@ -23,10 +23,12 @@
 //! - A second incoming connection replaces one that is not Established: its owner has given the first up.
 //! - Those of [`fsm`].
 //!
-//! Deliberately absent: DelayOpen, graceful restart (RFC 4724: it would keep the routes of a dead site), more than one
-//! family on a session, dynamic neighbours.
+//! A session says whether it ended [gracefully](Ended::Gracefully); what then becomes of routes is the speaker's.
 //!
-//! RFCs: 4271 §6, §8, §10, 4486, 4760 §8, 5492, 6286, 6608, 6793, 7607, 9003, 9687.
+//! Deliberately absent: DelayOpen, sending several paths to a prefix (RFC 7911).
+//!
+//! RFCs: 2918, 4271 §6, §8, §10, 4486, 4724 §3–§5, 4760 §8, 5492, 5882 §4.3, 6286, 6608, 6793, 7313, 7607, 7911 §4, 8538,
+//! 8654, 8950 §4, 9003, 9234 §4, 9384, 9494 §3, 9687.
 
 mod connection;
 pub mod dial;
@@ -38,25 +40,30 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use ubique_model::{Asn, Family};
+use ubique_model::Asn;
 
 pub use connection::{OPEN_HOLD_TIME, SEND_HOLD_MIN};
 pub use fsm::State;
-pub use open::{HOLD_TIME_MIN_S, Negotiated};
+pub use open::{HOLD_TIME_MIN_S, Negotiated, RESTART_TIME_MAX, STALE_TIME_MAX};
 
-use super::family::AddressFamilies;
+use super::family::{AddressFamilies, AddressFamily};
 use super::message::{Notification, Update};
 use super::notification::cease;
-use super::speaker::{ConnId, DownReason, Local, PeerConfig};
-use super::wire::{self, EncodeContext, MAX_MESSAGE};
+use super::speaker::{ConnId, DownReason, Local, PeerConfig, Restarted};
+use super::wire::{self, EncodeContext};
 use crate::rng::Rng;
 use crate::time::Time;
 use connection::Connection;
 use dial::{Backoff, Dial};
 use fsm::Event;
 use open::Identity;
+
+/// How long a session must have been Established before another connection from the neighbour says that it restarted
+/// (RFC 4724 §4.2). Before, it is the one that crossed ours on the way: both ends call at the same time.
+pub const CROSSING_TIME: Duration = Duration::from_secs(1);
 
 /// What a session needs to know of us and of its neighbour.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +76,10 @@ pub struct SessionConfig {
     pub peer: PeerConfig,
     /// Seed of jitter.
     pub seed: u64,
+    /// Whether we come back from a restart, until [`Session::settled`].
+    pub restarted: Option<Restarted>,
+    /// Report every message.
+    pub tap: bool,
 }
 
 /// What a session wants done, or has to say.
@@ -84,12 +95,47 @@ pub(crate) enum Output {
     Close(ConnId),
     /// Established on this local address.
     Up(Local, Negotiated),
-    /// Ended; whether it had been Established.
-    Down(bool, DownReason),
+    /// It ended.
+    Down(Ended, DownReason),
+    /// A whole message came, only with [`SessionConfig::tap`].
+    Message(ConnId, Vec<u8>),
     /// For the RIB.
     Update(Update),
-    /// The neighbour wants everything again.
-    Resend,
+    /// ROUTE-REFRESH of a family both speak.
+    Refresh(AddressFamily, Refresh),
+}
+
+/// What was lost with a connection.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Ended {
+    /// It had not become Established.
+    Attempt,
+    /// A session, and everything the neighbour gave us over it.
+    Session,
+    /// A session; the neighbour restarts and its routes stay for a while (RFC 4724 §4.2), as agreed.
+    Gracefully(Box<Negotiated>),
+}
+
+/// What a ROUTE-REFRESH says (RFC 2918, RFC 7313 §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refresh {
+    /// 0: send your routes again.
+    Request,
+    /// 1, BoRR: here they come again.
+    Begin,
+    /// 2, EoRR: those were all.
+    End,
+}
+
+impl Refresh {
+    /// Its message subtype.
+    pub(crate) fn subtype(self) -> u8 {
+        match self {
+            Refresh::Request => 0,
+            Refresh::Begin => 1,
+            Refresh::End => 2,
+        }
+    }
 }
 
 /// What went over all connections of a neighbour since the start.
@@ -103,6 +149,8 @@ pub struct Counters {
     pub updates_in: u64,
     /// UPDATEs sent.
     pub updates_out: u64,
+    /// FlowSpec rules received; none is ever installed or passed on.
+    pub flows_in: u64,
     /// Times Established was reached.
     pub established: u64,
     /// Attempts that did not reach it (ConnectRetryCounter).
@@ -128,11 +176,10 @@ impl Side {
 }
 
 /// One neighbour.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Session {
     identity: Identity,
-    /// Never connect.
-    passive_only: bool,
+    tap: bool,
     dial: Dial,
     backoff: Backoff,
     active: Option<Connection>,
@@ -142,6 +189,8 @@ pub struct Session {
     since: Time,
     counters: Counters,
     last_down: Option<DownReason>,
+    /// Empty whenever the driver may look.
+    #[serde(skip)]
     output: VecDeque<Output>,
 }
 
@@ -152,11 +201,10 @@ impl Session {
             identity: Identity {
                 local_asn: config.local_asn,
                 local_id: config.router_id,
-                peer_asn: config.peer.asn,
-                family: config.peer.families.iter().next().map_or(Family::Ipv4, |family| family.family()),
-                hold_time_s: open::hold_time_s(config.peer.hold_time),
+                peer: config.peer.clone(),
+                restarted: config.restarted.filter(|_| config.peer.graceful_restart.is_some()),
             },
-            passive_only: config.peer.passive,
+            tap: config.tap,
             dial: Dial::Disabled,
             backoff: Backoff::new(config.peer.connect_retry),
             active: None,
@@ -179,24 +227,43 @@ impl Session {
         }
     }
 
-    /// ManualStop: disabled until [`Session::start`].
+    /// ManualStop: disabled until [`Session::start`]. Graceful restart or not, the session is gone.
     pub fn stop(&mut self, now: Time, subcode: u8, message: &str) {
+        self.disable(now, Notification::cease(subcode, message));
+    }
+
+    /// As [`Session::stop`], with any NOTIFICATION.
+    pub(crate) fn disable(&mut self, now: Time, notification: Notification) {
         if matches!(self.dial, Dial::Connecting(_)) {
             self.output.push_back(Output::CancelConnect);
         }
         self.dial = Dial::Disabled;
         for side in Side::BOTH {
-            self.event(now, side, Event::Stop(Notification::cease(subcode, message)));
+            let notification = self.for_good(side, notification.clone());
+            self.event(now, side, Event::Stop(notification));
         }
         self.publish(now);
     }
 
-    /// AutomaticStop (event 8): the session ends, the neighbour stays enabled.
-    pub(crate) fn cease(&mut self, now: Time, notification: Notification) {
-        for side in Side::BOTH {
-            self.event(now, side, Event::Stop(notification.clone()));
+    /// BFD says down (AutomaticStop, event 8): the session ends with RFC 9384's Cease, the neighbour stays enabled. When
+    /// BFD shares its fate with the neighbour's control plane, that may just restart; otherwise its forwarding is gone,
+    /// and so are its routes, whatever was agreed on (RFC 5882 §4.3).
+    pub(crate) fn bfd_down(&mut self, now: Time, control_independent: bool) {
+        let Some(side) = self.established().and_then(|c| self.side_of(c.id)) else { return };
+        let notification = Notification::cease(cease::BFD_DOWN, "");
+        if control_independent {
+            let notification = self.for_good(side, notification);
+            self.event(now, side, Event::Stop(notification));
+        } else {
+            let graceful = self.restarts(side);
+            self.end(now, side, DownReason::Sent(notification), graceful);
         }
         self.publish(now);
+    }
+
+    /// Everything that is to be announced after a restart has been, or too much time has passed: R is no longer set.
+    pub(crate) fn settled(&mut self) {
+        self.identity.restarted = None;
     }
 
     /// Our attempt succeeded.
@@ -226,11 +293,17 @@ impl Session {
 
     /// The neighbour connected.
     pub fn accepted(&mut self, now: Time, id: ConnId, local: impl Into<Local>) {
+        let established = self.established().map(|c| (c.id, now.since(c.since)));
+        let restarted = established
+            .and_then(|(old, lasted)| self.side_of(old).filter(|side| lasted >= CROSSING_TIME && self.restarts(*side)));
         if self.dial == Dial::Disabled {
             self.refuse(id, cease::CONNECTION_REJECTED);
-        } else if self.established().is_some() {
+        } else if established.is_some() && restarted.is_none() {
             self.refuse(id, cease::CONNECTION_COLLISION_RESOLUTION);
         } else {
+            if let Some(side) = restarted {
+                self.end(now, side, DownReason::Replaced, true);
+            }
             if !matches!(self.dial, Dial::Connecting(_)) {
                 self.dial = Dial::Quiet;
             }
@@ -252,10 +325,7 @@ impl Session {
             };
             let taken = connection.framer.push(bytes);
             bytes = &bytes[taken..];
-            while let Some(connection) = self.connection_mut(side) {
-                let Some(result) = connection.framer.next(&connection.context) else {
-                    break;
-                };
+            while let Some(result) = self.next_message(side) {
                 self.counters.messages_in += 1;
                 self.message(now, side, result);
             }
@@ -302,10 +372,10 @@ impl Session {
         self.output.pop_front()
     }
 
-    /// Sends whole UPDATEs; nothing when not Established.
-    pub(crate) fn send_updates(&mut self, now: Time, bytes: Vec<u8>, messages: u64) {
+    /// Sends whole messages, some of them UPDATEs; nothing when not Established.
+    pub(crate) fn send_updates(&mut self, now: Time, bytes: Vec<u8>, messages: u64, updates: u64) {
         if let Some(side) = self.established().and_then(|c| self.side_of(c.id)) {
-            self.counters.updates_out += messages;
+            self.counters.updates_out += updates;
             self.write(now, side, bytes, messages);
         }
     }
@@ -315,12 +385,25 @@ impl Session {
         let Some(connection) = self.established() else {
             return;
         };
-        let understands = connection.negotiated.as_ref().is_some_and(|n| n.route_refresh);
-        if let Some(side) = self.side_of(connection.id).filter(|_| understands) {
-            let mut bytes = vec![];
-            wire::encode_route_refresh(self.identity.family.into(), 0, &mut bytes);
-            self.write(now, side, bytes, 1);
+        let families = connection.negotiated.as_ref().filter(|n| n.route_refresh).map(|n| n.families);
+        let Some((side, families)) = self.side_of(connection.id).zip(families) else { return };
+        let mut bytes = vec![];
+        let mut messages = 0;
+        for family in families.iter() {
+            wire::encode_route_refresh(family, Refresh::Request.subtype(), &mut bytes);
+            messages += 1;
         }
+        self.write(now, side, bytes, messages);
+    }
+
+    /// The neighbour as configured.
+    pub(crate) fn config(&self) -> &PeerConfig {
+        &self.identity.peer
+    }
+
+    /// What was agreed on, while Established.
+    pub(crate) fn negotiated(&self) -> Option<&Negotiated> {
+        self.established()?.negotiated.as_ref()
     }
 
     /// The state of the neighbour.
@@ -360,13 +443,13 @@ impl Session {
 
     /// How UPDATEs to it are written.
     pub(crate) fn encode_context(&self) -> Option<EncodeContext> {
-        let negotiated = self.established()?.negotiated.as_ref()?;
+        let negotiated = self.negotiated()?;
         Some(EncodeContext {
             four_octet_as: negotiated.four_octet_as,
             external: self.identity.external(),
             add_path: AddressFamilies::NONE,
-            extended_next_hop: AddressFamilies::NONE,
-            max_message: MAX_MESSAGE,
+            extended_next_hop: negotiated.extended_next_hop,
+            max_message: negotiated.max_message,
         })
     }
 }

@@ -16,10 +16,17 @@
 //! There is no MinRouteAdvertisementInterval (RFC 4271 §9.2.1.1): it is zero, since a withdrawal must not wait, and an
 //! announcing edge has few routes.
 //!
-//! `run` is the core, `ledger` follows our announcements to the neighbour, `status` holds the views.
+//! A neighbour that gives more prefixes than it may ([`PeerConfig::max_prefix`]) is disabled until [`In::StartPeer`], as
+//! after a stop by the operator: it leaks, and would do so again. That is what BIRD (`disable`) and FRR (idle until
+//! cleared) do, too.
+//!
+//! `run` is the core, `send` writes what neighbours are owed, `graceful` keeps what they leave behind (RFC 4724, 9494),
+//! `ledger` follows our announcements to the neighbour, `status` holds the views.
 
+mod graceful;
 mod ledger;
 mod run;
+mod send;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -38,8 +45,10 @@ use super::flowspec::FlowSpec;
 use super::message::{Notification, Role};
 use super::rib::MAX_OBSERVED_PREFIXES;
 
+pub use graceful::STALE_MAX;
 pub use ledger::Delivery;
-pub use run::{SEND_WINDOW, Speaker};
+pub use run::{MAX_PEERS, Speaker};
+pub use send::SEND_WINDOW;
 pub use status::{Faults, PeerStatus};
 
 /// A neighbour, by its index in [`SpeakerConfig::peers`].
@@ -167,7 +176,7 @@ impl PeerConfig {
 }
 
 /// Graceful restart with one neighbour (RFC 4724, 8538, 9494).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GracefulRestartConfig {
     /// How long the neighbour keeps our routes while we are away, and how long we may take to settle; whole seconds, at
     /// most 4,095. As a helper we keep its routes for as long as it says, at most this long.
@@ -335,8 +344,8 @@ pub enum In {
         /// Which.
         flow: FlowSpec,
     },
-    /// A new neighbour: dynamic, or from a reload. `peer` is the lowest number without a neighbour; it is disabled
-    /// until [`In::StartPeer`].
+    /// A new neighbour: dynamic, or from a reload. `peer` is the lowest number without a neighbour, below [`MAX_PEERS`];
+    /// otherwise it is refused. It is disabled until [`In::StartPeer`].
     AddPeer {
         /// Its number.
         peer: PeerId,
@@ -392,17 +401,20 @@ pub enum Out {
         /// What happened.
         event: SessionEvent,
     },
-    /// Refused: outside [`SpeakerConfig::scope`], or a rule no neighbour would take (RFC 8955 §6).
+    /// Refused: outside [`SpeakerConfig::scope`], a rule no neighbour would take (RFC 8955 §6), or one neighbour too many.
     Refused {
         /// For whom.
         peer: PeerId,
         /// What and why, in words.
         reason: String,
     },
-    /// A message on the wire, only with [`SpeakerConfig::tap`]. It comes before the outputs it leads to.
+    /// A message on the wire, only with [`SpeakerConfig::tap`]: a received one before the outputs it leads to, a sent one
+    /// right after the [`Out::Send`] it was in, so that watching delays nothing.
     Message {
         /// Of which neighbour.
         peer: PeerId,
+        /// On which connection: there are two while a collision is settled.
+        conn: ConnId,
         /// We sent it.
         sent: bool,
         /// The whole message.
@@ -445,6 +457,8 @@ pub enum DownReason {
     Received(Notification),
     /// The transport closed without a word.
     TransportClosed,
+    /// The neighbour connected again while Established: it restarted without a word (RFC 4724 §4.2).
+    Replaced,
 }
 
 impl fmt::Display for DownReason {
@@ -453,6 +467,7 @@ impl fmt::Display for DownReason {
             DownReason::Sent(notification) => write!(f, "sent {notification}"),
             DownReason::Received(notification) => write!(f, "received {notification}"),
             DownReason::TransportClosed => f.write_str("connection closed"),
+            DownReason::Replaced => f.write_str("the neighbour restarted and connected again"),
         }
     }
 }

@@ -126,6 +126,7 @@ fn speaker_input(rng: &mut Rng, next_conn: &mut u64) -> speaker::In {
                 prepend: rng.below(3) as u8,
                 med: None,
                 communities: vec!["64500:1".parse().unwrap()],
+                extended_communities: vec![],
                 large_communities: vec![],
             },
         },

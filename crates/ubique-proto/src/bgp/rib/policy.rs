@@ -107,6 +107,7 @@ pub(super) fn announced(own: Own, to: &PeerConfig, announcement: &Announcement) 
         as_path: AsPath::default().prepended(own.asn, times),
         med: announcement.med,
         communities: announcement.communities.clone(),
+        extended_communities: announcement.extended_communities.iter().map(|c| c.0).collect(),
         large_communities: announcement.large_communities.clone(),
         ..own_route(own, to)
     }

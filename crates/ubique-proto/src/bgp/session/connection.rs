@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::fsm::{Event, State};
 use super::open::Negotiated;
 use crate::bgp::speaker::{ConnId, Local};
@@ -17,7 +19,7 @@ pub const SEND_HOLD_MIN: Duration = Duration::from_secs(480);
 const KEEPALIVES_PER_HOLD_TIME: u32 = 3;
 
 /// A connection whose transport is up.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Connection {
     pub(crate) id: ConnId,
     /// Our addresses on it.
@@ -59,6 +61,9 @@ impl Connection {
         self.state = State::OpenConfirm;
         self.since = now;
         self.context.four_octet_as = negotiated.four_octet_as;
+        self.context.families = negotiated.families;
+        self.context.add_path = negotiated.add_path;
+        self.context.extended_next_hop = negotiated.extended_next_hop;
         // With a hold time of zero the large timer of OpenSent runs on, so that a neighbour that falls silent
         // before it is Established does not keep the connection for ever.
         if !negotiated.hold_time.is_zero() {

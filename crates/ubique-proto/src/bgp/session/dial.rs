@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::bgp::speaker::CONNECT_RETRY_MAX;
 use crate::rng::Rng;
 use crate::time::Time;
@@ -18,7 +20,7 @@ pub const STABLE_AFTER: Duration = Duration::from_secs(5);
 pub const CONNECT_RETRY_MIN: Duration = Duration::from_millis(50);
 
 /// What our own calling does now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Dial {
     /// Idle: administratively down.
     Disabled,
@@ -44,7 +46,7 @@ impl Dial {
 }
 
 /// The counters behind the pauses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Backoff {
     connect_retry: Duration,
     failures: u32,

@@ -75,8 +75,8 @@ pub(crate) enum Event {
     Keepalive,
     /// 27.
     Update(Update),
-    /// RFC 2918, for that family.
-    RouteRefresh { afi: u16, safi: u8 },
+    /// RFC 2918, RFC 7313, for that family.
+    RouteRefresh { afi: u16, subtype: u8, safi: u8 },
 }
 
 /// What a connection does about it.
@@ -90,8 +90,8 @@ pub(crate) enum Step {
     Alive,
     /// It lives, and its UPDATE is for the RIB.
     Deliver(Update),
-    /// It wants our routes of that family again.
-    Resend { afi: u16, safi: u8 },
+    /// It wants our routes of that family again, or frames its own.
+    Refresh { afi: u16, subtype: u8, safi: u8 },
     /// Send a KEEPALIVE.
     SendKeepalive,
     /// The end: send the NOTIFICATION when the reason is [`DownReason::Sent`], then close.
@@ -132,7 +132,7 @@ pub(crate) fn step(state: State, event: Event) -> Step {
         (Event::Keepalive, _) => unexpected(kind::KEEPALIVE),
         (Event::Update(update), Established) => Step::Deliver(update),
         (Event::Update(_), _) => unexpected(kind::UPDATE),
-        (Event::RouteRefresh { afi, safi }, Established) => Step::Resend { afi, safi },
+        (Event::RouteRefresh { afi, subtype, safi }, Established) => Step::Refresh { afi, subtype, safi },
         (Event::RouteRefresh { .. }, _) => unexpected(kind::ROUTE_REFRESH),
 
         // A message that has no business in this state is that first, and malformed second.

@@ -3,12 +3,12 @@
 use super::connection::Connection;
 use super::dial::Dial;
 use super::fsm::{self, Event, State, Step};
-use super::{Output, Session, Side};
-use crate::bgp::family::{AddressFamilies, AddressFamily};
+use super::{Ended, Negotiated, Output, Refresh, Session, Side};
+use crate::bgp::family::AddressFamily;
 use crate::bgp::message::{Message, Notification, Open};
 use crate::bgp::notification::{cease, code};
 use crate::bgp::speaker::{ConnId, DownReason, Local};
-use crate::bgp::wire::{self, DecodeContext};
+use crate::bgp::wire::{self, DecodeContext, MAX_EXTENDED_MESSAGE};
 use crate::time::Time;
 
 /// The connections.
@@ -34,10 +34,11 @@ impl Session {
 
     /// Transport up: OPEN goes out first (RFC 4271 §8.2.2, events 16 and 17).
     pub(super) fn open(&mut self, now: Time, side: Side, id: ConnId, local: Local) {
+        // We offer extended messages, so they may come (RFC 8654 §4).
         let context = DecodeContext {
-            four_octet_as: false,
             external: self.identity.external(),
-            families: AddressFamilies::only(self.identity.family),
+            families: self.identity.peer.families,
+            max_message: MAX_EXTENDED_MESSAGE,
             ..DecodeContext::INITIAL
         };
         *self.slot(side) = Some(Connection::new(id, local, context, now));
@@ -46,13 +47,27 @@ impl Session {
         self.write(now, side, bytes, 1);
     }
 
+    /// The next message of a connection, shown first where somebody wants to see it.
+    pub(super) fn next_message(&mut self, side: Side) -> Option<Result<Message, Notification>> {
+        let connection = match side {
+            Side::Active => self.active.as_mut()?,
+            Side::Passive => self.passive.as_mut()?,
+        };
+        let (tap, id, output) = (self.tap, connection.id, &mut self.output);
+        connection.framer.next_with(&connection.context, |message| {
+            if tap {
+                output.push_back(Output::Message(id, message.to_vec()));
+            }
+        })
+    }
+
     pub(super) fn message(&mut self, now: Time, side: Side, message: Result<Message, Notification>) {
         let event = match message {
             Ok(Message::Open(open)) => Event::Open(open),
             Ok(Message::Update(update)) => Event::Update(update),
             Ok(Message::Notification(notification)) => Event::Notification(notification),
             Ok(Message::Keepalive) => Event::Keepalive,
-            Ok(Message::RouteRefresh { afi, safi, .. }) => Event::RouteRefresh { afi, safi },
+            Ok(Message::RouteRefresh { afi, subtype, safi }) => Event::RouteRefresh { afi, subtype, safi },
             Err(notification) => Event::Malformed(notification),
         };
         self.event(now, side, event);
@@ -69,16 +84,67 @@ impl Session {
             Step::Deliver(update) => {
                 self.alive(now, side);
                 self.counters.updates_in += 1;
+                self.counters.flows_in += update.flows_announced.len() as u64;
                 self.output.push_back(Output::Update(update));
             }
-            Step::Resend { afi, safi } => {
-                if AddressFamily::from_afi_safi(afi, safi) == Some(self.identity.family.into()) {
-                    self.output.push_back(Output::Resend);
+            Step::Refresh { afi, subtype, safi } => self.refresh(side, afi, subtype, safi),
+            Step::SendKeepalive => self.send_keepalive(now, side),
+            Step::End(reason) => {
+                let graceful = self.ends_gracefully(side, &reason);
+                self.end(now, side, reason, graceful);
+            }
+        }
+    }
+
+    /// Families not agreed on are ignored (RFC 2918 §4), and so are unknown subtypes (RFC 7313 §5). To a neighbour
+    /// without the capability the octet of the subtype means nothing (RFC 2918 §3).
+    fn refresh(&mut self, side: Side, afi: u16, subtype: u8, safi: u8) {
+        let Some(negotiated) = self.connection_mut(side).and_then(|c| c.negotiated.as_ref()) else { return };
+        let family = AddressFamily::from_afi_safi(afi, safi).filter(|family| negotiated.families.contains(*family));
+        let refresh = match subtype {
+            _ if !negotiated.enhanced_route_refresh => Some(Refresh::Request),
+            0 => Some(Refresh::Request),
+            1 => Some(Refresh::Begin),
+            2 => Some(Refresh::End),
+            _ => None,
+        };
+        self.output.extend(family.zip(refresh).map(|(family, refresh)| Output::Refresh(family, refresh)));
+    }
+
+    /// Whether graceful restart was agreed on for any family, when the connection is Established.
+    pub(super) fn restarts(&self, side: Side) -> bool {
+        self.agreed(side).is_some_and(|n| self.identity.peer.graceful_restart.is_some() && !n.restarts().is_empty())
+    }
+
+    /// Whether the neighbour's routes outlive the session: it went without a word (RFC 4724 §4.2), or with one that is
+    /// no hard reset, when both understand that (RFC 8538 §4).
+    fn ends_gracefully(&self, side: Side, reason: &DownReason) -> bool {
+        let hard_reset = self.hard_reset(side);
+        self.restarts(side)
+            && match reason {
+                DownReason::TransportClosed | DownReason::Replaced => true,
+                DownReason::Sent(n) | DownReason::Received(n) => {
+                    hard_reset && (n.code, n.subcode) != (code::CEASE, cease::HARD_RESET)
                 }
             }
-            Step::SendKeepalive => self.send_keepalive(now, side),
-            Step::End(reason) => self.end(now, side, reason),
-        }
+    }
+
+    fn hard_reset(&self, side: Side) -> bool {
+        self.agreed(side).is_some_and(|n| n.hard_reset)
+    }
+
+    /// What was agreed on over an Established connection.
+    fn agreed(&self, side: Side) -> Option<&Negotiated> {
+        let connection = match side {
+            Side::Active => self.active.as_ref(),
+            Side::Passive => self.passive.as_ref(),
+        };
+        connection.filter(|c| c.state == State::Established)?.negotiated.as_ref()
+    }
+
+    /// A NOTIFICATION that must really end the session: in a hard reset where anything else would not (RFC 8538 §3).
+    pub(super) fn for_good(&self, side: Side, notification: Notification) -> Notification {
+        if self.hard_reset(side) { notification.hard_reset() } else { notification }
     }
 
     fn alive(&mut self, now: Time, side: Side) {
@@ -91,7 +157,7 @@ impl Session {
     fn confirm(&mut self, now: Time, side: Side, open: &Open) {
         let negotiated = match self.identity.negotiate(open) {
             Ok(negotiated) => negotiated,
-            Err(notification) => return self.end(now, side, DownReason::Sent(notification)),
+            Err(notification) => return self.end(now, side, DownReason::Sent(notification), false),
         };
         let winner = if self.identity.outranks(open) { Side::Active } else { Side::Passive };
         let collision = || Event::Stop(Notification::cease(cease::CONNECTION_COLLISION_RESOLUTION, ""));
@@ -136,7 +202,7 @@ impl Session {
     }
 
     /// The connection ends. When it was the last one, the next attempt is planned.
-    fn end(&mut self, now: Time, side: Side, reason: DownReason) {
+    pub(super) fn end(&mut self, now: Time, side: Side, reason: DownReason, graceful: bool) {
         if let DownReason::Sent(notification) = &reason {
             let mut bytes = vec![];
             wire::encode_notification(notification, &mut bytes);
@@ -154,12 +220,17 @@ impl Session {
             DownReason::Sent(n) | DownReason::Received(n) => {
                 n.code == code::CEASE && n.subcode == cease::CONNECTION_COLLISION_RESOLUTION
             }
-            DownReason::TransportClosed => false,
+            DownReason::TransportClosed | DownReason::Replaced => false,
         };
         // A collision that leaves one connection is the normal course of things.
         if !(other_remains && lost_collision) {
             self.last_down = Some(reason.clone());
-            self.output.push_back(Output::Down(was_established, reason.clone()));
+            let ended = match connection.negotiated {
+                Some(negotiated) if was_established && graceful => Ended::Gracefully(Box::new(negotiated)),
+                _ if was_established => Ended::Session,
+                _ => Ended::Attempt,
+            };
+            self.output.push_back(Output::Down(ended, reason.clone()));
         }
         if other_remains || self.dial != Dial::Quiet {
             return;
@@ -172,7 +243,7 @@ impl Session {
         };
         // RFC 4271 §8.2.2: Active after a transport failure in OpenSent (event 18), else Idle.
         let only_transport = reason == DownReason::TransportClosed && connection.state == State::OpenSent;
-        self.dial = match (self.passive_only, only_transport) {
+        self.dial = match (self.identity.peer.passive, only_transport) {
             (true, _) => Dial::Listening,
             (false, true) => Dial::Waiting(now + pause),
             (false, false) => Dial::Held(now + pause),
@@ -223,7 +294,7 @@ impl Session {
     }
 
     pub(super) fn call(&mut self, now: Time) {
-        if self.passive_only {
+        if self.identity.peer.passive {
             self.dial = Dial::Listening;
         } else {
             self.dial = Dial::Connecting(now + self.backoff.patience(&mut self.rng));

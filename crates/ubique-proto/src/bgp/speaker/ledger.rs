@@ -22,21 +22,21 @@ pub enum Delivery {
 }
 
 /// What the neighbour was last told of a prefix on this session.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Told {
     Nothing,
     Announced { announcement: Announcement, end: u64 },
     Withdrawn { end: u64 },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Entry {
     wanted: Option<Announcement>,
     told: Told,
 }
 
 /// The announcements made for one neighbour.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Ledger {
     entries: BTreeMap<Prefix, Entry>,
     acknowledged: u64,

@@ -1,68 +1,120 @@
 //! The speaker at work: sessions feed the RIB, the RIB feeds sessions.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use ubique_model::{Family, Prefix};
+use serde::{Deserialize, Serialize};
+use ubique_model::Prefix;
 
+use super::graceful::Retention;
 use super::ledger::Ledger;
+use super::send::Sending;
 use super::status::Faults;
-use super::{ConnId, In, Out, PeerId, SessionEvent, SpeakerConfig};
-use crate::bgp::family::{AddressFamilies, AddressFamily};
-use crate::bgp::message::{Nlri, Notification, Update};
+use super::{ConnId, In, Out, PeerConfig, PeerId, Restarted, SessionEvent, SpeakerConfig};
+use crate::bgp::family::AddressFamily;
+use crate::bgp::message::{Notification, Update};
 use crate::bgp::notification::{cease, code};
-use crate::bgp::rib::{Change, Rib};
-use crate::bgp::session::{Output, Session, SessionConfig};
-use crate::bgp::wire::{self, EncodeContext};
+use crate::bgp::rib::Rib;
+use crate::bgp::session::{Ended, Output, Refresh, Session, SessionConfig};
 use crate::rng::Rng;
 use crate::time::Time;
 
-/// Octets under way to a neighbour beyond which no more UPDATEs are written to it. What it is owed stays in its
-/// Adj-RIB-Out, where each prefix has room once, until [`In::Acknowledged`] makes room.
-pub const SEND_WINDOW: u64 = 1 << 20;
-
-/// Where a message has its length (RFC 4271 §4.1).
-const LENGTH_AT: usize = 16;
+/// Neighbours a speaker has at most, dynamic ones included: each holds a few kilobytes, and anyone in a listened-to
+/// prefix may become one.
+pub const MAX_PEERS: usize = 1024;
 
 /// A BGP speaker.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Speaker {
+    /// Without neighbours: each slot of `peers` has its own.
     pub(super) config: SpeakerConfig,
-    pub(super) peers: Vec<Peer>,
+    /// By [`PeerId`]; vacant ones are used again.
+    pub(super) peers: Vec<Option<Peer>>,
     pub(super) rib: Rib,
-    owners: HashMap<ConnId, PeerId>,
-    output: VecDeque<Out>,
+    owners: BTreeMap<ConnId, PeerId>,
+    /// Seeds of neighbours.
+    rng: Rng,
+    /// Empty whenever the driver may look.
+    #[serde(skip)]
+    pub(super) output: VecDeque<Out>,
     pub(super) last_activity: Time,
 }
 
 /// A neighbour and what we keep about it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Peer {
     pub(super) session: Session,
     pub(super) ledger: Ledger,
     pub(super) faults: Faults,
-    family: Family,
-    /// The initial exchange of this session is complete and its End-of-RIB sent (RFC 4724 §2).
-    end_of_rib_sent: bool,
+    pub(super) sending: Sending,
+    pub(super) retention: Retention,
+    pub(super) settling: Settling,
+}
+
+/// Whether we have told a neighbour everything after a restart (RFC 4724 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Settling {
+    /// We have, or there was no restart.
+    Done,
+    /// It was not started yet.
+    Waiting,
+    /// Not yet; it is not kept waiting beyond this.
+    Until(Time),
+}
+
+impl Peer {
+    fn new(config: &SpeakerConfig, peer: PeerConfig, restarted: Option<Restarted>, seed: u64) -> Peer {
+        let restarted = restarted.filter(|_| peer.graceful_restart.is_some());
+        Peer {
+            session: Session::new(&SessionConfig {
+                local_asn: config.asn,
+                router_id: config.router_id,
+                peer,
+                seed,
+                restarted,
+                tap: config.tap,
+            }),
+            ledger: Ledger::default(),
+            faults: Faults::default(),
+            sending: Sending::default(),
+            retention: Retention::default(),
+            settling: if restarted.is_some() { Settling::Waiting } else { Settling::Done },
+        }
+    }
+
+    fn start(&mut self, now: Time) {
+        if self.settling == Settling::Waiting {
+            let restart = self.session.config().graceful_restart.map(|gr| gr.restart_time);
+            self.settling = Settling::Until(now + restart.unwrap_or_default());
+        }
+        self.session.start(now);
+    }
+
+    fn settle(&mut self) {
+        self.settling = Settling::Done;
+        self.session.settled();
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        let settling = match self.settling {
+            Settling::Until(at) => Some(at),
+            Settling::Done | Settling::Waiting => None,
+        };
+        [self.session.next_deadline(), self.retention.deadline(), settling].into_iter().flatten().min()
+    }
 }
 
 impl Speaker {
     /// A speaker with all neighbours disabled until [`In::Start`] or [`In::StartPeer`].
-    pub fn new(config: SpeakerConfig) -> Speaker {
+    pub fn new(mut config: SpeakerConfig) -> Speaker {
         let mut rng = Rng::new(config.seed);
-        let peers = config.peers.iter().map(|peer| {
-            let family = Family::of_address(peer.address);
-            let session = Session::new(&SessionConfig {
-                local_asn: config.asn,
-                router_id: config.router_id,
-                peer: peer.clone(),
-                seed: rng.next_u64(),
-            });
-            Peer { session, ledger: Ledger::default(), faults: Faults::default(), family, end_of_rib_sent: false }
-        });
+        let rib = Rib::new(config.clone());
+        let peers = std::mem::take(&mut config.peers);
+        let peers = peers.into_iter().map(|peer| Some(Peer::new(&config, peer, config.restarted, rng.next_u64())));
         Speaker {
             peers: peers.collect(),
-            rib: Rib::new(config.clone()),
-            owners: HashMap::new(),
+            rib,
+            owners: BTreeMap::new(),
+            rng,
             output: VecDeque::new(),
             last_activity: Time::ZERO,
             config,
@@ -73,60 +125,49 @@ impl Speaker {
     /// Inputs about unknown neighbours and connections that are gone are ignored.
     pub fn handle_input(&mut self, now: Time, input: In) {
         match input {
-            In::Start => {
-                for index in 0..self.peers.len() {
-                    self.with_session(now, peer_id(index), |session| session.start(now));
-                }
-            }
-            In::StartPeer(peer) => self.with_session(now, peer, |session| session.start(now)),
-            In::StopPeer { peer, subcode, message } => {
-                self.with_session(now, peer, |session| session.stop(now, subcode, &message));
-            }
+            In::Start => self.with_all(now, |p| p.start(now)),
+            In::StartPeer(peer) => self.with(now, peer, |p| p.start(now)),
+            In::StopPeer { peer, subcode, message } => self.stop(now, peer, Notification::cease(subcode, &message)),
             In::Connected { peer, conn, local } => {
                 if self.adopt(peer, conn) {
-                    self.with_session(now, peer, |session| session.connected(now, conn, local));
+                    self.with(now, peer, |p| p.session.connected(now, conn, local));
                 }
             }
-            In::ConnectFailed { peer } => {
-                self.with_session(now, peer, |session| session.connect_failed(now));
-            }
+            In::ConnectFailed { peer } => self.with(now, peer, |p| p.session.connect_failed(now)),
             In::Accepted { peer, conn, local } => {
                 if self.adopt(peer, conn) {
-                    self.with_session(now, peer, |session| session.accepted(now, conn, local));
+                    self.with(now, peer, |p| p.session.accepted(now, conn, local));
                 }
             }
             In::Received { conn, bytes } => {
                 if let Some(&peer) = self.owners.get(&conn) {
-                    self.with_session(now, peer, |session| session.received(now, conn, &bytes));
+                    self.with(now, peer, |p| p.session.received(now, conn, &bytes));
                 }
             }
             In::Closed { conn } => {
                 if let Some(peer) = self.owners.remove(&conn) {
-                    self.with_session(now, peer, |session| session.closed(now, conn));
+                    self.with(now, peer, |p| p.session.closed(now, conn));
                 }
             }
             In::Acknowledged { conn, offset } => self.acknowledged(now, conn, offset),
-            In::Announce { peer, announcement } => {
-                if let Some(p) = self.peers.get_mut(peer.0 as usize) {
-                    p.ledger.announce(&announcement);
-                    self.rib.announce(peer, announcement);
-                }
-            }
+            In::Announce { peer, announcement } => self.announce(peer, announcement),
             In::Withdraw { peer, prefix } => {
-                if let Some(p) = self.peers.get_mut(peer.0 as usize) {
+                if let Some(p) = self.peer_mut(peer) {
                     p.ledger.withdraw(&prefix);
                     self.rib.withdraw(peer, prefix);
                 }
             }
             In::Originate { prefix } => self.rib.originate(prefix),
-            In::AnnounceFlow { .. }
-            | In::WithdrawFlow { .. }
-            | In::AddPeer { .. }
-            | In::RemovePeer { .. }
-            | In::BfdDown { .. }
-            | In::Settled => {}
-            In::RequestRefresh { peer } => {
-                self.with_session(now, peer, |session| session.request_refresh(now));
+            In::RequestRefresh { peer } => self.with(now, peer, |p| p.session.request_refresh(now)),
+            In::AnnounceFlow { .. } | In::WithdrawFlow { .. } => {}
+            In::AddPeer { peer, config } => self.add_peer(peer, *config),
+            In::RemovePeer { peer } => self.remove_peer(now, peer),
+            In::BfdDown { peer, control_independent } => {
+                self.with(now, peer, |p| p.session.bfd_down(now, control_independent));
+            }
+            In::Settled => {
+                self.config.restarted = None;
+                self.with_all(now, Peer::settle);
             }
         }
         self.flush(now);
@@ -134,15 +175,24 @@ impl Speaker {
 
     /// Runs all timers that are due.
     pub fn handle_deadline(&mut self, now: Time) {
+        self.with_all(now, |p| p.session.handle_deadline(now));
         for index in 0..self.peers.len() {
-            self.with_session(now, peer_id(index), |session| session.handle_deadline(now));
+            let peer = peer_id(index);
+            let Some(p) = self.peers.get_mut(index).and_then(Option::as_mut) else { continue };
+            p.retention.expire(now, &mut self.rib, peer);
+            if matches!(p.settling, Settling::Until(at) if at <= now) {
+                p.settle();
+            }
+        }
+        if self.peers.iter().flatten().all(|p| p.settling == Settling::Done) {
+            self.config.restarted = None;
         }
         self.flush(now);
     }
 
     /// When to call [`Speaker::handle_deadline`]. Changes with every input and deadline.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.peers.iter().filter_map(|p| p.session.next_deadline()).min()
+        self.peers.iter().flatten().filter_map(Peer::next_deadline).min()
     }
 
     /// What to do next; call until `None` after every input and deadline.
@@ -150,9 +200,32 @@ impl Speaker {
         self.output.pop_front()
     }
 
+    pub(super) fn peer_mut(&mut self, peer: PeerId) -> Option<&mut Peer> {
+        self.peers.get_mut(peer.0 as usize)?.as_mut()
+    }
+
+    pub(super) fn refuse(&mut self, peer: PeerId, reason: impl Into<String>) {
+        self.output.push_back(Out::Refused { peer, reason: reason.into() });
+    }
+
+    fn announce(&mut self, peer: PeerId, announcement: ubique_model::policy::Announcement) {
+        if !self.in_scope(&announcement.prefix) {
+            return self.refuse(peer, format!("{} is outside of what this service may announce", announcement.prefix));
+        }
+        if let Some(p) = self.peer_mut(peer) {
+            p.ledger.announce(&announcement);
+            self.rib.announce(peer, announcement);
+        }
+    }
+
+    /// Whether it may be announced at all.
+    pub(super) fn in_scope(&self, prefix: &Prefix) -> bool {
+        self.config.scope.as_ref().is_none_or(|scope| scope.iter().any(|within| within.contains(prefix)))
+    }
+
     /// Whether the connection is for a neighbour we have; closes it when not.
     fn adopt(&mut self, peer: PeerId, conn: ConnId) -> bool {
-        let known = self.peers.get(peer.0 as usize).is_some();
+        let known = self.peer_mut(peer).is_some();
         if known {
             self.owners.insert(conn, peer);
         } else {
@@ -161,11 +234,42 @@ impl Speaker {
         known
     }
 
+    /// The lowest vacant number only, so that numbers stay small and both sides agree on them.
+    fn add_peer(&mut self, peer: PeerId, config: PeerConfig) {
+        let vacant = self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len());
+        if peer.0 as usize != vacant {
+            return self.refuse(peer, format!("the next neighbour is number {vacant}"));
+        }
+        if vacant >= MAX_PEERS {
+            return self.refuse(peer, format!("there are {MAX_PEERS} neighbours, no more fit"));
+        }
+        self.rib.add_peer(peer, config.clone());
+        let new = Peer::new(&self.config, config, self.config.restarted, self.rng.next_u64());
+        match self.peers.get_mut(vacant) {
+            Some(slot) => *slot = Some(new),
+            None => self.peers.push(Some(new)),
+        }
+    }
+
+    fn remove_peer(&mut self, now: Time, peer: PeerId) {
+        self.stop(now, peer, Notification::cease(cease::PEER_DECONFIGURED, ""));
+        if let Some(slot) = self.peers.get_mut(peer.0 as usize) {
+            *slot = None;
+            self.rib.remove_peer(peer);
+            self.owners.retain(|_, owner| *owner != peer);
+        }
+    }
+
+    /// Disables a neighbour; routes it left behind go, too.
+    fn stop(&mut self, now: Time, peer: PeerId, notification: Notification) {
+        self.with(now, peer, |p| p.session.disable(now, notification));
+        if let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) {
+            p.retention.ended(&mut self.rib, peer);
+        }
+    }
+
     fn acknowledged(&mut self, now: Time, conn: ConnId, offset: u64) {
-        let Some(&peer) = self.owners.get(&conn) else {
-            return;
-        };
-        let Some(p) = self.peers.get_mut(peer.0 as usize) else {
+        let Some(p) = self.owners.get(&conn).copied().and_then(|peer| self.peer_mut(peer)) else {
             return;
         };
         p.session.acknowledged(now, conn, offset);
@@ -174,47 +278,69 @@ impl Speaker {
         }
     }
 
-    /// Does something to a session and carries its outputs on, in their order.
-    fn with_session(&mut self, now: Time, peer: PeerId, act: impl FnOnce(&mut Session)) {
-        let Some(p) = self.peers.get_mut(peer.0 as usize) else {
-            return;
-        };
-        act(&mut p.session);
-        self.drain(now, peer);
+    fn with_all(&mut self, now: Time, mut act: impl FnMut(&mut Peer)) {
+        for index in 0..self.peers.len() {
+            self.with(now, peer_id(index), &mut act);
+        }
     }
 
-    fn drain(&mut self, now: Time, peer: PeerId) {
-        while let Some(p) = self.peers.get_mut(peer.0 as usize) {
+    /// Does something to a neighbour and carries the outputs of its session on, in their order.
+    fn with(&mut self, now: Time, peer: PeerId, act: impl FnOnce(&mut Peer)) {
+        if let Some(p) = self.peer_mut(peer) {
+            act(p);
+            self.drain(now, peer);
+        }
+    }
+
+    pub(super) fn drain(&mut self, now: Time, peer: PeerId) {
+        while let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) {
             let Some(output) = p.session.poll_output() else {
                 return;
             };
             match output {
                 Output::Connect => self.output.push_back(Out::Connect { peer }),
                 Output::CancelConnect => self.output.push_back(Out::CancelConnect { peer }),
-                Output::Send(conn, bytes) => self.output.push_back(Out::Send { conn, bytes }),
+                Output::Send(conn, bytes) => self.send(peer, conn, bytes),
                 Output::Close(conn) => {
                     self.owners.remove(&conn);
                     self.output.push_back(Out::Close { conn });
                 }
                 Output::Up(local, negotiated) => {
                     p.ledger.restart();
-                    p.end_of_rib_sent = false;
-                    let families = AddressFamilies::only(p.family);
-                    self.rib.peer_up(now, peer, local, negotiated.router_id, families, AddressFamilies::NONE);
-                    let event = SessionEvent::Up { router_id: negotiated.router_id, hold_time: negotiated.hold_time };
+                    p.sending.restart();
+                    let n = &negotiated;
+                    self.rib.peer_up(now, peer, local, n.router_id, n.families, n.extended_next_hop);
+                    p.retention.returned(now, &mut self.rib, peer, n);
+                    let event = SessionEvent::Up { router_id: n.router_id, hold_time: n.hold_time };
                     self.session_event(now, peer, event);
                 }
-                Output::Down(was_established, reason) => {
-                    if was_established {
-                        p.ledger.restart();
-                        self.rib.peer_down(peer);
-                    }
+                Output::Down(ended, reason) => {
+                    let was_established = ended != Ended::Attempt;
+                    self.ended(now, peer, &ended);
                     self.session_event(now, peer, SessionEvent::Down { was_established, reason });
                 }
+                Output::Message(conn, bytes) => {
+                    self.output.push_back(Out::Message { peer, conn, sent: false, bytes });
+                }
                 Output::Update(update) => self.update(now, peer, &update),
-                Output::Resend => self.rib.refresh(peer, p.family.into()),
+                Output::Refresh(family, refresh) => self.refresh(now, peer, family, refresh),
             }
         }
+    }
+
+    /// What becomes of the routes of a session.
+    fn ended(&mut self, now: Time, peer: PeerId, ended: &Ended) {
+        let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else { return };
+        match ended {
+            Ended::Attempt => return,
+            Ended::Session => p.retention.ended(&mut self.rib, peer),
+            Ended::Gracefully(negotiated) => {
+                let config = p.session.config().graceful_restart.unwrap_or_default();
+                p.retention.lost(now, &mut self.rib, peer, negotiated, &config);
+            }
+        }
+        p.ledger.restart();
+        p.sending.restart();
     }
 
     fn session_event(&mut self, now: Time, peer: PeerId, event: SessionEvent) {
@@ -226,89 +352,37 @@ impl Speaker {
         self.last_activity = now;
         self.rib.update(now, peer, update);
         let over_limit = self.rib.over_limit(peer);
-        let Some(p) = self.peers.get_mut(peer.0 as usize) else {
+        let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else {
             return;
         };
         p.faults.record(&update.faults);
+        if let Some(family) = update.end_of_rib {
+            p.retention.end_of_rib(&mut self.rib, peer, family);
+        }
         if let Some((family, limit)) = over_limit.filter(|_| p.session.established().is_some()) {
-            p.session.cease(now, too_many_prefixes(family, limit));
+            // For an operator to look at: the neighbour leaks, and would do so again.
+            p.session.disable(now, too_many_prefixes(family, limit));
         }
     }
 
-    /// Sends every neighbour what it is owed, withdrawals first, then tells what to forward where.
-    fn flush(&mut self, now: Time) {
-        for index in 0..self.peers.len() {
-            self.flush_peer(now, peer_id(index));
-        }
-        while let Some((prefix, next_hop)) = self.rib.poll_best() {
-            self.output.push_back(Out::Best { prefix, next_hop });
-        }
-    }
-
-    fn flush_peer(&mut self, now: Time, peer: PeerId) {
-        let Some(p) = self.peers.get_mut(peer.0 as usize) else {
-            return;
-        };
-        let Some(context) = p.session.encode_context() else {
-            return;
-        };
-        let Some((start, under_way)) = p.session.established().map(|c| (c.sent(), c.unacknowledged())) else {
-            return;
-        };
-        let mut bytes = vec![];
-        while under_way + (bytes.len() as u64) < SEND_WINDOW {
-            let Some(change) = self.rib.poll_changes(peer) else {
-                if !p.end_of_rib_sent {
-                    p.end_of_rib_sent = true;
-                    wire::encode_end_of_rib(p.family.into(), &mut bytes);
-                }
-                break;
-            };
-            write_change(&change, &context, start, &mut bytes, &mut p.ledger);
-        }
-        if !bytes.is_empty() {
-            let messages = count_messages(&bytes);
-            p.session.send_updates(now, bytes, messages);
-            self.last_activity = now;
-            self.drain(now, peer);
+    /// ROUTE-REFRESH (RFC 2918, RFC 7313 §4).
+    fn refresh(&mut self, now: Time, peer: PeerId, family: AddressFamily, refresh: Refresh) {
+        let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else { return };
+        let Some(negotiated) = p.session.negotiated() else { return };
+        match refresh {
+            Refresh::Request if negotiated.enhanced_route_refresh => p.sending.asked.insert(family),
+            Refresh::Request => p.sending.repeat(&mut self.rib, peer, family),
+            Refresh::Begin => {
+                let gr = negotiated.graceful_restart.is_some();
+                p.retention.refresh_begins(now, &mut self.rib, peer, family, gr);
+            }
+            Refresh::End => p.retention.refresh_ends(&mut self.rib, peer, family),
         }
     }
 }
 
 fn peer_id(index: usize) -> PeerId {
     PeerId(u32::try_from(index).unwrap_or(u32::MAX))
-}
-
-/// Appends the UPDATEs of a change and notes in the ledger where they end, in octets after `start`. Routes whose
-/// attributes no message can hold are withdrawn instead: what the neighbour held before is no longer true.
-fn write_change(change: &Change, context: &EncodeContext, start: u64, bytes: &mut Vec<u8>, ledger: &mut Ledger) {
-    let prefixes = change.announced.as_ref().map_or(&[][..], |(_, _, prefixes)| prefixes);
-    let nlri = |prefixes: &[Prefix]| prefixes.iter().copied().map(Nlri::from).collect::<Vec<_>>();
-    let (withdrawn, announced) = (nlri(&change.withdrawn), nlri(prefixes));
-    let with = change.announced.as_ref().map(|(a, next_hop, _)| (&**a, *next_hop, &announced[..]));
-    let sent = wire::encode_updates(&withdrawn, with, context, bytes);
-    if sent.is_err() {
-        // Cannot fail: without attributes there is nothing that is too long.
-        let _ = wire::encode_updates(&announced, None, context, bytes);
-    }
-    let end = start + bytes.len() as u64;
-    for prefix in &change.withdrawn {
-        ledger.withdrawn(prefix, end);
-    }
-    for prefix in prefixes {
-        if sent.is_ok() { ledger.announced(prefix, end) } else { ledger.withdrawn(prefix, end) }
-    }
-}
-
-/// Messages in a buffer of whole ones.
-fn count_messages(mut bytes: &[u8]) -> u64 {
-    let mut count = 0;
-    while let Some(length) = bytes.get(LENGTH_AT..LENGTH_AT + 2) {
-        let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
-        bytes = bytes.get(length.max(wire::HEADER_LEN)..).unwrap_or(&[]);
-        count += 1;
-    }
-    count
 }
 
 /// Cease, Maximum Number of Prefixes Reached, with family and limit (RFC 4486 §4).

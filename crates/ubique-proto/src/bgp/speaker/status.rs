@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use ubique_model::Prefix;
 
 use super::{DownReason, Local, PeerConfig, PeerId, Speaker};
+use crate::bgp::family::AddressFamilies;
 use crate::bgp::message::{AttributeFault, Treatment};
 use crate::bgp::rib::{self, Candidate, Rib};
 use crate::bgp::session::{self, Negotiated, State};
@@ -36,6 +38,9 @@ pub struct PeerStatus<'a> {
     pub last_down: Option<&'a DownReason>,
     /// Faults in its UPDATEs short of ending the session (RFC 7606).
     pub faults: &'a Faults,
+    /// Families of which it left routes behind that are kept: it restarts, or is back and has not confirmed them
+    /// (RFC 4724, RFC 9494).
+    pub stale: AddressFamilies,
 }
 
 impl PeerStatus<'_> {
@@ -46,7 +51,7 @@ impl PeerStatus<'_> {
 }
 
 /// Faults in UPDATEs, by what was done about them (RFC 7606 §2).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults {
     /// Attributes dropped.
     pub discarded: u64,
@@ -75,12 +80,11 @@ impl Speaker {
 
     /// One neighbour.
     pub fn peer(&self, peer: PeerId) -> Option<PeerStatus<'_>> {
-        let config = self.config.peers.get(peer.0 as usize)?;
-        let p = self.peers.get(peer.0 as usize)?;
+        let p = self.peers.get(peer.0 as usize)?.as_ref()?;
         let connection = p.session.established();
         Some(PeerStatus {
             peer,
-            config,
+            config: p.session.config(),
             enabled: p.session.enabled(),
             state: p.session.state(),
             since: p.session.since(),
@@ -90,17 +94,18 @@ impl Speaker {
             routes: self.rib.counters(peer),
             last_down: p.session.last_down(),
             faults: &p.faults,
+            stale: p.retention.families(),
         })
     }
 
     /// What [`In::Announce`](super::In::Announce) asked for, and how far each has come.
     pub fn announced(&self, peer: PeerId) -> impl Iterator<Item = (Prefix, Delivery)> + '_ {
-        self.peers.get(peer.0 as usize).into_iter().flat_map(|p| p.ledger.deliveries())
+        self.peers.get(peer.0 as usize).into_iter().flatten().flat_map(|p| p.ledger.deliveries())
     }
 
     /// Withdrawn prefixes the neighbour may still hold: their withdrawal is not sent, or not confirmed.
     pub fn withdrawal_pending(&self, peer: PeerId) -> impl Iterator<Item = Prefix> + '_ {
-        self.peers.get(peer.0 as usize).into_iter().flat_map(|p| p.ledger.withdrawals())
+        self.peers.get(peer.0 as usize).into_iter().flatten().flat_map(|p| p.ledger.withdrawals())
     }
 
     /// The routes to a prefix, best first, each with the step it lost at.

@@ -1,5 +1,7 @@
 //! Cutting the stream of a connection into messages.
 
+use serde::{Deserialize, Serialize};
+
 use super::super::message::{Message, Notification};
 use super::{DecodeContext, HEADER_LEN, MAX_MESSAGE, check_header, decode};
 
@@ -14,7 +16,7 @@ pub const FRAMER_CAPACITY: usize = 4 * MAX_MESSAGE;
 ///     while let Some(result) = framer.next(&ctx) { … }      // ctx may change between two messages
 /// }
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Framer {
     buffer: Vec<u8>,
     start: usize,
@@ -46,6 +48,15 @@ impl Framer {
     /// The next message, or `None` until more octets come. A bad header is reported before its body arrives. After an
     /// error there is nothing to synchronise on: always `None`.
     pub fn next(&mut self, ctx: &DecodeContext) -> Option<Result<Message, Notification>> {
+        self.next_with(ctx, |_| ())
+    }
+
+    /// As [`Framer::next`]; `seen` is shown a message that is there as a whole before it is read.
+    pub fn next_with(
+        &mut self,
+        ctx: &DecodeContext,
+        seen: impl FnOnce(&[u8]),
+    ) -> Option<Result<Message, Notification>> {
         if self.failed {
             return None;
         }
@@ -55,6 +66,7 @@ impl Framer {
             Ok((length, _)) => {
                 let message = pending.get(..length)?;
                 self.start += length;
+                seen(message);
                 decode(message, ctx)
             }
             Err(notification) => Err(notification),

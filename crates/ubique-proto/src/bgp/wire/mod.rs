@@ -34,6 +34,8 @@ pub use encode::{
 pub use framer::{FRAMER_CAPACITY, Framer};
 pub use open::encode_open;
 
+use serde::{Deserialize, Serialize};
+
 use super::family::AddressFamilies;
 use super::message::{Message, Notification};
 use super::notification::{code, header};
@@ -58,7 +60,7 @@ mod kind {
 }
 
 /// What was negotiated, as far as reading needs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecodeContext {
     /// AS numbers have four octets: both sides sent the capability (RFC 6793).
     pub four_octet_as: bool,

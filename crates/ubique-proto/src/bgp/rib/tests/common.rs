@@ -88,7 +88,7 @@ pub(super) fn changes(rib: &mut Rib, peer: u32) -> Vec<Change> {
 }
 
 pub(super) fn own(text: &str) -> Announcement {
-    Announcement { prefix: prefix(text), prepend: 0, med: None, communities: vec![], large_communities: vec![] }
+    Announcement::new(prefix(text))
 }
 
 pub(super) const P: &str = "198.51.100.0/24";

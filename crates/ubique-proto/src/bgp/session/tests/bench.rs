@@ -7,7 +7,7 @@ use ubique_model::{Asn, Family, Relation};
 
 use crate::bgp::family::AddressFamilies;
 use crate::bgp::message::{Capability, Message, Notification, Open};
-use crate::bgp::session::{Output, Session, SessionConfig, State};
+use crate::bgp::session::{Ended, Output, Refresh, Session, SessionConfig, State};
 use crate::bgp::speaker::{ConnId, DownReason, PeerConfig};
 use crate::bgp::wire::{self, DecodeContext, MAX_MESSAGE};
 use crate::time::Time;
@@ -26,6 +26,8 @@ pub(super) fn config() -> SessionConfig {
         router_id: OUR_ID,
         peer: PeerConfig::new(Ipv4Addr::new(192, 0, 2, 2).into(), Asn(64501), Relation::Transit),
         seed: 7,
+        restarted: None,
+        tap: false,
     }
 }
 
@@ -69,8 +71,12 @@ pub(super) fn notification(code: u8, subcode: u8) -> Vec<u8> {
 }
 
 pub(super) fn refresh(family: Family) -> Vec<u8> {
+    refresh_of(family, 0)
+}
+
+pub(super) fn refresh_of(family: Family, subtype: u8) -> Vec<u8> {
     let mut bytes = vec![];
-    wire::encode_route_refresh(family.into(), 0, &mut bytes);
+    wire::encode_route_refresh(family.into(), subtype, &mut bytes);
     bytes
 }
 
@@ -186,10 +192,14 @@ fn word(output: &Output) -> String {
         Output::Send(conn, bytes) => format!("{}@{}", message(bytes), conn.0),
         Output::Close(conn) => format!("close@{}", conn.0),
         Output::Up(_, negotiated) => format!("up {}", negotiated.hold_time.as_secs()),
-        Output::Down(true, reason) => format!("lost {}", cause(reason)),
-        Output::Down(false, reason) => format!("failed {}", cause(reason)),
+        Output::Down(Ended::Gracefully(_), reason) => format!("restarts {}", cause(reason)),
+        Output::Down(Ended::Session, reason) => format!("lost {}", cause(reason)),
+        Output::Down(Ended::Attempt, reason) => format!("failed {}", cause(reason)),
+        Output::Message(conn, bytes) => format!("saw {}@{}", message(bytes), conn.0),
         Output::Update(_) => "update".to_owned(),
-        Output::Resend => "resend".to_owned(),
+        Output::Refresh(_, Refresh::Request) => "resend".to_owned(),
+        Output::Refresh(_, Refresh::Begin) => "begin".to_owned(),
+        Output::Refresh(_, Refresh::End) => "end".to_owned(),
     }
 }
 
@@ -198,6 +208,7 @@ fn cause(reason: &DownReason) -> String {
         DownReason::Sent(n) => format!("sent {}/{}", n.code, n.subcode),
         DownReason::Received(n) => format!("received {}/{}", n.code, n.subcode),
         DownReason::TransportClosed => "closed".to_owned(),
+        DownReason::Replaced => "replaced".to_owned(),
     }
 }
 

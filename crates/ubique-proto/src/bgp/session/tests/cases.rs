@@ -85,7 +85,7 @@ fn hold_time_of_zero_means_no_timers() {
     // Nor is sending watched (RFC 9687 §3.3).
     let mut bytes = vec![];
     crate::bgp::wire::encode_keepalive(&mut bytes);
-    b.session.send_updates(b.now, bytes, 1);
+    b.session.send_updates(b.now, bytes, 1, 0);
     assert_eq!(b.session.next_deadline(), None);
 }
 
@@ -236,12 +236,16 @@ fn stopped_stays_stopped() {
 }
 
 #[test]
-fn a_cease_of_our_own_keeps_the_neighbour_enabled() {
+fn bfd_down_keeps_the_neighbour_enabled() {
     let mut b = Bench::in_state(State::Established);
-    b.session.cease(b.now, Notification::new(6, 1));
-    assert_eq!(b.outcome(), "Idle: 6/1@1, close@1, lost sent 6/1");
+    b.session.bfd_down(b.now, true);
+    assert_eq!(b.outcome(), "Idle: 6/10@1, close@1, lost sent 6/10");
     b.next_timer();
     assert_eq!(b.outcome(), "Connect: connect");
+    // Only a session can be ended by it: attempts have timers of their own.
+    let mut b = Bench::in_state(State::OpenConfirm);
+    b.session.bfd_down(b.now, true);
+    assert_eq!(b.outcome(), "OpenConfirm:");
 }
 
 #[test]

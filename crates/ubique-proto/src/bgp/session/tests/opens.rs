@@ -167,7 +167,9 @@ fn ours() {
         capabilities: vec![
             Capability::Multiprotocol(Family::Ipv6.into()),
             Capability::RouteRefresh,
+            Capability::ExtendedMessage,
             Capability::FourOctetAs(local_asn),
+            Capability::EnhancedRouteRefresh,
         ],
     };
     assert_eq!(decode(&bytes), Message::Open(expected));

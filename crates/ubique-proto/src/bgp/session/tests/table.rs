@@ -17,13 +17,13 @@ fn rows() -> Vec<(Event, [Step; 3])> {
     let sent = |n: Notification| Step::End(DownReason::Sent(n));
     let fsm = |subcode, kind: u8| sent(Notification::with_data(5, subcode, [kind]));
     let open = || their_open(LOW_ID);
-    let refresh = Event::RouteRefresh { afi: 1, safi: 1 };
+    let refresh = Event::RouteRefresh { afi: 1, subtype: 0, safi: 1 };
     let (cease, header, bad_open, bad_update) = (plain(6, 2), plain(1, 1), plain(2, 4), plain(3, 1));
     let bad_refresh = plain(7, 1);
     let received = Step::End(DownReason::Received(plain(6, 4)));
     let closed = Step::End(DownReason::TransportClosed);
     let deliver = Step::Deliver(nothing());
-    let resend = Step::Resend { afi: 1, safi: 1 };
+    let resend = Step::Refresh { afi: 1, subtype: 0, safi: 1 };
     vec![
         (Event::Stop(cease.clone()), [sent(cease.clone()), sent(cease.clone()), sent(cease)]),
         (Event::HoldTimerExpires, [sent(plain(4, 0)), sent(plain(4, 0)), sent(plain(4, 0))]),

@@ -78,7 +78,7 @@ fn survives(name: &Path, stream: &[u8]) -> Option<u8> {
                 assert_eq!(message.get(18), Some(&3), "{name:?}");
                 return Some(0);
             }
-            Some(DownReason::TransportClosed) => panic!("{name:?}: nobody closed"),
+            Some(DownReason::TransportClosed | DownReason::Replaced) => panic!("{name:?}: nobody closed"),
             None => {}
         }
     }

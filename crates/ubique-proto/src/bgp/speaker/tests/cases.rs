@@ -9,7 +9,7 @@ use super::fixture::*;
 use crate::bgp::attributes::NextHop;
 use crate::bgp::family::AddressFamilies;
 use crate::bgp::message::{Message, Treatment, Update};
-use crate::bgp::session::State;
+use crate::bgp::session::{Session, State};
 use crate::bgp::speaker::{
     ConnId, Delivery, Export, Import, In, Out, PeerConfig, PeerId, SEND_WINDOW, SessionEvent, Speaker,
 };
@@ -58,6 +58,10 @@ fn edge() -> Speaker {
 
 fn receive(speaker: &mut Speaker, peer: PeerId, bytes: Vec<u8>) {
     speaker.handle_input(NOW, In::Received { conn: conn(peer), bytes });
+}
+
+fn session(speaker: &Speaker) -> &Session {
+    &speaker.peers[0].as_ref().expect("configured").session
 }
 
 /// UPDATEs sent to a neighbour since the last look.
@@ -118,7 +122,7 @@ fn an_announcement_is_followed_to_the_neighbour() {
     assert_eq!(announced(&sent), [prefix("192.0.2.0/24")]);
     assert_eq!(sent[0].announced[0].next_hop, NextHop::V4([10, 0, 0, 1].into()));
     // One octet less than all of it is not enough.
-    let total = speaker.peers[0].session.established().map(|c| c.sent()).expect("up");
+    let total = session(&speaker).established().map(|c| c.sent()).expect("up");
     speaker.handle_input(NOW, In::Acknowledged { conn: conn(P0), offset: total - 1 });
     assert_eq!(delivery(&speaker, "192.0.2.0/24"), Some(Delivery::Sent));
     speaker.handle_input(NOW, In::Acknowledged { conn: conn(P0), offset: total });
@@ -261,7 +265,7 @@ fn a_full_window_holds_back_and_an_acknowledgement_opens_it() {
         announcement.med = Some(n);
         speaker.handle_input(NOW, In::Announce { peer: P0, announcement });
     }
-    let under_way = |s: &Speaker| s.peers[0].session.established().map_or(0, |c| c.unacknowledged());
+    let under_way = |s: &Speaker| session(s).established().map_or(0, |c| c.unacknowledged());
     assert!(under_way(&speaker) >= SEND_WINDOW);
     assert!(under_way(&speaker) < SEND_WINDOW + 8192, "bounded");
     assert!(speaker.announced(P0).any(|(_, d)| d == Delivery::Pending));

@@ -37,7 +37,7 @@ pub(super) fn prefix(text: &str) -> Prefix {
 }
 
 pub(super) fn announcement(text: &str) -> Announcement {
-    Announcement { prefix: prefix(text), prepend: 0, med: None, communities: vec![], large_communities: vec![] }
+    Announcement::new(prefix(text))
 }
 
 pub(super) const CONTEXT: DecodeContext = DecodeContext {

@@ -7,20 +7,24 @@ use ubique_model::Relation;
 use super::fixture::{announcement, config, peer, prefix};
 use super::net::{Fed, Net};
 use crate::bgp::session::State;
-use crate::bgp::speaker::{Delivery, In, PeerId, Speaker};
+use crate::bgp::speaker::{Delivery, In, PeerId, Speaker, SpeakerConfig};
 use crate::rng::Rng;
 use crate::time::Time;
 
 const PEER: PeerId = PeerId(0);
 const SEEDS: u64 = 300;
 
-fn pair(seed: u64) -> Net {
-    let mut rng = Rng::new(seed);
-    let latency = Duration::from_micros(100 + rng.below(150_000));
-    let configs = vec![
+fn configs(rng: &mut Rng) -> Vec<SpeakerConfig> {
+    vec![
         config(1, rng.next_u64(), vec![peer(2, Relation::Peer)]),
         config(2, rng.next_u64(), vec![peer(1, Relation::Peer)]),
-    ];
+    ]
+}
+
+fn pair(seed: u64) -> Net {
+    let mut rng = Rng::new(seed);
+    let configs = configs(&mut rng);
+    let latency = Duration::from_micros(100 + rng.below(150_000));
     Net::new(rng.next_u64(), latency, configs)
 }
 
@@ -123,7 +127,7 @@ fn runs_and_recordings_repeat() {
             let recording = serde_json::to_string(&node.fed).expect("inputs can be written");
             let recording: Vec<(Time, Fed)> = serde_json::from_str(&recording).expect("and read");
             assert_eq!(recording, node.fed);
-            let mut speaker = Speaker::new(pair(seed).nodes[index].speaker.config.clone());
+            let mut speaker = Speaker::new(configs(&mut Rng::new(seed)).swap_remove(index));
             let mut outputs = vec![];
             for (now, fed) in recording {
                 match fed {

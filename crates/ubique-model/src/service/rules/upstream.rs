@@ -1,0 +1,279 @@
+//! What the keys of a session demand of each other, of the service, and of the site's other sessions.
+
+use std::net::IpAddr;
+
+use super::words;
+use crate::diagnostic as code;
+use crate::net::{AddressFamily, Asn, Family, Prefix, Relation};
+use crate::read::sink::{At, Finding, Sink};
+use crate::read::table::report_duplicates;
+use crate::service::parse::{DynamicDraft, Head, SessionDraft, SiteDraft, UpstreamDraft};
+use crate::service::upstream::Role;
+
+/// Checks the neighbours of a site.
+pub(super) fn check(sink: &Sink<'_>, head: &Head, site: &SiteDraft) {
+    check_duplicates(sink, site);
+    for upstream in &site.upstreams {
+        check_upstream(sink, head, upstream);
+    }
+    for dynamic in &site.dynamic {
+        check_dynamic(sink, head, dynamic);
+    }
+    check_ranges(sink, site);
+}
+
+/// What a session carries, when that is certain.
+pub(super) fn families(session: &SessionDraft, default: Option<Family>) -> Option<Vec<AddressFamily>> {
+    match (session.families_known, default) {
+        (true, _) => Some(session.families.iter().map(|at| at.value).collect()),
+        (false, Some(family)) if session.families.is_empty() => Some(vec![family.into()]),
+        _ => None,
+    }
+}
+
+fn check_duplicates(sink: &Sink<'_>, site: &SiteDraft) {
+    let mut seen = std::collections::BTreeSet::new();
+    for upstream in &site.upstreams {
+        let (Some(address), Some(port)) = (&upstream.address, &upstream.port) else {
+            continue;
+        };
+        // The same link-local address can be another machine's on another link.
+        let interface = upstream.interface.as_ref().filter(|_| is_link_local(address.value)).map(|at| &at.value);
+        if !seen.insert((address.value, port.value, interface)) {
+            let message = format!("upstream {} is given twice at this site", address.value);
+            let finding = Finding::new(code::DUPLICATE, message).cause("two BGP sessions would collide");
+            sink.report(&address.span, finding.fix("remove one of the two"));
+        }
+    }
+}
+
+fn check_ranges(sink: &Sink<'_>, site: &SiteDraft) {
+    let ranges: Vec<&At<Prefix>> = site.dynamic.iter().filter_map(|d| d.range.as_ref()).collect();
+    for (at, range) in ranges.iter().enumerate() {
+        let clash = |other: &&&At<Prefix>| other.value.contains(&range.value) || range.value.contains(&other.value);
+        if let Some(other) = ranges[..at].iter().find(clash) {
+            let message = format!("range {} overlaps {}", range.value, other.value);
+            let finding = Finding::new(code::DUPLICATE, message).cause("a caller would be of either");
+            sink.report(&range.span, finding.fix("write ranges without common addresses"));
+        }
+    }
+}
+
+fn check_upstream(sink: &Sink<'_>, head: &Head, upstream: &UpstreamDraft) {
+    let session = &upstream.session;
+    check_asn(sink, head, upstream.asn.as_ref(), session);
+    for address in [&upstream.address, &upstream.local_address].into_iter().flatten() {
+        check_session_address(sink, head, address, upstream.interface.is_some());
+    }
+    if let (Some(address), Some(multihop)) = (&upstream.address, &session.multihop)
+        && is_link_local(address.value)
+    {
+        let finding = Finding::new(code::CONFLICTING_KEYS, "a link-local neighbour is never several hops away")
+            .cause("routers do not forward packets with link-local addresses (RFC 4291 §2.5.6)");
+        sink.report(&multihop.span, finding.fix("remove `multihop`"));
+    }
+    let address = upstream.address.as_ref();
+    check_session(sink, head, session, address.map(|a| Family::of_address(a.value)));
+    let Some(address) = address else {
+        return;
+    };
+    check_ends(sink, address, upstream.local_address.as_ref());
+    check_prefixes(sink, head, session, address, Family::of_address(address.value));
+}
+
+fn check_dynamic(sink: &Sink<'_>, head: &Head, dynamic: &DynamicDraft) {
+    report_duplicates(sink, "AS", &dynamic.asns);
+    for asn in &dynamic.asns {
+        check_asn(sink, head, Some(asn), &dynamic.session);
+    }
+    let family = dynamic.range.as_ref().map(|r| Family::of(&r.value));
+    check_session(sink, head, &dynamic.session, family);
+    if let Some(range) = &dynamic.range {
+        check_prefixes(sink, head, &dynamic.session, range, Family::of(&range.value));
+    }
+}
+
+fn check_asn(sink: &Sink<'_>, head: &Head, asn: Option<&At<Asn>>, session: &SessionDraft) {
+    let (Some(asn), Some(own), Some(relation)) = (asn, &head.asn, &session.relation) else {
+        return;
+    };
+    if asn.value == own.value {
+        if relation.value != Relation::Internal {
+            let message = format!("AS {} is the service's own, but the relation is {}", asn.value, relation.value);
+            let finding = Finding::new(code::OWN_ASN, message).cause("a session within one AS is internal BGP");
+            sink.report(&asn.span, finding.fix("write relation = \"internal\", or the neighbour's own AS number"));
+        }
+        return;
+    }
+    let internal = [
+        ("route-reflector-client", &session.route_reflector_client),
+        ("next-hop-unchanged", &session.next_hop_unchanged),
+    ];
+    for (key, flag) in internal {
+        if let Some(flag) = flag.as_ref().filter(|at| at.value) {
+            let message = format!("`{key}` is for internal sessions, AS {} is another", asn.value);
+            let cause = "route reflection and next hops of others stay within one AS (RFC 4456, RFC 4271 §5.1.3)";
+            let finding = Finding::new(code::WITHOUT_EFFECT, message).cause(cause);
+            sink.report(&flag.span, finding.fix(format!("remove `{key}`")));
+        }
+    }
+}
+
+/// Rules within one session; `family` is that of its addresses.
+fn check_session(sink: &Sink<'_>, head: &Head, session: &SessionDraft, family: Option<Family>) {
+    if let Some(hold_time) = session.hold_time.as_ref().filter(|h| h.value.is_zero()) {
+        let finding = Finding::new(code::NO_HOLD_TIMER, "hold time 0 turns keepalives off")
+            .cause("the upstream never notices a frozen machine and keeps sending clients to it");
+        sink.report(&hold_time.span, finding.fix("remove the key: the default is \"9s\""));
+    }
+    if let (Some(security), Some(_)) = (&session.ttl_security, &session.multihop) {
+        let finding = Finding::new(code::CONFLICTING_KEYS, "`ttl-security` and `multihop` exclude each other")
+            .cause("GTSM sends with TTL 255 and says itself how many hops away the neighbour may be (RFC 5082 §3)");
+        sink.report(&security.span, finding.fix("keep `ttl-security` and remove `multihop`"));
+    }
+    if let (Some(key), Some(_)) = (&session.tcp_ao, &session.password_file) {
+        let finding = Finding::new(code::CONFLICTING_KEYS, "`tcp-ao` and `password-file` exclude each other")
+            .cause("a connection is authenticated with TCP-AO or with TCP MD5, never both (RFC 5925 §2.2)");
+        sink.report(&key.span, finding.fix("keep the one the neighbour uses"));
+    }
+    report_duplicates(sink, "family", &session.families);
+    check_role(sink, session);
+    check_next_hops(sink, head, session, family);
+    if let Some(restart) = &session.graceful_restart {
+        let finding = Finding::new(code::GRACEFUL_RESTART, "graceful restart keeps routes of a site that is gone")
+            .cause(format!(
+                "when this machine dies, an upstream that takes part keeps sending clients here until the restart time \
+                 is over: measured, 120 s with BIRD and FRR; here {}",
+                crate::quantity::format_duration(restart.value.restart_time)
+            ));
+        sink.report(&restart.span, finding.fix("remove `graceful-restart`, unless restarts of the agent matter more"));
+    }
+}
+
+fn check_role(sink: &Sink<'_>, session: &SessionDraft) {
+    let Some(role) = &session.role else {
+        if let Some(strict) = session.strict_role.as_ref().filter(|at| at.value) {
+            let finding = Finding::new(code::WITHOUT_EFFECT, "`strict-role` without `role`")
+                .cause("roles are compared only when we announce ours (RFC 9234 §4.2)");
+            sink.report(&strict.span, finding.fix("add `role`, or remove `strict-role`"));
+        }
+        return;
+    };
+    let Some(relation) = &session.relation else { return };
+    let fitting = Role::towards(relation.value);
+    if fitting != Some(role.value) {
+        let message = format!("role \"{}\" does not fit relation \"{}\"", role.value, relation.value);
+        let (cause, fix) = match fitting {
+            Some(fitting) => (
+                format!(
+                    "`role` is ours (RFC 9234 §4.1): towards a neighbour that is {} we are {fitting}",
+                    relation.value
+                ),
+                format!("write role = \"{fitting}\", or correct `relation`"),
+            ),
+            None => ("roles exist on external sessions only (RFC 9234 §4.1)".to_owned(), "remove `role`".to_owned()),
+        };
+        sink.report(&role.span, Finding::new(code::ROLE_MISMATCH, message).cause(cause).fix(fix));
+    }
+}
+
+fn check_next_hops(sink: &Sink<'_>, head: &Head, session: &SessionDraft, family: Option<Family>) {
+    let carried = families(session, family);
+    let lacks = |family: Family| carried.as_ref().is_some_and(|c| !c.contains(&family.into()));
+    let hops = [("ipv4", Family::Ipv4, &session.next_hop_ipv4), ("ipv6", Family::Ipv6, &session.next_hop_ipv6)];
+    for (key, wanted, hop) in hops {
+        let Some(hop) = hop else { continue };
+        check_session_address(sink, head, hop, false);
+        if Family::of_address(hop.value) != wanted {
+            let message =
+                format!("next-hop.{key} is {}, an {} address", hop.value, words(Family::of_address(hop.value)));
+            let finding = Finding::new(code::FAMILY_MISMATCH, message)
+                .cause(format!("it is the next hop of {} routes", words(wanted)));
+            sink.report(&hop.span, finding.fix(format!("write an {} address", words(wanted))));
+        } else if lacks(wanted) {
+            let message = format!("next-hop.{key} on a session without {} routes", words(wanted));
+            sink.report(&hop.span, without_family(message, wanted, "remove the next hop"));
+        }
+    }
+    if let Some(flag) = session.extended_next_hop.as_ref().filter(|at| at.value && lacks(Family::Ipv4)) {
+        let message = "`extended-next-hop` on a session without IPv4 routes".to_owned();
+        sink.report(&flag.span, without_family(message, Family::Ipv4, "remove `extended-next-hop`"));
+    }
+}
+
+fn without_family(message: String, family: Family, otherwise: &str) -> Finding {
+    let word = AddressFamily::unicast(family).word();
+    let finding = Finding::new(code::WITHOUT_EFFECT, message);
+    finding.cause("`families` does not list them").fix(format!("add \"{word}\" to `families`, or {otherwise}"))
+}
+
+fn check_ends(sink: &Sink<'_>, address: &At<IpAddr>, local: Option<&At<IpAddr>>) {
+    let family = Family::of_address(address.value);
+    if let Some(local) = local.filter(|l| Family::of_address(l.value) != family) {
+        let other = words(Family::of_address(local.value));
+        let message =
+            format!("local-address {} is {other}, address {} is {}", local.value, address.value, words(family));
+        let finding = Finding::new(code::FAMILY_MISMATCH, message).cause("both ends of a session have one family");
+        sink.report(&local.span, finding.fix(format!("write an {} address of this machine", words(family))));
+    }
+    if let Some(local) = local.filter(|l| l.value == address.value) {
+        let message = format!("{} is both the neighbour's address and ours", local.value);
+        let finding = Finding::new(code::DUPLICATE, message).cause("a session has two different ends");
+        sink.report(&local.span, finding.fix("write the address of this machine"));
+    }
+}
+
+/// There is something to announce.
+fn check_prefixes<T: std::fmt::Display>(
+    sink: &Sink<'_>,
+    head: &Head,
+    session: &SessionDraft,
+    at: &At<T>,
+    family: Family,
+) {
+    let Some(carried) = families(session, Some(family)) else {
+        return;
+    };
+    let announced = |p: &At<Prefix>| carried.contains(&Family::of(&p.value).into());
+    let flow = carried.iter().any(|f| !f.is_unicast());
+    if !flow && head.complete && !head.prefixes.is_empty() && !head.prefixes.iter().any(announced) {
+        let names: Vec<&str> = carried.iter().map(|f| words(f.family())).collect();
+        let name = names.join(" and ");
+        let message = format!("there is nothing to announce to {}", at.value);
+        let finding = Finding::new(code::NOTHING_TO_ANNOUNCE, message)
+            .cause(format!("the session is {name}, the service has no {name} prefix"));
+        sink.report_absent(&at.span, finding.fix(format!("add an {name} prefix, or remove the upstream")));
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(a) if a.is_unicast_link_local())
+}
+
+fn check_session_address(sink: &Sink<'_>, head: &Head, at: &At<IpAddr>, interface: bool) {
+    let address = at.value;
+    if head.addresses.iter().any(|a| a.value == address) {
+        let message = format!("{address} is an address of the service");
+        let finding = Finding::new(code::SERVICE_ADDRESS_IN_SESSION, message)
+            .cause("packets to an anycast address reach the nearest site, not this one");
+        sink.report(&at.span, finding.fix("write an address that belongs to one machine"));
+    }
+    let bad = |reason: &str, fix: &str| {
+        let finding = Finding::new(code::BAD_SESSION_ADDRESS, format!("{address} cannot be an end of a session"));
+        sink.report(&at.span, finding.cause(reason).fix(fix));
+    };
+    let usual = "write a global unicast address of the neighbour's interface";
+    match address {
+        a if a.is_unspecified() => bad("it is no machine's address", usual),
+        a if a.is_multicast() => bad("it is a multicast address", usual),
+        IpAddr::V4(a) if a.is_broadcast() => bad("it is the broadcast address", usual),
+        a if is_link_local(a) && !interface => bad(
+            "a link-local address exists on every link: only the interface says which one is meant",
+            "add `interface`, the name of the interface towards the neighbour",
+        ),
+        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => {
+            bad("it is an IPv4 address in IPv6 clothes", usual);
+        }
+        _ => {}
+    }
+}
