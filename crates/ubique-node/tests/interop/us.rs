@@ -165,5 +165,12 @@ impl Us {
 
 /// An announcement without anything optional.
 pub fn announcement(prefix: Prefix) -> Announcement {
-    Announcement { prefix, prepend: 0, med: None, communities: vec![], large_communities: vec![] }
+    Announcement {
+        prefix,
+        prepend: 0,
+        med: None,
+        communities: vec![],
+        large_communities: vec![],
+        extended_communities: vec![],
+    }
 }
