@@ -14,6 +14,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nsd", "nsd"),
     ("dig", "dnsutils"),
     ("tar", "tar"),
+    ("tshark", "tshark"),
+    ("bgpdump", "bgpdump"),
 ];
 
 /// Installs what is missing. Not root or not Debian: says what to do; tests that lack a program skip with a clear line.
