@@ -70,7 +70,8 @@ pub fn encode_keepalive(out: &mut Vec<u8>) {
     finish(out, start);
 }
 
-/// Appends a NOTIFICATION; data that would exceed [`MAX_MESSAGE`] is cut.
+/// Appends a NOTIFICATION; data that would exceed [`MAX_MESSAGE`] is cut, also where longer ones could be sent (RFC 8654
+/// §4): it is for people to read.
 pub fn encode_notification(notification: &Notification, out: &mut Vec<u8>) {
     let start = begin(out, kind::NOTIFICATION);
     out.extend_from_slice(&[notification.code, notification.subcode]);
@@ -404,6 +405,9 @@ fn encode_attributes(a: &Attributes, next_hop: Option<NextHop>, ctx: &EncodeCont
     if !a.large_communities.is_empty() {
         let parts: Vec<u32> = a.large_communities.iter().flat_map(|c| c.0).collect();
         w.known(LARGE_COMMUNITIES, &octets(&parts, |part| part.to_be_bytes()));
+    }
+    if let Some(asn) = a.only_to_customer {
+        w.known(ONLY_TO_CUSTOMER, &asn.0.to_be_bytes());
     }
     w.unknown_before(u16::MAX);
 }
