@@ -13,14 +13,24 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod bfd;
 mod files;
+mod flowspec;
 mod health;
 mod kernel;
+mod records;
 mod rib;
 mod rng;
 mod site;
 mod speaker;
 mod wire;
+
+#[path = "../../ubique-proto/tests/conformance/agree.rs"]
+#[allow(dead_code, reason = "shared with the tests of ubique-proto")]
+mod agree;
+#[path = "../../ubique-proto/tests/conformance/oracle.rs"]
+#[allow(dead_code, missing_docs, reason = "shared with the tests of ubique-proto")]
+mod oracle;
 
 // By these names the shared modules know the crate they come from.
 use ubique_proto::{Time, bgp, time};
@@ -37,12 +47,19 @@ pub const TARGETS: &[Target] = &[
     ("framer", wire::framer),
     ("roundtrip", wire::roundtrip),
     ("notification", wire::notification),
+    ("flowspec", flowspec::flowspec),
+    ("flowspec_text", flowspec::text),
     ("speaker", speaker::speaker),
+    ("replay", speaker::replay),
     ("edge", speaker::edge),
     ("pair", speaker::pair),
     ("rib", rib::rib),
     ("health", health::health),
     ("site", site::site),
+    ("bfd", bfd::bfd),
+    ("bmp", records::bmp),
+    ("mrt", records::mrt),
+    ("journal", records::journal),
     ("service", files::service),
     ("scenario", files::scenario),
     ("internet", files::internet),

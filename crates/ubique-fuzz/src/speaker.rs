@@ -10,6 +10,8 @@ mod fixture;
 #[allow(dead_code, reason = "shared with the tests of ubique-proto")]
 mod net;
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use ubique_model::{Family, Prefix, Relation};
@@ -20,12 +22,15 @@ use ubique_proto::bgp::session::State;
 use ubique_proto::bgp::speaker::{
     ConnId, Delivery, Export, GracefulRestartConfig, Import, In, Out, PeerConfig, PeerId, Speaker, SpeakerConfig,
 };
+use ubique_proto::health::{CheckConfig, Health};
+use ubique_proto::journal::{self, Body, CoreId, Parsed, Recorded, Replay, Sink};
+use ubique_proto::site::{Site, SiteConfig};
 use ubique_proto::bgp::wire::{DecodeContext, HEADER_LEN, MAX_EXTENDED_MESSAGE, decode};
 
 use crate::Time;
 use crate::rng::{Rng, feed};
 use audit::Audit;
-use fixture::{address, announcement, asn, config, drain, keepalive, open_as, peer, prefix, update};
+use fixture::{address, announcement, asn, config, keepalive, open_as, peer, prefix, update};
 
 /// Inputs of one run.
 const STEPS: usize = 400;
@@ -50,7 +55,7 @@ const ANY: DecodeContext = DecodeContext {
 const SCOPE: [&str; 2] = ["192.0.2.0/24", "2001:db8:53::/48"];
 
 struct Play {
-    speaker: Speaker,
+    speaker: Recorded<Speaker, Tape>,
     audit: Audit,
     rng: Rng,
     now: Time,
@@ -66,7 +71,48 @@ pub(crate) fn speaker(input: &[u8]) {
     let mut config = config(1, rng.next_u64(), peers);
     config.prefer_oldest = rng.one_in(2);
     config.tap = rng.one_in(2);
-    play(config, rng);
+    play(config, rng, None);
+}
+
+/// The same, recorded; the recording is played again and must lead to the same outputs.
+pub(crate) fn replay(input: &[u8]) {
+    let mut rng = feed(input);
+    let peers = (0..PEERS).map(|n| any_peer(&mut rng, n)).collect();
+    let config = config(1, rng.next_u64(), peers);
+    let tape = Tape::default();
+    play(config, rng, Some(tape.clone()));
+    let mut replay = Replay::default();
+    for octets in tape.records.borrow().iter() {
+        let Parsed::Record(record, used) = journal::parse(octets) else { panic!("what was written cannot be read") };
+        assert_eq!(used, octets.len());
+        let entry = replay.record(*record).unwrap_or_else(|foreign| panic!("{foreign}"));
+        assert!(entry.difference.is_none(), "{:?}", entry.difference);
+    }
+    assert!(replay.complete(), "something was left out");
+}
+
+/// A journal in memory. It begins a new segment, which asks for a snapshot, every now and then.
+#[derive(Clone, Debug, Default)]
+struct Tape {
+    records: Rc<RefCell<Vec<Vec<u8>>>>,
+}
+
+/// Records of a segment.
+const SEGMENT: usize = 100;
+
+impl Sink for Tape {
+    fn write(&self, _segment: u64, record: Vec<u8>) -> bool {
+        self.records.borrow_mut().push(record);
+        true
+    }
+
+    fn segment(&self) -> Option<u64> {
+        Some((self.records.borrow().len() / SEGMENT) as u64)
+    }
+
+    fn full_outputs(&self) -> bool {
+        true
+    }
 }
 
 /// The same for an announcing edge. Whatever its neighbours say, it sends its own prefixes and nothing else.
@@ -76,13 +122,13 @@ pub(crate) fn edge(input: &[u8]) {
     let peers = (0..PEERS).map(|n| edge(n, &mut rng)).collect();
     let mut config = config(1, rng.next_u64(), peers);
     config.scope = Some(SCOPE.iter().map(|text| prefix(text)).collect());
-    play(config, rng);
+    play(config, rng, None);
 }
 
-fn play(config: SpeakerConfig, rng: Rng) {
-    let scope = config.scope.clone();
-    let speaker = Speaker::new(config);
-    let mut play = Play { speaker, audit: Audit::default(), rng, now: Time(1_000_000_000), next_conn: 0, scope };
+fn play(config: SpeakerConfig, rng: Rng, tape: Option<Tape>) {
+    let (scope, now) = (config.scope.clone(), Time(1_000_000_000));
+    let speaker = Recorded::new(now, config, tape);
+    let mut play = Play { speaker, audit: Audit::default(), rng, now, next_conn: 0, scope };
     play.feed(In::Start);
     for _ in 0..STEPS {
         if play.rng.is_empty() {
@@ -138,7 +184,7 @@ impl Play {
     }
 
     fn carry_out(&mut self) {
-        for output in drain(&mut self.speaker) {
+        while let Some(output) = self.speaker.poll_output() {
             self.audit.output(&output);
             if let (Some(scope), Out::Send { bytes, .. }) = (&self.scope, &output) {
                 within(scope, bytes);
@@ -440,4 +486,30 @@ fn quiet(net: &net::Net) {
         assert!(announced.iter().map(|(prefix, _)| prefix).eq(&received), "{here}: {announced:?}, there {received:?}");
         assert_eq!(ours.withdrawal_pending(PeerId(0)).count(), 0);
     }
+}
+
+/// A fresh core of each kind, as a journal's anchor has it.
+pub(crate) fn configurations() -> Vec<(CoreId, Vec<u8>)> {
+    let tape = Tape::default();
+    let start = Time(1);
+    let peers = vec![peer(2, Relation::Transit), peer(3, Relation::Customer)];
+    let _ = Recorded::<Speaker, Tape>::new(start, config(1, 1, peers), Some(tape.clone()));
+    let check = CheckConfig {
+        name: "answers".into(),
+        every: Duration::from_millis(100),
+        timeout: Duration::from_millis(50),
+        fall: 2,
+        rise: 2,
+    };
+    let _ = Recorded::<Health, Tape>::new(start, (vec![check], 1), Some(tape.clone()));
+    let site = SiteConfig { drain: Duration::from_secs(1), graceful_shutdown: Duration::from_secs(1) };
+    let _ = Recorded::<Site, Tape>::new(start, site, Some(tape.clone()));
+    let anchor = |octets: &Vec<u8>| match journal::parse(octets) {
+        Parsed::Record(record, _) => match record.body {
+            Body::Anchor { core, state, .. } => (core, state),
+            other => panic!("not an anchor: {other:?}"),
+        },
+        other => panic!("not a record: {other:?}"),
+    };
+    tape.records.borrow().iter().map(anchor).collect()
 }

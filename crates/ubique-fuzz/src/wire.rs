@@ -14,6 +14,8 @@ use ubique_proto::bgp::wire::{
     encode_end_of_rib, encode_keepalive, encode_notification, encode_open, encode_route_refresh, encode_updates,
 };
 
+use crate::agree::agree;
+use crate::oracle::Session;
 use crate::rng::{Rng, feed};
 
 /// Faults of one message that are kept at most.
@@ -64,9 +66,23 @@ pub(crate) fn message(input: &[u8]) {
     let message = if kind == 0 { rest } else { wrapped(kind, &rest) };
     let result = decode(&message, &ctx);
     judge(&result, &ctx);
+    if ctx.add_path.is_empty() && ctx.extended_next_hop.is_empty() {
+        judged_twice(&message, &ctx);
+    }
     if let Ok(message) = result {
         again(&message, &ctx);
     }
+}
+
+/// The same as the oracle of the conformance tests says, which knows unicast families only.
+fn judged_twice(message: &[u8], ctx: &DecodeContext) {
+    agree(message, Session {
+        four_octet_as: ctx.four_octet_as,
+        external: ctx.external,
+        ipv4: ctx.families.contains(Family::Ipv4),
+        ipv6: ctx.families.contains(Family::Ipv6),
+        longest: ctx.max_message,
+    });
 }
 
 /// What holds for anything read.

@@ -23,6 +23,10 @@ const CASES: usize = 100;
 /// AS of the upstream that misbehaves, as the table has it.
 const NEIGHBOR_AS: Asn = Asn(64502);
 
+/// The prefixes of the site, as an UPDATE has them.
+const OURS_V4: [u8; 4] = [24, 198, 51, 100];
+const OURS_V6: [u8; 7] = [48, 0x20, 0x01, 0x0d, 0xb8, 0, 0x53];
+
 /// Longer than the test: its sessions need no KEEPALIVEs.
 const HOLD_TIME: Duration = Duration::from_secs(600);
 
@@ -92,18 +96,17 @@ impl Upstream {
     /// Asks for the agent's routes and waits for them: what came before has been dealt with.
     fn is_alive(&mut self) {
         self.send(&wrapped(5, &[0, 1, 0, 1]));
-        let ours = until_update(self);
-        assert!(ours.ends_with(&[24, 198, 51, 100]), "its own prefix: {ours:02x?}");
+        self.until_announced(&OURS_V4);
     }
-}
 
-/// The next UPDATE that announces something.
-fn until_update(upstream: &mut Upstream) -> Vec<u8> {
-    loop {
-        let message = upstream.message().expect("an answer");
-        assert_ne!(message[18], 3, "a NOTIFICATION: {message:02x?}");
-        if message[18] == 2 && message.len() > 23 {
-            return message;
+    /// Reads until an UPDATE announces that prefix.
+    fn until_announced(&mut self, prefix: &[u8]) {
+        loop {
+            let message = self.message().expect("an UPDATE");
+            assert_ne!(message[18], 3, "a NOTIFICATION: {message:02x?}");
+            if message[18] == 2 && message.windows(prefix.len()).any(|octets| octets == prefix) {
+                return;
+            }
         }
     }
 }
@@ -119,7 +122,7 @@ fn prepared(lab: &Lab, from: From) -> Upstream {
         }
         _ => {
             upstream.establish(NEIGHBOR_AS);
-            until_update(&mut upstream);
+            upstream.until_announced(&OURS_V4);
             upstream.send(&update(&[], &attributes("origin path hop", from), &ROUTE));
         }
     }
@@ -143,7 +146,7 @@ fn conformance() {
     // The other upstream, whose session must not notice anything.
     let mut witness = Upstream::connect(&lab, lab::ROUTER_V6, lab::SITE_V6);
     witness.establish(Asn(lab::ROUTER_ASN));
-    until_update(&mut witness);
+    witness.until_announced(&OURS_V6);
     let quiet = status().peers[1].clone();
     let cases = table::cases();
     let cases: Vec<&Case> = cases.iter().filter(|case| !matches!(case.from, From::Internal | From::Old)).collect();
@@ -161,7 +164,7 @@ fn conformance() {
 }
 
 fn play(lab: &Lab, case: &Case) {
-    println!("{} [{}], {:?}", case.name, case.rule, case.from);
+    println!("{}: {} [{}], {:?}", case.source, case.name, case.rule, case.from);
     let mut upstream = prepared(lab, case.from);
     let before = status().peers[0].messages.received;
     upstream.send(&case.message);
@@ -174,10 +177,16 @@ fn play(lab: &Lab, case: &Case) {
         // Half a message: the rest never comes.
         Outcome::Wait => assert_ne!(status().peers[0].state, "idle"),
         _ => {
-            if case.from == From::OpenSent {
-                upstream.send(&wrapped(4, &[]));
+            match case.from {
+                From::OpenSent => {
+                    upstream.send(&wrapped(4, &[]));
+                    until_true("established", || status().peers[0].state == "established");
+                }
+                From::OpenConfirm => {
+                    until_true("established", || status().peers[0].state == "established");
+                }
+                _ => upstream.is_alive(),
             }
-            upstream.is_alive();
             assert!(status().peers[0].messages.received > before, "counted");
             assert_eq!(status().peers[0].state, "established");
         }
