@@ -10,7 +10,7 @@ use super::basic::announced;
 use crate::cell::{Cell, Pair};
 use crate::lab;
 use crate::matrix::{Cannot, Proof, Row};
-use crate::peer::{Kind, Setup, Theirs};
+use crate::peer::{Kind, Setup};
 use crate::us::{self, PEER};
 
 pub const ROWS: &[Row] = &[
