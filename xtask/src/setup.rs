@@ -5,8 +5,16 @@ use std::path::Path;
 use crate::command;
 
 /// Program → Debian package, for everything a test or a benchmark starts.
-const PACKAGES: &[(&str, &str)] =
-    &[("bird", "bird2"), ("bgpd", "frr"), ("nsd", "nsd"), ("exabgp", "exabgp"), ("dig", "dnsutils"), ("tar", "tar")];
+const PACKAGES: &[(&str, &str)] = &[
+    ("bird", "bird2"),
+    ("bgpd", "frr"),
+    ("nsd", "nsd"),
+    ("exabgp", "exabgp"),
+    ("dig", "dnsutils"),
+    ("tar", "tar"),
+    ("tshark", "tshark"),
+    ("bgpdump", "bgpdump"),
+];
 
 /// Installs what is missing. Not root or not Debian: says what to do; tests that lack a program skip with a clear line.
 pub fn run() -> Result<(), String> {

@@ -14,14 +14,17 @@
 //! - [`bgp::rib`]: Adj-RIB-In, Loc-RIB, Adj-RIB-Out and the decision process (RFC 4271 §9).
 //! - [`bgp::speaker`]: sessions and RIB together: what a driver runs.
 //! - [`health`]: rise, fall and events of one check; the verdict over all checks.
+//! - [`bmp`], [`mrt`]: what collectors and files are told (RFC 7854, 8671, 6396, 8050).
 //! - [`journal`]: what the cores were told, to run them again.
 //! - [`site`]: the order that is safety: address, healthy, announce; withdraw, drain, remove.
 
 #![forbid(unsafe_code)]
 
 pub mod bgp;
+pub mod bmp;
 pub mod health;
 pub mod journal;
+pub mod mrt;
 pub mod rng;
 pub mod site;
 pub mod time;

@@ -4,6 +4,7 @@
 //! same it is measured in the same run.
 
 mod failover;
+mod size;
 mod wire;
 
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ pub struct Arguments {
 enum Name {
     /// Client-side gap when a service or an agent dies, ubique beside ExaBGP, behind BIRD and FRR.
     Failover,
+    /// Size of the static binary.
+    Size,
     /// Delay error of the lab's wire at 20,000 packets a second.
     Wire,
 }
@@ -77,6 +80,7 @@ impl Row {
 pub fn run(arguments: &Arguments) -> Result<(), String> {
     let rows = match arguments.name {
         Name::Failover => failover::run(arguments.repeat)?,
+        Name::Size => size::run()?,
         Name::Wire => wire::run()?,
     };
     if arguments.output == Output::Json {

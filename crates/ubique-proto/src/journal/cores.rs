@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Core, CoreId, SNAPSHOT_MAX};
@@ -37,7 +36,7 @@ pub enum Output {
 
 /// Implements [`Core`] by the methods of the same names, which every core has.
 macro_rules! core {
-    ($core:ty, $module:ident, $id:ident, $config:ty, $create:expr, $snapshot:expr, $restore:expr) => {
+    ($core:ty, $module:ident, $id:ident, $config:ty, $create:expr) => {
         impl From<$module::In> for Input {
             fn from(input: $module::In) -> Input {
                 Input::$id(input)
@@ -61,11 +60,11 @@ macro_rules! core {
             }
 
             fn snapshot(&self) -> Option<Vec<u8>> {
-                $snapshot(self)
+                snapshot(self)
             }
 
             fn restore(snapshot: &[u8]) -> Option<$core> {
-                $restore(snapshot)
+                postcard::from_bytes(snapshot).ok()
             }
 
             fn handle_input(&mut self, now: Time, input: $module::In) {
@@ -87,13 +86,9 @@ macro_rules! core {
     };
 }
 
-core!(Health, health, Health, (Vec<CheckConfig>, u64), |(checks, seed)| Health::new(checks, seed), snapshot, restore);
-core!(Site, site, Site, SiteConfig, Site::new, snapshot, restore);
-core!(Speaker, speaker, Bgp, SpeakerConfig, Speaker::new, |_: &Speaker| None, |_: &[u8]| None);
-
-fn restore<C: DeserializeOwned>(snapshot: &[u8]) -> Option<C> {
-    postcard::from_bytes(snapshot).ok()
-}
+core!(Health, health, Health, (Vec<CheckConfig>, u64), |(checks, seed)| Health::new(checks, seed));
+core!(Site, site, Site, SiteConfig, Site::new);
+core!(Speaker, speaker, Bgp, SpeakerConfig, Speaker::new);
 
 fn snapshot(core: &impl Serialize) -> Option<Vec<u8>> {
     postcard::to_io(core, Bounded(Vec::new())).ok().map(|bounded| bounded.0)

@@ -10,8 +10,8 @@ const OUTPUTS_MAX: usize = 2 << 20;
 
 /// Where records go. One journal, many cores: each has a clone.
 pub trait Sink {
-    /// Takes a record, or says that it is lost.
-    fn write(&self, record: Vec<u8>) -> bool;
+    /// Takes a record made for a segment, or says that it is lost.
+    fn write(&self, segment: u64, record: Vec<u8>) -> bool;
     /// Number of the present segment: another one than last time asks for an anchor. `None`: nothing can be written now.
     fn segment(&self) -> Option<u64>;
     /// Keep outputs in full.
@@ -46,7 +46,7 @@ impl<C: Core, S: Sink> Recorded<C, S> {
         let pen = sink.map(|sink| {
             let state = postcard::to_stdvec(&config).unwrap_or_default();
             let anchor = Body::Anchor { core: C::ID, fresh: true, state };
-            let anchored = sink.segment().filter(|_| sink.write(Record { time: now, body: anchor }.encode()));
+            let anchored = sink.segment().filter(|s| sink.write(*s, Record { time: now, body: anchor }.encode()));
             Pen { sink, anchored, time: now, hash: Hash::default(), count: 0, outputs: Vec::new(), drained: true }
         });
         Recorded { core: C::create(config), pen }
@@ -95,16 +95,21 @@ impl<S: Sink> Pen<S> {
     fn told<C: Core>(&mut self, now: Time, core: &C, body: impl FnOnce(bool) -> Body) {
         self.flush::<C>(false);
         let silent = std::mem::take(&mut self.drained);
-        let Some(segment) = self.sink.segment() else {
+        let segment = self.sink.segment();
+        if self.anchored != segment {
             self.anchored = None;
-            return;
-        };
-        self.anchor(now, core, segment);
-        self.time = now;
-        // An input after a gap would be misread without its anchor.
-        if self.anchored.is_some() {
-            self.write(Record { time: now, body: body(silent) });
         }
+        let Some(segment) = segment else { return };
+        if self.anchored.is_none() {
+            // Outputs that wait to be polled are no part of a snapshot.
+            if !silent {
+                return;
+            }
+            self.anchor(now, core, segment);
+        }
+        self.time = now;
+        // Without an anchor, which may just have been lost, nothing is written: it would be misread.
+        self.write(Record { time: now, body: body(silent) });
     }
 
     fn polled<C: Core>(&mut self, output: &C::Out) {
@@ -133,11 +138,8 @@ impl<S: Sink> Pen<S> {
         }
     }
 
-    /// The core's state, where a segment or a gap asks for it. A core that is not drained has its outputs in its state.
+    /// The core's state, where a segment or a gap asks for it.
     fn anchor<C: Core>(&mut self, now: Time, core: &C, segment: u64) {
-        if self.anchored == Some(segment) {
-            return;
-        }
         self.hash = Hash::default();
         let body = match core.snapshot() {
             Some(state) => Body::Anchor { core: C::ID, fresh: false, state },
@@ -148,7 +150,9 @@ impl<S: Sink> Pen<S> {
     }
 
     fn write(&mut self, record: Record) {
-        if !self.sink.write(record.encode()) {
+        if let Some(segment) = self.anchored
+            && !self.sink.write(segment, record.encode())
+        {
             self.anchored = None;
         }
     }

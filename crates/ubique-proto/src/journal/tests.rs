@@ -30,7 +30,7 @@ struct Inner {
 }
 
 impl Sink for Memory {
-    fn write(&self, record: Vec<u8>) -> bool {
+    fn write(&self, _segment: u64, record: Vec<u8>) -> bool {
         let lose = self.0.lose.get();
         self.0.lose.set(lose.saturating_sub(1));
         if lose == 0 {
@@ -241,6 +241,7 @@ fn every_segment_replays_by_itself_and_so_does_what_follows_a_gap() {
     let mut anchors = 0;
     for seed in 0..100 {
         let memory = Memory::default();
+        memory.0.full.set(true);
         let cuts = Rc::new(RefCell::new(vec![]));
         let (inner, noted) = (memory.clone(), cuts.clone());
         play(seed, &memory, move |rng| match rng.below(40) {

@@ -1,0 +1,69 @@
+//! Size of the static binary: what an operator copies to a site.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::Row;
+use crate::command::root;
+
+/// The most it may take, MiB.
+const GOAL_MIB: f64 = 15.0;
+
+/// Program header type of the interpreter: the dynamic loader's path. A static binary has none.
+const PT_INTERP: u32 = 3;
+
+/// Builds `ubique` statically for this machine, proves that it is static and runs, and measures it.
+pub fn run() -> Result<Vec<Row>, String> {
+    let target = host()?;
+    let directory = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
+    let arguments = ["build", "--release", "--locked", "--package", "ubique", "--target", &target];
+    eprintln!("» RUSTFLAGS=-Ctarget-feature=+crt-static cargo {}", arguments.join(" "));
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(arguments)
+        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .current_dir(root())
+        .status()
+        .map_err(|e| format!("cargo: {e}"))?;
+    if !status.success() {
+        return Err(format!("the static build: {status}"));
+    }
+    let binary = directory.join(&target).join("release/ubique");
+    let octets = std::fs::read(&binary).map_err(|e| format!("{}: {e}", binary.display()))?;
+    if is_dynamic(&octets).ok_or("the binary is no 64-bit ELF file")? {
+        return Err("the binary needs a dynamic loader".into());
+    }
+    works(&binary)?;
+    Ok(vec![Row::new("size: stripped static binary", octets.len() as f64 / f64::from(1 << 20), "MiB", Some(GOAL_MIB))])
+}
+
+/// The target triple of this machine.
+fn host() -> Result<String, String> {
+    let output = Command::new("rustc").arg("-vV").output().map_err(|e| format!("rustc: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).ok_or_else(|| "rustc does not name its host".into())
+}
+
+/// Whether a little-endian 64-bit ELF file names an interpreter; `None`: it is none.
+fn is_dynamic(elf: &[u8]) -> Option<bool> {
+    let number = |at: usize, octets: usize| -> Option<usize> {
+        let field = elf.get(at..at + octets)?;
+        Some(field.iter().rev().fold(0, |all, &octet| all << 8 | usize::from(octet)))
+    };
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let (headers, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+    let kinds: Option<Vec<usize>> = (0..count).map(|i| number(headers + i * size, 4)).collect();
+    Some(kinds?.contains(&(PT_INTERP as usize)))
+}
+
+/// Reads a service file with it.
+fn works(binary: &Path) -> Result<(), String> {
+    let status = Command::new(binary)
+        .args(["check", "examples/quickstart.toml"])
+        .current_dir(root())
+        .status()
+        .map_err(|e| format!("{}: {e}", binary.display()))?;
+    if status.success() { Ok(()) } else { Err(format!("the static binary fails: {status}")) }
+}
