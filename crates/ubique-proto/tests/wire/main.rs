@@ -5,6 +5,7 @@
 mod corpus;
 mod exabgp;
 mod faults;
+mod flowspec;
 mod header;
 mod mrt;
 mod neighbours;

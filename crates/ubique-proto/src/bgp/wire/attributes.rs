@@ -13,6 +13,7 @@ use super::super::attributes::{Aggregator, AsPath, Attributes, NextHop, Origin, 
 use super::super::family::AddressFamily;
 use super::super::message::{AttributeFault, Nlri, Notification, Treatment};
 use super::super::notification::{code, update};
+use super::flowspec::{self, Flows};
 use super::reader::Reader;
 use super::{DecodeContext, nlri};
 
@@ -118,8 +119,10 @@ enum Flaw {
 /// MP_REACH_NLRI or MP_UNREACH_NLRI.
 #[derive(Debug)]
 pub(super) enum Multiprotocol<N> {
-    /// Of a family in use.
-    Routes(Family, N, Vec<Nlri>),
+    /// Of a unicast family in use.
+    Routes(AddressFamily, N, Vec<Nlri>),
+    /// Of a FlowSpec family in use; their next hop means nothing (RFC 8955 §4).
+    Flows(AddressFamily, Flows),
     /// Of another: not looked at. Whether it holds any route.
     Ignored(bool),
 }
@@ -439,20 +442,25 @@ fn mp_reach(value: &[u8], ctx: &DecodeContext) -> Option<Multiprotocol<NextHop>>
     let length = r.u8()?;
     let next_hop = r.take(usize::from(length))?;
     let _reserved = r.u8()?;
-    let Some(family) = unicast(afi, safi, ctx) else {
+    let Some(family) = in_use(afi, safi, ctx) else {
         return Some(Multiprotocol::Ignored(!r.is_empty()));
     };
-    let next_hop = match family {
+    if !family.is_unicast() {
+        return Some(Multiprotocol::Flows(family, flowspec::decode(r.rest(), family.family())?));
+    }
+    let next_hop = match family.family() {
+        // RFC 8950 §3: the length of the next hop says what it is.
+        Family::Ipv4 if next_hop.len() != 4 && ctx.extended_next_hop.contains(family) => next_hop_v6(next_hop)?,
         Family::Ipv4 => NextHop::V4(Ipv4Addr::from(<[u8; 4]>::try_from(next_hop).ok()?)),
         Family::Ipv6 => next_hop_v6(next_hop)?,
     };
-    Some(Multiprotocol::Routes(family, next_hop, nlri::decode(r.rest(), family)?))
+    let prefixes = nlri::decode(r.rest(), family.family(), ctx.add_path.contains(family))?;
+    Some(Multiprotocol::Routes(family, next_hop, prefixes))
 }
 
-/// The family of unicast routes in use with these numbers.
-fn unicast(afi: u16, safi: u8, ctx: &DecodeContext) -> Option<Family> {
-    let family = AddressFamily::from_afi_safi(afi, safi).filter(|&f| f.is_unicast() && ctx.families.contains(f))?;
-    Some(family.family())
+/// The family in use with these numbers.
+fn in_use(afi: u16, safi: u8, ctx: &DecodeContext) -> Option<AddressFamily> {
+    AddressFamily::from_afi_safi(afi, safi).filter(|&family| ctx.families.contains(family))
 }
 
 /// RFC 2545 §3. A second address that is not link-local (some send `::`) is as good as none.
@@ -468,8 +476,12 @@ fn next_hop_v6(octets: &[u8]) -> Option<NextHop> {
 fn mp_unreach(value: &[u8], ctx: &DecodeContext) -> Option<Multiprotocol<()>> {
     let mut r = Reader::new(value);
     let (afi, safi) = (r.u16()?, r.u8()?);
-    let Some(family) = unicast(afi, safi, ctx) else {
+    let Some(family) = in_use(afi, safi, ctx) else {
         return Some(Multiprotocol::Ignored(!r.is_empty()));
     };
-    Some(Multiprotocol::Routes(family, (), nlri::decode(r.rest(), family)?))
+    if !family.is_unicast() {
+        return Some(Multiprotocol::Flows(family, flowspec::decode(r.rest(), family.family())?));
+    }
+    let prefixes = nlri::decode(r.rest(), family.family(), ctx.add_path.contains(family))?;
+    Some(Multiprotocol::Routes(family, (), prefixes))
 }
