@@ -127,7 +127,7 @@ impl Callers {
             return Call::Known(peer);
         }
         let Some(index) = self.ranges.iter().position(|r| r.prefix.contains(&from)) else {
-            return Call::Refused("no neighbour has this address");
+            return Call::Refused("no neighbor has this address");
         };
         let taken = self.dynamic.values().filter(|r| **r == index).count() + waiting(index);
         if taken < self.ranges[index].limit { Call::FromRange(index) } else { Call::Refused("the range is full") }
@@ -140,11 +140,6 @@ impl Callers {
         self.endpoints.insert(peer, Endpoint { remote: address, ..spec.endpoint.clone() });
         self.dynamic.insert(peer, range);
         Some((peer, PeerConfig { address, asn, passive: true, ..spec.peer.clone() }))
-    }
-
-    /// Which range a neighbour came from.
-    pub(super) fn range_of(&self, peer: PeerId) -> Option<usize> {
-        self.dynamic.get(&peer).copied()
     }
 
     pub(super) fn dynamic(&self) -> impl Iterator<Item = PeerId> {

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -381,9 +381,7 @@ fn listeners(place: Option<&Place>, port: u16, callers: &Callers) -> Result<Vec<
         let here = |e: &Endpoint| e.interface.is_none() || e.interface.as_deref() == interface;
         let who = callers.all().filter(|(_, e)| e.family() == family && here(e)).collect();
         let spec = ListenerSpec { family, interface, port, shared: shared(family), callers: who };
-        listeners.push(
-            socket::listen(place, &spec).map_err(|source| DriverError::Listen { port, family, source })?,
-        );
+        listeners.push(socket::listen(place, &spec).map_err(|source| DriverError::Listen { port, family, source })?);
     }
     Ok(listeners)
 }
