@@ -4,6 +4,7 @@
 
 mod corpus;
 mod exabgp;
+mod extensions;
 mod faults;
 mod flowspec;
 mod header;

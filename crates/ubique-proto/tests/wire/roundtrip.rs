@@ -13,7 +13,7 @@ use ubique_proto::bgp::message::{
     AddPath, Capability, GracefulRestart, LongLived, Message, Nlri, Notification, Open, Role,
 };
 use ubique_proto::bgp::wire::{
-    DecodeContext, MAX_MESSAGE, encode_end_of_rib, encode_keepalive, encode_notification, encode_open,
+    DecodeContext, MAX_EXTENDED_MESSAGE, encode_end_of_rib, encode_keepalive, encode_notification, encode_open,
     encode_route_refresh, encode_updates,
 };
 
@@ -152,16 +152,31 @@ struct Routes {
 }
 
 fn routes() -> impl Strategy<Value = Routes> {
-    (any::<bool>(), any::<bool>(), prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)])
-        .prop_map(|(four, external, family)| (context(four, external), family))
-        .prop_flat_map(|(ctx, family)| {
+    let families = prop::sample::select(vec![Family::Ipv4, Family::Ipv6]);
+    let paths = prop::sample::subsequence(vec![Family::Ipv4, Family::Ipv6], 0..=2);
+    (any::<[bool; 4]>(), families, paths)
+        .prop_map(|([four, external, extended, over_ipv6], family, paths)| {
+            let mut ctx = DecodeContext { add_path: paths.into_iter().collect(), ..context(four, external) };
+            if extended {
+                ctx.max_message = MAX_EXTENDED_MESSAGE;
+            }
+            if over_ipv6 {
+                ctx.extended_next_hop.insert(Family::Ipv4);
+            }
+            (ctx, family, if over_ipv6 { Family::Ipv6 } else { family })
+        })
+        .prop_flat_map(|(ctx, family, hop)| {
+            let nlri = move |family| {
+                let path_id = if ctx.add_path.contains(family) { 0..=u32::MAX } else { 0..=0 };
+                (prefix(family), path_id).prop_map(|(it, path_id)| Nlri { path_id, ..it })
+            };
             (
                 Just(ctx),
-                vec(prefix(Family::Ipv4), 0..900),
-                vec(prefix(Family::Ipv6), 0..300),
+                vec(nlri(Family::Ipv4), 0..900),
+                vec(nlri(Family::Ipv6), 0..300),
                 attributes(ctx),
-                next_hop(family),
-                vec(prefix(family), 0..1200),
+                next_hop(hop),
+                vec(nlri(family), 0..1200),
             )
         })
         .prop_map(|(ctx, mut withdrawn, withdrawn6, attributes, next_hop, announced)| {
@@ -202,8 +217,8 @@ proptest! {
         let mut with_room = 0;
         while !rest.is_empty() {
             let length = usize::from(u16::from_be_bytes([rest[16], rest[17]]));
-            prop_assert!(length <= MAX_MESSAGE);
-            with_room += usize::from(length + 17 + 4 <= MAX_MESSAGE);
+            prop_assert!(length <= r.ctx.max_message);
+            with_room += usize::from(length + 17 + 4 + 4 <= r.ctx.max_message);
             octets += length;
             rest = &rest[length..];
         }
@@ -265,7 +280,10 @@ proptest! {
             prop_assert_eq!(&results, &decode_all(&stream, stream.len(), &ctx));
             for result in results {
                 match result {
-                    Ok(Message::Update(u)) => prop_assert_eq!(u.attributes.is_some(), !u.announced.is_empty()),
+                    Ok(Message::Update(u)) => {
+                        let any = !u.announced.is_empty() || !u.flows_announced.is_empty();
+                        prop_assert_eq!(u.attributes.is_some(), any);
+                    }
                     Ok(_) => {}
                     Err(notification) => prop_assert!((1..=7).contains(&notification.code)),
                 }

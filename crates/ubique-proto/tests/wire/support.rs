@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ubique_model::Family;
 use ubique_proto::bgp::family::AddressFamilies;
 use ubique_proto::bgp::message::{Message, Notification, Update};
-use ubique_proto::bgp::wire::{DecodeContext, EncodeContext, Framer, MAX_MESSAGE, decode};
+use ubique_proto::bgp::wire::{DecodeContext, EncodeContext, Framer, MAX_EXTENDED_MESSAGE, MAX_MESSAGE, decode};
 
 /// A decoding context with both families.
 pub fn context(four_octet_as: bool, external: bool) -> DecodeContext {
@@ -33,10 +33,17 @@ pub const IBGP: DecodeContext = DecodeContext { external: false, ..EBGP };
 /// 2-octet, external.
 pub const OLD: DecodeContext = DecodeContext { four_octet_as: false, ..EBGP };
 
-/// All four kinds of neighbour, and one with a single family.
-pub fn contexts() -> [DecodeContext; 5] {
+/// All four kinds of neighbour, one with a single family, and one with everything that can be negotiated.
+pub fn contexts() -> [DecodeContext; 6] {
     let ipv6_only = DecodeContext { families: AddressFamilies::only(Family::Ipv6), ..EBGP };
-    [context(true, true), context(true, false), context(false, true), context(false, false), ipv6_only]
+    let everything = DecodeContext {
+        families: AddressFamilies::ALL,
+        add_path: AddressFamilies::UNICAST,
+        extended_next_hop: AddressFamilies::only(Family::Ipv4),
+        max_message: MAX_EXTENDED_MESSAGE,
+        ..EBGP
+    };
+    [context(true, true), context(true, false), context(false, true), context(false, false), ipv6_only, everything]
 }
 
 /// The sender's side of a context.

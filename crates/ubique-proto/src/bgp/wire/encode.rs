@@ -70,7 +70,8 @@ pub fn encode_keepalive(out: &mut Vec<u8>) {
     finish(out, start);
 }
 
-/// Appends a NOTIFICATION; data that would exceed [`MAX_MESSAGE`] is cut.
+/// Appends a NOTIFICATION; data that would exceed [`MAX_MESSAGE`] is cut, also where longer ones could be sent (RFC 8654
+/// §4): it is for people to read.
 pub fn encode_notification(notification: &Notification, out: &mut Vec<u8>) {
     let start = begin(out, kind::NOTIFICATION);
     out.extend_from_slice(&[notification.code, notification.subcode]);

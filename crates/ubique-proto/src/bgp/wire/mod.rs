@@ -1,18 +1,17 @@
 //! BGP messages ↔ bytes.
 //!
-//! [`Framer`] cuts a byte stream into messages, [`decode`] reads one, `encode_*` append one to a buffer and
-//! [`encode_updates`] packs prefixes into as few UPDATEs as fit,
-//! [`encode_flows`] FlowSpec rules. Every fault of a received message ends in exactly one
-//! of three ways: a [`Notification`] with the code, subcode and data the RFCs ask for; an
+//! [`Framer`] cuts a byte stream into messages, [`decode`] reads one, `encode_*` append one to a buffer;
+//! [`encode_updates`] packs prefixes into as few UPDATEs as fit, [`encode_flows`] FlowSpec rules. Every fault of a received
+//! message ends in exactly one of three ways: a [`Notification`] with the code, subcode and data the RFCs ask for; an
 //! [`AttributeFault`](super::message::AttributeFault) that says whether the attribute was dropped or the routes
 //! withdrawn (RFC 7606); or, where an RFC says so, silence (an unknown optional non-transitive attribute).
 //!
 //! What the codec cannot know is left to the session: whether the AS is the configured one, whether a message fits the
 //! state, whether a next hop is on the shared subnet (RFC 4271 §5.1.3), whether the path starts with the neighbour's AS.
 //!
-//! Deliberately absent: extended messages (RFC 8654), families other than unicast and FlowSpec, path identifiers of
-//! FlowSpec rules, confederations of our own. None is ever negotiated. AS_SETs are accepted (RFC 9774 wants them
-//! withdrawn; most neighbours still send some). A missing LOCAL_PREF from an internal neighbour is `None`, no fault.
+//! Deliberately absent: families other than unicast and FlowSpec, path identifiers of FlowSpec rules, confederations of
+//! our own. None is ever negotiated. NOTIFICATIONs of ours stay within [`MAX_MESSAGE`], which every neighbour reads.
+//! AS_SETs are accepted (RFC 9774 wants them withdrawn; most neighbours still send some). A missing LOCAL_PREF from an internal neighbour is `None`, no fault.
 //!
 //! Where to start: `update` for RFC 7606, `attributes` for its table.
 //!
@@ -34,7 +33,7 @@ pub use encode::{
     EncodeError, encode_end_of_rib, encode_flows, encode_keepalive, encode_notification, encode_route_refresh,
     encode_updates,
 };
-pub use framer::{FRAMER_CAPACITY, Framer};
+pub use framer::{EXTENDED_FRAMER_CAPACITY, FRAMER_CAPACITY, Framer};
 pub use open::encode_open;
 
 use serde::{Deserialize, Serialize};
@@ -138,10 +137,12 @@ fn check_header(head: &[u8; HEADER_LEN], max_message: usize) -> Result<(usize, u
     }
     let length = u16::from_be_bytes([rest[0], rest[1]]);
     let octets = usize::from(length);
-    if octets < HEADER_LEN || octets > max_message.min(MAX_MESSAGE) {
+    let kind = rest[2];
+    // RFC 8654 §4: these two never grow.
+    let longest = if matches!(kind, kind::OPEN | kind::KEEPALIVE) { MAX_MESSAGE } else { max_message };
+    if octets < HEADER_LEN || octets > longest {
         return Err(bad_length(length));
     }
-    let kind = rest[2];
     let fits = match kind {
         kind::OPEN => octets >= 29,
         kind::UPDATE => octets >= 23,
