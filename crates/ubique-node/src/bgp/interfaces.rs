@@ -47,14 +47,14 @@ fn on_interface(
             IpAddr::V4(_) => None,
         })
     };
-    // RFC 2545 §3: named when the neighbour is on the link.
-    let is_link_local = |a: IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
-    let on_link = is_link_local(remote) || here().any(|a| !is_link_local(a.addr()) && a.contains(&remote));
+    // RFC 2545 §3 asks for it whenever the neighbour is on the link; bgpd of FRR withdraws such a route on a session of
+    // global addresses when it does not know the interface. There the global address alone is as good.
+    let needed = matches!(remote, IpAddr::V6(a) if a.is_unicast_link_local());
     Local {
         address: plain.address,
         ipv4: plain.ipv4.or(ipv4),
         ipv6: plain.ipv6.or_else(|| v6().find(|a| !a.is_unicast_link_local())),
-        link_local: plain.link_local.or_else(|| v6().find(|a| a.is_unicast_link_local()).filter(|_| on_link)),
+        link_local: plain.link_local.or_else(|| v6().find(|a| a.is_unicast_link_local()).filter(|_| needed)),
     }
 }
 
@@ -83,20 +83,17 @@ mod tests {
         let local = of("192.0.2.2:179", "192.0.2.1");
         assert_eq!(local.ipv4, Some("192.0.2.2".parse().unwrap()));
         assert_eq!(local.ipv6, Some("2001:db8::2".parse().unwrap()));
-        assert_eq!(local.link_local, Some("fe80::2".parse().unwrap()));
+        assert_eq!(local.link_local, None);
         let local = of("[2001:db8::2]:179", "2001:db8::1");
         assert_eq!(local.ipv4, Some("192.0.2.2".parse().unwrap()));
     }
 
     #[test]
-    fn a_distant_neighbour_gets_no_link_local_address() {
-        assert_eq!(of("[2001:db8::2]:179", "2001:db8:1::1").link_local, None);
-    }
-
-    #[test]
     fn the_scope_says_which_interface_a_link_local_address_is_on() {
         assert_eq!(of("[fe80::2%3]:179", "fe80::1").ipv4, Some("203.0.113.2".parse().unwrap()));
-        assert_eq!(of("[fe80::2%2]:179", "fe80::1").ipv4, Some("192.0.2.2".parse().unwrap()));
+        let local = of("[fe80::2%2]:179", "fe80::1");
+        assert_eq!((local.ipv4, local.ipv6), ("192.0.2.2".parse().ok(), "2001:db8::2".parse().ok()));
+        assert_eq!(local.link_local, Some("fe80::2".parse().unwrap()));
     }
 
     #[test]
