@@ -21,9 +21,9 @@ fn table(group: u32, ctx: &DecodeContext) -> Vec<u8> {
         let at = at as u32;
         let attributes = Attributes {
             as_path: AsPath::sequence([65000, 3356, 1299 + at % 97, 200_000 + at % 70_000, at % 60_000 + 1].map(Asn)),
-            communities: (0..6).map(|i| Community(65000 << 16 | (at + i) % 9000)).collect(),
+            communities: (0..6).map(|i| Community((65000 << 16) | ((at + i) % 9000))).collect(),
             large_communities: (0..at % 3).map(|i| LargeCommunity([65000, i, at % 5000])).collect(),
-            med: (at % 4 == 0).then_some(at % 100),
+            med: at.is_multiple_of(4).then_some(at % 100),
             ..Attributes::originated()
         };
         let prefixes: Vec<Nlri> = (first..ROUTES.min(first + group))
