@@ -68,11 +68,14 @@ fn rule(flow: &FlowSpec) {
     let (mut out, flows) = (Vec::new(), std::slice::from_ref(flow));
     let Ok(()) = encode_flows(&[], Some((&attributes, flows)), &sender, &mut out) else { return };
     match decode(&out, &CONTEXT) {
-        Ok(Message::Update(update)) => assert_eq!(update.flows_announced, flows),
+        // Numbers beyond their field are cut; such a rule is never announced.
+        Ok(Message::Update(update)) => assert!(update.flows_announced == flows || flow.validate().is_err(), "{flow:?}"),
         other => panic!("{other:?} for {flow:?}"),
     }
     let words = flow.to_string();
-    assert_eq!(words.parse().as_ref(), Ok(flow), "{words}");
+    let again: Result<FlowSpec, _> = words.parse();
+    // A comparison that is always or never true is written without its number.
+    assert!(again.is_ok_and(|again| again.to_string() == words), "{words}");
 }
 
 /// An action, written and read again.

@@ -415,7 +415,7 @@ fn attributes(rng: &mut Rng, ctx: &DecodeContext) -> Attributes {
         as_path,
         origin: [Origin::Igp, Origin::Egp, Origin::Incomplete][rng.below(3) as usize],
         med: rng.one_in(2).then(|| rng.next_u64() as u32),
-        local_pref: (internal && rng.one_in(2)).then(|| rng.next_u64() as u32),
+        local_pref: internal.then(|| rng.next_u64() as u32),
         atomic_aggregate: rng.one_in(2),
         aggregator: rng.one_in(3).then(|| Aggregator { asn: asn(rng), router_id: [10, 0, 0, rng.octet()].into() }),
         communities: (0..rng.below(100)).map(|_| Community(rng.next_u64() as u32)).collect(),

@@ -75,6 +75,7 @@ fn reasons(update: &Update, treatment: Treatment, mut judged: BTreeSet<u8>) -> b
     if update.faults.len() < MAX_FAULTS {
         listed == judged
     } else {
-        listed.is_subset(&judged) && listed.is_empty() == judged.is_empty()
+        // What decided over the routes is never left out.
+        listed.is_subset(&judged) && (treatment == Treatment::AttributeDiscard || listed.is_empty() == judged.is_empty())
     }
 }

@@ -2,8 +2,14 @@
 //! virtual clock with seeded latency and faults.
 
 mod audit;
+mod bench;
 mod cases;
 mod fixture;
+mod flows;
+mod graceful;
 mod net;
 mod pairs;
+mod peers;
 mod random;
+mod refresh;
+mod simulation;
