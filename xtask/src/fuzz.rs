@@ -15,8 +15,9 @@ const MAX_INPUT: usize = 8 << 10;
 const TIMEOUT_S: u32 = 20;
 /// More memory, MiB, is a finding.
 const MEMORY_MIB: u32 = 2048;
-/// Committed corpus of one target, octets.
+/// Committed corpus of one target: octets, and inputs.
 const CORPUS_OCTETS: u64 = 80 << 10;
+const CORPUS_INPUTS: usize = 250;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -132,12 +133,15 @@ fn minimise(target: &str) -> Result<(), String> {
     let _ = fs::remove_dir_all(&merged);
     fs::create_dir_all(&merged).map_err(failed)?;
     let corpora = [shown(&merged), shown(&committed), shown(&work(target)?)];
-    cargo_fuzz(&["run", target, &corpora[0], &corpora[1], &corpora[2]], &["-merge=1"])?;
+    cargo_fuzz(&["run", target, &corpora[0], &corpora[1], &corpora[2]], &["-set_cover_merge=1"])?;
     let mut inputs = Vec::new();
     for entry in fs::read_dir(&merged).map_err(failed)?.flatten() {
         inputs.push((entry.metadata().map_err(failed)?.len(), entry.path()));
     }
     inputs.sort();
+    // Of all lengths alike.
+    let every = inputs.len().div_ceil(CORPUS_INPUTS).max(1);
+    let inputs: Vec<_> = inputs.into_iter().step_by(every).collect();
     fs::remove_dir_all(&committed).map_err(failed)?;
     fs::create_dir_all(&committed).map_err(failed)?;
     let (mut octets, mut kept) = (0, 0);

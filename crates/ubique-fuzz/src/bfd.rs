@@ -71,9 +71,7 @@ fn any(rng: &mut Rng, now: Time, discriminators: &[u32]) -> In {
             In::Add { session, config: SessionConfig { remote, interval, receive, multiplier, ttl_min, role } }
         }
         2 if rng.one_in(4) => In::Remove { session },
-        3 => {
-            In::Configure { session, interval: interval(rng), receive: interval(rng), multiplier: rng.octet() }
-        }
+        3 => In::Configure { session, interval: interval(rng), receive: interval(rng), multiplier: rng.octet() },
         4 if rng.one_in(4) => In::Disable { session },
         5 => In::Enable { session },
         _ => {

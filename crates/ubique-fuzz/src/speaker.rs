@@ -22,10 +22,10 @@ use ubique_proto::bgp::session::State;
 use ubique_proto::bgp::speaker::{
     ConnId, Delivery, Export, GracefulRestartConfig, Import, In, Out, PeerConfig, PeerId, Speaker, SpeakerConfig,
 };
+use ubique_proto::bgp::wire::{DecodeContext, HEADER_LEN, MAX_EXTENDED_MESSAGE, decode};
 use ubique_proto::health::{CheckConfig, Health};
 use ubique_proto::journal::{self, Body, CoreId, Parsed, Recorded, Replay, Sink};
 use ubique_proto::site::{Site, SiteConfig};
-use ubique_proto::bgp::wire::{DecodeContext, HEADER_LEN, MAX_EXTENDED_MESSAGE, decode};
 
 use crate::Time;
 use crate::rng::{Rng, feed};
@@ -475,7 +475,8 @@ fn quiet(net: &net::Net) {
     for (here, there) in [(0, 1), (1, 0)] {
         let (ours, theirs) = (&net.nodes[here].speaker, &net.nodes[there].speaker);
         assert!(ours.peers().all(|status| status.state == State::Established), "{here} is not up");
-        let families = |speaker: &Speaker| speaker.peer(PeerId(0)).map(|status| status.config.families).unwrap_or_default();
+        let families =
+            |speaker: &Speaker| speaker.peer(PeerId(0)).map(|status| status.config.families).unwrap_or_default();
         let agreed = families(ours).intersection(families(theirs));
         let carried = |prefix: &Prefix| agreed.contains(Family::of(prefix));
         let mut announced: Vec<_> = ours.announced(PeerId(0)).filter(|(prefix, _)| carried(prefix)).collect();

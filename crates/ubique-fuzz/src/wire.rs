@@ -76,13 +76,16 @@ pub(crate) fn message(input: &[u8]) {
 
 /// The same as the oracle of the conformance tests says, which knows unicast families only.
 fn judged_twice(message: &[u8], ctx: &DecodeContext) {
-    agree(message, Session {
-        four_octet_as: ctx.four_octet_as,
-        external: ctx.external,
-        ipv4: ctx.families.contains(Family::Ipv4),
-        ipv6: ctx.families.contains(Family::Ipv6),
-        longest: ctx.max_message,
-    });
+    agree(
+        message,
+        Session {
+            four_octet_as: ctx.four_octet_as,
+            external: ctx.external,
+            ipv4: ctx.families.contains(Family::Ipv4),
+            ipv6: ctx.families.contains(Family::Ipv6),
+            longest: ctx.max_message,
+        },
+    );
 }
 
 /// What holds for anything read.

@@ -76,6 +76,7 @@ fn reasons(update: &Update, treatment: Treatment, mut judged: BTreeSet<u8>) -> b
         listed == judged
     } else {
         // What decided over the routes is never left out.
-        listed.is_subset(&judged) && (treatment == Treatment::AttributeDiscard || listed.is_empty() == judged.is_empty())
+        listed.is_subset(&judged)
+            && (treatment == Treatment::AttributeDiscard || listed.is_empty() == judged.is_empty())
     }
 }

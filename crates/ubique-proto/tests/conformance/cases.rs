@@ -141,7 +141,8 @@ fn others(case: &Case, kind: Kind, live: &mut Live) {
         }
     }
     if kind == Kind::Router && case.from == From::External {
-        let passed: BTreeSet<u8> = split(&live.passed_on).into_iter().flat_map(path_attributes).map(|(_, c, _)| c).collect();
+        let passed: BTreeSet<u8> =
+            split(&live.passed_on).into_iter().flat_map(path_attributes).map(|(_, c, _)| c).collect();
         let transitive = given.iter().filter(|(flags, code, _)| flags & 0xc0 == 0xc0 && !KNOWN.contains(code));
         let missing: Vec<u8> = transitive.map(|(_, code, _)| *code).filter(|code| !passed.contains(code)).collect();
         assert_eq!(missing, Vec::<u8>::new(), "a router passes on what is transitive");

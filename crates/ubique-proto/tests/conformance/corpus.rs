@@ -44,7 +44,16 @@ fn corpus() -> Option<Vec<(String, Vec<u8>)>> {
 
 fn sessions() -> impl Iterator<Item = (From, Session)> {
     [From::External, From::Internal, From::Old].into_iter().map(|from| {
-        (from, Session { four_octet_as: from != From::Old, external: !from.internal(), ipv4: true, ipv6: true, longest: 65_535 })
+        (
+            from,
+            Session {
+                four_octet_as: from != From::Old,
+                external: !from.internal(),
+                ipv4: true,
+                ipv6: true,
+                longest: 65_535,
+            },
+        )
     })
 }
 
@@ -119,7 +128,11 @@ fn a_live_session_answers_fuzzing_corpora_as_the_oracle_does() {
     let attributes: Vec<(String, Vec<u8>)> = corpus
         .iter()
         .map(|(name, octets)| {
-            let field = [&attributes("pref origin path hop", From::External), &octets[octets.len().min(23)..octets.len().min(3000)]].concat();
+            let field = [
+                &attributes("pref origin path hop", From::External),
+                &octets[octets.len().min(23)..octets.len().min(3000)],
+            ]
+            .concat();
             (format!("{name} as attributes"), update(&[], &field, &[24, 203, 0, 113]))
         })
         .collect();
@@ -130,7 +143,11 @@ fn a_live_session_answers_fuzzing_corpora_as_the_oracle_does() {
 #[test]
 fn one_octet_wrong() {
     let reach = "pref origin path hop med C0080400010002 reach C00706FBF60A000002 C0200C000000010000000200000003";
-    let sound = [wrapped(4, &[]), open(&[2, 2, 2, 0]), update(&[8, 10], &attributes(reach, From::External), &[24, 203, 0, 113])];
+    let sound = [
+        wrapped(4, &[]),
+        open(&[2, 2, 2, 0]),
+        update(&[8, 10], &attributes(reach, From::External), &[24, 203, 0, 113]),
+    ];
     let mut streams = vec![];
     for message in sound {
         for at in 0..message.len() {

@@ -81,7 +81,8 @@ fn open(n: u8, asn: Asn, old: bool) -> Vec<u8> {
 impl Live {
     /// In the state a case begins in.
     pub fn new(from: From, kind: Kind) -> Live {
-        let (asn, relation) = if from.internal() { (OWN_AS, Relation::Internal) } else { (Asn(64502), Relation::Customer) };
+        let (asn, relation) =
+            if from.internal() { (OWN_AS, Relation::Internal) } else { (Asn(64502), Relation::Customer) };
         let peers = vec![peer(2, asn, relation, kind), peer(3, Asn(64503), Relation::Customer, kind)];
         let config = SpeakerConfig { peers, ..SpeakerConfig::new(OWN_AS, Ipv4Addr::new(10, 0, 0, 1), 7) };
         let speaker = Speaker::new(config);

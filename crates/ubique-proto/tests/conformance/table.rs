@@ -151,7 +151,8 @@ pub fn attributes(text: &str, from: From) -> Vec<u8> {
 /// Internal neighbours send LOCAL_PREF with every route (RFC 4271 §5.1.5): in front, where a case has none of its own.
 pub fn with_preference(text: &str, from: From, nlri: bool) -> Vec<u8> {
     let announces = nlri || text.split_whitespace().any(|word| word == "reach");
-    let has = text.split_whitespace().any(|word| word == "nopref" || word.starts_with("4005") || word.starts_with("C005"));
+    let has =
+        text.split_whitespace().any(|word| word == "nopref" || word.starts_with("4005") || word.starts_with("C005"));
     let own = attributes(text, from);
     let needed = from.internal() && announces && !has && !own.is_empty();
     if needed { [attributes("pref", from), own].concat() } else { own }
