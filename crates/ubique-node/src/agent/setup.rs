@@ -1,6 +1,7 @@
 //! From a service file to a running agent.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use ubique_model::service::{GracefulRestart, NextHop, Role, Service, Site as SiteSpec, Upstream};
 use ubique_proto::bgp::message;
 use ubique_proto::bgp::speaker::{GracefulRestartConfig, NextHopConfig, PeerConfig, SpeakerConfig};
-use ubique_proto::health::{CheckConfig, Health};
-use ubique_proto::site::{Site, SiteConfig};
+use ubique_proto::health::CheckConfig;
+use ubique_proto::journal::Recorded;
+use ubique_proto::site::SiteConfig;
 use ubique_sys::netlink::AddressMonitor;
 use ubique_sys::sockdiag::DestroyMonitor;
 
@@ -18,8 +20,11 @@ use super::detect::{self, Detected, Server, Subject};
 use super::site::{Agent, Parts};
 use super::{AgentError, AgentOptions, Request, http, system};
 use crate::admin;
-use crate::bgp::{Driver, DriverConfig, DriverError, Endpoint, Secret};
+use crate::bgp::{Driver, DriverConfig, DriverError, Endpoint, Secret, Tap};
 use crate::checks::{PollResult, Runner};
+use crate::clock::now;
+use crate::journal::Journal;
+use crate::monitor::Monitor;
 use crate::random::seed;
 
 /// ConnectRetryTimer of an agent: an upstream that comes back shall see us soon.
@@ -46,12 +51,18 @@ pub(super) fn agent(
     for (number, check) in service.checks.iter().enumerate() {
         runners.push(Runner::start(number, &check.name, &check.kind, results.clone())?);
     }
-    let bgp = speaker(&service, spec, index, options.listen)?;
-    let health = Health::new(service.checks.iter().map(check_config).collect(), seed());
-    let core = Site::new(SiteConfig { drain: service.agent.drain, graceful_shutdown: service.agent.graceful_shutdown });
+    let journal = service.agent.records.journal.as_ref();
+    let journal = journal.map(|settings| Journal::start(settings, &options.version, &service.name, site));
+    let journal = journal.transpose().map_err(system("start the journal"))?;
+    let monitor = Monitor::start(&service, site, &options.version).map_err(system("start the MRT files"))?.map(Rc::new);
+    let bgp = speaker(&service, spec, index, options.listen, (&journal, &monitor))?;
+    let checks: Vec<CheckConfig> = service.checks.iter().map(check_config).collect();
+    let health = Recorded::new(now(), (checks, seed()), journal.clone());
+    let site_config = SiteConfig { drain: service.agent.drain, graceful_shutdown: service.agent.graceful_shutdown };
+    let core = Recorded::new(now(), site_config, journal.clone());
     let addresses = Addresses::new(&service.addresses).map_err(AgentError::Addresses)?;
     let resolve = detectors(&service, events)?;
-    let parts = Parts { bgp, health, core, addresses, runners, resolve };
+    let parts = Parts { bgp, health, core, addresses, runners, resolve, journal, monitor };
     Ok(Agent::new(service, index, options.version.clone(), parts))
 }
 
@@ -65,14 +76,27 @@ fn check_config(check: &ubique_model::check::Check) -> CheckConfig {
     }
 }
 
-fn speaker(service: &Service, site: &SiteSpec, index: usize, listen: Option<u16>) -> Result<Driver, AgentError> {
+fn speaker(
+    service: &Service,
+    site: &SiteSpec,
+    index: usize,
+    listen: Option<u16>,
+    (journal, monitor): (&Option<Journal>, &Option<Rc<Monitor>>),
+) -> Result<Driver, AgentError> {
     let endpoints: Vec<Endpoint> = site.upstreams.iter().map(|u| endpoint(service, u)).collect::<Result<_, _>>()?;
     let speaker = SpeakerConfig {
         peers: site.upstreams.iter().map(peer).collect(),
         scope: Some(service.prefixes.clone()),
         ..SpeakerConfig::new(service.asn, router_id(site, index), seed())
     };
-    let config = |listen| DriverConfig { speaker: speaker.clone(), endpoints: endpoints.clone(), place: None, listen };
+    let config = |listen| DriverConfig {
+        speaker: speaker.clone(),
+        endpoints: endpoints.clone(),
+        place: None,
+        listen,
+        journal: journal.clone(),
+        tap: monitor.clone().map(|monitor| monitor as Rc<dyn Tap>),
+    };
     match Driver::new(config(listen)) {
         // Another BGP speaker on this machine, or no right to the port: sessions we open ourselves suffice.
         Err(DriverError::Listen { port, family, source }) => {

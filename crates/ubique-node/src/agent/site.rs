@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +14,7 @@ use ubique_model::service::{Service, Site as SiteSpec};
 use ubique_proto::Time;
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId, SessionEvent};
 use ubique_proto::health::{self, Health};
+use ubique_proto::journal::Recorded;
 use ubique_proto::site::{self, Site, State};
 
 use super::addresses::Addresses;
@@ -23,6 +25,8 @@ use crate::admin::Event;
 use crate::bgp::{Driver, Notice};
 use crate::checks::{PollResult, Runner};
 use crate::clock::{instant, now, rfc3339};
+use crate::journal::Journal;
+use crate::monitor::Monitor;
 
 /// Transitions kept for `status`.
 const EVENTS_KEPT: usize = 50;
@@ -66,12 +70,14 @@ impl Timer {
 /// What an agent is made of.
 pub(super) struct Parts {
     pub bgp: Driver,
-    pub health: Health,
-    pub core: Site,
+    pub health: Recorded<Health, Journal>,
+    pub core: Recorded<Site, Journal>,
     pub addresses: Addresses,
     pub runners: Vec<Runner>,
     /// For each check: look for its processes (again).
     pub resolve: Vec<Option<Arc<Notify>>>,
+    pub journal: Option<Journal>,
+    pub monitor: Option<Rc<Monitor>>,
 }
 
 /// The agent.
@@ -80,8 +86,10 @@ pub(super) struct Agent {
     pub(super) site: usize,
     pub(super) version: String,
     pub(super) bgp: Driver,
-    pub(super) health: Health,
-    pub(super) core: Site,
+    pub(super) health: Recorded<Health, Journal>,
+    pub(super) core: Recorded<Site, Journal>,
+    pub(super) journal: Option<Journal>,
+    pub(super) monitor: Option<Rc<Monitor>>,
     pub(super) timer: Timer,
     pub(super) metrics: Metrics,
     pub(super) events: VecDeque<Event>,
@@ -115,6 +123,8 @@ impl Agent {
             bgp: parts.bgp,
             health: parts.health,
             core: parts.core,
+            journal: parts.journal,
+            monitor: parts.monitor,
             timer: Timer::new(),
             events: VecDeque::new(),
             began: now(),
@@ -294,10 +304,27 @@ impl Agent {
         }
     }
 
-    /// Waits until the upstreams have the last NOTIFICATION, but not longer than `limit`.
+    /// Tells collectors the next few routes of what is known already.
+    pub(super) fn feed_collectors(&self) {
+        if let Some(monitor) = &self.monitor {
+            monitor.feed(self.bgp.speaker());
+        }
+    }
+
+    /// Waits until the upstreams have the last NOTIFICATION, and collectors and files what is known, but not longer
+    /// than `limit`.
     pub(super) async fn farewell(&mut self, limit: Duration) {
-        if tokio::time::timeout(limit, self.bgp.drained()).await.is_err() {
+        let until = tokio::time::Instant::now() + limit;
+        if tokio::time::timeout_at(until, self.bgp.drained()).await.is_err() {
             tracing::warn!("an upstream did not take the last message in time");
+        }
+        if let Some(monitor) = &self.monitor {
+            monitor.terminate();
+        }
+        let monitored = || self.monitor.as_ref().is_none_or(|m| m.is_done());
+        let recorded = || self.journal.as_ref().is_none_or(Journal::is_written);
+        while !(monitored() && recorded()) && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,10 +15,13 @@ use ubique_model::{Family, Prefix};
 use ubique_proto::Time;
 use ubique_proto::bgp::attributes::NextHop;
 use ubique_proto::bgp::speaker::{ConnId, In, Out, PeerId, SessionEvent, Speaker, SpeakerConfig};
+use ubique_proto::journal::Recorded;
 
+use super::Tap;
 use super::connection::{Connection, Read};
 use super::socket::{self, Endpoint, Place};
 use crate::clock::{instant, now};
+use crate::journal::Journal;
 
 /// Bytes read from a connection at a time.
 const READ_BYTES: usize = 16 << 10;
@@ -41,6 +45,10 @@ pub struct DriverConfig {
     pub place: Option<Place>,
     /// Port to listen on; `None`: only connect.
     pub listen: Option<u16>,
+    /// Where the core's inputs are written down.
+    pub journal: Option<Journal>,
+    /// Who follows messages and sessions.
+    pub tap: Option<Rc<dyn Tap>>,
 }
 
 /// Why a driver cannot start.
@@ -87,7 +95,8 @@ type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>;
 
 /// A speaker with its sockets.
 pub struct Driver {
-    speaker: Speaker,
+    speaker: Recorded<Speaker, Journal>,
+    tap: Option<Rc<dyn Tap>>,
     endpoints: Vec<Endpoint>,
     by_address: HashMap<IpAddr, PeerId>,
     place: Option<Place>,
@@ -122,7 +131,12 @@ impl Driver {
         }
         let by_address = (0..).map(PeerId).zip(&config.endpoints).map(|(id, e)| (e.remote, id)).collect();
         Ok(Driver {
-            speaker: Speaker::new(config.speaker),
+            speaker: Recorded::new(
+                now(),
+                SpeakerConfig { tap: config.tap.is_some(), ..config.speaker },
+                config.journal,
+            ),
+            tap: config.tap,
             endpoints: config.endpoints,
             by_address,
             place: config.place,
@@ -199,9 +213,19 @@ impl Driver {
                     }
                 }
             }
-            Out::Session { peer, event } => self.notices.push_back(Notice::Session { peer, event }),
+            Out::Session { peer, event } => {
+                if let (Some(tap), Some(status)) = (&self.tap, self.speaker.peer(peer)) {
+                    let connection = self.connections.values().find(|c| c.peer == peer && !c.is_closing());
+                    tap.session(&status, &event, connection.map_or((0, 0), Connection::ports));
+                }
+                self.notices.push_back(Notice::Session { peer, event });
+            }
             Out::Refused { peer, reason } => tracing::error!(peer = peer.0, reason, "refused to announce"),
-            Out::Message { .. } => {}
+            Out::Message { peer, sent, bytes, .. } => {
+                if let (Some(tap), Some(status)) = (&self.tap, self.speaker.peer(peer)) {
+                    tap.message(&status, sent, &bytes);
+                }
+            }
             Out::Best { prefix, next_hop } => self.notices.push_back(Notice::Best { prefix, next_hop }),
         }
     }

@@ -173,6 +173,7 @@ fn candidate(route: &Route, step: Option<Step>) -> Candidate {
         attributes: Arc::clone(&route.attributes),
         local_pref: route.local_pref,
         next_hop: Some(route.next_hop),
+        learned: Some(route.learned),
         best: step.is_none(),
         step,
     }
@@ -186,6 +187,7 @@ fn own_candidate() -> Candidate {
         attributes: Arc::new(Attributes::originated()),
         local_pref: DEFAULT_LOCAL_PREF,
         next_hop: None,
+        learned: None,
         best: true,
         step: None,
     }
