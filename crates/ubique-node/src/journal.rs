@@ -11,6 +11,9 @@ use ubique_proto::journal::{Body, MAGIC, Record, Segment, Sink};
 use crate::clock::now;
 use crate::spool::{Counters, Spool, SpoolConfig};
 
+/// A snapshot takes at most this part of a file.
+const SNAPSHOT_SHARE: u64 = 2;
+
 /// A journal.
 #[derive(Clone)]
 pub struct Journal {
@@ -61,5 +64,9 @@ impl Sink for Journal {
 
     fn full_outputs(&self) -> bool {
         self.full_outputs
+    }
+
+    fn snapshot_max(&self) -> usize {
+        usize::try_from(self.spool.size() / SNAPSHOT_SHARE).unwrap_or(usize::MAX)
     }
 }

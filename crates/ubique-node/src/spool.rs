@@ -177,6 +177,11 @@ impl Spool {
         }
     }
 
+    /// Octets after which the next file is started.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
     pub(crate) fn counters(&self) -> Counters {
         Counters {
             octets: self.shared.octets.load(Ordering::Relaxed),

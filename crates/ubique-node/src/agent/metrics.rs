@@ -230,7 +230,11 @@ impl Agent {
         if !collectors.is_empty() {
             out.family("ubique_bmp_connected", "gauge", "1 while the BMP collector is connected.");
             out.family("ubique_bmp_sent_bytes_total", "counter", "Bytes sent to the BMP collector.");
-            out.family("ubique_bmp_overflows_total", "counter", "Connections ended because the collector did not read.");
+            out.family(
+                "ubique_bmp_overflows_total",
+                "counter",
+                "Connections ended because the collector did not read.",
+            );
         }
         for c in collectors {
             let collector: &[(&str, &dyn fmt::Display)] = &[("collector", &c.address)];

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -28,6 +28,10 @@ const READ_BYTES: usize = 16 << 10;
 
 /// Reads from one connection before the others get their turn.
 const READS_IN_A_ROW: usize = 4;
+
+/// Rounds over all connections before the owner gets its turn: an upstream that sends a full table must not keep checks,
+/// requests and collectors waiting.
+const ROUNDS_IN_A_ROW: usize = 2;
 
 /// Connections of one neighbour at a time; a collision (RFC 4271 §6.8) needs two, lingering ones some more.
 const CONNECTIONS_PER_PEER: usize = 6;
@@ -271,7 +275,7 @@ impl Driver {
 
     /// Makes all progress that is possible now.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Notice> {
-        loop {
+        for _ in 0..ROUNDS_IN_A_ROW {
             if let Some(notice) = self.notices.pop_front() {
                 return Poll::Ready(notice);
             }
@@ -285,6 +289,9 @@ impl Driver {
                 return Poll::Pending;
             }
         }
+        // Not a plain wake-up: the runtime looks at its timers and sockets before it comes back here.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
+        Poll::Pending
     }
 
     /// Waits until the last bytes of all closed connections are out, and discards what is to be known.
