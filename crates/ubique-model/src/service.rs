@@ -17,7 +17,7 @@ use crate::location::Location;
 use crate::net::{Asn, Prefix};
 
 pub(crate) use parse::{narrow, values};
-pub use upstream::{AoAlgorithm, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
+pub use upstream::{AoAlgorithm, Bfd, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
 
 /// One anycast service, as a valid service file describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

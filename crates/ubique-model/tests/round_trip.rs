@@ -12,8 +12,8 @@ use ubique_model::internet::Internet;
 use ubique_model::location::Location;
 use ubique_model::scenario::Scenario;
 use ubique_model::service::{
-    AgentSettings, AoAlgorithm, BmpCollector, Capacity, Dynamic, GracefulRestart, JournalSettings, NextHop, Records,
-    RehearseSettings, Role, RotatedFile, Service, Site, TcpAo, Upstream,
+    AgentSettings, AoAlgorithm, Bfd, BmpCollector, Capacity, Dynamic, GracefulRestart, JournalSettings, NextHop,
+    Records, RehearseSettings, Role, RotatedFile, Service, Site, TcpAo, Upstream,
 };
 use ubique_model::{AddressFamily, Asn, Community, ExtendedCommunity, LargeCommunity, Prefix, Relation};
 
@@ -103,10 +103,10 @@ fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
         prop::collection::vec(any::<[u8; 8]>(), 0..3),
         prop::collection::vec(any::<[u32; 3]>(), 0..3),
     );
-    let own = (1_u16..400, relation, prop::option::of(500_u16..510), prop::option::of("[a-z0-9.]{3,15}"));
+    let own = (1_u16..400, relation, prop::option::of(500_u16..510), prop::option::of("[a-z0-9.]{3,15}"), bfd());
     (own, numbers, lists, authentication(), flags(), capabilities(v6)).prop_map(
         move |(
-            (host, relation, local, interface),
+            (host, relation, local, interface, bfd),
             numbers,
             (communities, extended, large),
             authentication,
@@ -123,6 +123,7 @@ fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
                 relation,
                 port,
                 passive,
+                bfd,
                 hold_time: Duration::from_secs(hold),
                 multihop,
                 ttl_security,
@@ -141,6 +142,15 @@ fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
             }
         },
     )
+}
+
+fn bfd() -> impl Strategy<Value = Option<Bfd>> {
+    let bfd = (duration(10, 60_000), duration(10, 60_000), 1_u8..).prop_map(|(interval, receive, multiplier)| Bfd {
+        interval,
+        receive,
+        multiplier,
+    });
+    prop::option::of(bfd)
 }
 
 /// No rule forbids any of these together.
@@ -214,6 +224,7 @@ fn dynamic() -> impl Strategy<Value = Dynamic> {
                 local_address: None,
                 interface: None,
                 port: 179,
+                bfd: None,
                 passive: true,
                 relation: if internal { Relation::Internal } else { relation },
                 role: template.role.filter(|_| !internal),

@@ -4,16 +4,18 @@
 //! - [`routers`]: the embedded routers of the lab, all in one process, each in its own network namespace.
 //! - [`bgp`]: the driver of a speaker, which both use.
 //! - `monitor`: BMP collectors and MRT files; [`journal`]: what the cores were told.
+//! - [`bfd`]: the driver of BFD sessions, in a thread of its own.
 //! - [`admin`]: the admin socket's protocol and a client for the command line.
 //! - [`checks`]: the polls of the health checks.
 //!
-//! Everything runs on one current-thread runtime. Deliberately absent: protocol decisions, which are the cores'
+//! Everything else runs on one current-thread runtime. Deliberately absent: protocol decisions, which are the cores'
 //! (`ubique-proto`), and unsafe code, which is `ubique-sys`'s.
 
 #![forbid(unsafe_code)]
 
 pub mod admin;
 pub mod agent;
+pub mod bfd;
 pub mod bgp;
 mod bmp;
 pub mod checks;

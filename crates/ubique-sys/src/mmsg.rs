@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Datagrams in one call; the headers for the kernel are built on the stack.
 pub(crate) const BATCH_MAX: usize = 64;
-/// Room for one control message with a timestamp, aligned as `cmsghdr` wants.
+/// Room for a control message with a timestamp and one with a TTL (32 and 24 bytes), aligned as `cmsghdr` wants.
 const CONTROL_WORDS: usize = 8;
 
 /// Reusable memory for received datagrams.
@@ -26,6 +26,15 @@ pub(crate) struct Datagram<'a> {
     pub(crate) address_length: usize,
     /// Kernel receive time, where asked for.
     pub(crate) timestamp: Option<libc::timespec>,
+    /// TTL or hop limit, where asked for.
+    pub(crate) ttl: Option<u8>,
+}
+
+/// What the control messages of a datagram say.
+#[derive(Default)]
+struct Ancillary {
+    timestamp: Option<libc::timespec>,
+    ttl: Option<u8>,
 }
 
 impl Buffers {
@@ -69,12 +78,14 @@ impl Buffers {
         let buffers = self.bytes.chunks_exact(self.size);
         for ((header, buffer), address) in headers[..received].iter().zip(buffers).zip(&addresses) {
             let length = (header.msg_len as usize).min(buffer.len());
+            let Ancillary { timestamp, ttl } = ancillary(&header.msg_hdr);
             f(Datagram {
                 bytes: &buffer[..length],
                 truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
                 address,
                 address_length: header.msg_hdr.msg_namelen as usize,
-                timestamp: timestamp(&header.msg_hdr),
+                timestamp,
+                ttl,
             });
         }
         Ok(received)
@@ -137,19 +148,26 @@ fn retry(mut call: impl FnMut() -> libc::c_int) -> io::Result<usize> {
     }
 }
 
-/// The time in the control messages of a received header.
-fn timestamp(header: &libc::msghdr) -> Option<libc::timespec> {
+/// The control messages of a received header.
+fn ancillary(header: &libc::msghdr) -> Ancillary {
+    let mut found = Ancillary::default();
     // SAFETY: the kernel has written `msg_controllen` bytes of control messages, which the CMSG macros walk within
-    // that length; the memory is alive in the caller. The value may be unaligned.
+    // that length; the memory is alive in the caller. The values may be unaligned.
     unsafe {
         let mut control = libc::CMSG_FIRSTHDR(header);
         while let Some(message) = control.as_ref() {
-            if message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_TIMESTAMPNS {
-                let data = libc::CMSG_DATA(control).cast::<libc::timespec>();
-                return Some(data.read_unaligned());
+            let data = libc::CMSG_DATA(control);
+            match (message.cmsg_level, message.cmsg_type) {
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                    found.timestamp = Some(data.cast::<libc::timespec>().read_unaligned());
+                }
+                (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
+                    found.ttl = u8::try_from(data.cast::<libc::c_int>().read_unaligned()).ok();
+                }
+                _ => {}
             }
             control = libc::CMSG_NXTHDR(header, control);
         }
     }
-    None
+    found
 }

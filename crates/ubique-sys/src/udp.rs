@@ -20,6 +20,8 @@ pub struct Received<'a> {
     pub from: SocketAddr,
     /// When the kernel got it, `CLOCK_REALTIME` in ns (see [`clock::realtime_ns`]); only after [`enable_timestamps`].
     pub timestamp_ns: Option<u64>,
+    /// TTL or hop limit it arrived with; only after [`enable_ttl`].
+    pub ttl: Option<u8>,
     /// It was longer than the buffer; the rest is lost.
     pub truncated: bool,
 }
@@ -43,6 +45,22 @@ pub fn enable_timestamps(fd: BorrowedFd<'_>) -> io::Result<()> {
     sockopt::set(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1i32)
 }
 
+/// The kernel tells the TTL or hop limit of each datagram (`IP_RECVTTL`, `IPV6_RECVHOPLIMIT`).
+pub fn enable_ttl(fd: BorrowedFd<'_>, local: SocketAddr) -> io::Result<()> {
+    if local.is_ipv4() {
+        sockopt::set(fd, libc::IPPROTO_IP, libc::IP_RECVTTL, &1i32)
+    } else {
+        sockopt::set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, &1i32)
+    }
+}
+
+/// What we send leaves queues of this machine before all else that an ordinary user may send (`SO_PRIORITY` 6).
+pub fn set_send_first(fd: BorrowedFd<'_>) -> io::Result<()> {
+    /// `TC_PRIO_INTERACTIVE`: the highest that needs no capability.
+    const INTERACTIVE: i32 = 6;
+    sockopt::set(fd, libc::SOL_SOCKET, libc::SO_PRIORITY, &INTERACTIVE)
+}
+
 /// ICMP errors wait in the socket's error queue (`MSG_ERRQUEUE`, ip(7)) with the payload they are about, also those of
 /// routers on the way. The next call on the socket still reports the latest one.
 pub fn queue_errors(fd: BorrowedFd<'_>, local: SocketAddr) -> io::Result<()> {
@@ -64,6 +82,7 @@ pub fn recv_batch(fd: BorrowedFd<'_>, batch: &mut UdpBatch, mut f: impl FnMut(Re
                 timestamp_ns: datagram
                     .timestamp
                     .map(|time| clock::to_ns(rustix::time::Timespec { tv_sec: time.tv_sec, tv_nsec: time.tv_nsec })),
+                ttl: datagram.ttl,
                 truncated: datagram.truncated,
             });
         }

@@ -266,4 +266,10 @@ pub enum InternalCommand {
     },
     /// Delay error of the wire at 20,000 packets a second, as JSON rows.
     BenchWire,
+    /// BFD sessions for so many minutes, as JSON.
+    BenchBfd {
+        /// How long.
+        #[arg(long)]
+        minutes: f64,
+    },
 }

@@ -5,17 +5,19 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use ubique_lab::dns::{self, DnsOptions};
 use ubique_lab::{probe, wire};
-use ubique_node::routers;
+use ubique_node::{bfd, routers};
+use ubique_sys::sandbox;
 
 use crate::Exit;
 use crate::arguments::InternalCommand;
 use crate::logging;
 use crate::run::chain;
-use crate::say::say;
+use crate::say::{say, tell};
 
 /// Runs one part until it is told to end.
 pub fn internal(command: InternalCommand) -> Exit {
@@ -34,6 +36,7 @@ pub fn internal(command: InternalCommand) -> Exit {
             dns::run(&DnsOptions { site, zone, addresses: address, listen }, &stop).map_err(Into::into)
         }
         InternalCommand::BenchWire => crate::rehearse::bench_wire(),
+        InternalCommand::BenchBfd { minutes } => bench_bfd(minutes),
     };
     match outcome {
         Ok(()) => Exit::Fine,
@@ -41,6 +44,28 @@ pub fn internal(command: InternalCommand) -> Exit {
             say!("ubique: {}", chain(error.as_ref()));
             Exit::CouldNotRun
         }
+    }
+}
+
+/// BFD sessions for so many minutes, in a sandbox; JSON on stdout.
+fn bench_bfd(minutes: f64) -> Result<(), Box<dyn Error>> {
+    let duration = Duration::try_from_secs_f64(minutes * 60.0)?;
+    let soak = sandbox::spawn(move || {
+        let directory = Path::new("/run/ubique");
+        match fs::create_dir_all(directory).and_then(|()| bfd::bench::soak(directory, duration)) {
+            Ok(figures) => {
+                tell!("{}", serde_json::json!(figures));
+                0
+            }
+            Err(error) => {
+                say!("ubique: {}", chain(&error));
+                3
+            }
+        }
+    })?;
+    match soak.wait()? {
+        0 => Ok(()),
+        code => Err(format!("the benchmark ended with {code}").into()),
     }
 }
 

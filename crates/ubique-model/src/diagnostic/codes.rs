@@ -187,4 +187,6 @@ codes! {
     GRACEFUL_RESTART "W0010" "graceful restart on a health-injecting site"
         "An upstream that takes part in graceful restart (RFC 4724) keeps the routes of a site that died for the restart time: measured, 120 s of lost queries with BIRD and FRR, \
          where it is 5 ms and 80 ms without. Withdrawals of an unhealthy site and the end of the agent (a hard reset, RFC 8538) are not delayed."
+    BFD_TOO_FAST "W0020" "BFD that may end a healthy session"
+        "With packets more often than every 50 ms, or fewer than three in a row to lose, a moment's delay or a single lost packet looks like a lost neighbour. Routes then move without need."
 }

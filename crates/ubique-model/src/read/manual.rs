@@ -26,6 +26,7 @@ fn section(out: &mut String, spec: &'static Spec, path: &str, title: &str) {
         let below = if path.is_empty() { field.key.to_owned() } else { format!("{path}.{}", field.key) };
         match field.ty {
             Type::Table(spec) => section(out, spec, &below, &format!("`[{below}]`")),
+            Type::Switch(spec) => section(out, spec, &below, &format!("`[{below}]`, or `true` for its defaults")),
             Type::Tables { spec, .. } => section(out, spec, &below, &format!("`[[{below}]]`")),
             _ => {}
         }
@@ -66,6 +67,7 @@ fn value(ty: &Type) -> String {
             format!("a table, at most {max}: text = {}", format.what)
         }
         Type::Table(_) => "a table".to_owned(),
+        Type::Switch(_) => "`true`, `false` or a table".to_owned(),
         Type::Tables { max, .. } => format!("tables, at most {max}"),
     }
 }

@@ -113,6 +113,7 @@ fn value(ty: &Type) -> Value {
             "maxProperties": max,
         }),
         Type::Table(spec) => table(spec),
+        Type::Switch(spec) => json!({ "oneOf": [{ "type": "boolean" }, table(spec)] }),
         Type::Tables { spec, max } => {
             json!({ "type": "array", "items": table(spec), "maxItems": max })
         }

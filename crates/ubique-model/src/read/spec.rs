@@ -116,6 +116,8 @@ pub(crate) enum Type {
     },
     /// A table.
     Table(&'static Spec),
+    /// `true`: a table with all its defaults; `false`, or absent: nothing; or the table.
+    Switch(&'static Spec),
     /// A list of tables.
     Tables {
         /// Each of them.
@@ -154,6 +156,7 @@ impl Type {
             Type::Choice(_) | Type::Tag => "a word in quotes",
             Type::List { .. } => "a list",
             Type::Map { .. } | Type::Table(_) => "a table",
+            Type::Switch(_) => "true, false or a table",
             Type::Tables { .. } => "a list of tables",
         }
     }
@@ -173,6 +176,7 @@ impl Type {
             }
             Type::Map { .. } => "a table { \"name\" = \"value\", … }".to_owned(),
             Type::Table(_) => "a table".to_owned(),
+            Type::Switch(_) => "true, or a table { … }".to_owned(),
             Type::Tables { .. } => "a list of tables [[…]]".to_owned(),
         }
     }

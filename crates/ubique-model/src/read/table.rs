@@ -379,6 +379,24 @@ impl<'d> TableReader<'d> {
         Some(TableReader::open(self.sink, spec, Some(table), span, title))
     }
 
+    /// What is switched on or off, or set: `None` when it is off.
+    pub(crate) fn switch(&self, key: &str) -> Option<TableReader<'d>> {
+        let Some(Field { ty: ty @ Type::Switch(spec), .. }) = self.field(key) else {
+            return None;
+        };
+        let (value, span) = self.value(key)?;
+        let table = match value {
+            Value::Boolean(false) => return None,
+            Value::Boolean(true) => None,
+            Value::Table(table) => Some(table),
+            _ => {
+                self.wrong_type(key, ty, &value, &span);
+                return None;
+            }
+        };
+        Some(TableReader::open(self.sink, spec, table, span, format!("[{key}]")))
+    }
+
     /// The list of tables below this one.
     pub(crate) fn tables(&self, key: &str) -> Vec<TableReader<'d>> {
         let Some(Field { ty: ty @ Type::Tables { spec, max }, .. }) = self.field(key) else {

@@ -29,6 +29,7 @@ pub(crate) fn add_key(field: &Field, spec: &Spec) -> String {
         Type::List { .. } => format!("add {key} = [64500, 64501]"),
         Type::Map { .. } => format!("add {key} = {{ … }}"),
         Type::Table(_) => format!("add a [{key}] table"),
+        Type::Switch(_) => format!("add {key} = true"),
         Type::Tables { .. } => format!("add a [[{key}]] table"),
     }
 }

@@ -196,6 +196,11 @@ fn print_upstream(page: &mut Page, upstream: &Upstream) {
     }
     page.key("port", upstream.port);
     page.key("passive", upstream.passive);
+    if let Some(bfd) = upstream.bfd {
+        let [interval, receive] = [bfd.interval, bfd.receive].map(|d| quoted(&format_duration(d)));
+        let multiplier = bfd.multiplier;
+        page.key("bfd", format!("{{ interval = {interval}, receive = {receive}, multiplier = {multiplier} }}"));
+    }
     print_session(page, upstream);
 }
 

@@ -28,6 +28,8 @@ pub struct Upstream {
     pub port: u16,
     /// The neighbour connects to us, never we to it.
     pub passive: bool,
+    /// BFD with it, when wanted; multihop when `multihop` is given.
+    pub bfd: Option<Bfd>,
     /// Proposed hold time (RFC 4271 §4.2): 0 or at least 3 s; default 9 s.
     pub hold_time: Duration,
     /// IP TTL for an eBGP neighbour more than one hop away; default 1 hop.
@@ -82,6 +84,7 @@ impl Upstream {
             families: vec![Family::of_address(address).into()],
             port: 179,
             passive: false,
+            bfd: None,
             hold_time: Duration::from_secs(9),
             multihop: None,
             ttl_security: None,
@@ -123,6 +126,24 @@ impl Dynamic {
     /// The neighbour at `address`, in `asn`.
     pub fn upstream(&self, address: IpAddr, asn: Asn) -> Upstream {
         Upstream { asn, address, ..self.template.clone() }
+    }
+}
+
+/// `bfd` of an upstream: how fast each side notices that the other is lost (RFC 5880 §6.8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bfd {
+    /// Desired Min TX Interval.
+    pub interval: Duration,
+    /// Required Min RX Interval; default: `interval`.
+    pub receive: Duration,
+    /// Detection time multiplier, at least 1; default 3.
+    pub multiplier: u8,
+}
+
+impl Default for Bfd {
+    fn default() -> Bfd {
+        let interval = Duration::from_millis(150);
+        Bfd { interval, receive: interval, multiplier: 3 }
     }
 }
 

@@ -1,11 +1,12 @@
 //! What is known already, told in pieces: Adj-RIB-In as kept, then each Adj-RIB-Out, then End-of-RIB.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use ubique_model::Prefix;
 use ubique_proto::Time;
-use ubique_proto::bgp::attributes::NextHop;
+use ubique_proto::bgp::attributes::{Attributes, NextHop};
 use ubique_proto::bgp::family::AddressFamilies;
 use ubique_proto::bgp::message::Nlri;
 use ubique_proto::bgp::rib::Candidate;
@@ -91,7 +92,7 @@ fn end_of_rib(up: &Up, families: AddressFamilies, out: &mut Vec<u8>) {
 }
 
 /// Routes that one UPDATE can hold: of one neighbour, learned together, with the same attributes and next hop.
-type Key = (PeerId, Time, usize, NextHop);
+type Key = (PeerId, Time, Arc<Attributes>, NextHop);
 
 /// Routes by what they share, in the order they came.
 #[derive(Default)]
@@ -106,11 +107,9 @@ impl Groups {
         let (Some(peer), Some(next_hop), Some(learned)) = (route.peer, route.next_hop, route.learned) else {
             return;
         };
-        // Interned: equal attributes have one address, which is only compared.
-        let attributes = std::sync::Arc::as_ptr(&route.attributes) as usize;
         let nlri = Nlri { prefix, path_id: route.path_id };
         let groups = &mut self.groups;
-        let at = *self.index.entry((peer, learned, attributes, next_hop)).or_insert_with(|| {
+        let at = *self.index.entry((peer, learned, Arc::clone(&route.attributes), next_hop)).or_insert_with(|| {
             groups.push((peer, route, vec![]));
             groups.len() - 1
         });
@@ -146,7 +145,7 @@ fn context(speaker: &Speaker, peer: PeerId, sent: bool) -> EncodeContext {
     }
 }
 
-type Routes<'a> = Option<(&'a ubique_proto::bgp::attributes::Attributes, NextHop, &'a [Nlri])>;
+type Routes<'a> = Option<(&'a Attributes, NextHop, &'a [Nlri])>;
 
 /// Appends a Route Monitoring message for each UPDATE these routes take. What no UPDATE can hold is left out.
 fn updates(peer: &Peer, context: &EncodeContext, routes: Routes<'_>, out: &mut Vec<u8>) {

@@ -63,7 +63,8 @@ fn outcome(result: Result<Message, ubique_proto::bgp::message::Notification>) ->
             "NOTIFICATION sent"
         }
         Ok(Message::Update(update)) => {
-            assert_eq!(update.attributes.is_some(), !update.announced.is_empty());
+            let any = !update.announced.is_empty() || !update.flows_announced.is_empty();
+            assert_eq!(update.attributes.is_some(), any);
             assert!(update.announced.len() <= 2 && update.faults.len() <= 16);
             if update.faults.is_empty() { "UPDATE" } else { "UPDATE with faults" }
         }

@@ -4,7 +4,9 @@
 
 mod corpus;
 mod exabgp;
+mod extensions;
 mod faults;
+mod flowspec;
 mod header;
 mod mrt;
 mod neighbours;

@@ -13,7 +13,7 @@ use ubique_proto::bgp::message::{
     AddPath, Capability, GracefulRestart, LongLived, Message, Nlri, Notification, Open, Role,
 };
 use ubique_proto::bgp::wire::{
-    DecodeContext, MAX_MESSAGE, encode_end_of_rib, encode_keepalive, encode_notification, encode_open,
+    DecodeContext, MAX_EXTENDED_MESSAGE, encode_end_of_rib, encode_keepalive, encode_notification, encode_open,
     encode_route_refresh, encode_updates,
 };
 
@@ -42,7 +42,8 @@ fn address() -> impl Strategy<Value = Ipv4Addr> {
 }
 
 fn unknown() -> impl Strategy<Value = Vec<RawAttribute>> {
-    let code = prop_oneof![11..=13u8, 19..=31u8, 33..=255u8];
+    // Those whose shape is not judged.
+    let code = prop_oneof![11..=13u8, 19..=21u8, 27..=28u8, 30..=31u8, 33..=34u8, 36..=39u8, 41..=127u8, 129..=254u8];
     vec((code, vec(any::<u8>(), 0..300)), 0..3).prop_map(|mut all| {
         all.sort();
         all.dedup_by_key(|(code, _)| *code);
@@ -63,6 +64,7 @@ prop_compose! {
         large_communities in btree_set(any::<[u32; 3]>(), 0..25),
         originator_id in option::of(any::<u32>()),
         cluster_list in vec(any::<u32>(), 0..4),
+        only_to_customer in option::of(asn()),
         unknown in unknown(),
     ) -> Attributes {
         let internal = !ctx.external;
@@ -70,7 +72,7 @@ prop_compose! {
             origin,
             as_path,
             med,
-            local_pref: local_pref.filter(|_| internal),
+            local_pref: internal.then(|| local_pref.unwrap_or(100)),
             atomic_aggregate,
             aggregator: aggregator.map(|(asn, id)| Aggregator { asn, router_id: id.into() }),
             communities,
@@ -78,7 +80,7 @@ prop_compose! {
             large_communities: large_communities.into_iter().map(LargeCommunity).collect(),
             originator_id: originator_id.filter(|_| internal).map(Ipv4Addr::from),
             cluster_list: cluster_list.into_iter().filter(|_| internal).map(Ipv4Addr::from).collect(),
-            only_to_customer: None,
+            only_to_customer,
             unknown,
         }
     }
@@ -152,16 +154,31 @@ struct Routes {
 }
 
 fn routes() -> impl Strategy<Value = Routes> {
-    (any::<bool>(), any::<bool>(), prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)])
-        .prop_map(|(four, external, family)| (context(four, external), family))
-        .prop_flat_map(|(ctx, family)| {
+    let families = prop::sample::select(vec![Family::Ipv4, Family::Ipv6]);
+    let paths = prop::sample::subsequence(vec![Family::Ipv4, Family::Ipv6], 0..=2);
+    (any::<[bool; 4]>(), families, paths)
+        .prop_map(|([four, external, extended, over_ipv6], family, paths)| {
+            let mut ctx = DecodeContext { add_path: paths.into_iter().collect(), ..context(four, external) };
+            if extended {
+                ctx.max_message = MAX_EXTENDED_MESSAGE;
+            }
+            if over_ipv6 {
+                ctx.extended_next_hop.insert(Family::Ipv4);
+            }
+            (ctx, family, if over_ipv6 { Family::Ipv6 } else { family })
+        })
+        .prop_flat_map(|(ctx, family, hop)| {
+            let nlri = move |family| {
+                let path_id = if ctx.add_path.contains(family) { 0..=u32::MAX } else { 0..=0 };
+                (prefix(family), path_id).prop_map(|(it, path_id)| Nlri { path_id, ..it })
+            };
             (
                 Just(ctx),
-                vec(prefix(Family::Ipv4), 0..900),
-                vec(prefix(Family::Ipv6), 0..300),
+                vec(nlri(Family::Ipv4), 0..900),
+                vec(nlri(Family::Ipv6), 0..300),
                 attributes(ctx),
-                next_hop(family),
-                vec(prefix(family), 0..1200),
+                next_hop(hop),
+                vec(nlri(family), 0..1200),
             )
         })
         .prop_map(|(ctx, mut withdrawn, withdrawn6, attributes, next_hop, announced)| {
@@ -202,8 +219,8 @@ proptest! {
         let mut with_room = 0;
         while !rest.is_empty() {
             let length = usize::from(u16::from_be_bytes([rest[16], rest[17]]));
-            prop_assert!(length <= MAX_MESSAGE);
-            with_room += usize::from(length + 17 + 4 <= MAX_MESSAGE);
+            prop_assert!(length <= r.ctx.max_message);
+            with_room += usize::from(length + 17 + 4 + 4 <= r.ctx.max_message);
             octets += length;
             rest = &rest[length..];
         }
@@ -265,7 +282,10 @@ proptest! {
             prop_assert_eq!(&results, &decode_all(&stream, stream.len(), &ctx));
             for result in results {
                 match result {
-                    Ok(Message::Update(u)) => prop_assert_eq!(u.attributes.is_some(), !u.announced.is_empty()),
+                    Ok(Message::Update(u)) => {
+                        let any = !u.announced.is_empty() || !u.flows_announced.is_empty();
+                        prop_assert_eq!(u.attributes.is_some(), any);
+                    }
                     Ok(_) => {}
                     Err(notification) => prop_assert!((1..=7).contains(&notification.code)),
                 }

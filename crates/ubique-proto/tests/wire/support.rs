@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ubique_model::Family;
 use ubique_proto::bgp::family::AddressFamilies;
 use ubique_proto::bgp::message::{Message, Notification, Update};
-use ubique_proto::bgp::wire::{DecodeContext, EncodeContext, Framer, MAX_MESSAGE, decode};
+use ubique_proto::bgp::wire::{DecodeContext, EncodeContext, Framer, MAX_EXTENDED_MESSAGE, MAX_MESSAGE, decode};
 
 /// A decoding context with both families.
 pub fn context(four_octet_as: bool, external: bool) -> DecodeContext {
@@ -33,10 +33,17 @@ pub const IBGP: DecodeContext = DecodeContext { external: false, ..EBGP };
 /// 2-octet, external.
 pub const OLD: DecodeContext = DecodeContext { four_octet_as: false, ..EBGP };
 
-/// All four kinds of neighbour, and one with a single family.
-pub fn contexts() -> [DecodeContext; 5] {
+/// All four kinds of neighbour, one with a single family, and one with everything that can be negotiated.
+pub fn contexts() -> [DecodeContext; 6] {
     let ipv6_only = DecodeContext { families: AddressFamilies::only(Family::Ipv6), ..EBGP };
-    [context(true, true), context(true, false), context(false, true), context(false, false), ipv6_only]
+    let everything = DecodeContext {
+        families: AddressFamilies::ALL,
+        add_path: AddressFamilies::UNICAST,
+        extended_next_hop: AddressFamilies::only(Family::Ipv4),
+        max_message: MAX_EXTENDED_MESSAGE,
+        ..EBGP
+    };
+    [context(true, true), context(true, false), context(false, true), context(false, false), ipv6_only, everything]
 }
 
 /// The sender's side of a context.
@@ -79,6 +86,30 @@ pub fn update(withdrawn: &[u8], attributes: &[u8], nlri: &[u8]) -> Vec<u8> {
     body.extend_from_slice(attributes);
     body.extend_from_slice(nlri);
     message(2, &body)
+}
+
+/// The path attributes of an UPDATE: flags, code, value.
+pub fn attributes(octets: &[u8]) -> Option<Vec<(u8, u8, &[u8])>> {
+    let u16_at = |at: usize| Some(usize::from(u16::from_be_bytes([*octets.get(at)?, *octets.get(at + 1)?])));
+    let start = 21 + u16_at(19)? + 2;
+    let mut field = octets.get(start..start + u16_at(start - 2)?)?;
+    let mut all = Vec::new();
+    while let [flags, code, rest @ ..] = field {
+        let (length, rest) = match (flags & 0x10, rest) {
+            (0, [length, rest @ ..]) => (usize::from(*length), rest),
+            (_, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+            _ => return None,
+        };
+        let (value, rest) = rest.split_at_checked(length)?;
+        all.push((*flags, *code, value));
+        field = rest;
+    }
+    Some(all)
+}
+
+/// Whether an UPDATE is of an internal session: LOCAL_PREF tells.
+pub fn internal(octets: &[u8]) -> bool {
+    attributes(octets).is_some_and(|all| all.iter().any(|(_, code, _)| *code == 5))
 }
 
 /// Decodes what must be a sound UPDATE or one with faults.

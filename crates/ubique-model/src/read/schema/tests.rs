@@ -9,7 +9,7 @@ fn tables(spec: &'static Spec, header: String, found: &mut Vec<(String, &'static
     for field in spec.fields.iter().chain(variants.iter().flat_map(|v| v.fields)) {
         let path = if header.is_empty() { field.key.to_owned() } else { format!("{header}.{}", field.key) };
         match field.ty {
-            Type::Table(below) | Type::Tables { spec: below, .. } => tables(below, path, found),
+            Type::Table(below) | Type::Switch(below) | Type::Tables { spec: below, .. } => tables(below, path, found),
             _ => {}
         }
     }
@@ -32,7 +32,7 @@ fn with_date(root: &'static Spec, header: &str, tag: Option<(&str, &str)>, key: 
                     text += &format!("[[{path}]]\n");
                     spec = below;
                 }
-                Type::Table(below) => {
+                Type::Table(below) | Type::Switch(below) => {
                     text += &format!("[{path}]\n");
                     spec = below;
                 }
@@ -90,7 +90,7 @@ fn spec_keys(spec: &'static Spec, path: &str, keys: &mut Vec<String>) {
     let variants = spec.variants.map_or(&[][..], |v| v.list);
     for field in spec.fields.iter().chain(variants.iter().flat_map(|v| v.fields)) {
         let path = format!("{path}/{}", field.key);
-        if let Type::Table(below) | Type::Tables { spec: below, .. } = field.ty {
+        if let Type::Table(below) | Type::Switch(below) | Type::Tables { spec: below, .. } = field.ty {
             spec_keys(below, &path, keys);
         }
         keys.push(path);

@@ -12,7 +12,7 @@ use crate::read::table::TableReader;
 use crate::read::text;
 use crate::read::words::{did_you_mean, shorten};
 use crate::service::spec;
-use crate::service::upstream::{AoAlgorithm, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
+use crate::service::upstream::{AoAlgorithm, Bfd, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
 
 /// `[[site.upstream]]` as far as it was readable.
 pub(in crate::service) struct UpstreamDraft {
@@ -22,6 +22,7 @@ pub(in crate::service) struct UpstreamDraft {
     pub interface: Option<At<String>>,
     pub port: Option<At<u16>>,
     pub passive: bool,
+    pub bfd: Option<At<Bfd>>,
     pub session: SessionDraft,
 }
 
@@ -75,6 +76,7 @@ pub(super) fn read_upstream(table: &TableReader<'_>) -> UpstreamDraft {
         interface: table.text("interface", text::interface),
         port: narrow(table.integer("port")),
         passive: table.boolean("passive").is_some_and(|at| at.value),
+        bfd: table.switch("bfd").and_then(|t| read_bfd(&t)),
         session: read_session(table),
     }
 }
@@ -151,6 +153,15 @@ fn read_role(table: &TableReader<'_>) -> Option<At<Role>> {
     let word = table.choice("role")?;
     let value = Role::ALL.into_iter().find(|role| role.to_string() == word.value)?;
     Some(At { value, span: word.span })
+}
+
+fn read_bfd(table: &TableReader<'_>) -> Option<At<Bfd>> {
+    let interval = table.duration("interval");
+    let receive = table.duration("receive").map(|at| at.value);
+    let multiplier = narrow(table.integer("multiplier"));
+    let interval = interval?.value;
+    let value = Bfd { interval, receive: receive.unwrap_or(interval), multiplier: multiplier?.value };
+    Some(At { value, span: table.span.clone() })
 }
 
 fn read_hold_time(table: &TableReader<'_>) -> Option<At<Duration>> {
@@ -268,6 +279,7 @@ impl UpstreamDraft {
             interface: self.interface.map(|at| at.value),
             port: self.port?.value,
             passive: self.passive,
+            bfd: self.bfd.map(|at| at.value),
             ..Upstream::new(self.asn?.value, self.address?.value)
         };
         self.session.finish(neighbour)

@@ -1,14 +1,16 @@
 //! What the keys of a session demand of each other, of the service, and of the site's other sessions.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::words;
 use crate::diagnostic as code;
 use crate::net::{AddressFamily, Asn, Family, Prefix, Relation};
+use crate::quantity::format_duration;
 use crate::read::sink::{At, Finding, Sink};
 use crate::read::table::report_duplicates;
 use crate::service::parse::{DynamicDraft, Head, SessionDraft, SiteDraft, UpstreamDraft};
-use crate::service::upstream::Role;
+use crate::service::upstream::{Bfd, Role};
 
 /// Checks the neighbours of a site.
 pub(super) fn check(sink: &Sink<'_>, head: &Head, site: &SiteDraft) {
@@ -45,6 +47,19 @@ fn check_duplicates(sink: &Sink<'_>, site: &SiteDraft) {
             sink.report(&address.span, finding.fix("remove one of the two"));
         }
     }
+    let mut seen = std::collections::BTreeSet::new();
+    for upstream in &site.upstreams {
+        let (Some(address), Some(bfd)) = (&upstream.address, &upstream.bfd) else {
+            continue;
+        };
+        let interface = upstream.interface.as_ref().filter(|_| is_link_local(address.value)).map(|at| &at.value);
+        if !seen.insert((address.value, interface)) {
+            let message = format!("BFD with {} is given twice at this site", address.value);
+            let finding = Finding::new(code::DUPLICATE, message)
+                .cause("between two addresses there is one BFD session (RFC 5881 §3)");
+            sink.report(&bfd.span, finding.fix("remove one of the two"));
+        }
+    }
 }
 
 fn check_ranges(sink: &Sink<'_>, site: &SiteDraft) {
@@ -72,6 +87,9 @@ fn check_upstream(sink: &Sink<'_>, head: &Head, upstream: &UpstreamDraft) {
             .cause("routers do not forward packets with link-local addresses (RFC 4291 §2.5.6)");
         sink.report(&multihop.span, finding.fix("remove `multihop`"));
     }
+    if let Some(bfd) = &upstream.bfd {
+        check_bfd(sink, bfd);
+    }
     let address = upstream.address.as_ref();
     check_session(sink, head, session, address.map(|a| Family::of_address(a.value)));
     let Some(address) = address else {
@@ -79,6 +97,26 @@ fn check_upstream(sink: &Sink<'_>, head: &Head, upstream: &UpstreamDraft) {
     };
     check_ends(sink, address, upstream.local_address.as_ref());
     check_prefixes(sink, head, session, address, Family::of_address(address.value));
+}
+
+fn check_bfd(sink: &Sink<'_>, bfd: &At<Bfd>) {
+    /// A busy machine delays a packet by milliseconds now and then: below this, a delay looks like a loss.
+    const FASTEST: Duration = Duration::from_millis(50);
+    /// With fewer, one lost packet and one late one end the session.
+    const FEWEST: u8 = 3;
+    let shortest = bfd.value.interval.min(bfd.value.receive);
+    if shortest < FASTEST {
+        let message = format!("BFD every {} is faster than most machines keep up", format_duration(shortest));
+        let finding = Finding::new(code::BFD_TOO_FAST, message)
+            .cause("a delay of some milliseconds then looks like a lost neighbour, and routes flap");
+        sink.report(&bfd.span, finding.fix(format!("write interval = \"{}\"", format_duration(FASTEST))));
+    }
+    if bfd.value.multiplier < FEWEST {
+        let packets = if bfd.value.multiplier == 1 { "one lost packet ends" } else { "two lost packets end" };
+        let finding = Finding::new(code::BFD_TOO_FAST, format!("{packets} the BFD session"))
+            .cause("single packets are lost on healthy links, too");
+        sink.report(&bfd.span, finding.fix(format!("write multiplier = {FEWEST}")));
+    }
 }
 
 fn check_dynamic(sink: &Sink<'_>, head: &Head, dynamic: &DynamicDraft) {

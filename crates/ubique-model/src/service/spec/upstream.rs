@@ -163,6 +163,29 @@ static NEXT_HOP: Spec = plain(
     ],
 );
 
+/// Fastest and slowest packets of BFD that can be asked for.
+const BFD_INTERVAL: Type = Type::Duration { min: Duration::from_millis(10), max: Duration::from_secs(60) };
+
+static BFD: Spec = plain(
+    "BFD; the slower side of each direction counts.",
+    &[
+        // 150 ms x 3: half a second with BIRD's defaults, 0.9 s with FRR's (which send and expect every 300 ms).
+        field("interval", BFD_INTERVAL, Need::Text("150ms"), "Interval of the packets we send."),
+        field(
+            "receive",
+            BFD_INTERVAL,
+            Need::Described("`interval`"),
+            "Shortest interval at which the neighbour may send.",
+        ),
+        field(
+            "multiplier",
+            Type::Integer { min: 1, max: 255 },
+            Need::Integer(3),
+            "So many packets in a row must be lost before the neighbour gives us up.",
+        ),
+    ],
+);
+
 pub(super) static UPSTREAM: Spec = Spec {
     doc: "A BGP neighbour of a site.",
     fields: session![
@@ -177,9 +200,15 @@ pub(super) static UPSTREAM: Spec = Spec {
         field("interface", Type::Text(&INTERFACE), Need::Optional, "Interface the session is bound to."),
         field("port", Type::Integer { min: 1, max: 65535 }, Need::Integer(179), "Its TCP port."),
         field("passive", Type::Boolean, OFF, "It connects to us, never we to it."),
+        field(
+            "bfd",
+            Type::Switch(&BFD),
+            OFF,
+            "BFD: each side notices within milliseconds that the other is lost (RFC 5880, 5881; with `multihop` RFC 5883).",
+        ),
     ],
     variants: None,
-    later: LATER,
+    later: &[PASSWORD],
 };
 
 pub(super) static DYNAMIC: Spec = Spec {
@@ -195,14 +224,17 @@ pub(super) static DYNAMIC: Spec = Spec {
         field("limit", Type::Integer { min: 1, max: MAX_DYNAMIC as i64 }, Need::Integer(16), "Most of them at a time.",),
     ],
     variants: None,
-    later: LATER,
+    later: &[DYNAMIC_BFD, PASSWORD],
 };
 
-const LATER: &[Later] = &[
-    Later { word: "bfd", what: "BFD", instead: "remove it and set a short hold time, e.g. hold-time = \"3s\"" },
-    Later {
-        word: "password",
-        what: "a password in the service file",
-        instead: "put the secret into a file that only root reads, and name it: password-file = \"/etc/ubique/upstream.md5\"",
-    },
-];
+const DYNAMIC_BFD: Later = Later {
+    word: "bfd",
+    what: "BFD with dynamic neighbours",
+    instead: "remove it and set a short hold time, e.g. hold-time = \"3s\", or write [[site.upstream]] for each neighbour",
+};
+
+const PASSWORD: Later = Later {
+    word: "password",
+    what: "a password in the service file",
+    instead: "put the secret into a file that only root reads, and name it: password-file = \"/etc/ubique/upstream.md5\"",
+};

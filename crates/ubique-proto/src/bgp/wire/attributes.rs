@@ -13,8 +13,9 @@ use super::super::attributes::{Aggregator, AsPath, Attributes, NextHop, Origin, 
 use super::super::family::AddressFamily;
 use super::super::message::{AttributeFault, Nlri, Notification, Treatment};
 use super::super::notification::{code, update};
+use super::flowspec::{self, Flows};
 use super::reader::Reader;
-use super::{DecodeContext, nlri};
+use super::{DecodeContext, nlri, opaque};
 
 /// Attribute flags (RFC 4271 §4.3).
 pub(super) mod flag {
@@ -44,6 +45,7 @@ pub(super) mod typecode {
     pub(in super::super) const AS4_PATH: u8 = 17;
     pub(in super::super) const AS4_AGGREGATOR: u8 = 18;
     pub(in super::super) const LARGE_COMMUNITIES: u8 = 32;
+    pub(in super::super) const ONLY_TO_CUSTOMER: u8 = 35;
 }
 
 /// Segment types (RFC 4271 §4.3, RFC 5065 §3).
@@ -63,7 +65,8 @@ pub(super) fn flags_of(code: u8) -> Option<u8> {
     Some(match code {
         ORIGIN | AS_PATH | NEXT_HOP | LOCAL_PREF | ATOMIC_AGGREGATE => flag::TRANSITIVE,
         MED | ORIGINATOR_ID | CLUSTER_LIST | MP_REACH | MP_UNREACH => flag::OPTIONAL,
-        AGGREGATOR | COMMUNITIES | EXTENDED_COMMUNITIES | AS4_PATH | AS4_AGGREGATOR | LARGE_COMMUNITIES => flag::KIND,
+        AGGREGATOR | COMMUNITIES | EXTENDED_COMMUNITIES | AS4_PATH | AS4_AGGREGATOR | LARGE_COMMUNITIES
+        | ONLY_TO_CUSTOMER => flag::KIND,
         _ => return None,
     })
 }
@@ -106,7 +109,7 @@ impl Faults {
 }
 
 /// What is wrong with one attribute.
-enum Flaw {
+pub(super) enum Flaw {
     /// Attribute discard.
     Discard(String),
     /// Treat-as-withdraw; the subcode is RFC 4271's.
@@ -118,8 +121,10 @@ enum Flaw {
 /// MP_REACH_NLRI or MP_UNREACH_NLRI.
 #[derive(Debug)]
 pub(super) enum Multiprotocol<N> {
-    /// Of a family in use.
-    Routes(Family, N, Vec<Nlri>),
+    /// Of a unicast family in use.
+    Routes(AddressFamily, N, Vec<Nlri>),
+    /// Of a FlowSpec family in use; their next hop means nothing (RFC 8955 §4).
+    Flows(AddressFamily, Flows),
     /// Of another: not looked at. Whether it holds any route.
     Ignored(bool),
 }
@@ -220,7 +225,7 @@ fn malformed_list() -> Notification {
     update_error(update::MALFORMED_ATTRIBUTE_LIST, &[])
 }
 
-fn next_attribute<'a>(r: &mut Reader<'a>) -> Option<(u8, u8, &'a [u8])> {
+pub(super) fn next_attribute<'a>(r: &mut Reader<'a>) -> Option<(u8, u8, &'a [u8])> {
     let (flags, code) = (r.u8()?, r.u8()?);
     let extended = flags & flag::EXTENDED_LENGTH != 0;
     let length = if extended { usize::from(r.u16()?) } else { usize::from(r.u8()?) };
@@ -239,7 +244,7 @@ fn attribute(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8], ctx: &Decod
         _ => {}
     }
     let Some(expected) = flags_of(code) else {
-        return unknown(parsed, flags, code, value);
+        return unknown(parsed, flags, code, value, ctx.external);
     };
     if flags & flag::KIND != expected {
         let reason = format!("flags {flags:#04x} where {expected:#04x} belong");
@@ -268,6 +273,8 @@ fn attribute(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8], ctx: &Decod
         }
         EXTENDED_COMMUNITIES => parsed.rest().extended_communities = list(value, |v: [u8; 8]| v)?,
         LARGE_COMMUNITIES => parsed.rest().large_communities = large_communities(value)?,
+        // RFC 9234 §5.
+        ONLY_TO_CUSTOMER => parsed.rest().only_to_customer = Some(Asn(u32::from_be_bytes(fixed(value)?))),
         ORIGINATOR_ID => parsed.rest().originator_id = Some(Ipv4Addr::from(fixed::<4>(value)?)),
         CLUSTER_LIST => parsed.rest().cluster_list = list(value, |v: [u8; 4]| Ipv4Addr::from(v))?,
         MP_REACH => parsed.reach = Some(mp_reach(value, ctx).ok_or(Flaw::Reset)?),
@@ -279,10 +286,11 @@ fn attribute(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8], ctx: &Decod
 }
 
 /// RFC 4271 §5, §6.3.
-fn unknown(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8]) -> Result<(), Flaw> {
-    if flags & flag::OPTIONAL == 0 {
+fn unknown(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8], external: bool) -> Result<(), Flaw> {
+    if flags & flag::OPTIONAL == 0 && !opaque::known(code) {
         return Err(Flaw::Reset);
     }
+    opaque::judge(flags, code, value, external)?;
     if flags & flag::TRANSITIVE != 0 {
         let flags = flag::KIND | flag::PARTIAL;
         parsed.rest().unknown.push(RawAttribute { flags, code, value: value.to_vec() });
@@ -297,7 +305,7 @@ fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N], Flaw> {
 }
 
 /// A list of items of N octets; at least one (RFC 7606 §4).
-fn list<const N: usize, T>(value: &[u8], item: impl Fn([u8; N]) -> T) -> Result<Vec<T>, Flaw> {
+pub(super) fn list<const N: usize, T>(value: &[u8], item: impl Fn([u8; N]) -> T) -> Result<Vec<T>, Flaw> {
     let (items, rest) = value.as_chunks::<N>();
     if items.is_empty() || !rest.is_empty() {
         let reason = format!("{} octets, not a positive multiple of {N}", value.len());
@@ -439,20 +447,25 @@ fn mp_reach(value: &[u8], ctx: &DecodeContext) -> Option<Multiprotocol<NextHop>>
     let length = r.u8()?;
     let next_hop = r.take(usize::from(length))?;
     let _reserved = r.u8()?;
-    let Some(family) = unicast(afi, safi, ctx) else {
+    let Some(family) = in_use(afi, safi, ctx) else {
         return Some(Multiprotocol::Ignored(!r.is_empty()));
     };
-    let next_hop = match family {
+    if !family.is_unicast() {
+        return Some(Multiprotocol::Flows(family, flowspec::decode(r.rest(), family.family())?));
+    }
+    let next_hop = match family.family() {
+        // RFC 8950 §3: the length of the next hop says what it is.
+        Family::Ipv4 if next_hop.len() != 4 && ctx.extended_next_hop.contains(family) => next_hop_v6(next_hop)?,
         Family::Ipv4 => NextHop::V4(Ipv4Addr::from(<[u8; 4]>::try_from(next_hop).ok()?)),
         Family::Ipv6 => next_hop_v6(next_hop)?,
     };
-    Some(Multiprotocol::Routes(family, next_hop, nlri::decode(r.rest(), family)?))
+    let prefixes = nlri::decode(r.rest(), family.family(), ctx.add_path.contains(family))?;
+    Some(Multiprotocol::Routes(family, next_hop, prefixes))
 }
 
-/// The family of unicast routes in use with these numbers.
-fn unicast(afi: u16, safi: u8, ctx: &DecodeContext) -> Option<Family> {
-    let family = AddressFamily::from_afi_safi(afi, safi).filter(|&f| f.is_unicast() && ctx.families.contains(f))?;
-    Some(family.family())
+/// The family in use with these numbers.
+fn in_use(afi: u16, safi: u8, ctx: &DecodeContext) -> Option<AddressFamily> {
+    AddressFamily::from_afi_safi(afi, safi).filter(|&family| ctx.families.contains(family))
 }
 
 /// RFC 2545 §3. A second address that is not link-local (some send `::`) is as good as none.
@@ -468,8 +481,12 @@ fn next_hop_v6(octets: &[u8]) -> Option<NextHop> {
 fn mp_unreach(value: &[u8], ctx: &DecodeContext) -> Option<Multiprotocol<()>> {
     let mut r = Reader::new(value);
     let (afi, safi) = (r.u16()?, r.u8()?);
-    let Some(family) = unicast(afi, safi, ctx) else {
+    let Some(family) = in_use(afi, safi, ctx) else {
         return Some(Multiprotocol::Ignored(!r.is_empty()));
     };
-    Some(Multiprotocol::Routes(family, (), nlri::decode(r.rest(), family)?))
+    if !family.is_unicast() {
+        return Some(Multiprotocol::Flows(family, flowspec::decode(r.rest(), family.family())?));
+    }
+    let prefixes = nlri::decode(r.rest(), family.family(), ctx.add_path.contains(family))?;
+    Some(Multiprotocol::Routes(family, (), prefixes))
 }

@@ -6,12 +6,13 @@ use ubique_model::{Asn, Family, Prefix};
 
 use super::super::attributes::{Aggregator, AsPath, Attributes, NextHop, Origin, RawAttribute, Segment};
 use super::super::family::AddressFamily;
+use super::super::flowspec::{FlowSpec, FlowSpecError};
 use super::super::message::{Nlri, Notification};
 use super::attributes::{flag, flags_of, segment, typecode};
-use super::{EncodeContext, HEADER_LEN, MAX_MESSAGE, kind, nlri};
+use super::{EncodeContext, HEADER_LEN, MAX_EXTENDED_MESSAGE, MAX_MESSAGE, flowspec, kind, nlri};
 
 /// Routes that no UPDATE can carry. Nothing of them was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// The attributes leave no room for a prefix. The caller withdraws what it announced before.
     #[error("the attributes take {octets} octets: no room for a prefix in a message of {max_message}")]
@@ -21,13 +22,24 @@ pub enum EncodeError {
         /// Limit of the session.
         max_message: usize,
     },
-    /// IPv4 prefixes with an IPv6 next hop, or the reverse: RFC 8950 is not negotiated.
+    /// IPv4 prefixes with an IPv6 next hop when RFC 8950 is not negotiated, or IPv6 prefixes with an IPv4 one.
     #[error("{prefix} does not go with the next hop {next_hop}")]
     FamilyMismatch {
         /// A prefix of the other family.
         prefix: Prefix,
         /// The next hop.
         next_hop: std::net::IpAddr,
+    },
+    /// A rule that is not well-formed.
+    #[error(transparent)]
+    Flow(#[from] FlowSpecError),
+    /// A rule that is longer than any may be, or than this message has room for.
+    #[error("a FlowSpec rule of {octets} octets: {room} at most")]
+    FlowTooLong {
+        /// Length of the rule.
+        octets: usize,
+        /// What there is room for.
+        room: usize,
     },
 }
 
@@ -41,12 +53,12 @@ pub(super) fn begin(out: &mut Vec<u8>, kind: u8) -> usize {
 
 pub(super) fn finish(out: &mut [u8], start: usize) {
     let length = out.len() - start;
-    debug_assert!((HEADER_LEN..=MAX_MESSAGE).contains(&length), "a message of {length} octets");
+    debug_assert!((HEADER_LEN..=MAX_EXTENDED_MESSAGE).contains(&length), "a message of {length} octets");
     put_length(out, start + 16, start);
 }
 
-/// Writes the length of everything after `from` into the place kept for it. No message exceeds [`MAX_MESSAGE`], so
-/// two octets hold it.
+/// Writes the length of everything after `from` into the place kept for it. No message exceeds
+/// [`MAX_EXTENDED_MESSAGE`], so two octets hold it.
 fn put_length(out: &mut [u8], at: usize, from: usize) {
     let length = (out.len() - from) as u16;
     out[at..at + 2].copy_from_slice(&length.to_be_bytes());
@@ -58,7 +70,8 @@ pub fn encode_keepalive(out: &mut Vec<u8>) {
     finish(out, start);
 }
 
-/// Appends a NOTIFICATION; data that would exceed [`MAX_MESSAGE`] is cut.
+/// Appends a NOTIFICATION; data that would exceed [`MAX_MESSAGE`] is cut, also where longer ones could be sent (RFC 8654
+/// §4): it is for people to read.
 pub fn encode_notification(notification: &Notification, out: &mut Vec<u8>) {
     let start = begin(out, kind::NOTIFICATION);
     out.extend_from_slice(&[notification.code, notification.subcode]);
@@ -92,8 +105,9 @@ pub fn encode_end_of_rib(family: AddressFamily, out: &mut Vec<u8>) {
 
 /// Appends as few UPDATEs as hold these routes: withdrawals first, in messages of their own, then announcements.
 ///
-/// Prefixes keep their order within a family. IPv4 goes into the fields of RFC 4271, IPv6 into MP_REACH_NLRI, which
-/// comes first (RFC 7606 §5.1), and MP_UNREACH_NLRI; the other attributes are in order of their type codes.
+/// Prefixes keep their order within a family. IPv4 goes into the fields of RFC 4271, IPv6, and IPv4 with an IPv6 next hop
+/// (RFC 8950), into MP_REACH_NLRI, which comes first (RFC 7606 §5.1), and MP_UNREACH_NLRI; the other attributes are in
+/// order of their type codes.
 ///
 /// # Errors
 /// The announced routes cannot be sent; withdrawals are written even so.
@@ -113,21 +127,25 @@ pub fn encode_updates(
 
 fn encode_withdrawals(prefixes: &[Nlri], family: Family, ctx: &EncodeContext, out: &mut Vec<u8>) {
     let mut prefixes = prefixes.iter().filter(|nlri| Family::of(&nlri.prefix) == family).peekable();
+    let family = AddressFamily::unicast(family);
+    let add_path = ctx.add_path.contains(family);
     while prefixes.peek().is_some() {
         let start = begin(out, kind::UPDATE);
         let limit = start + limit(ctx);
         match family {
-            Family::Ipv4 => {
+            AddressFamily::Ipv4Unicast => {
                 let length_at = out.len();
                 out.extend_from_slice(&[0, 0]);
-                fill(&mut prefixes, limit - 2, out);
+                fill(&mut prefixes, add_path, limit - 2, out);
                 put_length(out, length_at, length_at + 2);
                 out.extend_from_slice(&[0, 0]);
             }
-            Family::Ipv6 => {
+            family => {
                 out.extend_from_slice(&[0, 0, 0, 0]);
                 let attributes_at = out.len();
-                multiprotocol(typecode::MP_UNREACH, family, None, &mut prefixes, limit, out);
+                let mut value = multiprotocol(family, None);
+                fill(&mut prefixes, add_path, limit - out.len() - 4, &mut value);
+                attribute(out, flag::OPTIONAL, typecode::MP_UNREACH, &value);
                 put_length(out, attributes_at - 2, attributes_at);
             }
         }
@@ -142,79 +160,169 @@ fn encode_announcements(
     ctx: &EncodeContext,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    let family = Family::of_address(next_hop.address());
-    if let Some(&Nlri { prefix, .. }) = prefixes.iter().find(|nlri| Family::of(&nlri.prefix) != family) {
+    let family = prefixes.first().map_or(Family::Ipv4, |nlri| Family::of(&nlri.prefix));
+    let classic = matches!(next_hop, NextHop::V4(_));
+    let goes = |nlri: &Nlri| match (Family::of(&nlri.prefix), classic) {
+        (Family::Ipv4, true) => true,
+        (Family::Ipv4, false) => family == Family::Ipv4 && ctx.extended_next_hop.contains(Family::Ipv4),
+        (Family::Ipv6, _) => family == Family::Ipv6 && !classic,
+    };
+    if let Some(&Nlri { prefix, .. }) = prefixes.iter().find(|nlri| !goes(nlri)) {
         return Err(EncodeError::FamilyMismatch { prefix, next_hop: next_hop.address() });
     }
-    let mut encoded = Vec::with_capacity(64);
-    encode_attributes(attributes, next_hop, ctx, &mut encoded);
-    // MP_REACH_NLRI: its header in the long form, AFI, SAFI, a next hop of two addresses, the reserved octet.
-    let around = HEADER_LEN + 4 + if family == Family::Ipv6 { 4 + 3 + 1 + 32 + 1 } else { 0 };
-    if around + encoded.len() + nlri::longest(family) > limit(ctx) {
-        return Err(EncodeError::AttributesTooLong { octets: encoded.len(), max_message: ctx.max_message });
-    }
+    let add_path = ctx.add_path.contains(family);
+    let encoded = attributes_within(attributes, Some(next_hop), nlri::longest(family, add_path), ctx)?;
     let mut prefixes = prefixes.iter().peekable();
     while prefixes.peek().is_some() {
         let start = begin(out, kind::UPDATE);
         let limit = start + limit(ctx);
         out.extend_from_slice(&[0, 0, 0, 0]);
         let attributes_at = out.len();
-        if family == Family::Ipv6 {
-            multiprotocol(typecode::MP_REACH, family, Some(next_hop), &mut prefixes, limit - encoded.len(), out);
+        if !classic {
+            let mut value = multiprotocol(family.into(), Some(Some(next_hop)));
+            fill(&mut prefixes, add_path, limit - encoded.len() - out.len() - 4, &mut value);
+            attribute(out, flag::OPTIONAL, typecode::MP_REACH, &value);
         }
         out.extend_from_slice(&encoded);
         put_length(out, attributes_at - 2, attributes_at);
-        if family == Family::Ipv4 {
-            fill(&mut prefixes, limit, out);
+        if classic {
+            fill(&mut prefixes, add_path, limit, out);
         }
         finish(out, start);
     }
     Ok(())
 }
 
+/// The attributes but MP_REACH_NLRI, when they leave room for it and for routes of `least` octets.
+fn attributes_within(
+    attributes: &Attributes,
+    next_hop: Option<NextHop>,
+    least: usize,
+    ctx: &EncodeContext,
+) -> Result<Vec<u8>, EncodeError> {
+    let mut encoded = Vec::with_capacity(64);
+    encode_attributes(attributes, next_hop, ctx, &mut encoded);
+    // MP_REACH_NLRI: its header in the long form, AFI, SAFI, a next hop of two addresses, the reserved octet.
+    let around = match next_hop {
+        Some(NextHop::V4(_)) => HEADER_LEN + 4,
+        Some(NextHop::V6 { .. }) => HEADER_LEN + 4 + 4 + 3 + 1 + 32 + 1,
+        None => HEADER_LEN + 4 + 4 + 3 + 1 + 1,
+    };
+    if around + encoded.len() + least > limit(ctx) {
+        return Err(EncodeError::AttributesTooLong { octets: encoded.len(), max_message: ctx.max_message });
+    }
+    Ok(encoded)
+}
+
+/// Appends as few UPDATEs as hold these FlowSpec rules: withdrawals first, in messages of their own, then announcements.
+///
+/// # Errors
+/// A rule is not well-formed or longer than fits, or the attributes leave no room. Nothing was written then.
+pub fn encode_flows(
+    withdrawn: &[FlowSpec],
+    announced: Option<(&Attributes, &[FlowSpec])>,
+    ctx: &EncodeContext,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let start = out.len();
+    let result = flow_updates(withdrawn, None, ctx, out).and_then(|()| match announced {
+        None | Some((_, [])) => Ok(()),
+        Some((attributes, flows)) => {
+            let encoded = attributes_within(attributes, None, 0, ctx)?;
+            flow_updates(flows, Some(&encoded), ctx, out)
+        }
+    });
+    if result.is_err() {
+        out.truncate(start);
+    }
+    result
+}
+
+/// Rules with the attributes they are announced with; `None` takes them back.
+fn flow_updates(
+    flows: &[FlowSpec],
+    attributes: Option<&[u8]>,
+    ctx: &EncodeContext,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    // Lengths, the header of the attribute in the long form, AFI, SAFI, an empty next hop, the reserved octet.
+    let around = HEADER_LEN + 4 + 4 + 3 + 2 + attributes.map_or(0, <[u8]>::len);
+    let room = limit(ctx).saturating_sub(around);
+    for family in Family::ALL {
+        let head = multiprotocol(AddressFamily::flowspec(family), attributes.map(|_| None));
+        let mut value = head.clone();
+        for flow in flows.iter().filter(|flow| flow.family == family) {
+            flow.well_formed()?;
+            let mut rule = Vec::new();
+            let too_long = |octets| EncodeError::FlowTooLong { octets, room: room.min(flowspec::MAX_RULE) };
+            flowspec::encode(flow, &mut rule).map_err(too_long)?;
+            if rule.len() > room {
+                return Err(too_long(rule.len()));
+            }
+            if value.len() - head.len() + rule.len() > room {
+                flow_update(&value, attributes, out);
+                value.truncate(head.len());
+            }
+            value.extend_from_slice(&rule);
+        }
+        if value.len() > head.len() {
+            flow_update(&value, attributes, out);
+        }
+    }
+    Ok(())
+}
+
+fn flow_update(value: &[u8], attributes: Option<&[u8]>, out: &mut Vec<u8>) {
+    let start = begin(out, kind::UPDATE);
+    out.extend_from_slice(&[0, 0, 0, 0]);
+    let attributes_at = out.len();
+    let code = if attributes.is_some() { typecode::MP_REACH } else { typecode::MP_UNREACH };
+    attribute(out, flag::OPTIONAL, code, value);
+    out.extend_from_slice(attributes.unwrap_or_default());
+    put_length(out, attributes_at - 2, attributes_at);
+    finish(out, start);
+}
+
 /// A session's limit, never below what one prefix needs.
 fn limit(ctx: &EncodeContext) -> usize {
-    ctx.max_message.clamp(HEADER_LEN + 4 + 64, MAX_MESSAGE)
+    ctx.max_message.clamp(HEADER_LEN + 4 + 64, MAX_EXTENDED_MESSAGE)
 }
 
 /// Appends prefixes while the buffer stays within `limit`.
-fn fill<'a, I: Iterator<Item = &'a Nlri>>(prefixes: &mut std::iter::Peekable<I>, limit: usize, out: &mut Vec<u8>) {
-    let fits = |nlri: &&Nlri, out: &[u8]| out.len() + 1 + usize::from(nlri.prefix.prefix_len()).div_ceil(8) <= limit;
-    while let Some(nlri) = prefixes.next_if(|nlri| fits(nlri, out)) {
-        nlri::encode(&nlri.prefix, out);
-    }
-}
-
-/// Appends MP_REACH_NLRI or MP_UNREACH_NLRI with as many prefixes as fit (RFC 4760 §3, §4).
-fn multiprotocol<'a, I: Iterator<Item = &'a Nlri>>(
-    code: u8,
-    family: Family,
-    next_hop: Option<NextHop>,
+fn fill<'a, I: Iterator<Item = &'a Nlri>>(
     prefixes: &mut std::iter::Peekable<I>,
+    add_path: bool,
     limit: usize,
     out: &mut Vec<u8>,
 ) {
-    // The length of the length is known only afterwards.
+    while let Some(nlri) = prefixes.next_if(|nlri| out.len() + nlri::length(nlri, add_path) <= limit) {
+        nlri::encode(nlri, add_path, out);
+    }
+}
+
+/// What MP_UNREACH_NLRI, or with a next hop MP_REACH_NLRI, starts with (RFC 4760 §3, §4). FlowSpec has an empty next hop
+/// (RFC 8955 §4).
+fn multiprotocol(family: AddressFamily, next_hop: Option<Option<NextHop>>) -> Vec<u8> {
     let mut value = Vec::with_capacity(64);
-    let (afi, safi) = AddressFamily::unicast(family).afi_safi();
+    let (afi, safi) = family.afi_safi();
     value.extend_from_slice(&afi.to_be_bytes());
     value.push(safi);
     match next_hop {
-        Some(NextHop::V4(address)) => {
+        Some(Some(NextHop::V4(address))) => {
             value.push(4);
             value.extend_from_slice(&address.octets());
             value.push(0);
         }
-        Some(NextHop::V6 { global, link_local }) => {
+        Some(Some(NextHop::V6 { global, link_local })) => {
             value.push(if link_local.is_some() { 32 } else { 16 });
             value.extend_from_slice(&global.octets());
             value.extend(link_local.iter().flat_map(|address| address.octets()));
             value.push(0);
         }
+        Some(None) => value.extend_from_slice(&[0, 0]),
         None => {}
     }
-    fill(prefixes, limit - out.len() - 4, &mut value);
-    attribute(out, flag::OPTIONAL, code, &value);
+    value
 }
 
 /// Appends one attribute; the length takes two octets only when it must.
@@ -250,7 +358,7 @@ impl Writer<'_> {
 }
 
 /// Everything but MP_REACH_NLRI.
-fn encode_attributes(a: &Attributes, next_hop: NextHop, ctx: &EncodeContext, out: &mut Vec<u8>) {
+fn encode_attributes(a: &Attributes, next_hop: Option<NextHop>, ctx: &EncodeContext, out: &mut Vec<u8>) {
     use typecode::*;
     let mut unknown: Vec<&RawAttribute> = a.unknown.iter().filter(|raw| flags_of(raw.code).is_none()).collect();
     unknown.sort_by_key(|raw| raw.code);
@@ -264,7 +372,7 @@ fn encode_attributes(a: &Attributes, next_hop: NextHop, ctx: &EncodeContext, out
         }],
     );
     w.known(AS_PATH, &path(&a.as_path, ctx.four_octet_as));
-    if let NextHop::V4(address) = next_hop {
+    if let Some(NextHop::V4(address)) = next_hop {
         w.known(NEXT_HOP, &address.octets());
     }
     if let Some(med) = a.med {
@@ -297,6 +405,9 @@ fn encode_attributes(a: &Attributes, next_hop: NextHop, ctx: &EncodeContext, out
     if !a.large_communities.is_empty() {
         let parts: Vec<u32> = a.large_communities.iter().flat_map(|c| c.0).collect();
         w.known(LARGE_COMMUNITIES, &octets(&parts, |part| part.to_be_bytes()));
+    }
+    if let Some(asn) = a.only_to_customer {
+        w.known(ONLY_TO_CUSTOMER, &asn.0.to_be_bytes());
     }
     w.unknown_before(u16::MAX);
 }

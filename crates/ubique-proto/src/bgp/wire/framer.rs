@@ -3,10 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::message::{Message, Notification};
-use super::{DecodeContext, HEADER_LEN, MAX_MESSAGE, check_header, decode};
+use super::{DecodeContext, HEADER_LEN, MAX_EXTENDED_MESSAGE, MAX_MESSAGE, check_header, decode};
 
 /// Octets a [`Framer`] holds at most: a message that is not complete, and room so that a small read rarely moves it.
 pub const FRAMER_CAPACITY: usize = 4 * MAX_MESSAGE;
+
+/// The same once extended messages are negotiated (RFC 8654).
+pub const EXTENDED_FRAMER_CAPACITY: usize = MAX_EXTENDED_MESSAGE + FRAMER_CAPACITY;
 
 /// Cuts a byte stream, split anywhere, into messages.
 ///
@@ -21,6 +24,7 @@ pub struct Framer {
     buffer: Vec<u8>,
     start: usize,
     failed: bool,
+    extended: bool,
 }
 
 impl Framer {
@@ -29,18 +33,20 @@ impl Framer {
         Framer::default()
     }
 
-    /// Takes octets up to [`FRAMER_CAPACITY`] and says how many: all of them or, when it is full, fewer; then call
-    /// [`Framer::next`] until it says `None` and push the rest. After an error everything is taken and ignored.
+    /// Takes octets up to [`FRAMER_CAPACITY`], or [`EXTENDED_FRAMER_CAPACITY`] when [`Framer::next`] was last asked for
+    /// extended messages, and says how many: all of them or, when it is full, fewer; then call [`Framer::next`] until
+    /// it says `None` and push the rest. After an error everything is taken and ignored.
     #[must_use = "octets not taken must be pushed again"]
     pub fn push(&mut self, octets: &[u8]) -> usize {
         if self.failed {
             return octets.len();
         }
-        if self.buffer.len() + octets.len() > FRAMER_CAPACITY {
+        let capacity = if self.extended { EXTENDED_FRAMER_CAPACITY } else { FRAMER_CAPACITY };
+        if self.buffer.len() + octets.len() > capacity {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
-        let taken = octets.len().min(FRAMER_CAPACITY - self.buffer.len());
+        let taken = octets.len().min(capacity.saturating_sub(self.buffer.len()));
         self.buffer.extend_from_slice(&octets[..taken]);
         taken
     }
@@ -60,6 +66,7 @@ impl Framer {
         if self.failed {
             return None;
         }
+        self.extended = ctx.max_message > MAX_MESSAGE;
         let pending = &self.buffer[self.start..];
         let head = pending.first_chunk::<HEADER_LEN>()?;
         let result = match check_header(head, ctx.max_message) {

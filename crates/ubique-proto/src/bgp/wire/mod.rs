@@ -1,37 +1,41 @@
 //! BGP messages ↔ bytes.
 //!
-//! [`Framer`] cuts a byte stream into messages, [`decode`] reads one, `encode_*` append one to a buffer and
-//! [`encode_updates`] packs prefixes into as few UPDATEs as fit. Every fault of a received message ends in exactly one
-//! of three ways: a [`Notification`] with the code, subcode and data the RFCs ask for; an
+//! [`Framer`] cuts a byte stream into messages, [`decode`] reads one, `encode_*` append one to a buffer;
+//! [`encode_updates`] packs prefixes into as few UPDATEs as fit, [`encode_flows`] FlowSpec rules. Every fault of a received
+//! message ends in exactly one of three ways: a [`Notification`] with the code, subcode and data the RFCs ask for; an
 //! [`AttributeFault`](super::message::AttributeFault) that says whether the attribute was dropped or the routes
 //! withdrawn (RFC 7606); or, where an RFC says so, silence (an unknown optional non-transitive attribute).
 //!
 //! What the codec cannot know is left to the session: whether the AS is the configured one, whether a message fits the
 //! state, whether a next hop is on the shared subnet (RFC 4271 §5.1.3), whether the path starts with the neighbour's AS.
 //!
-//! Deliberately absent: ADD-PATH, extended messages (RFC 8654), IPv4 routes with IPv6 next hops (RFC 8950), families
-//! other than unicast, confederations of our own. None is ever negotiated. AS_SETs are accepted (RFC 9774 wants them
-//! withdrawn; most neighbours still send some). A missing LOCAL_PREF from an internal neighbour is `None`, no fault.
+//! Deliberately absent: families other than unicast and FlowSpec, path identifiers of FlowSpec rules, confederations of
+//! our own. None is ever negotiated. NOTIFICATIONs of ours stay within [`MAX_MESSAGE`], which every neighbour reads.
+//! AS_SETs are accepted (RFC 9774 wants them withdrawn; most neighbours still send some).
 //!
 //! Where to start: `update` for RFC 7606, `attributes` for its table.
 //!
 //! RFCs: 4271 §4 and §6, 4360, 4456, 4724 §2, 4760, 2545, 2918, 5065, 5492, 6286, 6793, 7313 §5, 7606, 7607, 8092, 9072,
-//! 1997; capabilities: 4724 §3, 7313, 7911 §4, 8538 §2, 8654, 8950 §4, 9234 §4.1, 9494 §3.1.
+//! 1997, 9234 §5 and those of `opaque`; 7911 §3, 8654, 8950 §3, 8955 §4, 8956 §3; capabilities: 4724 §3, 7313, 7911 §4,
+//! 8538 §2, 8654, 8950 §4, 9234 §4.1, 9494 §3.1.
 
 mod attributes;
 mod capabilities;
 mod encode;
+mod flowspec;
 mod framer;
 mod nlri;
+mod opaque;
 mod open;
 mod reader;
 mod update;
 
 pub use capabilities::{MAX_RESTART_TIME, MAX_STALE_TIME};
 pub use encode::{
-    EncodeError, encode_end_of_rib, encode_keepalive, encode_notification, encode_route_refresh, encode_updates,
+    EncodeError, encode_end_of_rib, encode_flows, encode_keepalive, encode_notification, encode_route_refresh,
+    encode_updates,
 };
-pub use framer::{FRAMER_CAPACITY, Framer};
+pub use framer::{EXTENDED_FRAMER_CAPACITY, FRAMER_CAPACITY, Framer};
 pub use open::encode_open;
 
 use serde::{Deserialize, Serialize};
@@ -135,10 +139,12 @@ fn check_header(head: &[u8; HEADER_LEN], max_message: usize) -> Result<(usize, u
     }
     let length = u16::from_be_bytes([rest[0], rest[1]]);
     let octets = usize::from(length);
-    if octets < HEADER_LEN || octets > max_message.min(MAX_MESSAGE) {
+    let kind = rest[2];
+    // RFC 8654 §4: these two never grow.
+    let longest = if matches!(kind, kind::OPEN | kind::KEEPALIVE) { MAX_MESSAGE } else { max_message };
+    if octets < HEADER_LEN || octets > longest {
         return Err(bad_length(length));
     }
-    let kind = rest[2];
     let fits = match kind {
         kind::OPEN => octets >= 29,
         kind::UPDATE => octets >= 23,

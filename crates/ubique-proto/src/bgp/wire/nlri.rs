@@ -1,4 +1,5 @@
-//! Prefixes as a length in bits and as few octets as hold it (RFC 4271 §4.3, RFC 4760 §5).
+//! Prefixes as a length in bits and as few octets as hold it (RFC 4271 §4.3, RFC 4760 §5), behind a path identifier
+//! where ADD-PATH is in use (RFC 7911 §3).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -8,26 +9,33 @@ use ubique_model::{Family, Prefix};
 use super::super::message::Nlri;
 use super::reader::Reader;
 
+/// Octets of a path identifier (RFC 7911 §3).
+const PATH_ID: usize = 4;
+
 /// Longest encoding of a prefix of `family`, octets.
-pub(super) fn longest(family: Family) -> usize {
-    match family {
-        Family::Ipv4 => 5,
-        Family::Ipv6 => 17,
-    }
+pub(super) fn longest(family: Family, add_path: bool) -> usize {
+    let path_id = if add_path { PATH_ID } else { 0 };
+    path_id
+        + match family {
+            Family::Ipv4 => 5,
+            Family::Ipv6 => 17,
+        }
 }
 
 /// Reads a field of prefixes to its end; host bits are cleared. `None`: syntactically incorrect, that is, a prefix
 /// longer than its family allows or cut off (RFC 7606 §5.3).
-pub(super) fn decode(field: &[u8], family: Family) -> Option<Vec<Nlri>> {
+pub(super) fn decode(field: &[u8], family: Family, add_path: bool) -> Option<Vec<Nlri>> {
     let mut r = Reader::new(field);
     let mut prefixes = Vec::new();
-    while let Some(bits) = r.u8() {
+    while !r.is_empty() {
+        let path_id = if add_path { r.u32()? } else { 0 };
+        let bits = r.u8()?;
         let octets = r.take(usize::from(bits).div_ceil(8))?;
         let prefix = match family {
             Family::Ipv4 => Prefix::V4(Ipv4Net::new(padded(octets)?.into(), bits).ok()?.trunc()),
             Family::Ipv6 => Prefix::V6(Ipv6Net::new(padded(octets)?.into(), bits).ok()?.trunc()),
         };
-        prefixes.push(Nlri::from(prefix));
+        prefixes.push(Nlri { prefix, path_id });
     }
     Some(prefixes)
 }
@@ -38,12 +46,21 @@ fn padded<const N: usize>(octets: &[u8]) -> Option<[u8; N]> {
     Some(full)
 }
 
+/// Octets [`encode`] appends.
+pub(super) fn length(nlri: &Nlri, add_path: bool) -> usize {
+    let path_id = if add_path { PATH_ID } else { 0 };
+    path_id + 1 + usize::from(nlri.prefix.prefix_len()).div_ceil(8)
+}
+
 /// Appends one prefix.
-pub(super) fn encode(prefix: &Prefix, out: &mut Vec<u8>) {
-    let bits = prefix.prefix_len();
+pub(super) fn encode(nlri: &Nlri, add_path: bool, out: &mut Vec<u8>) {
+    if add_path {
+        out.extend_from_slice(&nlri.path_id.to_be_bytes());
+    }
+    let bits = nlri.prefix.prefix_len();
     let octets = usize::from(bits).div_ceil(8);
     out.push(bits);
-    match prefix.trunc() {
+    match nlri.prefix.trunc() {
         Prefix::V4(net) => out.extend_from_slice(&net.addr().octets()[..octets]),
         Prefix::V6(net) => out.extend_from_slice(&net.addr().octets()[..octets]),
     }

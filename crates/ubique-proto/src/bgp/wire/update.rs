@@ -3,15 +3,18 @@
 //! Three outcomes, the strongest wins (RFC 7606 §3 h): a NOTIFICATION when the routes of the message cannot be located
 //! or read; all announced routes withdrawn; an attribute dropped.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ubique_model::{Family, Prefix};
 
 use super::super::attributes::NextHop;
 use super::super::family::AddressFamily;
+use super::super::flowspec::FlowSpec;
 use super::super::message::{Nlri, Notification, Reach, Update};
 use super::super::notification::update;
 use super::attributes::{self, Faults, Multiprotocol, Parsed, flag, typecode, update_error};
+use super::flowspec::Flows;
 use super::reader::Reader;
 use super::{DecodeContext, nlri};
 
@@ -20,8 +23,9 @@ pub(super) fn decode(body: &[u8], ctx: &DecodeContext) -> Result<Update, Notific
     let [withdrawn, attributes, nlri] =
         fields(body).ok_or_else(|| update_error(update::MALFORMED_ATTRIBUTE_LIST, &[]))?;
     let invalid_network = || update_error(update::INVALID_NETWORK_FIELD, &[]);
-    let withdrawn = nlri::decode(withdrawn, Family::Ipv4).ok_or_else(invalid_network)?;
-    let nlri = nlri::decode(nlri, Family::Ipv4).ok_or_else(invalid_network)?;
+    let add_path = ctx.add_path.contains(AddressFamily::Ipv4Unicast);
+    let prefixes = |field| nlri::decode(field, Family::Ipv4, add_path).ok_or_else(invalid_network);
+    let (withdrawn, nlri) = (prefixes(withdrawn)?, prefixes(nlri)?);
 
     let mut faults = Faults::default();
     let mut parsed = attributes::decode(attributes, ctx, &mut faults)?;
@@ -33,31 +37,62 @@ pub(super) fn decode(body: &[u8], ctx: &DecodeContext) -> Result<Update, Notific
         faults.discard(0, "IPv4 routes, a family not negotiated: ignored");
     }
     let used = |prefixes: Vec<Nlri>| if unused { vec![] } else { prefixes };
-    let mut withdrawn = used(withdrawn);
-    match parsed.unreach.take() {
-        Some(Multiprotocol::Routes(_, (), prefixes)) => withdrawn.extend(prefixes),
-        Some(Multiprotocol::Ignored(true)) => ignored_family(typecode::MP_UNREACH, &mut faults),
-        Some(Multiprotocol::Ignored(false)) | None => {}
-    }
-    let nlri = used(nlri);
+    let (mut withdrawn, nlri) = (used(withdrawn), used(nlri));
     let classic = !nlri.is_empty();
+    let mut flows_withdrawn = taken_back(&mut parsed, &mut withdrawn, &mut faults);
+    let mut flows_announced = flows(&mut parsed, &mut faults);
     let mut announced = announced(nlri, &mut parsed, &mut faults);
     unicast_only(&mut withdrawn, &mut announced, &mut faults);
-    missing(&parsed, classic, !announced.is_empty(), &mut faults);
+    let any = !announced.is_empty() || !flows_announced.is_empty();
+    missing(&parsed, classic, any, ctx.external, &mut faults);
 
     let attributes = match faults.withdraw.take() {
         // RFC 7606 §5.2: without a reachable prefix we cannot be sure to have found the routes meant.
         Some(notification) if !reachable => return Err(notification),
         Some(_) => {
             withdrawn.extend(announced.drain(..).flat_map(|reach| reach.prefixes));
+            flows_withdrawn.append(&mut flows_announced);
             None
         }
         None => {
             without_announced(&mut withdrawn, &announced);
-            (!announced.is_empty()).then(|| Arc::new(parsed.into_attributes()))
+            let announced: BTreeSet<&FlowSpec> = flows_announced.iter().collect();
+            flows_withdrawn.retain(|flow| !announced.contains(flow));
+            any.then(|| Arc::new(parsed.into_attributes()))
         }
     };
-    Ok(Update { withdrawn, announced, attributes, end_of_rib, faults: faults.list, ..Update::default() })
+    let faults = faults.list;
+    Ok(Update { withdrawn, announced, flows_withdrawn, flows_announced, attributes, end_of_rib, faults })
+}
+
+/// What MP_UNREACH_NLRI takes back: prefixes are added to `withdrawn`, rules are returned.
+fn taken_back(parsed: &mut Parsed, withdrawn: &mut Vec<Nlri>, faults: &mut Faults) -> Vec<FlowSpec> {
+    match parsed.unreach.take() {
+        Some(Multiprotocol::Routes(_, (), prefixes)) => withdrawn.extend(prefixes),
+        Some(Multiprotocol::Flows(_, flows)) => return readable(flows, typecode::MP_UNREACH, faults),
+        Some(Multiprotocol::Ignored(true)) => ignored_family(typecode::MP_UNREACH, faults),
+        Some(Multiprotocol::Ignored(false)) | None => {}
+    }
+    vec![]
+}
+
+/// What MP_REACH_NLRI announces when it is FlowSpec.
+fn flows(parsed: &mut Parsed, faults: &mut Faults) -> Vec<FlowSpec> {
+    match parsed.reach.take() {
+        Some(Multiprotocol::Flows(_, flows)) => readable(flows, typecode::MP_REACH, faults),
+        other => {
+            parsed.reach = other;
+            vec![]
+        }
+    }
+}
+
+/// RFC 8955 §10: a malformed rule is a fault of its message.
+fn readable(flows: Flows, code: u8, faults: &mut Faults) -> Vec<FlowSpec> {
+    if let Some(reason) = flows.malformed {
+        faults.withdraw(code, format!("FlowSpec: {reason}"), update_error(update::OPTIONAL_ATTRIBUTE, &[]));
+    }
+    flows.rules
 }
 
 /// Withdrawn routes, path attributes, NLRI (RFC 4271 §4.3).
@@ -73,6 +108,7 @@ fn fields(body: &[u8]) -> Option<[&[u8]; 3]> {
 fn reaches(parsed: &Parsed) -> bool {
     match &parsed.reach {
         Some(Multiprotocol::Routes(_, _, prefixes)) => !prefixes.is_empty(),
+        Some(Multiprotocol::Flows(_, flows)) => flows.malformed.is_some() || !flows.rules.is_empty(),
         Some(Multiprotocol::Ignored(any)) => *any,
         None => false,
     }
@@ -85,8 +121,9 @@ fn end_of_rib(withdrawn: &[Nlri], parsed: &Parsed, nlri: &[Nlri]) -> Option<Addr
     }
     match (&parsed.unreach, parsed.count) {
         (None, 0) => Some(AddressFamily::Ipv4Unicast),
-        (Some(Multiprotocol::Routes(family, (), prefixes)), 1) if prefixes.is_empty() => {
-            Some(AddressFamily::unicast(*family))
+        (Some(Multiprotocol::Routes(family, (), prefixes)), 1) if prefixes.is_empty() => Some(*family),
+        (Some(Multiprotocol::Flows(family, flows)), 1) if flows.malformed.is_none() && flows.rules.is_empty() => {
+            Some(*family)
         }
         _ => None,
     }
@@ -148,12 +185,14 @@ fn unicast_only(withdrawn: &mut Vec<Nlri>, announced: &mut Vec<Reach>, faults: &
     }
 }
 
-/// RFC 7606 §3 d: ORIGIN and AS_PATH for any route, NEXT_HOP for those in NLRI.
-fn missing(parsed: &Parsed, classic: bool, any: bool, faults: &mut Faults) {
+/// RFC 7606 §3 d: ORIGIN and AS_PATH for any route, NEXT_HOP for those in NLRI; LOCAL_PREF from every internal neighbour
+/// (RFC 4271 §5.1.5).
+fn missing(parsed: &Parsed, classic: bool, any: bool, external: bool, faults: &mut Faults) {
     let needed = [
         (typecode::ORIGIN, "ORIGIN", any),
         (typecode::AS_PATH, "AS_PATH", any),
         (typecode::NEXT_HOP, "NEXT_HOP", classic),
+        (typecode::LOCAL_PREF, "LOCAL_PREF", any && !external),
     ];
     for (code, name, needed) in needed {
         if needed && !parsed.has(code) {

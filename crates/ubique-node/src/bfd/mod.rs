@@ -1,0 +1,210 @@
+//! The driver of BFD (RFC 5880, 5881, 5883): a thread of its own, so that nothing else of the agent can delay a packet.
+//!
+//! [`start`] opens nothing itself: the thread it starts opens its sockets, in the network namespace of the caller, and
+//! tries again where that fails. It waits in `ppoll` for packets, deadlines and commands, and shares nothing with the
+//! rest but bounded queues: commands come with an eventfd, news leave through a channel that is never waited for, and
+//! the state is published where nobody reads it at the moment.
+//!
+//! A neighbour is lost when nothing *arrived* for the detection time, by the kernel's time of arrival: before a deadline
+//! is judged, the sockets are emptied. So neither a busy machine nor a pause of the process looks like a lost
+//! neighbour.
+//!
+//! The thread is watched by the watchdog as the runtime is. When the runtime stalls, the watchdog ends the process, and
+//! BFD with it: that is why the C bit is never set.
+//!
+//! - `thread`: the loop; `socket`: sockets and times of arrival; `gaps`: how regular our packets are; `bench`: a soak.
+//!
+//! Deliberately absent: the protocol (`ubique_proto::bfd`), and what a lost neighbour means, which is the agent's.
+
+pub mod bench;
+mod gaps;
+mod socket;
+mod thread;
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::mpsc;
+use ubique_model::service;
+use ubique_proto::bfd::packet::{Discard, State};
+use ubique_proto::bfd::{Cause, Notice as CoreNotice, Role, SessionId, SessionStatus};
+use ubique_sys::watchdog::Heartbeat;
+
+pub use gaps::Gaps;
+
+/// Port of single-hop sessions (RFC 5881 §4).
+pub const SINGLE_HOP_PORT: u16 = 3784;
+/// Port of multihop sessions (RFC 5883 §5).
+pub const MULTIHOP_PORT: u16 = 4784;
+
+/// Commands that wait for the thread, which takes them at once; operators do not type faster.
+const COMMANDS: usize = 16;
+
+/// News that wait for the agent. A session needs more than a second for a round trip through its states, and an agent
+/// that takes nothing for so long is ended by its watchdog.
+const NOTICES_PER_SESSION: usize = 8;
+
+/// Stack of the thread, octets: its depth is known.
+const STACK_BYTES: usize = 256 << 10;
+
+/// One neighbour; its session has the number of its place in the list.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub remote: IpAddr,
+    /// Interface of a link-local address; 0 otherwise.
+    pub scope: u32,
+    /// Our address, when it is fixed; otherwise the kernel's route decides.
+    pub local: Option<IpAddr>,
+    /// Most hops away; `None`: on the link (RFC 5881).
+    pub hops: Option<u8>,
+    /// Intervals and multiplier.
+    pub settings: service::Bfd,
+    /// Who speaks first.
+    pub role: Role,
+}
+
+/// What the owner learns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// A session changed its state.
+    State {
+        /// Which.
+        session: SessionId,
+        /// The state it was in.
+        from: State,
+        /// Its state now.
+        to: State,
+        /// Why.
+        cause: Cause,
+        /// The C bit the neighbour last sent.
+        control_independent: bool,
+    },
+    /// Something an operator should know of a session.
+    Told {
+        /// Which.
+        session: SessionId,
+        /// What.
+        notice: CoreNotice,
+    },
+    /// Sockets cannot be opened; it is tried again.
+    Sockets {
+        /// What and why.
+        error: String,
+    },
+}
+
+/// All sessions as they were a moment ago.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The sessions, by number.
+    pub sessions: Vec<Observed>,
+    /// Datagrams discarded, by reason.
+    pub discards: Vec<(Discard, u64)>,
+    /// How far apart our packets are.
+    pub gaps: Gaps,
+    /// Why sockets cannot be opened, when that is so.
+    pub error: Option<String>,
+}
+
+/// One session.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Its number.
+    pub session: SessionId,
+    /// What the core says.
+    pub core: SessionStatus,
+    /// Why the last packet could not be sent; `None`: it could.
+    pub send_error: Option<String>,
+}
+
+/// Commands to the thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    /// All sessions administratively down, or not any more.
+    Enabled(bool),
+    /// Tell the neighbours, then end.
+    Stop,
+    /// Other parameters of one session.
+    Configure(SessionId, service::Bfd),
+}
+
+/// What both threads see.
+#[derive(Debug)]
+struct Shared {
+    wake: OwnedFd,
+    snapshot: Mutex<Snapshot>,
+}
+
+/// The running thread. Dropping it takes the sessions down administratively.
+#[derive(Debug)]
+pub struct Driver {
+    commands: SyncSender<Command>,
+    notices: mpsc::Receiver<Notice>,
+    shared: Arc<Shared>,
+}
+
+/// Starts the thread, in the network namespace of the calling one. `heartbeat`: beaten at least every `beat`.
+pub fn start(peers: Vec<Peer>, seed: u64, heartbeat: Option<Heartbeat>, beat: Duration) -> io::Result<Driver> {
+    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let shared = Arc::new(Shared { wake, snapshot: Mutex::default() });
+    let (commands, orders) = sync_channel(COMMANDS);
+    let (news, notices) = mpsc::channel(NOTICES_PER_SESSION * peers.len().max(1));
+    let thread = thread::Thread::new(peers, seed, orders, news, Arc::clone(&shared));
+    std::thread::Builder::new().name("bfd".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+        thread.run(heartbeat, beat);
+    })?;
+    Ok(Driver { commands, notices, shared })
+}
+
+impl Driver {
+    /// The next news; `None` when the thread has ended.
+    pub async fn next(&mut self) -> Option<Notice> {
+        self.notices.recv().await
+    }
+
+    /// The next news, when there is any.
+    pub fn try_next(&mut self) -> Option<Notice> {
+        self.notices.try_recv().ok()
+    }
+
+    /// Takes all sessions down administratively (RFC 5880 §6.8.16), or lets them come up again.
+    pub fn enable(&self, enabled: bool) {
+        self.command(Command::Enabled(enabled));
+    }
+
+    /// Gives a session other parameters; its neighbour is polled.
+    pub fn configure(&self, session: SessionId, settings: service::Bfd) {
+        self.command(Command::Configure(session, settings));
+    }
+
+    /// Takes all sessions down administratively and ends the thread; [`Driver::next`] gives `None` when that is done.
+    pub fn stop(&self) {
+        self.command(Command::Stop);
+    }
+
+    /// The sessions as they were a moment ago.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn command(&self, command: Command) {
+        // A thread that leaves commands lying has ended, or is about to be ended by the watchdog.
+        if let Err(TrySendError::Full(command)) = self.commands.try_send(command) {
+            tracing::error!(?command, "BFD does not take commands");
+        }
+        // Fails only when it would overflow: then the thread is awake already.
+        let _ = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
