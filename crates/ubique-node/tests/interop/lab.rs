@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use ubique_model::{Family, Prefix};
-use ubique_sys::netlink::Netlink;
+use ubique_sys::netlink::{Netlink, Route};
 use ubique_sys::netns::NetNs;
 use ubique_sys::process::{PidFd, Signal, command_in};
 
@@ -33,6 +33,17 @@ pub fn theirs(family: Family) -> &'static str {
         Family::Ipv6 => "2001:db8:1::1",
     }
 }
+
+/// The address of our second speaker.
+pub fn second(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "192.0.2.3",
+        Family::Ipv6 => "2001:db8:1::3",
+    }
+}
+
+/// Our link-local address, and the peer's.
+pub const LINK_LOCAL: [&str; 2] = ["fe80::2", "fe80::1"];
 
 /// What we announce; `n` below 256 tells prefixes apart.
 pub fn our_prefix(family: Family, n: u8) -> Prefix {
@@ -63,22 +74,42 @@ pub fn build() -> NetNs {
         ns.run(move || ["all", "default"].map(off).map(Result::unwrap)).unwrap();
     }
     netlink.add_veth((LINK, Some(&here)), (LINK, Some(&peer))).unwrap();
-    for (ns, address) in [(&here, ours as fn(Family) -> &'static str), (&peer, theirs)] {
+    let sides = [
+        (&here, [ours(Family::Ipv4), ours(Family::Ipv6)], LINK_LOCAL[0]),
+        (&peer, [theirs(Family::Ipv4), theirs(Family::Ipv6)], LINK_LOCAL[1]),
+    ];
+    for (ns, [v4, v6], link_local) in sides {
         let mut netlink = Netlink::open_in(ns).unwrap();
         let index = netlink.link_index(LINK).unwrap();
-        netlink.add_address(index, format!("{}/24", address(Family::Ipv4)).parse().unwrap()).unwrap();
-        netlink.add_address(index, format!("{}/64", address(Family::Ipv6)).parse().unwrap()).unwrap();
+        for address in [format!("{v4}/24"), format!("{v6}/64"), format!("{link_local}/64")] {
+            netlink.add_address(index, address.parse().unwrap()).unwrap();
+        }
         netlink.set_up(index).unwrap();
     }
     peer
 }
 
-/// The link-local address of the link in a namespace.
-pub fn link_local(ns: &NetNs) -> IpAddr {
-    let mut netlink = Netlink::open_in(ns).unwrap();
+/// Gives our side the address of the second speaker.
+pub fn add_second(family: Family) {
+    let mut netlink = Netlink::open().unwrap();
     let index = netlink.link_index(LINK).unwrap();
-    let link_local = |a: &IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
-    netlink.addresses(index).unwrap().into_iter().map(|a| a.addr()).find(link_local).unwrap()
+    // A host address: never the source of what does not ask for it.
+    let length = if family == Family::Ipv4 { 32 } else { 128 };
+    netlink.add_address(index, format!("{}/{length}", second(family)).parse().unwrap()).unwrap();
+}
+
+/// What we send to the peer goes nowhere from now on; the link stays as it is.
+pub fn fall_silent(family: Family) {
+    let route = Route {
+        destination: theirs(family).parse::<IpAddr>().unwrap().into(),
+        gateway: None,
+        interface: None,
+        protocol: 4,
+        metric: None,
+        blackhole: true,
+        source: None,
+    };
+    Netlink::open().unwrap().replace_route(&route).unwrap();
 }
 
 /// A process of the cell; killed at the end.
