@@ -68,10 +68,11 @@ pub fn build() -> NetNs {
     let peer = NetNs::create_at(Path::new("/run/ns-peer")).unwrap();
     let here = NetNs::current().unwrap();
     let mut netlink = Netlink::open().unwrap();
-    // No duplicate address detection: addresses are there at once.
+    // No duplicate address detection: addresses are there at once; and no link-local address but the one below.
+    let settings = [("all/accept_dad", "0"), ("default/accept_dad", "0"), ("default/addr_gen_mode", "1")];
     for ns in [&here, &peer] {
-        let off = |scope| fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0");
-        ns.run(move || ["all", "default"].map(off).map(Result::unwrap)).unwrap();
+        let set = |(name, value)| fs::write(format!("/proc/sys/net/ipv6/conf/{name}"), value).unwrap();
+        ns.run(move || settings.into_iter().for_each(set)).unwrap();
     }
     netlink.add_veth((LINK, Some(&here)), (LINK, Some(&peer))).unwrap();
     let sides = [
@@ -96,6 +97,13 @@ pub fn add_second(family: Family) {
     // A host address: never the source of what does not ask for it.
     let length = if family == Family::Ipv4 { 32 } else { 128 };
     netlink.add_address(index, format!("{}/{length}", second(family)).parse().unwrap()).unwrap();
+}
+
+/// Takes our IPv4 address from the link.
+pub fn drop_ipv4() {
+    let mut netlink = Netlink::open().unwrap();
+    let index = netlink.link_index(LINK).unwrap();
+    assert!(netlink.delete_address(index, format!("{}/24", ours(Family::Ipv4)).parse().unwrap()).unwrap());
 }
 
 /// What we send to the peer goes nowhere from now on; the link stays as it is.

@@ -98,8 +98,14 @@ fn config(setup: &Setup) -> String {
 pub fn takes(setup: &Setup, ns: &NetNs) -> (bool, String) {
     std::fs::create_dir_all("/run/frr").unwrap();
     lab::write(CONFIG, &config(setup));
-    lab::output(ns, Kind::Frr.program(), &["-C", "-f", CONFIG, "-Z", "-S", "-u", "root", "-g", "root"])
+    let arguments = ["-C", "-f", CONFIG, "-Z", "-S", "-u", "root", "-g", "root"];
+    let (_, said) = lab::output(ns, Kind::Frr.program(), &arguments);
+    // It ends with 0 either way.
+    (!said.contains(UNKNOWN), said)
 }
+
+/// What it says about a line of its configuration that it then ignores.
+const UNKNOWN: &str = "on config line";
 
 impl Frr {
     pub fn start(setup: &Setup, ns: &NetNs) -> Frr {
@@ -146,6 +152,7 @@ impl Peer for Frr {
         };
         self.control = Some(stream);
         self.ask("enable");
+        assert!(!self.process.log().contains(UNKNOWN), "it ignores a line of its configuration");
         for route in self.setup.announce.clone() {
             self.announce(&route);
         }

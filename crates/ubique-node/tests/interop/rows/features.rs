@@ -36,7 +36,7 @@ pub const ROWS: &[Row] = &[
     ]),
     Row::new(
         "extended-next-hop",
-        "IPv4 routes with an IPv6 next hop over an IPv6 session (RFC 8950)",
+        "our link has no IPv4 address: IPv4 routes with an IPv6 next hop over an IPv6 session (RFC 8950)",
         extended_next_hop,
     )
     .only(Family::Ipv6)
@@ -51,6 +51,12 @@ pub const ROWS: &[Row] = &[
          when the other is withdrawn",
         add_path,
     ),
+    Row::new(
+        "flowspec",
+        "a FlowSpec rule (RFC 8955, RFC 8956) is shown by the peer with its action, and is gone when we withdraw it",
+        flowspec,
+    )
+    .but(&[Cannot::new(Kind::Openbgpd, "no FlowSpec", Proof::Rejects(" announce IPv4 flowspec"))]),
 ];
 
 fn families(cell: &Cell) {
@@ -144,6 +150,8 @@ fn extended_next_hop(cell: &Cell) {
         Kind::Exabgp => setup.extra = "capability nexthop enable;\nnexthop { ipv4 unicast ipv6; }".into(),
         Kind::Gobgp | Kind::Openbgpd => {}
     }
+    // We have none to announce.
+    lab::drop_ipv4();
     let mut pair = cell.up_with(&setup, |ours| ours.peer().extended_next_hop = true);
     assert!(pair.us.negotiated().extended_next_hop.contains(Family::Ipv4), "{:?}", pair.us.negotiated());
     let prefix = lab::our_prefix(Family::Ipv4, 1);

@@ -25,6 +25,13 @@ pub const ROWS: &[Row] = &[
         "it does not with another key: the kernel that was called counts three refused segments",
         md5_wrong,
     ),
+    Row::new("tcp-ao", "segments are authenticated with TCP-AO (RFC 5925)", no_ao).but(&[
+        Cannot::new(Kind::Bird, "no TCP-AO in 2.0", Proof::Rejects("authentication ao;")),
+        Cannot::new(Kind::Frr, "no TCP-AO", Proof::Rejects(" neighbor 192.0.2.2 tcp-ao keychain site")),
+        Cannot::new(Kind::Gobgp, "no TCP-AO in 3.10", Proof::Rejects("[neighbors.tcp-ao.config]\nkeychain = \"site\"\n")),
+        Cannot::new(Kind::Openbgpd, "no TCP-AO", Proof::Rejects(" tcp ao keychain site")),
+        Cannot::new(Kind::Exabgp, "no TCP-AO in 4.2", Proof::Rejects("tcp-ao-keyid 1;")),
+    ]),
     Row::new("gtsm", "both sides take packets with TTL 255 only (RFC 5082): the session comes up with it", gtsm),
     Row::new(
         "gtsm-wrong",
@@ -143,6 +150,11 @@ fn dynamic(cell: &Cell) {
     announced(cell, &mut pair);
     pair.signal_peer(Signal::Kill);
     pair.until_true("it is forgotten", |p| p.us.driver().speaker().peer(PEER).is_none());
+}
+
+/// None of the peers has it.
+fn no_ao(cell: &Cell) {
+    unreachable!("{} has no TCP-AO", cell.kind);
 }
 
 fn link_local(cell: &Cell) {
