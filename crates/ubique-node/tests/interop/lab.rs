@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ubique_model::{Family, Prefix};
 use ubique_sys::netlink::{Netlink, Route};
 use ubique_sys::netns::NetNs;
-use ubique_sys::process::{PidFd, Signal, command_in};
+use ubique_sys::process::command_in;
 
 /// How long anything may take that is not measured. Speakers wait long: ExaBGP and GoBGP call again after 5 s and more.
 pub const PATIENCE: Duration = Duration::from_secs(25);
@@ -142,20 +142,6 @@ impl Process {
         command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null());
         command.stderr(file.try_clone().unwrap()).stdout(file);
         Process { child: command.spawn().unwrap_or_else(|e| panic!("{program}: {e}")), log }
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        PidFd::open(self.child.id()).unwrap().signal(signal).unwrap();
-    }
-
-    pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        self.child.wait().unwrap();
-    }
-
-    /// Its exit code once it has ended.
-    pub fn exited(&mut self) -> Option<i32> {
-        self.child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1))
     }
 
     pub fn log(&self) -> String {

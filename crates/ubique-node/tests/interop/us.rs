@@ -76,6 +76,8 @@ impl Us {
             ranges: ours.ranges,
             place: None,
             listen: ours.listens.then_some(BGP_PORT),
+            journal: None,
+            tap: None,
         };
         let driver = Some(runtime.block_on(async { Driver::new(config) }).unwrap());
         Us { runtime, driver, started: Instant::now(), events: vec![] }
