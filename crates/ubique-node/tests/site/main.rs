@@ -11,6 +11,7 @@ mod daemons;
 mod faults;
 mod interfaces;
 mod lab;
+mod records;
 mod roles;
 mod routers;
 mod runner;
@@ -23,7 +24,15 @@ fn main() {
     if let (Some("role"), Some(role)) = (arguments.next().as_deref(), arguments.next()) {
         std::process::exit(roles::play(&role, arguments.collect()));
     }
-    let tests: Vec<Test> =
-        [agent::TESTS, conformance::TESTS, faults::TESTS, interfaces::TESTS, routers::TESTS, sessions::TESTS].concat();
+    let tests: Vec<Test> = [
+        agent::TESTS,
+        conformance::TESTS,
+        faults::TESTS,
+        interfaces::TESTS,
+        records::TESTS,
+        routers::TESTS,
+        sessions::TESTS,
+    ]
+    .concat();
     runner::run(&tests);
 }
