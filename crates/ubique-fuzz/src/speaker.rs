@@ -113,6 +113,10 @@ impl Sink for Tape {
     fn full_outputs(&self) -> bool {
         true
     }
+
+    fn snapshot_max(&self) -> usize {
+        journal::SNAPSHOT_MAX
+    }
 }
 
 /// The same for an announcing edge. Whatever its neighbours say, it sends its own prefixes and nothing else.
