@@ -4,12 +4,14 @@ use std::path::Path;
 
 use crate::command;
 
-/// Program → Debian package, for everything a test or a benchmark starts.
+/// Program → Debian package, for everything a test or a benchmark starts. Two packages bring a `bgpd`, hence the whole path.
 const PACKAGES: &[(&str, &str)] = &[
     ("bird", "bird2"),
-    ("bgpd", "frr"),
-    ("nsd", "nsd"),
+    ("/usr/lib/frr/bgpd", "frr"),
+    ("gobgpd", "gobgpd"),
+    ("/usr/sbin/bgpd", "openbgpd"),
     ("exabgp", "exabgp"),
+    ("nsd", "nsd"),
     ("dig", "dnsutils"),
     ("tar", "tar"),
     ("tshark", "tshark"),

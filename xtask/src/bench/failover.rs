@@ -91,7 +91,7 @@ pub fn run(repeat: usize) -> Result<Vec<Row>, String> {
             rows.push(Row::new(format!("BIRD: {}, queries lost", kind.name), lost, "", Some(0.0)));
         }
     }
-    if command::installed("bgpd") {
+    if command::installed("/usr/lib/frr/bgpd") {
         let frr = ubique(&[(&KILL, repeat), (&AGENT_STOP, few)], "frr")?;
         let batching = median(&frr[1].moved_ms);
         rows.push(Row::new("FRR: administrative withdrawal, moved after (its batching)", batching, "ms", None));

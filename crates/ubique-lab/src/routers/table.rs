@@ -69,6 +69,7 @@ fn path<'a>(network: &NetworkPlan, shown: &Shown, attributes: &'a Attributes) ->
     let neighbor = session(network, shown.peer_address).map_or(network.asn, |s| s.asn);
     Path {
         attributes,
+        long_lived_stale: false,
         local_pref: shown.local_pref,
         neighbor,
         external: neighbor != network.asn,
@@ -76,6 +77,7 @@ fn path<'a>(network: &NetworkPlan, shown: &Shown, attributes: &'a Attributes) ->
         // Networks have their AS number as identifier.
         router_id: shown.router_id.unwrap_or(Ipv4Addr::from_bits(neighbor.0)),
         peer_address: shown.peer_address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        path_id: 0,
         learned: Time::ZERO,
     }
 }

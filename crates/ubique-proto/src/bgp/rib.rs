@@ -15,29 +15,32 @@
 
 pub mod decision;
 mod entry;
+mod offers;
 mod out;
+mod packed;
 mod peers;
 mod policy;
 mod pool;
+mod table;
 #[cfg(test)]
 mod tests;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use ubique_model::policy::Announcement;
 use ubique_model::{Family, Prefix};
 
-use self::entry::{Entry, Route, RouteKey, Source};
+use self::entry::{Route, Source};
+use self::offers::{OfferId, Offers, RouteKey, Terms};
 pub use self::out::Change;
 use self::peers::Peer;
 pub use self::peers::Stale;
 pub use self::policy::DEFAULT_LOCAL_PREF;
 use self::policy::Own;
 use self::pool::Pool;
+use self::table::{Slot, Table};
 pub use self::view::{Advertised, Candidate, Counters, Received};
 use super::attributes::NextHop;
 use super::family::AddressFamily;
@@ -48,6 +51,10 @@ use crate::Time;
 /// Prefixes one neighbour may give us when its routes are eligible: twice the Internet's IPv4 table of 2026.
 /// More end the session with Cease, maximum number of prefixes reached (RFC 4486 §4).
 pub const MAX_PREFIXES: u32 = 2_000_000;
+
+/// Paths to one prefix a neighbour may give us by ADD-PATH (RFC 7911); further ones are ignored. Each one takes part in
+/// every decision about the prefix.
+pub const MAX_PATHS: usize = 64;
 
 /// Prefixes kept of a neighbour that is only observed. Beyond it only routes to prefixes we announce are kept: an
 /// announcing edge that is sent a full table must neither grow with it nor give up its session.
@@ -60,7 +67,8 @@ pub struct Rib {
     prefer_oldest: bool,
     /// By [`PeerId`]; `None`: that number is free.
     peers: Vec<Option<Peer>>,
-    table: BTreeMap<Prefix, Entry>,
+    table: Table,
+    offers: Offers,
     /// Prefixes whose best route may differ from what [`Rib::poll_best`] last told.
     unreported: BTreeSet<Prefix>,
     #[serde(skip)]
@@ -74,7 +82,8 @@ impl Rib {
             own: Own { asn: config.asn, router_id: config.router_id },
             prefer_oldest: config.prefer_oldest,
             peers: config.peers.into_iter().map(|config| Some(Peer::new(config))).collect(),
-            table: BTreeMap::new(),
+            table: Table::default(),
+            offers: Offers::new(config.seed),
             unreported: BTreeSet::new(),
             pool: Pool::default(),
         }
@@ -96,91 +105,95 @@ impl Rib {
         let Some(p) = self.peers.get(peer.0 as usize).and_then(Option::as_ref) else {
             return;
         };
-        let cleaned = if p.config.is_internal(own) { None } else { policy::without_internal(attributes) };
-        let attributes = match cleaned {
-            Some(cleaned) => self.pool.intern_new(cleaned),
-            None => self.pool.intern(attributes),
-        };
-        let local_pref = policy::preference(own, &p.config, &attributes);
-        let address = session.local.address;
-        let judged = update
-            .announced
-            .iter()
-            .map(|reach| (reach, policy::ineligible(own, &p.config, address, &attributes, reach.next_hop)));
-        for (reach, ineligible) in judged.collect::<Vec<_>>() {
-            for &Nlri { prefix, path_id } in &reach.prefixes {
-                let route = Route {
-                    peer,
-                    path_id,
-                    attributes: Arc::clone(&attributes),
-                    next_hop: reach.next_hop,
-                    learned: now,
-                    local_pref,
-                    ineligible,
-                    stale: Stale::No,
+        let config = p.config.clone();
+        let kept = policy::received(own, &config, attributes);
+        let attributes = kept.as_ref().unwrap_or(attributes);
+        let local_pref = policy::preference(own, &config, attributes);
+        let mut packed = vec![];
+        for reach in &update.announced {
+            let ineligible = policy::ineligible(own, &config, &session.local, attributes, reach.next_hop);
+            packed.clear();
+            packed::pack(attributes, reach.next_hop, &mut packed);
+            // Mostly all of one message have one path identifier.
+            for run in reach.prefixes.chunk_by(|a, b| a.path_id == b.path_id) {
+                let key = RouteKey { peer, path_id: run[0].path_id };
+                let terms = Terms { key, local_pref, ineligible, stale: Stale::No };
+                let Some(offer) = self.offers.hold(&terms, &packed) else {
+                    return;
                 };
-                self.learn(prefix, route);
+                for nlri in run {
+                    self.learn(now, nlri.prefix, offer, &terms);
+                }
+                self.offers.release(offer);
             }
         }
     }
 
     /// Takes one route into the table, in place of the neighbour's earlier one with its path identifier (RFC 4271 §9,
     /// RFC 7911 §5).
-    fn learn(&mut self, prefix: Prefix, route: Route) {
-        let key = RouteKey { peer: route.peer, path_id: route.path_id };
-        let known = self.table.get(&prefix).is_some_and(|e| e.route(key).is_some());
-        if !self.admits(key.peer, prefix, known) {
-            return;
+    fn learn(&mut self, now: Time, prefix: Prefix, offer: OfferId, terms: &Terms) {
+        let (key, mut route) = (terms.key, Route { offer, learned: now });
+        let Rib { table, offers, peers, .. } = self;
+        let mut news = terms.ineligible.is_none();
+        match table.find(&prefix) {
+            Err(vacancy) => {
+                if !admits(peers, key.peer, prefix, false, false) {
+                    return;
+                }
+                offers.share(offer);
+                vacancy.fill(Slot::One(route));
+            }
+            Ok(slot) => {
+                let known = slot.route(offers, key);
+                let crowded = known.is_none() && slot.count(offers, key.peer) >= MAX_PATHS;
+                if !admits(peers, key.peer, prefix, known.is_some(), crowded) {
+                    return;
+                }
+                if let Some((before, same)) = known.and_then(|old| offers.terms(old.offer, offer)) {
+                    // A route repeated unchanged keeps its age (RFC 5004), and nobody needs to hear of it.
+                    let unchanged = same && before.vouched() == *terms && before.stale != Stale::LongLived;
+                    news = !unchanged && (news || before.ineligible.is_none());
+                    route.learned = known.filter(|_| same).map_or(now, |old| old.learned);
+                }
+                offers.share(offer);
+                slot.put(offers, key, route);
+                if let Some(old) = known {
+                    offers.release(old.offer);
+                }
+            }
         }
-        let changed = self.table.entry(prefix).or_default().insert(route);
-        if let Some(p) = self.peer_mut(key.peer) {
-            p.counters.announcements_in += 1;
-            p.counters.received += usize::from(!known);
-            p.received[Family::of(&prefix) as usize] += usize::from(!known);
-        }
-        if changed {
+        if news {
             self.decide(prefix, Source::Route(key));
         }
-    }
-
-    /// Whether the neighbour's limits and families let a route in; counts it when not.
-    fn admits(&mut self, peer: PeerId, prefix: Prefix, known: bool) -> bool {
-        let family = Family::of(&prefix);
-        let watched = || self.peers.iter().flatten().any(|p| p.own.contains_key(&prefix));
-        let Some(p) = self.peer(peer) else { return false };
-        let received = p.received[family as usize];
-        let limit = p.config.max_prefix.unwrap_or(if p.is_observed() { u32::MAX } else { MAX_PREFIXES });
-        let over = !known && received >= limit as usize;
-        let full = p.is_observed() && !known && p.counters.received >= p.config.keep;
-        let refused = !p.carries(family) || over || (full && !watched());
-        let Some(p) = self.peer_mut(peer) else { return false };
-        if over {
-            p.over_limit.get_or_insert((family.into(), limit));
-        }
-        p.counters.ignored += u64::from(refused);
-        !refused
     }
 
     fn forget(&mut self, peer: PeerId, Nlri { prefix, path_id }: Nlri) {
         let key = RouteKey { peer, path_id };
-        if self.table.get_mut(&prefix).is_some_and(|e| e.remove(key)) {
-            if let Some(p) = self.peer_mut(peer) {
-                p.counters.received -= 1;
-                p.received[Family::of(&prefix) as usize] -= 1;
-            }
+        let taken = self.table.get_mut(&prefix).and_then(|slot| slot.take(&self.offers, key));
+        let Some(route) = taken else { return };
+        let eligible = self.offers.get(route.offer).is_some_and(|offer| offer.terms.ineligible.is_none());
+        self.offers.release(route.offer);
+        if let Some(p) = self.peer_mut(peer) {
+            p.counters.received -= 1;
+            p.received[Family::of(&prefix) as usize] -= 1;
+        }
+        if eligible {
             self.decide(prefix, Source::Route(key));
+        } else {
+            self.table.settle(&prefix);
         }
     }
 
     /// Decides anew after the route of `changed` came, went or changed, and marks whoever must hear of it.
     fn decide(&mut self, prefix: Prefix, changed: Source) {
-        let Some(entry) = self.table.get(&prefix) else {
+        let Some(slot) = self.table.get(&prefix) else {
             return;
         };
-        let before = entry.best;
-        let best = entry.select(|route| self.path(route), self.prefer_oldest);
-        if let Some(entry) = self.table.get_mut(&prefix) {
-            entry.best = best;
+        let (before, best) = (slot.best(), self.select(slot));
+        if before != best
+            && let Some(slot) = self.table.get_mut(&prefix)
+        {
+            slot.entry().best = best;
         }
         if before != best || best == Some(changed) {
             self.unreported.insert(prefix);
@@ -189,27 +202,7 @@ impl Rib {
                 p.out.mark(prefix);
             }
         }
-        self.drop_if_vacant(prefix);
-    }
-
-    fn path<'a>(&'a self, route: &'a Route) -> decision::Path<'a> {
-        let p = self.peer(route.peer);
-        decision::Path {
-            attributes: &route.attributes,
-            local_pref: route.local_pref,
-            neighbor: route.attributes.as_path.neighbor().or(p.map(|p| p.config.asn)).unwrap_or(self.own.asn),
-            external: p.is_some_and(|p| !p.config.is_internal(self.own)),
-            igp_metric: 0,
-            router_id: p.map_or(Ipv4Addr::UNSPECIFIED, |p| p.router_id),
-            peer_address: p.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |p| p.config.address),
-            learned: route.learned,
-        }
-    }
-
-    fn drop_if_vacant(&mut self, prefix: Prefix) {
-        if self.table.get(&prefix).is_some_and(Entry::is_vacant) {
-            self.table.remove(&prefix);
-        }
+        self.table.settle(&prefix);
     }
 
     /// Announces to one neighbour, now or once its session is up; replaces an earlier one of the same prefix.
@@ -230,32 +223,30 @@ impl Rib {
 
     /// Originates a prefix towards all neighbours with [`Export::GaoRexford`]; it is then always the best route.
     pub fn originate(&mut self, prefix: Prefix) {
-        let entry = self.table.entry(prefix).or_default();
-        if !std::mem::replace(&mut entry.own, true) {
+        if !std::mem::replace(&mut self.table.slot(&prefix).entry().own, true) {
             self.decide(prefix, Source::Own);
         }
     }
 
     /// Takes back what [`Rib::originate`] originated.
     pub fn unoriginate(&mut self, prefix: Prefix) {
-        let Some(entry) = self.table.get_mut(&prefix) else {
+        let Some(slot) = self.table.get_mut(&prefix).filter(|slot| slot.own()) else {
             return;
         };
-        if std::mem::replace(&mut entry.own, false) {
-            self.decide(prefix, Source::Own);
-        }
+        slot.entry().own = false;
+        self.decide(prefix, Source::Own);
     }
 
     /// The next prefix whose best route differs from what was last told here: the neighbour to forward to, or
     /// `None` when there is none or the prefix is our own.
     pub fn poll_best(&mut self) -> Option<(Prefix, Option<(NextHop, PeerId)>)> {
         while let Some(prefix) = self.unreported.pop_first() {
-            let Some(entry) = self.table.get_mut(&prefix) else {
+            let Some(best) = self.table.get(&prefix).map(|slot| self.forwarding(slot)) else {
                 continue;
             };
-            let best = entry.forwarding();
-            let before = std::mem::replace(&mut entry.reported, best);
-            self.drop_if_vacant(prefix);
+            let Some(slot) = self.table.get_mut(&prefix) else { continue };
+            let before = std::mem::replace(&mut slot.entry().reported, best);
+            self.table.settle(&prefix);
             if before != best {
                 return Some((prefix, best));
             }
@@ -274,4 +265,34 @@ impl Rib {
     pub fn over_limit(&self, peer: PeerId) -> Option<(AddressFamily, u32)> {
         self.peer(peer)?.over_limit
     }
+}
+
+/// Whether a neighbour's limits and families let a route in; counts it. `known`: it replaces another one; `crowded`: there
+/// is no room for another path.
+fn admits(peers: &mut [Option<Peer>], peer: PeerId, prefix: Prefix, known: bool, crowded: bool) -> bool {
+    let family = Family::of(&prefix);
+    let watched = |peers: &[Option<Peer>]| peers.iter().flatten().any(|p| p.own.contains_key(&prefix));
+    let Some(p) = peers.get(peer.0 as usize).and_then(Option::as_ref) else {
+        return false;
+    };
+    let limit = p.config.max_prefix.unwrap_or(if p.is_observed() { u32::MAX } else { MAX_PREFIXES });
+    let over = !known && p.received[family as usize] >= limit as usize;
+    // What has a limit must be counted up to it.
+    let keep = p.config.keep.max(p.config.max_prefix.unwrap_or(0) as usize);
+    let full = !known && p.is_observed() && p.counters.received >= keep;
+    let refused = !p.carries(family) || over || crowded || (full && !watched(peers));
+    let Some(p) = peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else {
+        return false;
+    };
+    if over {
+        p.over_limit.get_or_insert((family.into(), limit));
+    }
+    if refused {
+        p.counters.ignored += 1;
+    } else {
+        p.counters.announcements_in += 1;
+        p.counters.received += usize::from(!known);
+        p.received[family as usize] += usize::from(!known);
+    }
+    !refused
 }

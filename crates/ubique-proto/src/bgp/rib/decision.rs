@@ -5,7 +5,8 @@
 //! decide. Each route that falls carries the [`Step`] that felled it, with both values, for explanations.
 //!
 //! Start at [`select`]; [`explain`] says why each other route lost, [`compare`] looks at two routes alone.
-//! Additions to RFC 4271: age of external routes (RFC 5004, optional), ORIGINATOR_ID and CLUSTER_LIST (RFC 4456 §9).
+//! Additions to RFC 4271: long-lived stale routes come last (RFC 9494 §4.3), age of external routes (RFC 5004, optional),
+//! ORIGINATOR_ID and CLUSTER_LIST (RFC 4456 §9).
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ use crate::bgp::attributes::{Attributes, Origin};
 pub struct Path<'a> {
     /// Its attributes.
     pub attributes: &'a Attributes,
+    /// Kept long after its neighbour was gone, here or further on (RFC 9494).
+    pub long_lived_stale: bool,
     /// Degree of preference (RFC 4271 §9.1.1), higher is better.
     pub local_pref: u32,
     /// Neighbour AS the route entered our AS from (RFC 4271 §9.1.2.2 c).
@@ -35,6 +38,8 @@ pub struct Path<'a> {
     pub router_id: Ipv4Addr,
     /// Address of the neighbour.
     pub peer_address: IpAddr,
+    /// Path identifier (RFC 7911).
+    pub path_id: u32,
     /// When it was learned.
     pub learned: Time,
 }
@@ -58,6 +63,8 @@ pub enum Step {
     Ineligible(Ineligible),
     /// The other is our own.
     OwnRoute,
+    /// It is long-lived stale, the other is not (RFC 9494 §4.3).
+    LongLivedStale,
     /// Degree of preference (RFC 4271 §9.1.1); higher wins.
     LocalPreference(u32, u32),
     /// Hops of the AS_PATH (§9.1.2.2 a); lower wins.
@@ -78,6 +85,8 @@ pub enum Step {
     ClusterList(usize, usize),
     /// Neighbour address (§9.1.2.2 g); lower wins.
     PeerAddress(IpAddr, IpAddr),
+    /// Path identifier of the same neighbour (RFC 7911 leaves the choice open); lower wins.
+    PathId(u32, u32),
 }
 
 /// Why a route does not take part in the decision (RFC 4271 §9.1.2).
@@ -89,8 +98,14 @@ pub enum Ineligible {
     AsLoop(Asn),
     /// Its ORIGINATOR_ID is our identifier (RFC 4456 §8).
     OriginatorLoop,
+    /// Our identifier is in its CLUSTER_LIST: we reflected it before (RFC 4456 §8).
+    ClusterLoop,
     /// Its next hop is our own address (RFC 4271 §6.3).
     OwnNextHop,
+    /// A route leak: marked to go to customers only, by this AS (RFC 9234 §5).
+    Leak(Asn),
+    /// It asks for packets to be discarded, which nobody agreed on (RFC 7999 §3.3).
+    Blackhole,
 }
 
 impl fmt::Display for Ineligible {
@@ -99,7 +114,10 @@ impl fmt::Display for Ineligible {
             Ineligible::Observed => f.write_str("observed only"),
             Ineligible::AsLoop(asn) => write!(f, "AS path holds our own AS {asn}"),
             Ineligible::OriginatorLoop => f.write_str("we are its originator"),
+            Ineligible::ClusterLoop => f.write_str("we have reflected it before"),
             Ineligible::OwnNextHop => f.write_str("next hop is our own address"),
+            Ineligible::Leak(asn) => write!(f, "route leak: AS {asn} marked it for customers only"),
+            Ineligible::Blackhole => f.write_str("BLACKHOLE is not agreed on"),
         }
     }
 }
@@ -109,6 +127,7 @@ impl fmt::Display for Step {
         match self {
             Step::Ineligible(reason) => reason.fmt(f),
             Step::OwnRoute => f.write_str("own route preferred"),
+            Step::LongLivedStale => f.write_str("long-lived stale, other not"),
             Step::LocalPreference(a, b) => relation(f, "local preference", a, b, a.cmp(b)),
             Step::AsPath(a, b) => relation(f, "AS path", a, b, a.cmp(b)),
             Step::Origin(a, b) => relation(f, "origin", origin_name(*a), origin_name(*b), a.cmp(b)),
@@ -119,6 +138,7 @@ impl fmt::Display for Step {
             Step::RouterId(a, b) => relation(f, "router id", a, b, a.cmp(b)),
             Step::ClusterList(a, b) => relation(f, "cluster list", a, b, a.cmp(b)),
             Step::PeerAddress(a, b) => relation(f, "neighbour address", a, b, a.cmp(b)),
+            Step::PathId(a, b) => relation(f, "path identifier", a, b, a.cmp(b)),
         }
     }
 }
@@ -128,7 +148,7 @@ impl Step {
     #[must_use]
     pub fn flipped(self) -> Step {
         match self {
-            Step::Ineligible(_) | Step::OwnRoute | Step::Internal => self,
+            Step::Ineligible(_) | Step::OwnRoute | Step::LongLivedStale | Step::Internal => self,
             Step::LocalPreference(a, b) => Step::LocalPreference(b, a),
             Step::AsPath(a, b) => Step::AsPath(b, a),
             Step::Origin(a, b) => Step::Origin(b, a),
@@ -138,6 +158,7 @@ impl Step {
             Step::RouterId(a, b) => Step::RouterId(b, a),
             Step::ClusterList(a, b) => Step::ClusterList(b, a),
             Step::PeerAddress(a, b) => Step::PeerAddress(b, a),
+            Step::PathId(a, b) => Step::PathId(b, a),
         }
     }
 }
@@ -186,7 +207,7 @@ pub fn explain(paths: &[Path<'_>], prefer_oldest: bool) -> Vec<Option<Step>> {
 pub fn compare(a: &Path<'_>, b: &Path<'_>, prefer_oldest: bool) -> (Ordering, Step) {
     let steps = explain(&[*a, *b], prefer_oldest);
     match (steps[0], steps[1]) {
-        (None, Some(Step::PeerAddress(x, y))) if x == y => (Ordering::Equal, Step::PeerAddress(x, y)),
+        (None, Some(Step::PathId(x, y))) if x == y => (Ordering::Equal, Step::PathId(x, y)),
         (Some(step), _) => (Ordering::Greater, step),
         (None, Some(step)) => (Ordering::Less, step),
         (None, None) => unreachable!("one of two routes always loses"),
@@ -196,6 +217,7 @@ pub fn compare(a: &Path<'_>, b: &Path<'_>, prefer_oldest: bool) -> (Ordering, St
 /// The steps in order over all routes that remain; `lost` hears of each that falls.
 fn eliminate(paths: &[Path<'_>], prefer_oldest: bool, mut lost: impl FnMut(usize, Step)) -> Option<usize> {
     let mut race = Race { paths, alive: (0..paths.len()).collect(), lost: &mut lost };
+    race.keep_least(|p| p.long_lived_stale, |_, _| Step::LongLivedStale);
     race.keep_least(|p| Reverse(p.local_pref), |a, b| Step::LocalPreference(a.0, b.0));
     race.keep_least(|p| p.attributes.as_path.hops(), Step::AsPath);
     race.keep_least(|p| p.attributes.origin, Step::Origin);
@@ -208,6 +230,7 @@ fn eliminate(paths: &[Path<'_>], prefer_oldest: bool, mut lost: impl FnMut(usize
     race.keep_least(|p| p.identifier(), Step::RouterId);
     race.keep_least(|p| p.attributes.cluster_list.len(), Step::ClusterList);
     race.keep_least(|p| p.peer_address, Step::PeerAddress);
+    race.keep_least(|p| p.path_id, Step::PathId);
     race.keep_first()
 }
 
@@ -273,12 +296,12 @@ impl Race<'_, '_> {
         });
     }
 
-    /// Two routes of one neighbour address cannot both be in a RIB; whoever asks about them gets the first.
+    /// Two routes alike in everything cannot both be in a RIB; whoever asks about them gets the first.
     fn keep_first(&mut self) -> Option<usize> {
         let (&best, rest) = self.alive.split_first()?;
         for &i in rest {
-            let address = self.paths[i].peer_address;
-            (self.lost)(i, Step::PeerAddress(address, address));
+            let path_id = self.paths[i].path_id;
+            (self.lost)(i, Step::PathId(path_id, path_id));
         }
         Some(best)
     }

@@ -1,40 +1,30 @@
-//! The routes to one prefix.
+//! The routes to one prefix, and which is the best.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::decision::{self, Ineligible, Path, Step};
-use super::policy::DEFAULT_LOCAL_PREF;
-use super::{Candidate, Stale};
+use super::decision::{self, Path, Step};
+use super::offers::{OfferId, Offers, RouteKey, Terms};
+use super::policy::{self, DEFAULT_LOCAL_PREF};
+use super::table::Slot;
+use super::{Candidate, Rib, Stale};
 use crate::Time;
 use crate::bgp::attributes::{Attributes, NextHop};
 use crate::bgp::speaker::PeerId;
 
 /// A route learned from a neighbour.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Route {
-    pub peer: PeerId,
-    pub path_id: u32,
-    pub attributes: Arc<Attributes>,
-    pub next_hop: NextHop,
+    pub offer: OfferId,
     pub learned: Time,
-    pub local_pref: u32,
-    pub ineligible: Option<Ineligible>,
-    pub stale: Stale,
 }
 
 impl Route {
-    fn key(&self) -> RouteKey {
-        RouteKey { peer: self.peer, path_id: self.path_id }
+    pub(super) fn key(&self, offers: &Offers) -> Option<RouteKey> {
+        offers.get(self.offer).map(|offer| offer.terms.key)
     }
-}
-
-/// A route among those to its prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct RouteKey {
-    pub peer: PeerId,
-    pub path_id: u32,
 }
 
 /// Where a best route comes from.
@@ -57,7 +47,7 @@ impl Source {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Entry {
     /// Sorted by neighbour and path identifier.
-    routes: Vec<Route>,
+    pub routes: Vec<Route>,
     /// We originate it.
     pub own: bool,
     /// Result of the decision process.
@@ -66,115 +56,99 @@ pub(super) struct Entry {
     pub reported: Option<(NextHop, PeerId)>,
 }
 
-impl Entry {
-    fn position(&self, key: RouteKey) -> Result<usize, usize> {
-        self.routes.binary_search_by_key(&key, Route::key)
+/// A route laid open.
+pub(super) struct Opened {
+    pub terms: Terms,
+    pub attributes: Attributes,
+    pub next_hop: NextHop,
+    pub learned: Time,
+}
+
+impl Opened {
+    pub(super) fn new(offers: &Offers, route: &Route) -> Option<Opened> {
+        let offer = offers.get(route.offer)?;
+        let (attributes, next_hop) = offer.unpack();
+        Some(Opened { terms: offer.terms, attributes, next_hop, learned: route.learned })
     }
 
-    pub(super) fn route(&self, key: RouteKey) -> Option<&Route> {
-        self.position(key).ok().map(|i| &self.routes[i])
-    }
-
-    /// The routes of one neighbour, by path identifier.
-    pub(super) fn routes_of(&self, peer: PeerId) -> impl Iterator<Item = &Route> {
-        self.routes.iter().filter(move |r| r.peer == peer)
-    }
-
-    /// Whether anything is different now. A route repeated unchanged keeps its age (RFC 5004).
-    pub(super) fn insert(&mut self, route: Route) -> bool {
-        match self.position(route.key()) {
-            Ok(i) => {
-                let old = &mut self.routes[i];
-                let same = old.attributes == route.attributes && old.next_hop == route.next_hop;
-                let changed = !same || old.stale == Stale::LongLived;
-                if same {
-                    old.stale = route.stale;
-                    old.ineligible = route.ineligible;
-                } else {
-                    *old = route;
-                }
-                changed
-            }
-            Err(i) => {
-                self.routes.reserve_exact(1);
-                self.routes.insert(i, route);
-                true
-            }
+    fn candidate(self, step: Option<Step>) -> Candidate {
+        Candidate {
+            peer: Some(self.terms.key.peer),
+            path_id: self.terms.key.path_id,
+            attributes: Arc::new(self.attributes),
+            local_pref: self.terms.local_pref,
+            next_hop: Some(self.next_hop),
+            stale: self.terms.stale,
+            best: step.is_none(),
+            step,
         }
     }
+}
 
-    /// Whether there was such a route.
-    pub(super) fn remove(&mut self, key: RouteKey) -> bool {
-        self.position(key).map(|i| self.routes.remove(i)).is_ok()
-    }
-
-    /// Goes through the routes of one neighbour, which may change, or go when `keep` says no; the number that went.
-    pub(super) fn retain(&mut self, peer: PeerId, mut keep: impl FnMut(&mut Route) -> bool) -> usize {
-        let before = self.routes.len();
-        self.routes.retain_mut(|r| r.peer != peer || keep(r));
-        before - self.routes.len()
-    }
-
-    pub(super) fn is_vacant(&self) -> bool {
-        self.routes.is_empty() && !self.own && self.reported.is_none()
-    }
-
-    fn eligible(&self) -> impl Iterator<Item = &Route> {
-        self.routes.iter().filter(|r| r.ineligible.is_none())
-    }
-
+impl Rib {
     /// The decision process over the eligible routes; our own wins against all.
-    pub(super) fn select<'a>(&'a self, path: impl Fn(&'a Route) -> Path<'a>, prefer_oldest: bool) -> Option<Source> {
-        if self.own {
+    pub(super) fn select(&self, slot: &Slot) -> Option<Source> {
+        if slot.own() {
             return Some(Source::Own);
         }
-        let routes: Vec<&Route> = self.eligible().collect();
-        let paths: Vec<Path<'_>> = routes.iter().map(|r| path(r)).collect();
-        decision::select(&paths, prefer_oldest).map(|i| Source::Route(routes[i].key()))
+        let eligible = || {
+            let offers = slot.routes().iter().filter_map(|r| Some((r, self.offers.get(r.offer)?)));
+            offers.filter(|(_, offer)| offer.terms.ineligible.is_none())
+        };
+        let mut first = eligible();
+        let key = first.next()?.1.terms.key;
+        if first.next().is_none() {
+            return Some(Source::Route(key));
+        }
+        let routes: Vec<Opened> = eligible().filter_map(|(r, _)| Opened::new(&self.offers, r)).collect();
+        let paths: Vec<Path<'_>> = routes.iter().map(|r| self.path(r)).collect();
+        decision::select(&paths, self.prefer_oldest).map(|i| Source::Route(routes[i].terms.key))
+    }
+
+    fn path<'a>(&'a self, route: &'a Opened) -> Path<'a> {
+        let p = self.peer(route.terms.key.peer);
+        Path {
+            attributes: &route.attributes,
+            long_lived_stale: policy::is_long_lived_stale(route.terms.stale, &route.attributes),
+            local_pref: route.terms.local_pref,
+            neighbor: route.attributes.as_path.neighbor().or(p.map(|p| p.config.asn)).unwrap_or(self.own.asn),
+            external: p.is_some_and(|p| !p.config.is_internal(self.own)),
+            igp_metric: 0,
+            router_id: p.map_or(Ipv4Addr::UNSPECIFIED, |p| p.router_id),
+            peer_address: p.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |p| p.config.address),
+            path_id: route.terms.key.path_id,
+            learned: route.learned,
+        }
     }
 
     /// Next hop and neighbour of the best route, when that is not ours.
-    pub(super) fn forwarding(&self) -> Option<(NextHop, PeerId)> {
-        match self.best? {
-            Source::Own => None,
-            Source::Route(key) => self.route(key).map(|r| (r.next_hop, r.peer)),
-        }
+    pub(super) fn forwarding(&self, slot: &Slot) -> Option<(NextHop, PeerId)> {
+        let Source::Route(key) = slot.best()? else { return None };
+        let route = slot.route(&self.offers, key)?;
+        Some((self.offers.get(route.offer)?.unpack().1, key.peer))
     }
 
-    pub(super) fn candidates<'a>(
-        &'a self,
-        path: impl Fn(&'a Route) -> Path<'a>,
-        prefer_oldest: bool,
-    ) -> Vec<Candidate> {
-        let mut left: Vec<&Route> = self.eligible().collect();
-        let paths: Vec<Path<'_>> = left.iter().map(|r| path(r)).collect();
-        let mut steps = decision::explain(&paths, prefer_oldest);
-        let mut out = Vec::with_capacity(self.routes.len() + 1);
-        if self.own {
+    /// The routes of a slot, best first, each with the step it lost at.
+    pub(super) fn ranked(&self, slot: &Slot) -> Vec<Candidate> {
+        let opened = slot.routes().iter().filter_map(|r| Opened::new(&self.offers, r));
+        let (mut left, barred): (Vec<Opened>, Vec<Opened>) = opened.partition(|r| r.terms.ineligible.is_none());
+        let paths: Vec<Path<'_>> = left.iter().map(|r| self.path(r)).collect();
+        let mut steps = decision::explain(&paths, self.prefer_oldest);
+        let mut out = Vec::with_capacity(left.len() + barred.len() + 1);
+        if slot.own() {
             out.push(own_candidate());
             steps.fill(Some(Step::OwnRoute));
         }
         while !left.is_empty() {
-            let paths: Vec<Path<'_>> = left.iter().map(|r| path(r)).collect();
-            let next = decision::select(&paths, prefer_oldest).unwrap_or(0);
-            out.push(candidate(left.remove(next), steps.remove(next)));
+            let paths: Vec<Path<'_>> = left.iter().map(|r| self.path(r)).collect();
+            let next = decision::select(&paths, self.prefer_oldest).unwrap_or(0);
+            out.push(left.remove(next).candidate(steps.remove(next)));
         }
-        let barred = self.routes.iter().filter_map(|r| r.ineligible.map(|why| (r, why)));
-        out.extend(barred.map(|(r, why)| candidate(r, Some(Step::Ineligible(why)))));
+        out.extend(barred.into_iter().map(|r| {
+            let step = r.terms.ineligible.map(Step::Ineligible);
+            r.candidate(step)
+        }));
         out
-    }
-}
-
-fn candidate(route: &Route, step: Option<Step>) -> Candidate {
-    Candidate {
-        peer: Some(route.peer),
-        path_id: route.path_id,
-        stale: route.stale,
-        attributes: Arc::clone(&route.attributes),
-        local_pref: route.local_pref,
-        next_hop: Some(route.next_hop),
-        best: step.is_none(),
-        step,
     }
 }
 
@@ -182,10 +156,10 @@ fn own_candidate() -> Candidate {
     Candidate {
         peer: None,
         path_id: 0,
-        stale: Stale::No,
         attributes: Arc::new(Attributes::originated()),
         local_pref: DEFAULT_LOCAL_PREF,
         next_hop: None,
+        stale: Stale::No,
         best: true,
         step: None,
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use ubique_model::{Family, Prefix};
 
-use super::entry::Source;
+use super::entry::{Opened, Source};
 use super::peers::{Peer, Session};
 use super::{Advertised, Rib, policy, view};
 use crate::bgp::attributes::{Attributes, NextHop};
@@ -58,7 +58,7 @@ impl AdjOut {
         self.marked.insert(prefix);
     }
 
-    pub(super) fn mark_all<'a>(&mut self, prefixes: impl Iterator<Item = &'a Prefix>) {
+    pub(super) fn mark_all(&mut self, prefixes: impl Iterator<Item = Prefix>) {
         self.marked.extend(prefixes);
     }
 
@@ -167,7 +167,17 @@ impl Session {
             },
             Family::Ipv6 => v6(),
         };
-        next_hop.filter(|next_hop| next_hop.address() != config.address)
+        self.serves(config, family, next_hop?)
+    }
+
+    /// The next hop itself, when the neighbour can take it for a family: never its own address (RFC 4271 §5.1.3).
+    fn serves(&self, config: &PeerConfig, family: Family, next_hop: NextHop) -> Option<NextHop> {
+        let fits = match (family, next_hop) {
+            (Family::Ipv4, NextHop::V4(_)) | (Family::Ipv6, NextHop::V6 { .. }) => true,
+            (Family::Ipv4, NextHop::V6 { .. }) => self.extended_next_hop.contains(family),
+            (Family::Ipv6, NextHop::V4(_)) => false,
+        };
+        (fits && next_hop.address() != config.address).then_some(next_hop)
     }
 }
 
@@ -212,35 +222,43 @@ impl Rib {
 
     /// What the neighbour should hold for a prefix, with a next hop that serves; notes it when there is none.
     fn wanted(&mut self, to: PeerId, prefix: Prefix) -> Option<Wanted> {
-        let attributes = self.wanted_attributes(to, &prefix);
-        let p = self.peer_mut(to)?;
-        let next_hop = p.session.and_then(|s| s.next_hop(&p.config, Family::of(&prefix)));
-        if attributes.is_some() && next_hop.is_none() {
+        let exported = self.exported(to, &prefix);
+        let p = self.peers.get_mut(to.0 as usize)?.as_mut()?;
+        let (session, family) = (p.session?, Family::of(&prefix));
+        let wanted = exported.map(|(attributes, fixed)| {
+            let next_hop = match fixed {
+                Some(fixed) => session.serves(&p.config, family, fixed),
+                None => session.next_hop(&p.config, family),
+            };
+            next_hop.map(|next_hop| (self.pool.intern(attributes), next_hop))
+        });
+        if let Some(None) = wanted {
             p.out.withheld.insert(prefix);
         } else {
             p.out.withheld.remove(&prefix);
         }
-        Some((attributes?, next_hop?))
+        wanted?
     }
 
-    fn wanted_attributes(&mut self, to: PeerId, prefix: &Prefix) -> Option<Arc<Attributes>> {
+    /// What policy lets the neighbour have for a prefix, and the next hop where that must not change.
+    fn exported(&self, to: PeerId, prefix: &Prefix) -> Option<(Attributes, Option<NextHop>)> {
         let own = self.own;
-        let peer = self.peers.get(to.0 as usize)?.as_ref()?;
+        let peer = self.peer(to)?;
         if let Some(announcement) = peer.own.get(prefix) {
-            return Some(self.pool.intern_new(policy::announced(own, &peer.config, announcement)));
+            return Some((policy::announced(own, &peer.config, announcement), None));
         }
         if peer.config.export == Export::OwnOnly {
             return None;
         }
-        let entry = self.table.get(prefix)?;
-        let from = match entry.best? {
-            Source::Own => return Some(self.pool.intern_new(policy::own_route(own, &peer.config))),
-            Source::Route(from) => from,
+        let slot = self.table.get(prefix)?;
+        let key = match slot.best()? {
+            Source::Own => return Some((policy::own_route(own, &peer.config), None)),
+            Source::Route(key) => key,
         };
-        let route = entry.route(from)?;
-        let giver = &self.peers.get(from.peer.0 as usize)?.as_ref()?.config;
-        let allowed = from.peer != to && policy::may_export(own, giver, &route.attributes, &peer.config);
-        allowed.then(|| self.pool.intern_new(policy::exported(own, &route.attributes, route.local_pref, &peer.config)))
+        let from = self.peer(key.peer).filter(|_| key.peer != to)?;
+        let route = Opened::new(&self.offers, &slot.route(&self.offers, key)?)?;
+        policy::may_export(own, &from.config, &route, &peer.config)
+            .then(|| policy::exported(own, &from.config, from.router_id, &route, &peer.config))
     }
 
     /// The neighbour asked for everything again (RFC 2918): all it holds of a family is owed to it once more.

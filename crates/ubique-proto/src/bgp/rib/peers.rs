@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use ubique_model::policy::Announcement;
 use ubique_model::{Family, Prefix};
 
-use super::entry::{Route, RouteKey, Source};
+use super::entry::{Route, Source};
+use super::offers::{Offer, Terms};
 use super::out::AdjOut;
-use super::{Counters, Rib};
+use super::table::Slot;
+use super::{Counters, Rib, policy};
 use crate::Time;
 use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::speaker::{Export, Import, Local, PeerConfig, PeerId};
@@ -136,9 +138,9 @@ impl Rib {
         p.out = AdjOut::default();
         p.over_limit = None;
         let Peer { own, out, .. } = p;
-        out.mark_all(own.keys().filter(|prefix| families.contains(Family::of(prefix))));
+        out.mark_all(own.keys().copied().filter(|prefix| families.contains(Family::of(prefix))));
         if p.config.export == Export::GaoRexford {
-            let best = self.table.iter().filter(|(_, e)| e.best.is_some()).map(|(prefix, _)| prefix);
+            let best = self.table.from(None).filter(|(_, slot)| slot.best().is_some()).map(|(prefix, _)| prefix);
             p.out.mark_all(best.filter(|prefix| families.contains(Family::of(prefix))));
         }
     }
@@ -157,10 +159,10 @@ impl Rib {
         p.over_limit = None;
         for family in Family::ALL {
             let stays = families.contains(family);
-            self.review(peer, family, |route| {
-                let kept = stays && route.stale != Stale::Restart;
-                route.stale = route.stale.max(Stale::Restart);
-                kept
+            self.review(peer, family, |offer| match offer.terms.stale {
+                Stale::No if stays => Some(Stale::Restart),
+                Stale::LongLived if stays => Some(Stale::LongLived),
+                _ => None,
             });
         }
     }
@@ -168,61 +170,70 @@ impl Rib {
     /// The neighbour sends everything of a family anew (RFC 7313 §4): what it has named so far is stale until it is
     /// named again, or swept.
     pub fn mark_stale(&mut self, peer: PeerId, family: AddressFamily) {
-        self.review_unicast(peer, family, |route| {
-            route.stale = route.stale.max(Stale::Restart);
-            true
-        });
+        self.review_unicast(peer, family, |offer| Some(offer.terms.stale.max(Stale::Restart)));
     }
 
     /// The neighbour has named everything of a family, or its time is over: what is stale still, goes (RFC 4724 §4.2,
     /// RFC 7313 §4, RFC 9494 §4.2).
     pub fn sweep_stale(&mut self, peer: PeerId, family: AddressFamily) {
-        self.review_unicast(peer, family, |route| route.stale == Stale::No);
+        self.review_unicast(peer, family, |offer| (offer.terms.stale == Stale::No).then_some(Stale::No));
     }
 
     /// The neighbour is away for long: its stale routes of a family become the least preferred ones and are passed on
     /// with LLGR_STALE; those that carry NO_LLGR go (RFC 9494 §4.2, §4.3).
     pub fn long_lived_stale(&mut self, peer: PeerId, family: AddressFamily) {
-        self.review_unicast(peer, family, |route| match route.stale {
-            Stale::No => true,
-            Stale::Restart | Stale::LongLived => {
-                route.stale = Stale::LongLived;
-                !route.attributes.communities.contains(&super::policy::NO_LLGR)
-            }
+        self.review_unicast(peer, family, |offer| match offer.terms.stale {
+            Stale::No => Some(Stale::No),
+            _ if offer.unpack().0.communities.contains(&policy::NO_LLGR) => None,
+            Stale::Restart | Stale::LongLived => Some(Stale::LongLived),
         });
     }
 
-    fn review_unicast(&mut self, peer: PeerId, family: AddressFamily, keep: impl FnMut(&mut Route) -> bool) {
+    fn review_unicast(&mut self, peer: PeerId, family: AddressFamily, verdict: impl Fn(&Offer) -> Option<Stale>) {
         if family.is_unicast() {
-            self.review(peer, family.family(), keep);
+            self.review(peer, family.family(), verdict);
         }
     }
 
-    /// Goes through a neighbour's routes of a family, which may change their staleness, or go.
-    fn review(&mut self, peer: PeerId, family: Family, mut keep: impl FnMut(&mut Route) -> bool) {
+    /// Goes through a neighbour's routes of a family; each becomes as stale as the verdict says, or goes (`None`).
+    fn review(&mut self, peer: PeerId, family: Family, verdict: impl Fn(&Offer) -> Option<Stale>) {
         if self.peer(peer).is_none_or(|p| p.received[family as usize] == 0) {
             return;
         }
-        let mut touched = vec![];
+        let Rib { table, offers, .. } = self;
         let mut gone = 0;
-        for (prefix, entry) in self.table.iter_mut().filter(|(prefix, _)| Family::of(prefix) == family) {
-            let mut changed = vec![];
-            gone += entry.retain(peer, |route| {
-                let before = route.stale;
-                let kept = keep(route);
-                if !kept || (before != route.stale && route.stale == Stale::LongLived) {
-                    changed.push(route.path_id);
-                }
-                kept
-            });
-            touched.extend(changed.into_iter().map(|path_id| (*prefix, path_id)));
-        }
+        let mut touched = vec![];
+        // Whether the route stays.
+        let mut judge = |prefix: Prefix, route: &mut Route| {
+            let Some(offer) = offers.get(route.offer).filter(|offer| offer.terms.key.peer == peer) else {
+                return true;
+            };
+            let (before, stale) = (offer.terms, verdict(offer));
+            let after = stale.and_then(|stale| offers.hold_with(route.offer, &Terms { stale, ..before }));
+            offers.release(route.offer);
+            let told = after.is_none() || (before.stale != Stale::LongLived && stale == Some(Stale::LongLived));
+            if told && before.ineligible.is_none() {
+                touched.push((prefix, before.key));
+            }
+            match after {
+                Some(after) => route.offer = after,
+                None => gone += 1,
+            }
+            after.is_some()
+        };
+        table.retain(family, |prefix, slot| match slot {
+            Slot::One(route) => judge(prefix, route),
+            Slot::Many(entry) => {
+                entry.routes.retain_mut(|route| judge(prefix, route));
+                slot.settle()
+            }
+        });
         if let Some(p) = self.peer_mut(peer) {
             p.received[family as usize] -= gone;
             p.counters.received -= gone;
         }
-        for (prefix, path_id) in touched {
-            self.decide(prefix, Source::Route(RouteKey { peer, path_id }));
+        for (prefix, key) in touched {
+            self.decide(prefix, Source::Route(key));
         }
     }
 }

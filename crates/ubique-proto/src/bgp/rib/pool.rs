@@ -1,4 +1,4 @@
-//! Interned attributes: equal attributes are stored once, however many routes and neighbours share them.
+//! Interned attributes of what is sent: equal ones are stored once, however many prefixes and neighbours share them.
 
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
@@ -19,16 +19,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// The stored equal of `attributes`.
-    pub(super) fn intern(&mut self, attributes: &Arc<Attributes>) -> Arc<Attributes> {
-        if let Some(known) = self.set.get(attributes) {
-            return Arc::clone(known);
-        }
-        self.insert(Arc::clone(attributes))
-    }
-
-    /// As [`Pool::intern`] for attributes just computed.
-    pub(super) fn intern_new(&mut self, attributes: Attributes) -> Arc<Attributes> {
+    /// The stored equal of attributes just computed.
+    pub(super) fn intern(&mut self, attributes: Attributes) -> Arc<Attributes> {
         match self.set.get(&attributes) {
             Some(known) => Arc::clone(known),
             None => self.insert(Arc::new(attributes)),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use ubique_model::Prefix;
 
 use super::decision::{Ineligible, Step};
+use super::entry::{Opened, Route};
 use super::{Rib, Stale};
 use crate::Time;
 use crate::bgp::attributes::{Attributes, NextHop};
@@ -42,7 +43,7 @@ pub struct Received {
     pub prefix: Prefix,
     /// Path identifier (RFC 7911); 0 without ADD-PATH.
     pub path_id: u32,
-    /// Attributes, as received.
+    /// Attributes, as received, with OTC where the neighbour's role asks for it (RFC 9234 §5).
     pub attributes: Arc<Attributes>,
     /// Next hop, as received.
     pub next_hop: NextHop,
@@ -97,33 +98,34 @@ impl Rib {
     /// All routes to a prefix, the best first, the others as they would follow were those before them to go, the
     /// ineligible last.
     pub fn candidates(&self, prefix: Prefix) -> Vec<Candidate> {
-        let Some(entry) = self.table.get(&prefix) else {
-            return vec![];
-        };
-        entry.candidates(|route| self.path(route), self.prefer_oldest)
+        self.table.get(&prefix).map(|slot| self.ranked(slot)).unwrap_or_default()
     }
 
     /// The prefixes anything is known of, in order, from `start` on.
     pub fn prefixes(&self, start: Option<Prefix>) -> impl Iterator<Item = Prefix> + '_ {
-        self.table.range(from(start)).map(|(prefix, _)| *prefix)
+        self.table.from(start).map(|(prefix, _)| prefix)
     }
 
     /// The best route of each prefix that has one, with its neighbour (`None`: our own).
     pub fn best_routes(&self) -> impl Iterator<Item = (Prefix, Option<PeerId>)> + '_ {
-        self.table.iter().filter_map(|(prefix, e)| e.best.map(|best| (*prefix, best.peer())))
+        self.table.from(None).filter_map(|(prefix, slot)| Some((prefix, slot.best()?.peer())))
     }
 
     /// Adj-RIB-In of a neighbour, in order of prefix and path identifier, from `start` on.
     pub fn received(&self, peer: PeerId, start: Option<Prefix>) -> impl Iterator<Item = Received> + '_ {
-        self.table.range(from(start)).flat_map(move |(&prefix, entry)| {
-            entry.routes_of(peer).map(move |r| Received {
-                prefix,
-                path_id: r.path_id,
-                attributes: Arc::clone(&r.attributes),
-                next_hop: r.next_hop,
-                learned: r.learned,
-                stale: r.stale,
-                ineligible: r.ineligible,
+        let of_peer = move |route: &&Route| route.key(&self.offers).is_some_and(|key| key.peer == peer);
+        self.table.from(start).flat_map(move |(prefix, slot)| {
+            slot.routes().iter().filter(of_peer).filter_map(move |route| {
+                let Opened { terms, attributes, next_hop, learned } = Opened::new(&self.offers, route)?;
+                Some(Received {
+                    prefix,
+                    path_id: terms.key.path_id,
+                    attributes: Arc::new(attributes),
+                    next_hop,
+                    learned,
+                    stale: terms.stale,
+                    ineligible: terms.ineligible,
+                })
             })
         })
     }

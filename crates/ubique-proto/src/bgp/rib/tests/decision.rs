@@ -14,28 +14,42 @@ use crate::bgp::rib::decision::{Ineligible, Path, Step, compare, explain, select
 #[derive(Clone)]
 struct Sample {
     attributes: Attributes,
+    long_lived_stale: bool,
     local_pref: u32,
     external: bool,
     igp_metric: u32,
     id: u8,
     address: u8,
+    path_id: u32,
     learned: u64,
 }
 
 fn sample() -> Sample {
     let attributes = path(&[100, 200, 300]);
-    Sample { attributes, local_pref: 100, external: true, igp_metric: 10, id: 5, address: 5, learned: 50 }
+    Sample {
+        attributes,
+        long_lived_stale: false,
+        local_pref: 100,
+        external: true,
+        igp_metric: 10,
+        id: 5,
+        address: 5,
+        path_id: 5,
+        learned: 50,
+    }
 }
 
 fn view(s: &Sample) -> Path<'_> {
     Path {
         attributes: &s.attributes,
+        long_lived_stale: s.long_lived_stale,
         local_pref: s.local_pref,
         neighbor: s.attributes.as_path.neighbor().unwrap_or(Asn(0)),
         external: s.external,
         igp_metric: s.igp_metric,
         router_id: Ipv4Addr::new(10, 0, 0, s.id),
         peer_address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, s.address)),
+        path_id: s.path_id,
         learned: Time(s.learned),
     }
 }
@@ -45,6 +59,7 @@ type Change = fn(&mut Sample);
 /// The steps in the order of RFC 4271: how a route becomes worse than [`sample`], and what is said of it then.
 fn steps() -> Vec<(Change, &'static str)> {
     vec![
+        (|s| s.long_lived_stale = true, "long-lived stale, other not"),
         (|s| s.local_pref = 50, "local preference 50 < 100"),
         (|s| s.attributes.as_path = s.attributes.as_path.prepended(Asn(100), 1), "AS path 4 > 3"),
         (|s| s.attributes.origin = Origin::Incomplete, "origin incomplete > IGP"),
@@ -54,6 +69,7 @@ fn steps() -> Vec<(Change, &'static str)> {
         (|s| s.id = 9, "router id 10.0.0.9 > 10.0.0.5"),
         (|s| s.attributes.cluster_list = vec![Ipv4Addr::LOCALHOST], "cluster list 1 > 0"),
         (|s| s.address = 6, "neighbour address 192.0.2.6 > 192.0.2.5"),
+        (|s| s.path_id = 6, "path identifier 6 > 5"),
     ]
 }
 

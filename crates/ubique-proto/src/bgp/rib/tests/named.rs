@@ -1,7 +1,6 @@
 //! Named cases: what comes in, and which route is best.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use ubique_model::{Asn, Community, Family, Relation};
 
@@ -243,17 +242,16 @@ fn unknown_neighbors_and_empty_updates_are_harmless() {
 }
 
 #[test]
-fn equal_attributes_are_stored_once_and_dead_ones_swept() {
+fn equal_offers_are_stored_once_and_go_with_their_last_route() {
     let mut rib = rib(vec![neighbor(0, Customer), neighbor(1, Customer)]);
     for i in 0..200_u32 {
         let prefixes = [format!("10.{i}.0.0/16"), format!("11.{i}.0.0/16")];
         for p in &prefixes {
             rib.update(Time(1), PeerId(0), &announce(&[p], path(&[100, i + 1000])));
         }
-        let all: Vec<_> = rib.received(PeerId(0), None).map(|r| Arc::as_ptr(&r.attributes)).collect();
-        assert_eq!(all.len(), 2);
-        assert_eq!(all[0], all[1]);
+        assert_eq!((rib.offers.len(), rib.offers.users()), (1, 2));
         rib.update(Time(1), PeerId(0), &withdraw(&prefixes.each_ref().map(|p| p.as_str())));
+        assert_eq!((rib.offers.len(), rib.offers.users()), (0, 0));
         changes(&mut rib, 1);
     }
     assert!(rib.pool.len() <= 2 * 32, "{} sets of attributes are kept", rib.pool.len());

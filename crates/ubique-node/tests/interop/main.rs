@@ -1,0 +1,33 @@
+//! The interop matrix: ubique's speaker and agent against BIRD, FRR, GoBGP, OpenBGPD and ExaBGP, IPv4 and IPv6.
+//!
+//! A *row* is something two speakers do together; a *cell* is a row with one peer over one address family. Every cell is
+//! run: with the peer's real daemon in a network namespace of its own, asked through its own command line, or, where the
+//! peer cannot, as a proof that it cannot (the daemon rejects the keyword). The results of a whole run are
+//! `docs/interop.md`; a run that differs from the committed page fails, `UBIQUE_BLESS=1` writes it anew.
+//!
+//! `cargo test -p ubique-node --test interop -- 'frr v6 max-prefix'` runs the cells whose names contain these words.
+//!
+//! Where to start: `rows` (what is tried), `peer` (what a peer must be able to do), `peers` (how each does it), `us` (our
+//! side), `runner` (cells as processes, several at a time), `document` (the page).
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed cell")]
+#![allow(dead_code, reason = "rows of features on their way use the rest")]
+
+mod cell;
+mod document;
+mod lab;
+mod matrix;
+mod peer;
+mod peers;
+mod rows;
+mod runner;
+mod seen;
+mod us;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["cell", name] => std::process::exit(runner::run_cell(name)),
+        _ => runner::run(&arguments),
+    }
+}

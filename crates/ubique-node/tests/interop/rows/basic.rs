@@ -1,0 +1,260 @@
+//! Sessions and routes.
+
+use ubique_model::{Asn, Family};
+use ubique_proto::bgp::message::Notification;
+use ubique_proto::bgp::notification::{code, open};
+use ubique_proto::bgp::speaker::{DownReason, In};
+
+use crate::cell::{Cell, Pair};
+use crate::lab;
+use crate::matrix::{Cannot, Proof, Row};
+use crate::peer::{Kind, OUR_AS, Opens, Setup, Theirs};
+use crate::us::{self, PEER};
+
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "session",
+        what: "we connect; both sides say Established; the hold time is the smaller of the two",
+        run: session,
+        cannot: &[],
+    },
+    Row { name: "called", what: "the peer connects, we only listen", run: called, cannot: &[] },
+    Row {
+        name: "collision",
+        what: "both sides connect; one session is left and stays (RFC 4271 §6.8)",
+        run: collision,
+        cannot: &[],
+    },
+    Row {
+        name: "announce",
+        what: "the peer shows our route with our address as its next hop and our AS as its path",
+        run: announce,
+        cannot: &[],
+    },
+    Row {
+        name: "withdraw",
+        what: "the peer no longer shows a route we withdrew; the others stay",
+        run: withdraw,
+        cannot: &[],
+    },
+    Row {
+        name: "learn",
+        what: "we keep the peer's routes with its next hop, path, MED and communities, and drop what it withdraws",
+        run: learn,
+        cannot: &[],
+    },
+    Row { name: "four-octet-as", what: "both AS numbers are above 65,535 (RFC 6793)", run: four_octet_as, cannot: &[] },
+    Row {
+        name: "as-trans",
+        what: "our AS number is above 65,535 and the peer's capability is off: it sees 23456 (AS_TRANS) in the path, and we its \
+               2-octet path",
+        run: as_trans,
+        cannot: &[
+            Cannot {
+                peer: Kind::Gobgp,
+                family: None,
+                reason: "the capability for 4-octet AS numbers cannot be switched off",
+                proof: Proof::Rejects("[neighbors.as4.config]\nenabled = false\n"),
+            },
+            Cannot {
+                peer: Kind::Bird,
+                family: None,
+                reason: "with `enable as4 no` it takes no AS above 65,535 in its configuration, but with 23456 there it refuses the one in \
+                         our capability (2/2)",
+                proof: Proof::Run(as_trans_refused),
+            },
+            Cannot {
+                peer: Kind::Frr,
+                family: Some(Family::Ipv6),
+                reason: "only all capabilities can be switched off together (`dont-capability-negotiate`), and IPv6 routes need one",
+                proof: Proof::Run(no_family),
+            },
+        ],
+    },
+    Row {
+        name: "internal",
+        what: "the same AS on both sides: an empty path, LOCAL_PREF is sent",
+        run: internal,
+        cannot: &[],
+    },
+    Row {
+        name: "refresh-ours",
+        what: "we ask for the peer's routes again (RFC 2918) and get them",
+        run: refresh_ours,
+        cannot: &[Cannot {
+            peer: Kind::Openbgpd,
+            family: None,
+            reason: "it offers the capability, but 7.7 refuses every request: `route refresh: AID IPv4 unicast not negotiated`, \
+                     for families that are",
+            proof: Proof::Run(refresh_refused),
+        }],
+    },
+    Row {
+        name: "refresh-theirs",
+        what: "the peer asks for ours and gets them; the session stays",
+        run: refresh_theirs,
+        cannot: &[Cannot {
+            peer: Kind::Gobgp,
+            family: None,
+            reason: "it never asks: `softresetin` reads its own copy of what it received again",
+            proof: Proof::Run(refresh_not_asked),
+        }],
+    },
+];
+
+fn session(cell: &Cell) {
+    let pair = cell.up(&Setup { hold_time_s: 30, ..cell.setup() });
+    assert_eq!(pair.us.negotiated().hold_time.as_secs(), 30);
+    assert!(pair.us.negotiated().four_octet_as);
+    assert_eq!(pair.us.negotiated().router_id.to_string(), "192.0.2.1");
+}
+
+fn called(cell: &Cell) {
+    let mut pair = cell.up(&Setup { opens: Opens::Peer, ..cell.setup() });
+    announced(cell, &mut pair);
+}
+
+fn collision(cell: &Cell) {
+    let mut pair = cell.up(&Setup { opens: Opens::Both, ..cell.setup() });
+    announced(cell, &mut pair);
+    assert_eq!(pair.us.losses(), 0, "an established session stays");
+}
+
+/// Announces one route and waits for it.
+pub fn announced(cell: &Cell, pair: &mut Pair) -> crate::seen::Seen {
+    pair.us.announce(us::announcement(cell.our_prefix()));
+    pair.until("the peer shows our route", |p| p.peer.route(cell.our_prefix()))
+}
+
+fn announce(cell: &Cell) {
+    let mut pair = cell.up(&cell.setup());
+    assert_eq!(pair.peer.route(cell.our_prefix()), None);
+    let route = announced(cell, &mut pair);
+    assert_eq!(route.next_hop, cell.ours());
+    assert_eq!(route.as_path, [OUR_AS]);
+    assert_eq!(route.med.unwrap_or(0), 0);
+    assert!(route.communities.is_empty() && route.large.is_empty(), "{route:?}");
+}
+
+fn withdraw(cell: &Cell) {
+    let mut pair = cell.up(&cell.setup());
+    let prefixes = [1, 2].map(|n| lab::our_prefix(cell.family, n));
+    for prefix in prefixes {
+        pair.us.announce(us::announcement(prefix));
+    }
+    pair.until_true("the peer shows both routes", |p| prefixes.iter().all(|prefix| p.peer.route(*prefix).is_some()));
+    pair.us.withdraw(prefixes[0]);
+    pair.until_true("the first route is gone", |p| p.peer.route(prefixes[0]).is_none());
+    assert!(pair.peer.route(prefixes[1]).is_some(), "the second one stays");
+    assert!(pair.us.established());
+}
+
+fn learn(cell: &Cell) {
+    let [first, second] = [1, 2].map(|n| lab::their_prefix(cell.family, n));
+    let rich = Theirs { med: Some(77), communities: vec!["65001:7"], large: vec!["65001:1:2"], ..Theirs::new(first) };
+    let mut pair = cell.up(&Setup { announce: vec![rich], ..cell.setup() });
+    pair.until_true("we have its route", |p| p.us.route(first).is_some());
+    let route = pair.us.route(first).unwrap();
+    assert_eq!(route.next_hop.address().to_string(), cell.theirs());
+    let attributes = &route.attributes;
+    assert_eq!(attributes.as_path.to_string(), "65001");
+    assert_eq!(attributes.med, Some(77));
+    let texts = |list: &[String]| list.join(" ");
+    assert_eq!(texts(&attributes.communities.iter().map(ToString::to_string).collect::<Vec<_>>()), "65001:7");
+    assert_eq!(texts(&attributes.large_communities.iter().map(ToString::to_string).collect::<Vec<_>>()), "65001:1:2");
+    pair.peer.announce(&Theirs::new(second));
+    pair.until_true("we have its second route", |p| p.us.route(second).is_some());
+    pair.peer.withdraw(first);
+    pair.until_true("its first route is gone", |p| p.us.route(first).is_none());
+    assert!(pair.us.route(second).is_some());
+    assert!(pair.us.status().faults.last.is_none(), "{:?}", pair.us.status().faults);
+}
+
+fn four_octet_as(cell: &Cell) {
+    let setup = Setup { local_as: 4_200_000_001, remote_as: 4_200_000_002, ..cell.setup() };
+    let setup = Setup { announce: vec![Theirs::new(cell.their_prefix())], ..setup };
+    let mut pair = cell.up(&setup);
+    assert_eq!(announced(cell, &mut pair).as_path, [4_200_000_002]);
+    pair.until_true("we have its route", |p| p.us.route(cell.their_prefix()).is_some());
+    let path = &pair.us.route(cell.their_prefix()).unwrap().attributes.as_path;
+    assert_eq!(path.ases().collect::<Vec<_>>(), [Asn(4_200_000_001)]);
+}
+
+fn as_trans(cell: &Cell) {
+    let setup = Setup { two_octet: true, announce: vec![Theirs::new(cell.their_prefix())], ..cell.setup() };
+    // What a 2-octet speaker would have to be told; the others find the number in our capability.
+    let remote_as = if cell.kind == Kind::Exabgp { 23456 } else { 4_200_000_002 };
+    let mut pair = cell.up_with(&Setup { remote_as, ..setup }, |ours| ours.speaker.asn = Asn(4_200_000_002));
+    assert!(!pair.us.negotiated().four_octet_as);
+    let route = announced(cell, &mut pair);
+    assert!(route.as_path.ends_with(&[23456]) || route.as_path.ends_with(&[4_200_000_002]), "{route:?}");
+    pair.until_true("we have its route", |p| p.us.route(cell.their_prefix()).is_some());
+    assert_eq!(pair.us.route(cell.their_prefix()).unwrap().attributes.as_path.to_string(), "65001");
+}
+
+fn as_trans_refused(cell: &Cell) {
+    let setup = Setup { two_octet: true, remote_as: 23456, ..cell.setup() };
+    let mut pair = cell.start_with(&setup, |ours| ours.speaker.asn = Asn(4_200_000_002));
+    let reason = pair.until("it refuses", |p| p.us.down().cloned());
+    let refused = |n: &Notification| (n.code, n.subcode) == (code::OPEN, open::BAD_PEER_AS);
+    assert!(matches!(&reason, DownReason::Received(n) if refused(n)), "{reason}");
+}
+
+fn no_family(cell: &Cell) {
+    let mut pair = cell.start(&Setup { two_octet: true, ..cell.setup() });
+    let reason = pair.until("the family is missing", |p| p.us.down().cloned());
+    let missing = |n: &Notification| (n.code, n.subcode) == (code::OPEN, open::UNSUPPORTED_CAPABILITY);
+    assert!(matches!(&reason, DownReason::Sent(n) if missing(n)), "{reason}");
+}
+
+fn internal(cell: &Cell) {
+    let setup = Setup { local_as: OUR_AS, announce: vec![Theirs::new(cell.their_prefix())], ..cell.setup() };
+    let mut pair = cell.up(&setup);
+    let route = announced(cell, &mut pair);
+    assert_eq!((route.next_hop.as_str(), route.as_path.as_slice()), (cell.ours(), &[][..]));
+    assert_eq!(route.local_pref, Some(100));
+    pair.until_true("we have its route", |p| p.us.route(cell.their_prefix()).is_some());
+    let attributes = pair.us.route(cell.their_prefix()).unwrap().attributes;
+    assert_eq!((attributes.as_path.hops(), attributes.local_pref), (0, Some(100)));
+}
+
+fn refresh_ours(cell: &Cell) {
+    let setup = Setup { announce: vec![Theirs::new(cell.their_prefix())], ..cell.setup() };
+    let mut pair = cell.up(&setup);
+    pair.until_true("we have its route", |p| p.us.route(cell.their_prefix()).is_some());
+    let before = pair.us.status().counters.updates_in;
+    pair.us.handle(In::RequestRefresh { peer: PEER });
+    // The route again; End-of-RIB is not repeated by all.
+    pair.until_true("its routes again", |p| p.us.status().counters.updates_in > before);
+    pair.until_true("we still have its route", |p| p.us.route(cell.their_prefix()).is_some());
+    assert_eq!(pair.us.losses(), 0);
+}
+
+fn refresh_theirs(cell: &Cell) {
+    let mut pair = cell.up(&cell.setup());
+    announced(cell, &mut pair);
+    let before = pair.us.status().counters.updates_out;
+    pair.peer.ask_refresh();
+    pair.until_true("our routes go out again", |p| p.us.status().counters.updates_out > before);
+    assert!(pair.us.established() && pair.peer.route(cell.our_prefix()).is_some());
+    assert!(!matches!(pair.us.down(), Some(DownReason::Sent(_))));
+}
+
+fn refresh_refused(cell: &Cell) {
+    let setup = Setup { announce: vec![Theirs::new(cell.their_prefix())], ..cell.setup() };
+    let mut pair = cell.up(&setup);
+    pair.until_true("we have its route", |p| p.us.route(cell.their_prefix()).is_some());
+    let before = pair.us.status().counters.updates_in;
+    pair.us.handle(In::RequestRefresh { peer: PEER });
+    pair.until_true("it refuses", |p| p.peer.log().contains("unicast not negotiated"));
+    assert_eq!(pair.us.status().counters.updates_in, before);
+}
+
+fn refresh_not_asked(cell: &Cell) {
+    let mut pair = cell.up(&cell.setup());
+    announced(cell, &mut pair);
+    let before = pair.us.status().counters;
+    pair.peer.ask_refresh();
+    pair.until_true("it has done it", |p| p.peer.log().contains("Neighbor soft reset in"));
+    assert_eq!(pair.us.status().counters, before);
+}

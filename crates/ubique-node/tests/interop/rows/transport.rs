@@ -1,0 +1,190 @@
+//! Transport and the end of sessions.
+
+use std::time::{Duration, Instant};
+
+use ubique_proto::bgp::message::Notification;
+use ubique_proto::bgp::notification::{cease, code};
+use ubique_proto::bgp::speaker::{DownReason, In};
+use ubique_sys::process::Signal;
+
+use super::basic::announced;
+use crate::cell::{Cell, Pair};
+use crate::matrix::{Cannot, Proof, Row};
+use crate::peer::{Kind, Opens, Setup};
+use crate::us::{self, PEER};
+
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "md5",
+        what: "the session comes up with the same TCP MD5 key on both sides (RFC 2385)",
+        run: md5,
+        cannot: &[],
+    },
+    Row {
+        name: "md5-wrong",
+        what: "it does not with another key: the kernel that was called counts three refused segments",
+        run: md5_wrong,
+        cannot: &[],
+    },
+    Row {
+        name: "gtsm",
+        what: "the peer takes packets with TTL 255 only (RFC 5082): the session comes up with it",
+        run: gtsm,
+        cannot: &[],
+    },
+    Row {
+        name: "shutdown-ours",
+        what: "we end the session with words (RFC 9003); the peer shows or logs them",
+        run: shutdown_ours,
+        cannot: &[Cannot {
+            peer: Kind::Exabgp,
+            family: None,
+            reason: "4.2.21 cannot decode a NOTIFICATION with a shutdown communication under Python 3: the session ends, the words are lost",
+            proof: Proof::Run(undecoded),
+        }],
+    },
+    Row {
+        name: "shutdown-theirs",
+        what: "the peer ends it with words; we report them",
+        run: shutdown_theirs,
+        cannot: &[Cannot {
+            peer: Kind::Exabgp,
+            family: None,
+            reason: "`teardown` takes a number, no words; its shutdown communication is always `Administrative Shutdown`",
+            proof: Proof::Run(own_words),
+        }],
+    },
+    Row {
+        name: "hold-theirs",
+        what: "the peer freezes (SIGSTOP): after the hold time of 3 s we end the session, 4/0, and have dropped its routes",
+        run: peer_frozen,
+        cannot: &[],
+    },
+    Row {
+        name: "hold-ours",
+        what: "we freeze: the peer says that the hold timer expired and has dropped our route",
+        run: we_freeze,
+        cannot: &[],
+    },
+];
+
+const KEY: &str = "correct-horse";
+
+/// Segments the kernel must have refused before a key counts as wrong.
+const REFUSED: u64 = 3;
+
+/// The hold time of the rows that wait for it, the least there is.
+const HOLD_S: u32 = 3;
+
+/// What may pass before an expired timer is told: timers of peers, and of a busy machine, are late.
+const HOLD_LIMIT: Duration = Duration::from_secs(12);
+
+/// OpenBGPD puts no key on its listeners under Linux.
+fn opens(cell: &Cell) -> Opens {
+    if cell.kind == Kind::Openbgpd { Opens::Peer } else { Opens::Us }
+}
+
+fn md5(cell: &Cell) {
+    let mut pair = cell.up(&Setup { password: Some(KEY), opens: opens(cell), ..cell.setup() });
+    announced(cell, &mut pair);
+    assert_eq!(wrong_keys(cell), 0);
+}
+
+fn md5_wrong(cell: &Cell) {
+    let setup = Setup { password: Some(KEY), opens: opens(cell), ..cell.setup() };
+    let mut pair = cell.start_with(&setup, |ours| ours.endpoints[0].secret = Some(us::secret("wrong-horse")));
+    pair.until_true("segments were refused", |_| wrong_keys(cell) >= REFUSED);
+    assert!(!pair.us.established() && !pair.peer.established());
+    assert_eq!(pair.us.status().counters.messages_in, 0);
+}
+
+/// Segments with a wrong key, as counted by both kernels.
+fn wrong_keys(cell: &Cell) -> u64 {
+    let count = || {
+        let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+        let place = names.split(' ').position(|name| name == "TCPMD5Failure").unwrap();
+        values.split(' ').nth(place).unwrap().parse::<u64>().unwrap()
+    };
+    count() + cell.ns.run(count).unwrap()
+}
+
+fn gtsm(cell: &Cell) {
+    let mut pair = cell.up_with(&Setup { gtsm: true, ..cell.setup() }, |ours| ours.endpoints[0].ttl = 255);
+    announced(cell, &mut pair);
+}
+
+const WORDS: &str = "site ams: disk swap";
+
+fn shutdown_ours(cell: &Cell) {
+    let mut pair = cell.up(&cell.setup());
+    announced(cell, &mut pair);
+    let subcode = cease::ADMINISTRATIVE_SHUTDOWN;
+    pair.us.handle(In::StopPeer { peer: PEER, subcode, message: WORDS.into() });
+    pair.until_true("the peer has our words", |p| (p.peer.said() + &p.peer.log()).contains(WORDS));
+    pair.until_true("our route is gone", |p| p.peer.route(cell.our_prefix()).is_none());
+}
+
+/// The NOTIFICATION the peer ended the session with.
+fn received(pair: &mut Pair) -> Notification {
+    match pair.until_ended() {
+        DownReason::Received(notification) => notification,
+        other => panic!("not ended by the peer: {other:?}"),
+    }
+}
+
+fn shutdown_theirs(cell: &Cell) {
+    assert_eq!(their_words(cell), WORDS);
+}
+
+/// ExaBGP's are not those it was given.
+fn own_words(cell: &Cell) {
+    assert_eq!(their_words(cell), "Administrative Shutdown");
+}
+
+fn their_words(cell: &Cell) -> String {
+    let mut pair = cell.up(&cell.setup());
+    pair.peer.shut_down(WORDS);
+    let notification = received(&mut pair);
+    assert_eq!((notification.code, notification.subcode), (code::CEASE, cease::ADMINISTRATIVE_SHUTDOWN));
+    notification.shutdown_communication().unwrap().unwrap_or_default().to_owned()
+}
+
+fn undecoded(cell: &Cell) {
+    let mut pair = cell.up(&cell.setup());
+    announced(cell, &mut pair);
+    let subcode = cease::ADMINISTRATIVE_SHUTDOWN;
+    pair.us.handle(In::StopPeer { peer: PEER, subcode, message: WORDS.into() });
+    pair.until_true("it cannot decode them", |p| p.peer.said().contains("can not decode"));
+    pair.until_true("our route is gone", |p| p.peer.route(cell.our_prefix()).is_none());
+}
+
+fn peer_frozen(cell: &Cell) {
+    let theirs = crate::peer::Theirs::new(cell.their_prefix());
+    let mut pair = cell.up(&Setup { hold_time_s: HOLD_S, announce: vec![theirs], ..cell.setup() });
+    pair.until_true("we have its route", |p| p.us.route(cell.their_prefix()).is_some());
+    pair.signal_peer(Signal::Stop);
+    let start = Instant::now();
+    let reason = pair.until_ended();
+    assert!(start.elapsed() < HOLD_LIMIT, "{:?}", start.elapsed());
+    assert_eq!(reason, DownReason::Sent(Notification::new(code::HOLD_TIMER_EXPIRED, 0)));
+    assert!(pair.us.route(cell.their_prefix()).is_none());
+    pair.signal_peer(Signal::Cont);
+    pair.until_up();
+}
+
+fn we_freeze(cell: &Cell) {
+    let mut pair = cell.up(&Setup { hold_time_s: HOLD_S, ..cell.setup() });
+    announced(cell, &mut pair);
+    // Our side does not run meanwhile; its sockets stay open.
+    let start = Instant::now();
+    crate::lab::until("the peer has given us up", || (!pair.peer.established()).then_some(()));
+    assert!(start.elapsed() < HOLD_LIMIT, "{:?}", start.elapsed());
+    crate::lab::until("our route is gone", || pair.peer.route(cell.our_prefix()).is_none().then_some(()));
+    let said = (pair.peer.said() + &pair.peer.log()).to_lowercase();
+    let words = ["hold timer expired", "holdtimer expired", "hold-timer expired", "hold timer", "holdtimer"];
+    assert!(words.iter().any(|words| said.contains(words)), "{said}");
+    let reason = pair.until_ended();
+    assert_eq!(reason, DownReason::Received(Notification::new(code::HOLD_TIMER_EXPIRED, 0)));
+}

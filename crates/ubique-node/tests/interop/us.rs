@@ -1,0 +1,176 @@
+//! Our side: a driver of the speaker, run while something is waited for.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use ubique_model::policy::Announcement;
+use ubique_model::{Asn, Prefix, Relation};
+use ubique_node::bgp::{BGP_PORT, Driver, DriverConfig, Endpoint, Notice, Secret};
+use ubique_proto::bgp::rib::Received;
+use ubique_proto::bgp::session::{Negotiated, State};
+use ubique_proto::bgp::speaker::{DownReason, In, PeerConfig, PeerId, PeerStatus, SessionEvent, SpeakerConfig};
+
+use crate::lab;
+use crate::peer::{Opens, Setup};
+
+/// The one neighbour of most cells.
+pub const PEER: PeerId = PeerId(0);
+
+/// TTL of an external session on a common link.
+const EXTERNAL_TTL: u8 = 1;
+
+/// How long our side runs between two looks at the peer.
+const TURN: Duration = Duration::from_millis(10);
+
+/// Configuration of our side.
+pub struct Ours {
+    pub speaker: SpeakerConfig,
+    pub endpoints: Vec<Endpoint>,
+}
+
+impl Ours {
+    /// The other side of a peer that is set up like this.
+    pub fn new(setup: &Setup) -> Ours {
+        let address: IpAddr = lab::theirs(setup.family).parse().unwrap();
+        let relation = if setup.internal() { Relation::Internal } else { Relation::Transit };
+        let mut speaker = SpeakerConfig::new(Asn(setup.remote_as), "192.0.2.2".parse().unwrap(), 7);
+        let mut peer = PeerConfig::new(address, Asn(setup.local_as), relation);
+        peer.families = setup.families;
+        peer.hold_time = Duration::from_secs(90);
+        peer.passive = setup.opens == Opens::Peer;
+        speaker.peers.push(peer);
+        let endpoint = Endpoint {
+            remote: address,
+            port: BGP_PORT,
+            local: None,
+            ttl: EXTERNAL_TTL,
+            secret: setup.password.map(secret),
+            user_timeout: Duration::ZERO,
+        };
+        Ours { speaker, endpoints: vec![endpoint] }
+    }
+
+    /// The configuration of the neighbour.
+    pub fn peer(&mut self) -> &mut PeerConfig {
+        &mut self.speaker.peers[0]
+    }
+}
+
+/// A key, as an operator gives it: by file.
+pub fn secret(words: &str) -> Secret {
+    let path = format!("/run/{words}");
+    lab::write(&path, words);
+    Secret::read(path.as_ref()).unwrap()
+}
+
+/// The running speaker.
+pub struct Us {
+    runtime: Runtime,
+    driver: Driver,
+    started: Instant,
+    /// Sessions that came and went, the oldest first.
+    pub events: Vec<(Duration, PeerId, SessionEvent)>,
+}
+
+impl Us {
+    /// Listens, and has not started yet.
+    pub fn new(ours: Ours) -> Us {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let config =
+            DriverConfig { speaker: ours.speaker, endpoints: ours.endpoints, place: None, listen: Some(BGP_PORT) };
+        let driver = runtime.block_on(async { Driver::new(config) }).unwrap();
+        Us { runtime, driver, started: Instant::now(), events: vec![] }
+    }
+
+    /// Feeds the core.
+    pub fn handle(&mut self, input: In) {
+        let _guard = self.runtime.enter();
+        self.driver.handle(input);
+    }
+
+    /// Runs for a moment.
+    pub fn turn(&mut self) {
+        let until = Instant::now() + TURN;
+        // The runtime has not waited since the last turn, and does not know what has arrived meanwhile: it looks now, as
+        // it does when it wakes up.
+        self.runtime.block_on(tokio::task::yield_now());
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            let next = self.driver.next();
+            let Ok(notice) = self.runtime.block_on(async { tokio::time::timeout(left, next).await }) else {
+                return;
+            };
+            if let Notice::Session { peer, event } = notice {
+                self.events.push((self.started.elapsed(), peer, event));
+            }
+        }
+    }
+
+    pub fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    pub fn status(&self) -> PeerStatus<'_> {
+        self.driver.speaker().peer(PEER).unwrap()
+    }
+
+    pub fn established(&self) -> bool {
+        self.status().state == State::Established
+    }
+
+    pub fn negotiated(&self) -> &Negotiated {
+        self.status().negotiated.expect("the session is established")
+    }
+
+    /// Why the session last went down or did not come up.
+    pub fn down(&self) -> Option<&DownReason> {
+        self.status().last_down
+    }
+
+    /// How often a session was lost.
+    pub fn losses(&self) -> usize {
+        let lost = |e: &SessionEvent| matches!(e, SessionEvent::Down { was_established: true, .. });
+        self.events.iter().filter(|(_, _, event)| lost(event)).count()
+    }
+
+    /// A route of the peer's.
+    pub fn route(&self, prefix: Prefix) -> Option<Received> {
+        self.driver.speaker().rib().received(PEER, Some(prefix)).find(|r| r.prefix == prefix)
+    }
+
+    pub fn announce(&mut self, announcement: Announcement) {
+        self.handle(In::Announce { peer: PEER, announcement });
+    }
+
+    pub fn withdraw(&mut self, prefix: Prefix) {
+        self.handle(In::Withdraw { peer: PEER, prefix });
+    }
+
+    /// What happened, for a report.
+    pub fn report(&self) -> String {
+        let mut text = String::new();
+        for (at, peer, event) in &self.events {
+            text.push_str(&format!("{:8.3} s peer {} {event:?}\n", at.as_secs_f64(), peer.0));
+        }
+        for peer in self.driver.speaker().peers() {
+            let connect = self.driver.connect_error(peer.peer).unwrap_or("none");
+            text.push_str(&format!("{peer:?}\nconnect error: {connect}\n"));
+            for route in self.driver.speaker().rib().received(peer.peer, None).take(10) {
+                text.push_str(&format!("{route:?}\n"));
+            }
+        }
+        text
+    }
+}
+
+/// An announcement without anything optional.
+pub fn announcement(prefix: Prefix) -> Announcement {
+    Announcement {
+        prefix,
+        prepend: 0,
+        med: None,
+        communities: vec![],
+        large_communities: vec![],
+        extended_communities: vec![],
+    }
+}
