@@ -16,6 +16,7 @@ use ubique_proto::health::{self, Health};
 use ubique_proto::site::{self, Site, State};
 
 use super::addresses::Addresses;
+use super::bfd::Bfd;
 use super::detect::Detected;
 use super::metrics::Metrics;
 use super::{AgentError, Request};
@@ -80,6 +81,7 @@ pub(super) struct Agent {
     pub(super) site: usize,
     pub(super) version: String,
     pub(super) bgp: Driver,
+    pub(super) bfd: Option<Bfd>,
     pub(super) health: Health,
     pub(super) core: Site,
     pub(super) timer: Timer,
@@ -113,6 +115,7 @@ impl Agent {
             site,
             version,
             bgp: parts.bgp,
+            bfd: None,
             health: parts.health,
             core: parts.core,
             timer: Timer::new(),
@@ -249,6 +252,7 @@ impl Agent {
                 self.core.handle_input(now(), site::In::AddressesRemoved);
             }
             site::Out::State { state, cause } => {
+                self.bfd_follow(state);
                 let state = state_name(state);
                 tracing::info!(site = self.spec().name, state, cause, "site");
                 self.remember(format!("site {state}"), cause);
@@ -294,9 +298,15 @@ impl Agent {
         }
     }
 
-    /// Waits until the upstreams have the last NOTIFICATION, but not longer than `limit`.
+    /// Waits until the upstreams have the last NOTIFICATION and the last word of BFD, but not longer than `limit`.
     pub(super) async fn farewell(&mut self, limit: Duration) {
-        if tokio::time::timeout(limit, self.bgp.drained()).await.is_err() {
+        let words = async {
+            if let Some(bfd) = &mut self.bfd {
+                bfd.farewell().await;
+            }
+            self.bgp.drained().await;
+        };
+        if tokio::time::timeout(limit, words).await.is_err() {
             tracing::warn!("an upstream did not take the last message in time");
         }
     }
@@ -420,7 +430,7 @@ impl Agent {
         self.core.handle_input(now(), site::In::Stop { reason: signal.to_owned() });
     }
 
-    fn remember(&mut self, what: String, cause: String) {
+    pub(super) fn remember(&mut self, what: String, cause: String) {
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
