@@ -22,6 +22,8 @@ mod detect;
 mod guard;
 mod http;
 mod metrics;
+mod neighbours;
+mod restart;
 mod setup;
 mod site;
 mod status;
@@ -52,7 +54,7 @@ const REQUESTS: usize = 16;
 const EVENTS: usize = 64;
 
 /// Threads for what may block, beside one for each `process` check.
-const BLOCKING_THREADS: usize = 2;
+const BLOCKING_THREADS: usize = 3;
 
 /// How long the end waits for the upstreams to take the last NOTIFICATION.
 const FAREWELL: Duration = Duration::from_millis(1500);
@@ -111,6 +113,9 @@ pub enum AgentError {
     /// The metrics endpoint cannot be opened.
     #[error(transparent)]
     Metrics(#[from] HttpError),
+    /// The kernel lacks what the service file asks for.
+    #[error("{0}")]
+    Lacking(String),
     /// The service addresses cannot be put on the loopback.
     #[error("cannot put the service addresses on the loopback: that needs CAP_NET_ADMIN")]
     Addresses(#[source] io::Error),

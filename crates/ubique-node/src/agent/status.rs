@@ -39,9 +39,9 @@ impl Agent {
         rfc3339(wall(at.max(self.began)))
     }
 
-    /// The upstreams with their sessions.
+    /// The upstreams with their sessions, then the neighbours from ranges.
     pub(super) fn peers(&self) -> impl Iterator<Item = (&Upstream, SpeakerPeer<'_>)> {
-        self.spec().upstreams.iter().zip(self.bgp.speaker().peers())
+        self.bgp.speaker().peers().filter_map(|peer| Some((self.neighbour(peer.peer)?, peer)))
     }
 
     /// Every prefix the session can carry, and how far its announcement got: read from the session, not from intent.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use ubique_model::policy::Announcement;
 use ubique_model::{Asn, Prefix, Relation};
-use ubique_node::bgp::{BGP_PORT, Driver, DriverConfig, Endpoint, Notice, Secret};
+use ubique_node::bgp::{BGP_PORT, Driver, DriverConfig, Endpoint, Key, Notice, Secret};
 use ubique_proto::bgp::rib::Received;
 use ubique_proto::bgp::session::{Negotiated, State};
 use ubique_proto::bgp::speaker::{DownReason, In, PeerConfig, PeerId, PeerStatus, SessionEvent, SpeakerConfig};
@@ -16,9 +16,6 @@ use crate::peer::{Opens, Setup};
 
 /// The one neighbour of most cells.
 pub const PEER: PeerId = PeerId(0);
-
-/// TTL of an external session on a common link.
-const EXTERNAL_TTL: u8 = 1;
 
 /// How long our side runs between two looks at the peer.
 const TURN: Duration = Duration::from_millis(10);
@@ -40,14 +37,7 @@ impl Ours {
         peer.hold_time = Duration::from_secs(90);
         peer.passive = setup.opens == Opens::Peer;
         speaker.peers.push(peer);
-        let endpoint = Endpoint {
-            remote: address,
-            port: BGP_PORT,
-            local: None,
-            ttl: EXTERNAL_TTL,
-            secret: setup.password.map(secret),
-            user_timeout: Duration::ZERO,
-        };
+        let endpoint = Endpoint { key: setup.password.map(secret).map(Key::Md5), ..Endpoint::new(address) };
         Ours { speaker, endpoints: vec![endpoint] }
     }
 
@@ -77,8 +67,13 @@ impl Us {
     /// Listens, and has not started yet.
     pub fn new(ours: Ours) -> Us {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let config =
-            DriverConfig { speaker: ours.speaker, endpoints: ours.endpoints, place: None, listen: Some(BGP_PORT) };
+        let config = DriverConfig {
+            speaker: ours.speaker,
+            endpoints: ours.endpoints,
+            ranges: vec![],
+            place: None,
+            listen: Some(BGP_PORT),
+        };
         let driver = runtime.block_on(async { Driver::new(config) }).unwrap();
         Us { runtime, driver, started: Instant::now(), events: vec![] }
     }

@@ -14,6 +14,7 @@ mod lab;
 mod roles;
 mod routers;
 mod runner;
+mod sessions;
 
 use runner::Test;
 
@@ -22,6 +23,7 @@ fn main() {
     if let (Some("role"), Some(role)) = (arguments.next().as_deref(), arguments.next()) {
         std::process::exit(roles::play(&role, arguments.collect()));
     }
-    let tests: Vec<Test> = [agent::TESTS, bfd::TESTS, faults::TESTS, interfaces::TESTS, routers::TESTS].concat();
+    let tests: Vec<Test> =
+        [agent::TESTS, bfd::TESTS, faults::TESTS, interfaces::TESTS, routers::TESTS, sessions::TESTS].concat();
     runner::run(&tests);
 }

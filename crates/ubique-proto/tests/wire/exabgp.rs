@@ -14,7 +14,7 @@ use ubique_proto::bgp::wire::{
     DecodeContext, decode, encode_end_of_rib, encode_notification, encode_open, encode_updates,
 };
 
-use crate::support::{IBGP, contexts, hex, message, sender, shared, to_hex};
+use crate::support::{IBGP, attributes, contexts, hex, internal, message, sender, shared, to_hex};
 
 /// Attribute types ubique reads; others it passes on when transitive.
 const KNOWN: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 32];
@@ -76,25 +76,6 @@ fn decodings() -> Option<Vec<Vector>> {
     Some(vectors)
 }
 
-/// The path attributes of an UPDATE: flags, code, value.
-fn attributes(octets: &[u8]) -> Option<Vec<(u8, u8, &[u8])>> {
-    let u16_at = |at: usize| Some(usize::from(u16::from_be_bytes([*octets.get(at)?, *octets.get(at + 1)?])));
-    let start = 21 + u16_at(19)? + 2;
-    let mut field = octets.get(start..start + u16_at(start - 2)?)?;
-    let mut all = Vec::new();
-    while let [flags, code, rest @ ..] = field {
-        let (length, rest) = match (flags & 0x10, rest) {
-            (0, [length, rest @ ..]) => (usize::from(*length), rest),
-            (_, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
-            _ => return None,
-        };
-        let (value, rest) = rest.split_at_checked(length)?;
-        all.push((*flags, *code, value));
-        field = rest;
-    }
-    Some(all)
-}
-
 /// Families of the multiprotocol attributes that ubique does not have, or has with another next hop.
 fn foreign(attributes: &[(u8, u8, &[u8])]) -> bool {
     attributes.iter().any(|(_, code, value)| match (code, value) {
@@ -153,8 +134,7 @@ fn encoded(update: &Update, ctx: &DecodeContext) -> Option<Vec<u8>> {
 
 /// LOCAL_PREF is what tells internal sessions in these vectors.
 fn context(vector: &Vector) -> DecodeContext {
-    let internal = attributes(&vector.octets).is_some_and(|all| all.iter().any(|(_, code, _)| *code == 5));
-    DecodeContext { external: !internal, four_octet_as: vector.file != "conf-no-asn4.ci", ..IBGP }
+    DecodeContext { external: !internal(&vector.octets), four_octet_as: vector.file != "conf-no-asn4.ci", ..IBGP }
 }
 
 /// ExaBGP's reading of an UPDATE against ours. Says how many prefixes were compared.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ubique_node::bgp::Key;
 use ubique_proto::bgp::message::Notification;
 use ubique_proto::bgp::notification::{cease, code};
 use ubique_proto::bgp::speaker::{DownReason, In};
@@ -92,7 +93,7 @@ fn md5(cell: &Cell) {
 
 fn md5_wrong(cell: &Cell) {
     let setup = Setup { password: Some(KEY), opens: opens(cell), ..cell.setup() };
-    let mut pair = cell.start_with(&setup, |ours| ours.endpoints[0].secret = Some(us::secret("wrong-horse")));
+    let mut pair = cell.start_with(&setup, |ours| ours.endpoints[0].key = Some(Key::Md5(us::secret("wrong-horse"))));
     pair.until_true("segments were refused", |_| wrong_keys(cell) >= REFUSED);
     assert!(!pair.us.established() && !pair.peer.established());
     assert_eq!(pair.us.status().counters.messages_in, 0);

@@ -15,7 +15,7 @@ use super::super::message::{AttributeFault, Nlri, Notification, Treatment};
 use super::super::notification::{code, update};
 use super::flowspec::{self, Flows};
 use super::reader::Reader;
-use super::{DecodeContext, nlri};
+use super::{DecodeContext, nlri, opaque};
 
 /// Attribute flags (RFC 4271 §4.3).
 pub(super) mod flag {
@@ -45,6 +45,7 @@ pub(super) mod typecode {
     pub(in super::super) const AS4_PATH: u8 = 17;
     pub(in super::super) const AS4_AGGREGATOR: u8 = 18;
     pub(in super::super) const LARGE_COMMUNITIES: u8 = 32;
+    pub(in super::super) const ONLY_TO_CUSTOMER: u8 = 35;
 }
 
 /// Segment types (RFC 4271 §4.3, RFC 5065 §3).
@@ -64,7 +65,8 @@ pub(super) fn flags_of(code: u8) -> Option<u8> {
     Some(match code {
         ORIGIN | AS_PATH | NEXT_HOP | LOCAL_PREF | ATOMIC_AGGREGATE => flag::TRANSITIVE,
         MED | ORIGINATOR_ID | CLUSTER_LIST | MP_REACH | MP_UNREACH => flag::OPTIONAL,
-        AGGREGATOR | COMMUNITIES | EXTENDED_COMMUNITIES | AS4_PATH | AS4_AGGREGATOR | LARGE_COMMUNITIES => flag::KIND,
+        AGGREGATOR | COMMUNITIES | EXTENDED_COMMUNITIES | AS4_PATH | AS4_AGGREGATOR | LARGE_COMMUNITIES
+        | ONLY_TO_CUSTOMER => flag::KIND,
         _ => return None,
     })
 }
@@ -107,7 +109,7 @@ impl Faults {
 }
 
 /// What is wrong with one attribute.
-enum Flaw {
+pub(super) enum Flaw {
     /// Attribute discard.
     Discard(String),
     /// Treat-as-withdraw; the subcode is RFC 4271's.
@@ -223,7 +225,7 @@ fn malformed_list() -> Notification {
     update_error(update::MALFORMED_ATTRIBUTE_LIST, &[])
 }
 
-fn next_attribute<'a>(r: &mut Reader<'a>) -> Option<(u8, u8, &'a [u8])> {
+pub(super) fn next_attribute<'a>(r: &mut Reader<'a>) -> Option<(u8, u8, &'a [u8])> {
     let (flags, code) = (r.u8()?, r.u8()?);
     let extended = flags & flag::EXTENDED_LENGTH != 0;
     let length = if extended { usize::from(r.u16()?) } else { usize::from(r.u8()?) };
@@ -242,7 +244,7 @@ fn attribute(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8], ctx: &Decod
         _ => {}
     }
     let Some(expected) = flags_of(code) else {
-        return unknown(parsed, flags, code, value);
+        return unknown(parsed, flags, code, value, ctx.external);
     };
     if flags & flag::KIND != expected {
         let reason = format!("flags {flags:#04x} where {expected:#04x} belong");
@@ -271,6 +273,8 @@ fn attribute(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8], ctx: &Decod
         }
         EXTENDED_COMMUNITIES => parsed.rest().extended_communities = list(value, |v: [u8; 8]| v)?,
         LARGE_COMMUNITIES => parsed.rest().large_communities = large_communities(value)?,
+        // RFC 9234 §5.
+        ONLY_TO_CUSTOMER => parsed.rest().only_to_customer = Some(Asn(u32::from_be_bytes(fixed(value)?))),
         ORIGINATOR_ID => parsed.rest().originator_id = Some(Ipv4Addr::from(fixed::<4>(value)?)),
         CLUSTER_LIST => parsed.rest().cluster_list = list(value, |v: [u8; 4]| Ipv4Addr::from(v))?,
         MP_REACH => parsed.reach = Some(mp_reach(value, ctx).ok_or(Flaw::Reset)?),
@@ -282,10 +286,11 @@ fn attribute(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8], ctx: &Decod
 }
 
 /// RFC 4271 §5, §6.3.
-fn unknown(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8]) -> Result<(), Flaw> {
-    if flags & flag::OPTIONAL == 0 {
+fn unknown(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8], external: bool) -> Result<(), Flaw> {
+    if flags & flag::OPTIONAL == 0 && !opaque::known(code) {
         return Err(Flaw::Reset);
     }
+    opaque::judge(flags, code, value, external)?;
     if flags & flag::TRANSITIVE != 0 {
         let flags = flag::KIND | flag::PARTIAL;
         parsed.rest().unknown.push(RawAttribute { flags, code, value: value.to_vec() });
@@ -300,7 +305,7 @@ fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N], Flaw> {
 }
 
 /// A list of items of N octets; at least one (RFC 7606 §4).
-fn list<const N: usize, T>(value: &[u8], item: impl Fn([u8; N]) -> T) -> Result<Vec<T>, Flaw> {
+pub(super) fn list<const N: usize, T>(value: &[u8], item: impl Fn([u8; N]) -> T) -> Result<Vec<T>, Flaw> {
     let (items, rest) = value.as_chunks::<N>();
     if items.is_empty() || !rest.is_empty() {
         let reason = format!("{} octets, not a positive multiple of {N}", value.len());
