@@ -217,6 +217,11 @@ async fn serve(
     if let Some((heartbeat, beat)) = bfd {
         agent.bfd = Some(Bfd::start(agent.spec(), heartbeat, beat)?);
     }
+    let monitor = agent.monitor.clone();
+    let hungry = async || match &monitor {
+        Some(monitor) => monitor.hungry().await,
+        None => std::future::pending().await,
+    };
     let mut signals_seen = 0;
     loop {
         tokio::select! {
@@ -232,6 +237,7 @@ async fn serve(
                 agent.stop(signal);
             }
             Some(request) = asked.recv() => agent.asked(request),
+            () = hungry() => agent.feed_collectors(),
         }
         while let Ok(result) = polled.try_recv() {
             agent.polled(result);

@@ -11,6 +11,7 @@ mod daemons;
 mod faults;
 mod interfaces;
 mod lab;
+mod records;
 mod roles;
 mod routers;
 mod runner;
@@ -24,6 +25,7 @@ fn main() {
         std::process::exit(roles::play(&role, arguments.collect()));
     }
     let tests: Vec<Test> =
-        [agent::TESTS, bfd::TESTS, faults::TESTS, interfaces::TESTS, routers::TESTS, sessions::TESTS].concat();
+        [agent::TESTS, bfd::TESTS, faults::TESTS, interfaces::TESTS, records::TESTS, routers::TESTS, sessions::TESTS]
+            .concat();
     runner::run(&tests);
 }
