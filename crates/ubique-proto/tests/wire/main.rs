@@ -17,6 +17,7 @@ mod open;
 #[allow(dead_code, reason = "captures are only read here")]
 mod pcap;
 mod roundtrip;
+mod shapes;
 mod speed;
 mod support;
 mod updates;
