@@ -205,6 +205,9 @@ pub struct RunArguments {
     /// Log as JSON lines.
     #[arg(long)]
     pub log_json: bool,
+    /// Record and export nothing, whatever the service file says: for rehearsals.
+    #[arg(long, hide = true)]
+    pub no_records: bool,
 }
 
 /// How to reach an agent.

@@ -90,7 +90,7 @@ fn a_sound_journal_is_the_same_and_reads_well() {
     }
     assert!(err.contains("4 inputs and deadlines") && err.contains("the same"), "{err}");
     assert!(out.lines().all(|line| line.chars().count() <= 132), "{out}");
-    let (code, out, _) = file.replay(&["--output", "json", "--from", "2.9", "--core", "site"]);
+    let (code, out, _) = file.replay(&["--output", "json", "--from", "3.5", "--core", "site"]);
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, json["schema_version"].as_u64()), (0, Some(1)));
     assert_eq!(json["records"].as_array().unwrap().len(), 2, "the last input and its outputs: {out}");
