@@ -4,6 +4,7 @@
 //! socket file. `{"query":"status"}` is answered by a [`Status`]; `{"query":"drain","reason":"…"}` and
 //! `undrain` by `{"ok":true}`; anything that cannot be done by `{"error":"…"}`.
 
+mod routes;
 mod server;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use ubique_model::{Asn, Prefix, Relation};
 use ubique_proto::site::State;
 
+pub use routes::{Direction, Place, RouteView, RoutesPage, RoutesRequest};
 pub use server::SocketError;
 pub(crate) use server::{bind, error_line, serve};
 
@@ -41,6 +43,8 @@ pub enum Request {
         /// Why, for the log.
         reason: String,
     },
+    /// Which routes do you have? One page; the next is asked for with its `next`.
+    Routes(RoutesRequest),
     /// Announce it again once it is healthy.
     Undrain {
         /// Why, for the log.
@@ -53,6 +57,8 @@ pub enum Request {
 pub enum Reply {
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To [`Request::Routes`].
+    Routes(Box<RoutesPage>),
     /// The request was carried out.
     Done,
 }
@@ -244,6 +250,7 @@ pub fn request(path: &Path, request: &Request) -> Result<Reply, RequestError> {
         return Err(RequestError::Refused(error.as_str().unwrap_or("unknown error").to_owned()));
     }
     match request {
+        Request::Routes(_) => serde_json::from_value(value).map(Reply::Routes).map_err(RequestError::Malformed),
         Request::Status => serde_json::from_value(value).map(Reply::Status).map_err(RequestError::Malformed),
         Request::Drain { .. } | Request::Undrain { .. } => Ok(Reply::Done),
     }

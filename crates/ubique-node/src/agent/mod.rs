@@ -24,6 +24,7 @@ mod http;
 mod metrics;
 mod neighbours;
 mod restart;
+mod routes;
 mod setup;
 mod site;
 mod status;
@@ -141,6 +142,7 @@ type Done = oneshot::Sender<Result<(), String>>;
 enum Request {
     Status(oneshot::Sender<Box<Status>>),
     Metrics(oneshot::Sender<String>),
+    Routes { which: admin::RoutesRequest, reply: oneshot::Sender<Box<admin::RoutesPage>> },
     Drain { reason: String, reply: Done },
     Undrain { reason: String, reply: Done },
 }
