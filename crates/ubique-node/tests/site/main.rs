@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod agent;
+mod bfd;
 mod conformance;
 mod daemons;
 mod faults;
@@ -26,6 +27,7 @@ fn main() {
     }
     let tests: Vec<Test> = [
         agent::TESTS,
+        bfd::TESTS,
         conformance::TESTS,
         faults::TESTS,
         interfaces::TESTS,
