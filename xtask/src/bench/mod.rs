@@ -5,6 +5,7 @@
 
 mod failover;
 mod size;
+mod table;
 mod wire;
 
 use std::path::PathBuf;
@@ -34,6 +35,8 @@ enum Name {
     Failover,
     /// Size of the static binary.
     Size,
+    /// 1,000,000 routes from BIRD into ubique, GoBGP and FRR: time and memory.
+    Table,
     /// Delay error of the lab's wire at 20,000 packets a second.
     Wire,
 }
@@ -81,6 +84,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     let rows = match arguments.name {
         Name::Failover => failover::run(arguments.repeat)?,
         Name::Size => size::run()?,
+        Name::Table => table::run()?,
         Name::Wire => wire::run()?,
     };
     if arguments.output == Output::Json {
