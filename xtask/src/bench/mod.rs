@@ -102,8 +102,11 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
-/// Builds the release binary and returns its path.
+/// Builds the release binary and returns its path; `UBIQUE_BINARY` names one that is built already.
 pub fn release_binary() -> Result<PathBuf, String> {
+    if let Some(binary) = std::env::var_os("UBIQUE_BINARY") {
+        return Ok(binary.into());
+    }
     command::cargo(&["build", "--release", "--locked", "--package", "ubique"])?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     Ok(target.join("release/ubique"))

@@ -51,7 +51,7 @@ pub fn run() -> Result<Vec<Row>, String> {
             return Err(format!("the table needs {program}"));
         }
     }
-    let mut rows = micro()?;
+    let mut rows = vec![];
     let directory = root().join("target/bench/table");
     fs::create_dir_all(&directory).map_err(|e| format!("{}: {e}", directory.display()))?;
     let feed = directory.join("bird.conf");
@@ -82,6 +82,7 @@ pub fn run() -> Result<Vec<Row>, String> {
         rows.extend([seconds, resident, grown]);
     }
     rows.extend(limited(&Ubique::new(binary, Some(10)), &directory, &feed)?);
+    rows.extend(micro()?);
     Ok(rows)
 }
 
@@ -118,6 +119,7 @@ fn take(daemon: &dyn Daemon, directory: &Path, feed: &Path) -> Result<Taken, Str
     let seconds = start.elapsed().as_secs_f64();
     sleep(REST);
     let resident = resident_mib(pid)?;
+    eprintln!("» {seconds:.2} s, {resident:.1} MiB, {before:.1} MiB before");
     Ok(Taken { seconds, resident_mib: resident, grown_mib: resident - before })
 }
 
