@@ -137,6 +137,14 @@ impl Netlink {
         )
     }
 
+    /// The addresses of all interfaces with the index of each, both families.
+    pub fn all_addresses(&mut self) -> io::Result<Vec<(u32, IpNet)>> {
+        self.socket.dump(
+            |encoder, sequence| request::dump(encoder, sequence, libc::RTM_GETADDR, 0),
+            |message| request::parse_address(message.body),
+        )
+    }
+
     /// Adds `route`, or takes the place of the one with the same destination and metric.
     pub fn replace_route(&mut self, route: &Route) -> io::Result<()> {
         let what = || format!("route to {}", route.destination);

@@ -10,6 +10,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub(crate) unsafe trait OptionValue: Copy {}
 // SAFETY: a plain integer.
 unsafe impl OptionValue for i32 {}
+// SAFETY: plain octets.
+unsafe impl<const N: usize> OptionValue for [u8; N] {}
 
 pub(crate) fn set<T: OptionValue>(fd: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io::Result<()> {
     // SAFETY: `value` is readable for the length given, and `OptionValue` promises plain data.

@@ -25,7 +25,10 @@ fn main() {
         runner::Where::Sandbox,
         &[
             ("md5_lets_only_the_key_in", md5_lets_only_the_key_in),
+            ("md5_of_a_range", md5_of_a_range),
+            ("ao_where_the_kernel_has_it", ao_where_the_kernel_has_it),
             ("gtsm_drops_distant_senders", gtsm_drops_distant_senders),
+            ("listeners_of_interfaces", listeners_of_interfaces),
             ("unacknowledged_bytes_go_to_zero", unacknowledged_bytes_go_to_zero),
             ("frames_pass_in_batches", frames_pass_in_batches),
             ("frames_are_whole_without_offloads", frames_are_whole_without_offloads),
@@ -65,9 +68,10 @@ fn md5_lets_only_the_key_in() {
     for (listen, peer) in [("10.0.0.1:179", "10.0.0.0"), ("[fd00::1]:179", "fd00::")] {
         let peer: IpAddr = peer.parse().unwrap();
         let listener = b.run(|| TcpListener::bind(listen).unwrap()).unwrap();
-        tcp::set_md5(listener.as_fd(), peer, b"right").unwrap();
+        tcp::set_md5(listener.as_fd(), peer.into(), b"right").unwrap();
         let to = listener.local_addr().unwrap();
-        let with = |key: &'static [u8]| connect(&a, to, |socket| tcp::set_md5(socket.as_fd(), to.ip(), key).unwrap());
+        let with =
+            |key: &'static [u8]| connect(&a, to, |socket| tcp::set_md5(socket.as_fd(), to.ip().into(), key).unwrap());
         assert!(with(b"wrong").is_none());
         assert!(connect(&a, to, |_| {}).is_none());
         let mut stream = with(b"right").unwrap();
@@ -78,19 +82,83 @@ fn md5_lets_only_the_key_in() {
         accepted.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"open");
         // Without the key on the listener, anyone may call again.
-        tcp::set_md5(listener.as_fd(), peer, b"").unwrap();
-        tcp::set_md5(listener.as_fd(), peer, b"").unwrap();
+        tcp::set_md5(listener.as_fd(), peer.into(), b"").unwrap();
+        tcp::set_md5(listener.as_fd(), peer.into(), b"").unwrap();
         assert!(connect(&a, to, |_| {}).is_some());
     }
     let socket = tcp_socket(AddressFamily::INET);
-    let too_long = tcp::set_md5(socket.as_fd(), "10.0.0.0".parse().unwrap(), &[7; 81]);
+    let too_long = tcp::set_md5(socket.as_fd(), "10.0.0.0/32".parse().unwrap(), &[7; 81]);
     assert_eq!(too_long.unwrap_err().kind(), ErrorKind::InvalidInput);
     // One IPv6 listener for both families.
     let listener = b.run(|| TcpListener::bind("[::]:1179").unwrap()).unwrap();
-    tcp::set_md5(listener.as_fd(), "10.0.0.0".parse().unwrap(), b"right").unwrap();
+    tcp::set_md5(listener.as_fd(), "10.0.0.0/32".parse().unwrap(), b"right").unwrap();
     let to: SocketAddr = "10.0.0.1:1179".parse().unwrap();
     assert!(connect(&a, to, |_| {}).is_none());
-    assert!(connect(&a, to, |socket| tcp::set_md5(socket.as_fd(), to.ip(), b"right").unwrap()).is_some());
+    assert!(connect(&a, to, |socket| tcp::set_md5(socket.as_fd(), to.ip().into(), b"right").unwrap()).is_some());
+}
+
+fn md5_of_a_range() {
+    let (a, b) = pair();
+    for (listen, range) in [("10.0.0.1:179", "10.0.0.0/28"), ("[fd00::1]:179", "fd00::/64")] {
+        let listener = b.run(|| TcpListener::bind(listen).unwrap()).unwrap();
+        tcp::set_md5(listener.as_fd(), range.parse().unwrap(), b"right").unwrap();
+        let to = listener.local_addr().unwrap();
+        let with =
+            |key: &'static [u8]| connect(&a, to, |socket| tcp::set_md5(socket.as_fd(), to.ip().into(), key).unwrap());
+        assert!(with(b"wrong").is_none());
+        assert!(connect(&a, to, |_| {}).is_none());
+        assert!(with(b"right").is_some());
+    }
+}
+
+fn ao_where_the_kernel_has_it() {
+    let (a, b) = pair();
+    let key =
+        |secret: &'static [u8]| tcp::AoKey { send_id: 1, receive_id: 1, algorithm: tcp::AoAlgorithm::HmacSha1, secret };
+    if !tcp::has_ao().unwrap() {
+        let socket = tcp_socket(AddressFamily::INET);
+        let refused = tcp::set_ao(socket.as_fd(), "10.0.0.0/32".parse().unwrap(), key(b"right"));
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unsupported);
+        println!("skipped: sessions over TCP-AO, which this kernel lacks");
+        return;
+    }
+    for (listen, peer) in [("10.0.0.1:179", "10.0.0.0/32"), ("[fd00::1]:179", "fd00::/128")] {
+        let listener = b.run(|| TcpListener::bind(listen).unwrap()).unwrap();
+        tcp::set_ao(listener.as_fd(), peer.parse().unwrap(), key(b"right")).unwrap();
+        let to = listener.local_addr().unwrap();
+        let with = |secret| connect(&a, to, |socket| tcp::set_ao(socket.as_fd(), to.ip().into(), key(secret)).unwrap());
+        assert!(with(b"wrong").is_none());
+        assert!(connect(&a, to, |_| {}).is_none());
+        assert!(with(b"right").is_some());
+    }
+}
+
+/// A listener on an interface and one for the rest share a port; the first takes what comes in there.
+fn listeners_of_interfaces() {
+    let (a, b) = pair();
+    let interface = b.run(Netlink::open).unwrap().unwrap().links().unwrap().into_iter().find(|l| l.name != "lo");
+    let interface = interface.unwrap().name;
+    let listen = |bound: Option<&str>| {
+        b.run(|| {
+            let socket = tcp_socket(AddressFamily::INET);
+            tcp::set_reuse_port(socket.as_fd()).unwrap();
+            if let Some(name) = bound {
+                tcp::bind_to_interface(socket.as_fd(), name).unwrap();
+            }
+            rustix::net::bind(&socket, &"0.0.0.0:179".parse::<SocketAddr>().unwrap()).unwrap();
+            rustix::net::listen(&socket, 8).unwrap();
+            TcpListener::from(socket)
+        })
+        .unwrap()
+    };
+    let (rest, bound) = (listen(None), listen(Some(&interface)));
+    assert!(connect(&a, "10.0.0.1:179".parse().unwrap(), |_| {}).is_some());
+    bound.accept().unwrap();
+    rest.set_nonblocking(true).unwrap();
+    assert_eq!(rest.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    let socket = tcp_socket(AddressFamily::INET);
+    assert_eq!(tcp::bind_to_interface(socket.as_fd(), "absent0").unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(tcp::bind_to_interface(socket.as_fd(), &"x".repeat(16)).unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
 fn gtsm_drops_distant_senders() {

@@ -33,6 +33,27 @@ impl Addresses {
         Ok(Addresses { netlink, index, all, added: Vec::new(), wanted: false })
     }
 
+    /// All of them, as host routes.
+    pub(super) fn all(&self) -> &[IpNet] {
+        &self.all
+    }
+
+    /// Those that are there now, whoever put them there.
+    pub(super) fn present(&mut self) -> io::Result<Vec<IpNet>> {
+        let there = self.netlink.addresses(self.index)?;
+        Ok(self.all.iter().copied().filter(|a| there.iter().any(|t| t.addr() == a.addr())).collect())
+    }
+
+    /// Takes what an earlier agent has put there, and is `present` still, for our own.
+    pub(super) fn inherit(&mut self, added: &[IpNet], present: &[IpNet]) {
+        self.added.extend(added.iter().filter(|a| present.contains(a)));
+    }
+
+    /// Those that we have put there.
+    pub(super) fn added(&self) -> &[IpNet] {
+        &self.added
+    }
+
     /// Index of the interface, to know its events by.
     pub(super) fn index(&self) -> u32 {
         self.index

@@ -1,35 +1,28 @@
 //! From a service file to a running agent.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
-use ubique_model::service::{GracefulRestart, NextHop, Role, Service, Site as SiteSpec, Upstream};
-use ubique_proto::bgp::message;
-use ubique_proto::bgp::speaker::{GracefulRestartConfig, NextHopConfig, PeerConfig, SpeakerConfig};
-use ubique_proto::health::{CheckConfig, Health};
-use ubique_proto::site::{Site, SiteConfig};
+use ubique_model::service::Service;
+use ubique_proto::health::CheckConfig;
+use ubique_proto::journal::Recorded;
+use ubique_proto::site::SiteConfig;
 use ubique_sys::netlink::AddressMonitor;
 use ubique_sys::sockdiag::DestroyMonitor;
 
 use super::addresses::Addresses;
 use super::detect::{self, Detected, Server, Subject};
+use super::restart::Restart;
 use super::site::{Agent, Parts};
-use super::{AgentError, AgentOptions, Request, http, system};
+use super::{AgentError, AgentOptions, Request, http, neighbours, system};
 use crate::admin;
-use crate::bgp::{Driver, DriverConfig, DriverError, Endpoint, Secret};
 use crate::checks::{PollResult, Runner};
+use crate::clock::now;
+use crate::journal::Journal;
+use crate::monitor::Monitor;
 use crate::random::seed;
-
-/// ConnectRetryTimer of an agent: an upstream that comes back shall see us soon.
-const CONNECT_RETRY: Duration = Duration::from_secs(1);
-
-/// TTL of an internal session, which may cross the site's own routers.
-const INTERNAL_TTL: u8 = 64;
-
-/// TTL of an external session on a common link (RFC 4271 §5.1.3 assumes one).
-const EXTERNAL_TTL: u8 = 1;
 
 /// Builds the agent with its cores, tasks of checks, and detectors. Must be called on the runtime.
 pub(super) fn agent(
@@ -46,13 +39,29 @@ pub(super) fn agent(
     for (number, check) in service.checks.iter().enumerate() {
         runners.push(Runner::start(number, &check.name, &check.kind, results.clone())?);
     }
-    let bgp = speaker(&service, spec, index, options.listen)?;
-    let health = Health::new(service.checks.iter().map(check_config).collect(), seed());
-    let core = Site::new(SiteConfig { drain: service.agent.drain, graceful_shutdown: service.agent.graceful_shutdown });
-    let addresses = Addresses::new(&service.addresses).map_err(AgentError::Addresses)?;
+    let mut addresses = Addresses::new(&service.addresses).map_err(AgentError::Addresses)?;
+    let present = addresses.present().map_err(AgentError::Addresses)?;
+    let restart = Restart::new(spec, state_path(&service, site, options), addresses.all(), &present);
+    addresses.inherit(restart.added(), &present);
+    let journal = service.agent.records.journal.as_ref();
+    let journal = journal.map(|settings| Journal::start(settings, &options.version, &service.name, site));
+    let journal = journal.transpose().map_err(system("start the journal"))?;
+    let monitor = Monitor::start(&service, site, &options.version).map_err(system("start the MRT files"))?.map(Rc::new);
+    let records = (&journal, &monitor);
+    let bgp = neighbours::speaker(&service, spec, index, options.listen, restart.restarted(), records)?;
+    let checks: Vec<CheckConfig> = service.checks.iter().map(check_config).collect();
+    let health = Recorded::new(now(), (checks, seed()), journal.clone());
+    let site_config = SiteConfig { drain: service.agent.drain, graceful_shutdown: service.agent.graceful_shutdown };
+    let core = Recorded::new(now(), site_config, journal.clone());
     let resolve = detectors(&service, events)?;
-    let parts = Parts { bgp, health, core, addresses, runners, resolve };
+    let parts = Parts { bgp, health, core, addresses, restart, runners, resolve, journal, monitor };
     Ok(Agent::new(service, index, options.version.clone(), parts))
+}
+
+/// Where the agent remembers what a restart needs: beside its admin socket.
+fn state_path(service: &Service, site: &str, options: &AgentOptions) -> PathBuf {
+    let template = options.socket.as_ref().unwrap_or(&service.agent.socket);
+    admin::socket_path(template, &service.name, site).with_extension("state")
 }
 
 fn check_config(check: &ubique_model::check::Check) -> CheckConfig {
@@ -62,91 +71,6 @@ fn check_config(check: &ubique_model::check::Check) -> CheckConfig {
         timeout: check.timeout,
         fall: check.fall,
         rise: check.rise,
-    }
-}
-
-fn speaker(service: &Service, site: &SiteSpec, index: usize, listen: Option<u16>) -> Result<Driver, AgentError> {
-    let endpoints: Vec<Endpoint> = site.upstreams.iter().map(|u| endpoint(service, u)).collect::<Result<_, _>>()?;
-    let speaker = SpeakerConfig {
-        peers: site.upstreams.iter().map(peer).collect(),
-        scope: Some(service.prefixes.clone()),
-        ..SpeakerConfig::new(service.asn, router_id(site, index), seed())
-    };
-    let config = |listen| DriverConfig { speaker: speaker.clone(), endpoints: endpoints.clone(), place: None, listen };
-    match Driver::new(config(listen)) {
-        // Another BGP speaker on this machine, or no right to the port: sessions we open ourselves suffice.
-        Err(DriverError::Listen { port, family, source }) => {
-            tracing::warn!(port, %family, error = %source, "cannot listen for BGP connections: only connecting");
-            Ok(Driver::new(config(None))?)
-        }
-        Ok(driver) => Ok(driver),
-    }
-}
-
-fn peer(upstream: &Upstream) -> PeerConfig {
-    let restart = |r: GracefulRestart| GracefulRestartConfig { restart_time: r.restart_time, long_lived: r.long_lived };
-    let NextHop { ipv4, ipv6 } = upstream.next_hop;
-    PeerConfig {
-        families: upstream.families.iter().copied().collect(),
-        passive: upstream.passive,
-        hold_time: upstream.hold_time,
-        connect_retry: CONNECT_RETRY,
-        keep: upstream.keep_routes as usize,
-        max_prefix: upstream.max_prefix,
-        role: upstream.role.map(role),
-        strict_role: upstream.strict_role,
-        graceful_restart: upstream.graceful_restart.map(restart),
-        add_path: upstream.add_path,
-        extended_next_hop: upstream.extended_next_hop,
-        route_reflector_client: upstream.route_reflector_client,
-        next_hop: NextHopConfig { ipv4, ipv6, unchanged: upstream.next_hop_unchanged },
-        ..PeerConfig::new(upstream.address, upstream.asn, upstream.relation)
-    }
-}
-
-fn role(role: Role) -> message::Role {
-    match role {
-        Role::Provider => message::Role::Provider,
-        Role::Rs => message::Role::RouteServer,
-        Role::RsClient => message::Role::RouteServerClient,
-        Role::Customer => message::Role::Customer,
-        Role::Peer => message::Role::Peer,
-    }
-}
-
-fn endpoint(service: &Service, upstream: &Upstream) -> Result<Endpoint, AgentError> {
-    let external = upstream.multihop.unwrap_or(EXTERNAL_TTL);
-    Ok(Endpoint {
-        remote: upstream.address,
-        port: upstream.port,
-        local: upstream.local_address,
-        ttl: if upstream.asn == service.asn { INTERNAL_TTL } else { external },
-        secret: upstream.password_file.as_deref().map(Secret::read).transpose()?,
-        user_timeout: upstream.hold_time,
-    })
-}
-
-/// The BGP identifier: as stated, or our first IPv4 address towards an upstream, or made from the site's index
-/// (RFC 6286: any number but 0 that is unique in the AS).
-fn router_id(site: &SiteSpec, index: usize) -> Ipv4Addr {
-    let towards = |u: &Upstream| match (u.local_address, u.address) {
-        (Some(IpAddr::V4(local)), _) => Some(local),
-        (None, IpAddr::V4(remote)) => local_towards(SocketAddr::new(remote.into(), u.port)),
-        _ => None,
-    };
-    site.router_id.or_else(|| site.upstreams.iter().find_map(towards)).unwrap_or_else(|| {
-        let number = u32::try_from(index).unwrap_or(u32::MAX - 1).saturating_add(1);
-        Ipv4Addr::from(number)
-    })
-}
-
-/// The source address of the kernel's route; no packet is sent.
-fn local_towards(remote: SocketAddr) -> Option<Ipv4Addr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect(remote).ok()?;
-    match socket.local_addr().ok()?.ip() {
-        IpAddr::V4(local) if !local.is_unspecified() => Some(local),
-        _ => None,
     }
 }
 
@@ -221,6 +145,10 @@ async fn answer(line: &str, requests: mpsc::Sender<Request>) -> Result<String, S
         admin::Request::Status => {
             let status = ask(&requests, Request::Status).await?;
             serde_json::to_string(&status).map_err(|e| e.to_string())
+        }
+        admin::Request::Routes(which) => {
+            let page = ask(&requests, |reply| Request::Routes { which, reply }).await?;
+            serde_json::to_string(&page).map_err(|e| e.to_string())
         }
         admin::Request::Drain { reason } => done(ask(&requests, |reply| Request::Drain { reason, reply }).await?),
         admin::Request::Undrain { reason } => done(ask(&requests, |reply| Request::Undrain { reason, reply }).await?),

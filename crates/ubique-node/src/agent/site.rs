@@ -1,28 +1,35 @@
 //! The state of the loop: three cores, and what their outputs mean.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::time::Sleep;
-use ubique_model::Prefix;
 use ubique_model::policy::{Announcement, announcements};
-use ubique_model::service::{Service, Site as SiteSpec};
+use ubique_model::service::{Service, Site as SiteSpec, Upstream};
+use ubique_model::{Asn, Prefix};
 use ubique_proto::Time;
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId, SessionEvent};
 use ubique_proto::health::{self, Health};
+use ubique_proto::journal::Recorded;
 use ubique_proto::site::{self, Site, State};
 
 use super::addresses::Addresses;
+use super::bfd::Bfd;
 use super::detect::Detected;
 use super::metrics::Metrics;
+use super::restart::Restart;
 use super::{AgentError, Request};
 use crate::admin::Event;
 use crate::bgp::{Driver, Notice};
 use crate::checks::{PollResult, Runner};
 use crate::clock::{instant, now, rfc3339};
+use crate::journal::Journal;
+use crate::monitor::Monitor;
 
 /// Transitions kept for `status`.
 const EVENTS_KEPT: usize = 50;
@@ -63,15 +70,27 @@ impl Timer {
     }
 }
 
+/// What the neighbours are told of the prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Announcing {
+    Nothing,
+    Plainly,
+    /// With GRACEFUL_SHUTDOWN (RFC 8326).
+    Leaving,
+}
+
 /// What an agent is made of.
 pub(super) struct Parts {
     pub bgp: Driver,
-    pub health: Health,
-    pub core: Site,
+    pub health: Recorded<Health, Journal>,
+    pub core: Recorded<Site, Journal>,
     pub addresses: Addresses,
+    pub restart: Restart,
     pub runners: Vec<Runner>,
     /// For each check: look for its processes (again).
     pub resolve: Vec<Option<Arc<Notify>>>,
+    pub journal: Option<Journal>,
+    pub monitor: Option<Rc<Monitor>>,
 }
 
 /// The agent.
@@ -80,19 +99,26 @@ pub(super) struct Agent {
     pub(super) site: usize,
     pub(super) version: String,
     pub(super) bgp: Driver,
-    pub(super) health: Health,
-    pub(super) core: Site,
+    pub(super) bfd: Option<Bfd>,
+    pub(super) health: Recorded<Health, Journal>,
+    pub(super) core: Recorded<Site, Journal>,
+    pub(super) journal: Option<Journal>,
+    pub(super) monitor: Option<Rc<Monitor>>,
     pub(super) timer: Timer,
     pub(super) metrics: Metrics,
     pub(super) events: VecDeque<Event>,
     pub(super) began: Time,
     addresses: Addresses,
+    restart: Restart,
     runners: Vec<Runner>,
     resolve: Vec<Option<Arc<Notify>>>,
     /// The processes of a check are known and watched.
     resolved: Vec<bool>,
-    /// What each upstream is to get.
+    /// What each neighbour is to get.
     announcements: Vec<(PeerId, Announcement)>,
+    announcing: Announcing,
+    /// Neighbours from ranges, with what each is.
+    dynamic: BTreeMap<PeerId, Upstream>,
     /// Why announcements change now, as a label of metrics.
     reason: &'static str,
     /// When to try again to put the addresses on the loopback.
@@ -113,12 +139,18 @@ impl Agent {
             site,
             version,
             bgp: parts.bgp,
+            bfd: None,
             health: parts.health,
             core: parts.core,
+            journal: parts.journal,
+            monitor: parts.monitor,
             timer: Timer::new(),
             events: VecDeque::new(),
             began: now(),
             addresses: parts.addresses,
+            restart: parts.restart,
+            announcing: Announcing::Nothing,
+            dynamic: BTreeMap::new(),
             runners: parts.runners,
             resolve: parts.resolve,
             announcements,
@@ -177,8 +209,34 @@ impl Agent {
             }
         }
         news.into_iter().for_each(|out| self.health_wants(out));
+        self.come_back();
+        self.keep_in_mind();
         let next = [self.health.next_deadline(), self.core.next_deadline(), self.addresses_due];
         self.timer.arm(next.into_iter().flatten().min());
+    }
+
+    /// After a restart the neighbours wait until we have said everything: what is announced, or that nothing is
+    /// (RFC 4724 §4.1).
+    fn come_back(&mut self) {
+        if !self.restart.is_settling() {
+            return;
+        }
+        // Checks begin as down, so that a service that stays down changes nothing: enough failures say it.
+        let mut checks = self.health.checks().zip(&self.service.checks);
+        let unfit = checks.any(|(c, spec)| !c.up && c.counters.failures >= u64::from(spec.fall));
+        let decided = !matches!(self.core.status().state, State::Starting | State::Unhealthy);
+        if unfit || decided {
+            self.restart.settle();
+            self.bgp.handle(BgpIn::Settled);
+        }
+    }
+
+    fn keep_in_mind(&mut self) {
+        let announced = match self.announcing {
+            Announcing::Nothing => vec![],
+            Announcing::Plainly | Announcing::Leaving => self.service.prefixes.clone(),
+        };
+        self.restart.remember(announced, self.addresses.added().to_vec());
     }
 
     fn deadlines(&mut self) {
@@ -229,18 +287,16 @@ impl Agent {
         match out {
             site::Out::AddAddresses => self.add_addresses(),
             site::Out::Announce { .. } => {
-                for (peer, announcement) in self.announcements.clone() {
-                    self.bgp.handle(BgpIn::Announce { peer, announcement });
-                }
+                self.announcing = Announcing::Plainly;
+                self.announce(None);
                 self.metrics.transition(self.reason);
             }
             site::Out::GracefulShutdown { .. } => {
-                for (peer, announcement) in self.announcements.clone() {
-                    let announcement = announcement.graceful_shutdown();
-                    self.bgp.handle(BgpIn::Announce { peer, announcement });
-                }
+                self.announcing = Announcing::Leaving;
+                self.announce(None);
             }
             site::Out::Withdraw { .. } => {
+                self.announcing = Announcing::Nothing;
                 self.withdraw();
                 self.metrics.transition(self.reason);
             }
@@ -249,15 +305,12 @@ impl Agent {
                 self.core.handle_input(now(), site::In::AddressesRemoved);
             }
             site::Out::State { state, cause } => {
+                self.bfd_follow(state);
                 let state = state_name(state);
                 tracing::info!(site = self.spec().name, state, cause, "site");
                 self.remember(format!("site {state}"), cause);
             }
-            site::Out::Exit => {
-                let message = format!("site {}: {}", self.spec().name, self.core.status().cause);
-                self.close_sessions(&message);
-                self.over = true;
-            }
+            site::Out::Exit => self.over = true,
         }
     }
 
@@ -274,6 +327,19 @@ impl Agent {
         }
     }
 
+    /// What is to be announced now, to one neighbour or to all.
+    fn announce(&mut self, to: Option<PeerId>) {
+        let list: Vec<_> = self.announcements.iter().filter(|(p, _)| to.is_none_or(|to| to == *p)).cloned().collect();
+        for (peer, announcement) in list {
+            let announcement = match self.announcing {
+                Announcing::Nothing => return,
+                Announcing::Plainly => announcement,
+                Announcing::Leaving => announcement.graceful_shutdown(),
+            };
+            self.bgp.handle(BgpIn::Announce { peer, announcement });
+        }
+    }
+
     fn withdraw(&mut self) {
         for (peer, announcement) in &self.announcements {
             self.bgp.handle(BgpIn::Withdraw { peer: *peer, prefix: announcement.prefix });
@@ -287,17 +353,57 @@ impl Agent {
     }
 
     fn close_sessions(&mut self, message: &str) {
-        for index in 0..self.spec().upstreams.len() {
-            let peer = PeerId(u32::try_from(index).unwrap_or(u32::MAX));
+        let peers: Vec<PeerId> = self.bgp.speaker().peers().map(|p| p.peer).collect();
+        for peer in peers {
             let message = message.to_owned();
+            // Where graceful restart was agreed on, the core makes a hard reset of it (RFC 8538): nothing is kept.
             self.bgp.handle(BgpIn::StopPeer { peer, subcode: ADMINISTRATIVE_SHUTDOWN, message });
         }
     }
 
-    /// Waits until the upstreams have the last NOTIFICATION, but not longer than `limit`.
+    /// Tells collectors the next few routes of what is known already.
+    pub(super) fn feed_collectors(&self) {
+        if let Some(monitor) = &self.monitor {
+            monitor.feed(self.bgp.speaker());
+        }
+    }
+
+    /// Waits until the upstreams have the withdrawals, then ends the sessions and waits until they have the last
+    /// NOTIFICATION and the last word of BFD, and collectors and files what is known; none of it for longer than `limit`.
     pub(super) async fn farewell(&mut self, limit: Duration) {
-        if tokio::time::timeout(limit, self.bgp.drained()).await.is_err() {
+        let _ = tokio::time::timeout(limit, self.withdrawn()).await;
+        let message = format!("site {}: {}", self.spec().name, self.core.status().cause);
+        self.close_sessions(&message);
+        let until = tokio::time::Instant::now() + limit;
+        let words = async {
+            if let Some(bfd) = &mut self.bfd {
+                bfd.farewell().await;
+            }
+            self.bgp.drained().await;
+        };
+        if tokio::time::timeout_at(until, words).await.is_err() {
             tracing::warn!("an upstream did not take the last message in time");
+        }
+        if let Some(monitor) = &self.monitor {
+            monitor.terminate();
+        }
+        let monitored = || self.monitor.as_ref().is_none_or(|m| m.is_done());
+        let recorded = || self.journal.as_ref().is_none_or(Journal::is_written);
+        while !(monitored() && recorded()) && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Every upstream's TCP has acknowledged that nothing is announced any more.
+    async fn withdrawn(&mut self) {
+        let pending = |bgp: &Driver| {
+            bgp.speaker()
+                .peers()
+                .any(|p| Agent::established(&p) && bgp.speaker().withdrawal_pending(p.peer).next().is_some())
+        };
+        while pending(&self.bgp) {
+            let notice = self.bgp.next().await;
+            self.noticed(notice);
         }
     }
 
@@ -360,11 +466,14 @@ impl Agent {
 
     /// News of the speaker.
     pub(super) fn noticed(&mut self, notice: Notice) {
-        // An announcing edge installs no routes; acknowledgements are read back when somebody asks.
-        let Notice::Session { peer, event } = notice else {
-            return;
+        let (peer, event) = match notice {
+            Notice::Session { peer, event } => (peer, event),
+            Notice::Joined { peer, address, asn, range } => return self.joined(peer, address, asn, range),
+            Notice::Left { peer } => return self.left(peer),
+            // An announcing edge installs no routes; acknowledgements are read back when somebody asks.
+            Notice::Best { .. } | Notice::Acknowledged { .. } => return,
         };
-        let Some(upstream) = self.spec().upstreams.get(peer.0 as usize) else {
+        let Some(upstream) = self.neighbour(peer) else {
             return;
         };
         let (address, asn) = (upstream.address, upstream.asn);
@@ -385,12 +494,37 @@ impl Agent {
         }
     }
 
+    /// What a neighbour is: an upstream of the service file, or one of a range.
+    pub(super) fn neighbour(&self, peer: PeerId) -> Option<&Upstream> {
+        self.spec().upstreams.get(peer.0 as usize).or_else(|| self.dynamic.get(&peer))
+    }
+
+    fn joined(&mut self, peer: PeerId, address: IpAddr, asn: Asn, range: usize) {
+        let Some(dynamic) = self.spec().dynamic.get(range) else {
+            return;
+        };
+        let upstream = dynamic.upstream(address, asn);
+        let range = dynamic.range;
+        tracing::info!(%address, %asn, %range, "neighbour called");
+        self.announcements.extend(announcements(&self.service, &upstream).into_iter().map(|a| (peer, a)));
+        self.dynamic.insert(peer, upstream);
+        self.announce(Some(peer));
+    }
+
+    fn left(&mut self, peer: PeerId) {
+        self.announcements.retain(|(p, _)| *p != peer);
+        if let Some(upstream) = self.dynamic.remove(&peer) {
+            tracing::info!(address = %upstream.address, asn = %upstream.asn, "neighbour left");
+        }
+    }
+
     /// A request of an admin client or a scrape.
     pub(super) fn asked(&mut self, request: Request) {
         match request {
             // A client that has gone meanwhile is no concern of ours.
             Request::Status(reply) => drop(reply.send(Box::new(self.status()))),
             Request::Metrics(reply) => drop(reply.send(self.exposition())),
+            Request::Routes { which, reply } => drop(reply.send(Box::new(self.routes(&which)))),
             Request::Drain { reason, reply } => {
                 tracing::info!(reason, "drain requested");
                 self.reason = "drain";
@@ -420,7 +554,7 @@ impl Agent {
         self.core.handle_input(now(), site::In::Stop { reason: signal.to_owned() });
     }
 
-    fn remember(&mut self, what: String, cause: String) {
+    pub(super) fn remember(&mut self, what: String, cause: String) {
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }

@@ -1,29 +1,36 @@
 //! The driver itself: one pollable value.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod turns;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::Sleep;
-use ubique_model::{Family, Prefix};
+use ubique_model::{Asn, Family, Prefix};
 use ubique_proto::Time;
 use ubique_proto::bgp::attributes::NextHop;
-use ubique_proto::bgp::speaker::{ConnId, In, Out, PeerId, SessionEvent, Speaker, SpeakerConfig};
+use ubique_proto::bgp::speaker::{ConnId, In, Local, Out, PeerId, SessionEvent, Speaker, SpeakerConfig};
+use ubique_proto::journal::Recorded;
 
-use super::connection::{Connection, Read};
-use super::socket::{self, Endpoint, Place};
+use super::Tap;
+use super::callers::{Call, Caller, Callers, Range, Refusal};
+use super::connection::Connection;
+use super::interfaces;
+use super::socket::{self, Endpoint, Listener, ListenerSpec, Place};
 use crate::clock::{instant, now};
+use crate::journal::Journal;
+use turns::Round;
 
-/// Bytes read from a connection at a time.
-const READ_BYTES: usize = 16 << 10;
-
-/// Reads from one connection before the others get their turn.
-const READS_IN_A_ROW: usize = 4;
+/// Bytes read from a connection at a time: what the core does with so many full of routes takes well below 1 ms, and
+/// nothing else happens meanwhile.
+const READ_BYTES: usize = 4 << 10;
 
 /// Connections of one neighbour at a time; a collision (RFC 4271 §6.8) needs two, lingering ones some more.
 const CONNECTIONS_PER_PEER: usize = 6;
@@ -37,10 +44,16 @@ pub struct DriverConfig {
     pub speaker: SpeakerConfig,
     /// Transport side of each neighbour, in the order of [`SpeakerConfig::peers`].
     pub endpoints: Vec<Endpoint>,
+    /// Neighbours known by where they call from only.
+    pub ranges: Vec<Range>,
     /// Where sockets are opened; `None`: in the namespace of the process.
     pub place: Option<Place>,
     /// Port to listen on; `None`: only connect.
     pub listen: Option<u16>,
+    /// Where the core's inputs are written down.
+    pub journal: Option<Journal>,
+    /// Who follows messages and sessions.
+    pub tap: Option<Rc<dyn Tap>>,
 }
 
 /// Why a driver cannot start.
@@ -81,22 +94,43 @@ pub enum Notice {
         /// Which neighbour.
         peer: PeerId,
     },
+    /// Somebody called from a range: a neighbour until [`Notice::Left`].
+    Joined {
+        /// Its number.
+        peer: PeerId,
+        /// Its address.
+        address: IpAddr,
+        /// Its AS.
+        asn: Asn,
+        /// Index of the range in [`DriverConfig::ranges`].
+        range: usize,
+    },
+    /// Its last connection is gone, and its number is free again.
+    Left {
+        /// Which.
+        peer: PeerId,
+    },
 }
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>;
 
 /// A speaker with its sockets.
 pub struct Driver {
-    speaker: Speaker,
-    endpoints: Vec<Endpoint>,
-    by_address: HashMap<IpAddr, PeerId>,
+    speaker: Recorded<Speaker, Journal>,
+    tap: Option<Rc<dyn Tap>>,
+    callers: Callers,
+    /// What addresses of ours are no next hops.
+    scope: Vec<Prefix>,
     place: Option<Place>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
+    /// Who has not said yet which AS he is in.
+    waiting: Vec<Caller>,
     connecting: BTreeMap<PeerId, Connecting>,
     /// Why the last attempt to connect failed; none once a connection stood.
     connect_errors: BTreeMap<PeerId, String>,
     connections: BTreeMap<ConnId, Connection>,
     next_conn: u64,
+    round: Round,
     timer: Pin<Box<Sleep>>,
     armed: Option<Time>,
     notices: VecDeque<Notice>,
@@ -110,27 +144,28 @@ pub struct Driver {
 impl Driver {
     /// Opens the listeners; no session starts before [`In::Start`]. Must be called on a tokio runtime.
     pub fn new(config: DriverConfig) -> Result<Driver, DriverError> {
-        let mut listeners = Vec::new();
-        if let Some(port) = config.listen {
-            for family in Family::ALL {
-                if config.endpoints.iter().any(|e| Family::of_address(e.remote) == family) {
-                    let listener = socket::listen(config.place.as_ref(), family, port, &config.endpoints)
-                        .map_err(|source| DriverError::Listen { port, family, source })?;
-                    listeners.push(listener);
-                }
-            }
-        }
-        let by_address = (0..).map(PeerId).zip(&config.endpoints).map(|(id, e)| (e.remote, id)).collect();
+        let callers = Callers::new(config.endpoints, config.ranges);
+        let listeners = match config.listen {
+            Some(port) => listeners(config.place.as_ref(), port, &callers)?,
+            None => Vec::new(),
+        };
         Ok(Driver {
-            speaker: Speaker::new(config.speaker),
-            endpoints: config.endpoints,
-            by_address,
+            callers,
+            scope: config.speaker.scope.clone().unwrap_or_default(),
+            speaker: Recorded::new(
+                now(),
+                SpeakerConfig { tap: config.tap.is_some(), ..config.speaker },
+                config.journal,
+            ),
+            tap: config.tap,
             place: config.place,
             listeners,
+            waiting: Vec::new(),
             connecting: BTreeMap::new(),
             connect_errors: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_conn: 0,
+            round: Round::new(now()),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
             notices: VecDeque::new(),
@@ -199,15 +234,25 @@ impl Driver {
                     }
                 }
             }
-            Out::Session { peer, event } => self.notices.push_back(Notice::Session { peer, event }),
+            Out::Session { peer, event } => {
+                if let (Some(tap), Some(status)) = (&self.tap, self.speaker.peer(peer)) {
+                    let connection = self.connections.values().find(|c| c.peer == peer && !c.is_closing());
+                    tap.session(&status, &event, connection.map_or((0, 0), Connection::ports));
+                }
+                self.notices.push_back(Notice::Session { peer, event });
+            }
             Out::Refused { peer, reason } => tracing::error!(peer = peer.0, reason, "refused to announce"),
-            Out::Message { .. } => {}
+            Out::Message { peer, sent, bytes, .. } => {
+                if let (Some(tap), Some(status)) = (&self.tap, self.speaker.peer(peer)) {
+                    tap.message(&status, sent, &bytes);
+                }
+            }
             Out::Best { prefix, next_hop } => self.notices.push_back(Notice::Best { prefix, next_hop }),
         }
     }
 
     fn connect(&mut self, peer: PeerId) {
-        let Some(endpoint) = self.endpoints.get(peer.0 as usize) else {
+        let Some(endpoint) = self.callers.endpoint(peer) else {
             return;
         };
         match socket::connector(self.place.as_ref(), endpoint) {
@@ -225,7 +270,7 @@ impl Driver {
     /// Remembers why, and says so once.
     fn cannot_connect(&mut self, peer: PeerId, error: String) {
         if self.connect_errors.get(&peer) != Some(&error) {
-            let address = self.endpoints.get(peer.0 as usize).map(|e| e.remote);
+            let address = self.callers.endpoint(peer).map(|e| e.remote);
             tracing::info!(address = address.map(tracing::field::display), error, "cannot connect");
             self.connect_errors.insert(peer, error);
         }
@@ -245,24 +290,6 @@ impl Driver {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Makes all progress that is possible now.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Notice> {
-        loop {
-            if let Some(notice) = self.notices.pop_front() {
-                return Poll::Ready(notice);
-            }
-            let now = now();
-            let mut progress = self.poll_accept(cx, now);
-            progress |= self.poll_connecting(cx, now);
-            progress |= self.poll_connections(cx, now);
-            // What the sockets have comes before a deadline: after a pause of this process the KEEPALIVE that
-            // keeps a session alive may lie unread.
-            if !progress && !self.poll_timer(cx, now) && self.notices.is_empty() {
-                return Poll::Pending;
-            }
-        }
-    }
-
     /// Waits until the last bytes of all closed connections are out, and discards what is to be known.
     pub async fn drained(&mut self) {
         poll_fn(|cx| {
@@ -272,39 +299,76 @@ impl Driver {
         .await;
     }
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>, now: Time) -> bool {
-        let mut progress = false;
-        for index in 0..self.listeners.len() {
-            // An error of accept concerns one connection that is gone, or too many open files: that passes.
-            while let Poll::Ready(Ok((stream, from))) = self.listeners[index].poll_accept(cx) {
-                progress = true;
-                self.accepted(now, stream, from.ip());
+    fn accepted(&mut self, now: Time, stream: TcpStream, from: IpAddr, listener: usize) {
+        let interface = self.listeners.get(listener).and_then(|l| l.interface.clone());
+        let waiting = |range| self.waiting.iter().filter(|c| c.range == range).count();
+        match self.callers.call(from, interface.as_deref(), waiting) {
+            Call::Known(peer) => {
+                let held = self.connections.values().filter(|c| c.peer == peer).count();
+                if held >= CONNECTIONS_PER_PEER {
+                    return self.refuse(now, from, "too many connections");
+                }
+                self.take(now, peer, stream, Vec::new());
             }
+            Call::FromRange(range) => match self.callers.range(range).map(|r| r.asns.as_slice()) {
+                Some([asn]) => {
+                    let asn = *asn;
+                    self.join(now, Caller::new(now, stream, from, range), asn);
+                }
+                _ => self.waiting.push(Caller::new(now, stream, from, range)),
+            },
+            Call::Refused(cause) => self.refuse(now, from, cause),
         }
-        progress
     }
 
-    fn accepted(&mut self, now: Time, stream: TcpStream, from: IpAddr) {
-        let peer = self.by_address.get(&from).copied();
-        let room = |&p: &PeerId| self.connections.values().filter(|c| c.peer == p).count() < CONNECTIONS_PER_PEER;
-        let Some(peer) = peer.filter(room) else {
-            self.refused += 1;
-            if self.refused_logged.is_none_or(|at| now.since(at) >= REFUSED_LOG_EVERY) {
-                self.refused_logged = Some(now);
-                let cause = if peer.is_some() { "too many connections" } else { "no neighbor has this address" };
-                tracing::warn!(%from, cause, refused = self.refused, "BGP connection refused");
-            }
+    fn refuse(&mut self, now: Time, from: IpAddr, cause: Refusal) {
+        self.refused += 1;
+        if self.refused_logged.is_none_or(|at| now.since(at) >= REFUSED_LOG_EVERY) {
+            self.refused_logged = Some(now);
+            tracing::warn!(%from, cause, refused = self.refused, "BGP connection refused");
+        }
+    }
+
+    /// A caller of a range has become a neighbour. One in an AS that the range does not have is one, too: the core tells
+    /// him that his AS is wrong.
+    fn join(&mut self, now: Time, caller: Caller, asn: Asn) {
+        let Caller { stream, from: address, range, said, .. } = caller;
+        let allowed = self.callers.range(range).map(|r| &r.asns);
+        let asn = match allowed {
+            Some(asns) if asns.contains(&asn) => asn,
+            Some(asns) => asns.first().copied().unwrap_or(asn),
+            None => return,
+        };
+        let Some((peer, config)) = self.callers.join(range, address, asn) else {
             return;
         };
+        self.speaker.handle_input(now, In::AddPeer { peer, config: Box::new(config) });
+        self.speaker.handle_input(now, In::StartPeer(peer));
+        self.notices.push_back(Notice::Joined { peer, address, asn, range });
+        self.take(now, peer, stream, said);
+    }
+
+    /// An accepted connection of a neighbour, on which he has `said` something already.
+    fn take(&mut self, now: Time, peer: PeerId, stream: TcpStream, said: Vec<u8>) {
         if let Some((conn, local)) = self.adopt(peer, stream) {
-            self.speaker.handle_input(now, In::Accepted { peer, conn, local: local.into() });
+            self.speaker.handle_input(now, In::Accepted { peer, conn, local });
             self.carry_out(now);
+            if !said.is_empty() {
+                self.speaker.handle_input(now, In::Received { conn, bytes: said });
+                self.carry_out(now);
+            }
         }
     }
 
-    fn adopt(&mut self, peer: PeerId, stream: TcpStream) -> Option<(ConnId, IpAddr)> {
-        let local = stream.local_addr().ok()?.ip();
-        socket::tune(&stream, self.endpoints.get(peer.0 as usize)?).ok()?;
+    fn adopt(&mut self, peer: PeerId, stream: TcpStream) -> Option<(ConnId, Local)> {
+        let local = stream.local_addr().ok()?;
+        let endpoint = self.callers.endpoint(peer)?;
+        socket::tune(&stream, endpoint).ok()?;
+        // Embedded routers speak one family a session, on links without further addresses.
+        let local = match self.place {
+            Some(_) => local.ip().into(),
+            None => interfaces::local(local, endpoint.remote, &self.scope),
+        };
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
         self.connect_errors.remove(&peer);
@@ -312,110 +376,36 @@ impl Driver {
         Some((conn, local))
     }
 
-    fn poll_connecting(&mut self, cx: &mut Context<'_>, now: Time) -> bool {
-        let mut done = Vec::new();
-        for (&peer, attempt) in &mut self.connecting {
-            if let Poll::Ready(result) = attempt.as_mut().poll(cx) {
-                done.push((peer, result));
-            }
-        }
-        let progress = !done.is_empty();
-        for (peer, result) in done {
-            // What was fed before may have cancelled this one.
-            if self.connecting.remove(&peer).is_none() {
-                continue;
-            }
-            let input = match result {
-                Ok(stream) => {
-                    self.adopt(peer, stream).map(|(conn, local)| In::Connected { peer, conn, local: local.into() })
-                }
-                Err(error) => {
-                    self.cannot_connect(peer, error.to_string());
-                    None
-                }
-            };
-            self.speaker.handle_input(now, input.unwrap_or(In::ConnectFailed { peer }));
-            self.carry_out(now);
-        }
-        progress
+    /// Neighbours of ranges whose last connection is gone.
+    fn leave(&mut self) {
+        let gone = |peer: &PeerId| !self.connections.values().any(|c| c.peer == *peer && !c.is_closing());
+        let told = |peer: &PeerId| self.notices.iter().any(|n| *n == Notice::Left { peer: *peer });
+        let left: Vec<PeerId> = self.callers.dynamic().filter(|p| gone(p) && !told(p)).collect();
+        self.notices.extend(left.into_iter().map(|peer| Notice::Left { peer }));
     }
 
-    fn poll_connections(&mut self, cx: &mut Context<'_>, now: Time) -> bool {
-        let mut progress = false;
-        let ids: Vec<ConnId> = self.connections.keys().copied().collect();
-        for conn in ids {
-            progress |= self.poll_connection(cx, now, conn);
-        }
-        progress
+    /// The neighbour is forgotten when the owner is told, so that its number means one neighbour to him at any time.
+    fn forget(&mut self, now: Time, peer: PeerId) {
+        self.callers.leave(peer);
+        self.connect_errors.remove(&peer);
+        self.speaker.handle_input(now, In::RemovePeer { peer });
+        self.carry_out(now);
     }
+}
 
-    fn poll_connection(&mut self, cx: &mut Context<'_>, now: Time, conn: ConnId) -> bool {
-        for _ in 0..READS_IN_A_ROW {
-            let Some(connection) = self.connections.get_mut(&conn) else {
-                return true;
-            };
-            let broken = connection.poll_write(cx).is_err();
-            if broken || connection.finish(now) {
-                self.lost(conn);
-                self.carry_out(now);
-                return true;
-            }
-            let closing = connection.is_closing();
-            match connection.poll_read(cx, &mut self.buffer) {
-                Poll::Pending => return false,
-                Poll::Ready(Read::End) => {
-                    self.lost(conn);
-                    self.carry_out(now);
-                    return true;
-                }
-                Poll::Ready(Read::Bytes(_)) if closing => {}
-                Poll::Ready(Read::Bytes(count)) => {
-                    let bytes = self.buffer[..count].to_vec();
-                    self.speaker.handle_input(now, In::Received { conn, bytes });
-                    self.carry_out(now);
-                }
-            }
-        }
-        true
+/// One for each family and interface that somebody may call at.
+fn listeners(place: Option<&Place>, port: u16, callers: &Callers) -> Result<Vec<Listener>, DriverError> {
+    let mut wanted: Vec<(Family, Option<&str>)> =
+        callers.all().map(|(_, e)| (e.family(), e.interface.as_deref())).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let shared = |family| wanted.iter().filter(|(f, _)| *f == family).count() > 1;
+    let mut listeners = Vec::new();
+    for &(family, interface) in &wanted {
+        let here = |e: &Endpoint| e.interface.is_none() || e.interface.as_deref() == interface;
+        let who = callers.all().filter(|(_, e)| e.family() == family && here(e)).collect();
+        let spec = ListenerSpec { family, interface, port, shared: shared(family), callers: who };
+        listeners.push(socket::listen(place, &spec).map_err(|source| DriverError::Listen { port, family, source })?);
     }
-
-    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Time) -> bool {
-        let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
-        let mut progress = false;
-        if due(self.speaker.next_deadline()) {
-            self.speaker.handle_deadline(now);
-            self.carry_out(now);
-            progress = true;
-        }
-        let mut looks = Vec::new();
-        for (&conn, connection) in &mut self.connections {
-            if let Some(offset) = connection.look(now) {
-                looks.push((conn, connection.peer, offset));
-            }
-        }
-        for (conn, peer, offset) in looks {
-            self.speaker.handle_input(now, In::Acknowledged { conn, offset });
-            self.carry_out(now);
-            self.notices.push_back(Notice::Acknowledged { peer });
-            progress = true;
-        }
-        progress | self.arm(cx, now)
-    }
-
-    /// Arms the one timer for the earliest deadline. True: that has come.
-    fn arm(&mut self, cx: &mut Context<'_>, now: Time) -> bool {
-        let connections = self.connections.values().filter_map(Connection::next_deadline).min();
-        let next = [self.speaker.next_deadline(), connections].into_iter().flatten().min();
-        if next != self.armed {
-            self.armed = next;
-            if let Some(at) = next {
-                self.timer.as_mut().reset(instant(at, now));
-            }
-        }
-        if self.armed.is_some() && self.timer.as_mut().poll(cx).is_ready() {
-            self.armed = None;
-            return true;
-        }
-        false
-    }
+    Ok(listeners)
 }

@@ -3,16 +3,16 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use ubique_model::Family;
+use ubique_model::{Family, Prefix};
 use ubique_sys::netns::NetNs;
-use ubique_sys::tcp;
+use ubique_sys::tcp::{self, AoAlgorithm, AoKey};
 
 /// The port of BGP (RFC 4271 §8.2.1).
 pub const BGP_PORT: u16 = 179;
@@ -20,8 +20,9 @@ pub const BGP_PORT: u16 = 179;
 /// Connections the kernel keeps for us before they are accepted.
 const BACKLOG: i32 = 128;
 
-/// Longest key of TCP_MD5SIG in the kernel, octets.
-const SECRET_MAX: usize = 80;
+/// Longest key in the kernel, octets.
+const SECRET_MAX: usize = tcp::MD5_KEY_BYTES_MAX;
+const _: () = assert!(SECRET_MAX == tcp::AO_KEY_BYTES_MAX);
 
 /// A network namespace to open sockets in, and the one to come back to.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Place {
     }
 }
 
-/// A TCP MD5 key (RFC 2385). Its value is never printed.
+/// A key of TCP MD5 or TCP-AO. Its value is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
@@ -100,6 +101,36 @@ impl Secret {
     }
 }
 
+/// How the segments of a neighbour are authenticated.
+#[derive(Clone, Debug)]
+pub enum Key {
+    /// TCP MD5 (RFC 2385).
+    Md5(Secret),
+    /// TCP-AO (RFC 5925).
+    Ao {
+        /// The master key.
+        secret: Secret,
+        /// KeyID of what we send.
+        send_id: u8,
+        /// KeyID of what we receive.
+        receive_id: u8,
+        /// How.
+        algorithm: AoAlgorithm,
+    },
+}
+
+impl Key {
+    fn set(&self, fd: BorrowedFd<'_>, peers: Prefix) -> io::Result<()> {
+        match self {
+            Key::Md5(secret) => tcp::set_md5(fd, peers, &secret.0),
+            Key::Ao { secret, send_id, receive_id, algorithm } => {
+                let (send_id, receive_id, algorithm) = (*send_id, *receive_id, *algorithm);
+                tcp::set_ao(fd, peers, AoKey { send_id, receive_id, algorithm, secret: &secret.0 })
+            }
+        }
+    }
+}
+
 /// The transport side of one neighbour.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
@@ -109,16 +140,34 @@ pub struct Endpoint {
     pub port: u16,
     /// Our address, when it is fixed; otherwise the kernel's route decides.
     pub local: Option<IpAddr>,
+    /// Interface its connections are bound to; a link-local address needs one.
+    pub interface: Option<String>,
     /// TTL or hop limit of our packets: 1 for an external neighbour on a common link.
     pub ttl: u8,
-    /// TCP MD5 key.
-    pub secret: Option<Secret>,
+    /// Packets that arrive with less are dropped (GTSM, RFC 5082); 0: none are.
+    pub min_ttl: u8,
+    /// How its segments are authenticated.
+    pub key: Option<Key>,
     /// How long sent bytes may stay unacknowledged before the kernel gives the connection up; zero: its default.
     pub user_timeout: Duration,
 }
 
 impl Endpoint {
-    fn family(&self) -> Family {
+    /// An external neighbour on a common link, without anything optional.
+    pub fn new(remote: IpAddr) -> Endpoint {
+        Endpoint {
+            remote,
+            port: BGP_PORT,
+            local: None,
+            interface: None,
+            ttl: 1,
+            min_ttl: 0,
+            key: None,
+            user_timeout: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn family(&self) -> Family {
         Family::of_address(self.remote)
     }
 }
@@ -135,52 +184,86 @@ fn open(place: Option<&Place>, family: Family) -> io::Result<Socket> {
     }
 }
 
-/// A listener on every address of one family, with the keys of all neighbours of that family.
-pub(super) fn listen(
-    place: Option<&Place>,
-    family: Family,
-    port: u16,
-    endpoints: &[Endpoint],
-) -> io::Result<TcpListener> {
-    let socket = open(place, family)?;
+/// A listener for one family, on one interface or on all.
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
+    /// `None`: for whoever has no interface of its own.
+    pub(super) interface: Option<String>,
+}
+
+/// What a listener is made of.
+pub(super) struct ListenerSpec<'c> {
+    pub(super) family: Family,
+    pub(super) interface: Option<&'c str>,
+    pub(super) port: u16,
+    /// Others listen on the same port, on other interfaces.
+    pub(super) shared: bool,
+    /// Who may call here, with their keys.
+    pub(super) callers: Vec<(Prefix, &'c Endpoint)>,
+}
+
+/// Opens a listener with the keys of all who may call.
+pub(super) fn listen(place: Option<&Place>, spec: &ListenerSpec<'_>) -> io::Result<Listener> {
+    let socket = open(place, spec.family)?;
     socket.set_reuse_address(true)?;
-    let any: IpAddr = match family {
+    let any: IpAddr = match spec.family {
         Family::Ipv4 => Ipv4Addr::UNSPECIFIED.into(),
         Family::Ipv6 => {
             socket.set_only_v6(true)?;
             Ipv6Addr::UNSPECIFIED.into()
         }
     };
-    for endpoint in endpoints.iter().filter(|e| e.family() == family) {
-        if let Some(secret) = &endpoint.secret {
-            tcp::set_md5(socket.as_fd(), endpoint.remote, &secret.0)?;
+    if spec.shared {
+        tcp::set_reuse_port(socket.as_fd())?;
+    }
+    if let Some(interface) = spec.interface {
+        tcp::bind_to_interface(socket.as_fd(), interface)?;
+    }
+    for (peers, endpoint) in &spec.callers {
+        if let Some(key) = &endpoint.key {
+            key.set(socket.as_fd(), *peers)?;
         }
     }
+    // A neighbour with GTSM drops an answer to its SYN that has less than the full TTL. Connections inherit what the
+    // listener demands, so that with GTSM on all of them not even a SYN from far away is looked at.
+    if spec.callers.iter().any(|(_, e)| e.min_ttl > 0) {
+        tcp::set_ttl(socket.as_fd(), u8::MAX)?;
+        tcp::set_min_ttl(socket.as_fd(), spec.callers.iter().map(|(_, e)| e.min_ttl).min().unwrap_or(0))?;
+    }
     tcp::set_priority_cs6(socket.as_fd())?;
-    socket.bind(&SocketAddr::new(any, port).into())?;
+    socket.bind(&SocketAddr::new(any, spec.port).into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(Listener { socket: TcpListener::from_std(socket.into())?, interface: spec.interface.map(str::to_owned) })
 }
 
 /// A socket that is ready to connect to the neighbour.
 pub(super) fn connector(place: Option<&Place>, endpoint: &Endpoint) -> io::Result<TcpSocket> {
     let socket = open(place, endpoint.family())?;
-    if let Some(secret) = &endpoint.secret {
-        tcp::set_md5(socket.as_fd(), endpoint.remote, &secret.0)?;
+    if let Some(interface) = &endpoint.interface {
+        tcp::bind_to_interface(socket.as_fd(), interface)?;
+    }
+    if let Some(key) = &endpoint.key {
+        key.set(socket.as_fd(), endpoint.remote.into())?;
     }
     tcp::set_priority_cs6(socket.as_fd())?;
-    tcp::set_ttl(socket.as_fd(), endpoint.ttl)?;
+    guard(socket.as_fd(), endpoint)?;
     if let Some(local) = endpoint.local {
         socket.bind(&SocketAddr::new(local, 0).into())?;
     }
     Ok(TcpSocket::from_std_stream(socket.into()))
 }
 
+/// How far packets go and come.
+fn guard(fd: BorrowedFd<'_>, endpoint: &Endpoint) -> io::Result<()> {
+    tcp::set_ttl(fd, endpoint.ttl)?;
+    tcp::set_min_ttl(fd, endpoint.min_ttl)
+}
+
 /// Options of a connection, whoever opened it.
 pub(super) fn tune(stream: &TcpStream, endpoint: &Endpoint) -> io::Result<()> {
+    guard(stream.as_fd(), endpoint)?;
     stream.set_nodelay(true)?;
     tcp::set_priority_cs6(stream.as_fd())?;
-    tcp::set_ttl(stream.as_fd(), endpoint.ttl)?;
     if !endpoint.user_timeout.is_zero() {
         tcp::set_user_timeout(stream.as_fd(), endpoint.user_timeout)?;
     }

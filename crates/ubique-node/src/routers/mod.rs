@@ -83,7 +83,15 @@ impl Router {
             ..SpeakerConfig::new(spec.asn, spec.router_id, seed ^ u64::from(spec.asn.0))
         };
         let endpoints = spec.neighbors.iter().map(endpoint).collect();
-        let config = DriverConfig { speaker, endpoints, place: Some(place), listen: Some(BGP_PORT) };
+        let config = DriverConfig {
+            speaker,
+            endpoints,
+            ranges: vec![],
+            place: Some(place),
+            listen: Some(BGP_PORT),
+            journal: None,
+            tap: None,
+        };
         let bgp = Driver::new(config).map_err(|source| RoutersError::Bgp { asn: spec.asn, source })?;
         Ok(Router { spec, bgp, kernel })
     }
@@ -105,7 +113,7 @@ impl Router {
                 Notice::Session { peer, event } => {
                     tracing::debug!(asn = %self.spec.asn, peer = peer.0, ?event, "session");
                 }
-                Notice::Acknowledged { .. } => {}
+                Notice::Acknowledged { .. } | Notice::Joined { .. } | Notice::Left { .. } => {}
             }
         }
         if let Err(error) = self.kernel.apply() {
@@ -127,12 +135,10 @@ fn peer(neighbor: &NeighborSpec) -> PeerConfig {
 
 fn endpoint(neighbor: &NeighborSpec) -> Endpoint {
     Endpoint {
-        remote: neighbor.address,
-        port: BGP_PORT,
         local: Some(neighbor.local_address),
         ttl: TTL,
-        secret: None,
         user_timeout: neighbor.hold_time,
+        ..Endpoint::new(neighbor.address)
     }
 }
 

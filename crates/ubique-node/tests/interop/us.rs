@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use ubique_model::policy::Announcement;
 use ubique_model::{Asn, Prefix, Relation};
-use ubique_node::bgp::{BGP_PORT, Driver, DriverConfig, Endpoint, Notice, Secret};
+use ubique_node::bgp::{BGP_PORT, Driver, DriverConfig, Endpoint, Key, Notice, Range, Secret};
 use ubique_proto::bgp::rib::Received;
 use ubique_proto::bgp::session::{Negotiated, State};
 use ubique_proto::bgp::speaker::{DownReason, In, PeerConfig, PeerId, PeerStatus, SessionEvent, SpeakerConfig};
@@ -17,9 +17,6 @@ use crate::peer::{Opens, Setup};
 /// The one neighbour of most cells.
 pub const PEER: PeerId = PeerId(0);
 
-/// TTL of an external session on a common link.
-const EXTERNAL_TTL: u8 = 1;
-
 /// How long our side runs between two looks at the peer.
 const TURN: Duration = Duration::from_millis(10);
 
@@ -27,12 +24,15 @@ const TURN: Duration = Duration::from_millis(10);
 pub struct Ours {
     pub speaker: SpeakerConfig,
     pub endpoints: Vec<Endpoint>,
+    pub ranges: Vec<Range>,
+    /// On the port of BGP.
+    pub listens: bool,
 }
 
 impl Ours {
     /// The other side of a peer that is set up like this.
     pub fn new(setup: &Setup) -> Ours {
-        let address: IpAddr = lab::theirs(setup.family).parse().unwrap();
+        let address: IpAddr = setup.theirs.parse().unwrap();
         let relation = if setup.internal() { Relation::Internal } else { Relation::Transit };
         let mut speaker = SpeakerConfig::new(Asn(setup.remote_as), "192.0.2.2".parse().unwrap(), 7);
         let mut peer = PeerConfig::new(address, Asn(setup.local_as), relation);
@@ -40,15 +40,8 @@ impl Ours {
         peer.hold_time = Duration::from_secs(90);
         peer.passive = setup.opens == Opens::Peer;
         speaker.peers.push(peer);
-        let endpoint = Endpoint {
-            remote: address,
-            port: BGP_PORT,
-            local: None,
-            ttl: EXTERNAL_TTL,
-            secret: setup.password.map(secret),
-            user_timeout: Duration::ZERO,
-        };
-        Ours { speaker, endpoints: vec![endpoint] }
+        let endpoint = Endpoint { key: setup.password.map(secret).map(Key::Md5), ..Endpoint::new(address) };
+        Ours { speaker, endpoints: vec![endpoint], ranges: vec![], listens: true }
     }
 
     /// The configuration of the neighbour.
@@ -67,7 +60,7 @@ pub fn secret(words: &str) -> Secret {
 /// The running speaker.
 pub struct Us {
     runtime: Runtime,
-    driver: Driver,
+    driver: Option<Driver>,
     started: Instant,
     /// Sessions that came and went, the oldest first.
     pub events: Vec<(Duration, PeerId, SessionEvent)>,
@@ -77,16 +70,23 @@ impl Us {
     /// Listens, and has not started yet.
     pub fn new(ours: Ours) -> Us {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let config =
-            DriverConfig { speaker: ours.speaker, endpoints: ours.endpoints, place: None, listen: Some(BGP_PORT) };
-        let driver = runtime.block_on(async { Driver::new(config) }).unwrap();
+        let config = DriverConfig {
+            speaker: ours.speaker,
+            endpoints: ours.endpoints,
+            ranges: ours.ranges,
+            place: None,
+            listen: ours.listens.then_some(BGP_PORT),
+            journal: None,
+            tap: None,
+        };
+        let driver = Some(runtime.block_on(async { Driver::new(config) }).unwrap());
         Us { runtime, driver, started: Instant::now(), events: vec![] }
     }
 
     /// Feeds the core.
     pub fn handle(&mut self, input: In) {
         let _guard = self.runtime.enter();
-        self.driver.handle(input);
+        self.driver.as_mut().expect("running").handle(input);
     }
 
     /// Runs for a moment.
@@ -96,7 +96,10 @@ impl Us {
         // it does when it wakes up.
         self.runtime.block_on(tokio::task::yield_now());
         while let Some(left) = until.checked_duration_since(Instant::now()) {
-            let next = self.driver.next();
+            let Some(driver) = &mut self.driver else {
+                return;
+            };
+            let next = driver.next();
             let Ok(notice) = self.runtime.block_on(async { tokio::time::timeout(left, next).await }) else {
                 return;
             };
@@ -107,15 +110,15 @@ impl Us {
     }
 
     pub fn driver(&self) -> &Driver {
-        &self.driver
+        self.driver.as_ref().expect("running")
     }
 
     pub fn status(&self) -> PeerStatus<'_> {
-        self.driver.speaker().peer(PEER).unwrap()
+        self.driver().speaker().peer(PEER).unwrap()
     }
 
     pub fn established(&self) -> bool {
-        self.status().state == State::Established
+        self.driver().speaker().peer(PEER).is_some_and(|peer| peer.state == State::Established)
     }
 
     pub fn negotiated(&self) -> &Negotiated {
@@ -135,7 +138,18 @@ impl Us {
 
     /// A route of the peer's.
     pub fn route(&self, prefix: Prefix) -> Option<Received> {
-        self.driver.speaker().rib().received(PEER, Some(prefix)).find(|r| r.prefix == prefix)
+        self.driver().speaker().rib().received(PEER, Some(prefix)).find(|r| r.prefix == prefix)
+    }
+
+    /// Ends as a killed process does: its sockets are closed, nothing is said.
+    pub fn end(&mut self) {
+        let _guard = self.runtime.enter();
+        self.driver = None;
+    }
+
+    /// All paths of the peer's to a prefix.
+    pub fn paths(&self, prefix: Prefix) -> Vec<Received> {
+        self.driver().speaker().rib().received(PEER, Some(prefix)).take_while(|r| r.prefix == prefix).collect()
     }
 
     pub fn announce(&mut self, announcement: Announcement) {
@@ -152,10 +166,13 @@ impl Us {
         for (at, peer, event) in &self.events {
             text.push_str(&format!("{:8.3} s peer {} {event:?}\n", at.as_secs_f64(), peer.0));
         }
-        for peer in self.driver.speaker().peers() {
-            let connect = self.driver.connect_error(peer.peer).unwrap_or("none");
+        if self.driver.is_none() {
+            return text + "ended\n";
+        }
+        for peer in self.driver().speaker().peers() {
+            let connect = self.driver().connect_error(peer.peer).unwrap_or("none");
             text.push_str(&format!("{peer:?}\nconnect error: {connect}\n"));
-            for route in self.driver.speaker().rib().received(peer.peer, None).take(10) {
+            for route in self.driver().speaker().rib().received(peer.peer, None).take(10) {
                 text.push_str(&format!("{route:?}\n"));
             }
         }

@@ -6,13 +6,16 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod agent;
+mod bfd;
 mod daemons;
 mod faults;
 mod interfaces;
 mod lab;
+mod records;
 mod roles;
 mod routers;
 mod runner;
+mod sessions;
 
 use runner::Test;
 
@@ -21,6 +24,8 @@ fn main() {
     if let (Some("role"), Some(role)) = (arguments.next().as_deref(), arguments.next()) {
         std::process::exit(roles::play(&role, arguments.collect()));
     }
-    let tests: Vec<Test> = [agent::TESTS, faults::TESTS, interfaces::TESTS, routers::TESTS].concat();
+    let tests: Vec<Test> =
+        [agent::TESTS, bfd::TESTS, faults::TESTS, interfaces::TESTS, records::TESTS, routers::TESTS, sessions::TESTS]
+            .concat();
     runner::run(&tests);
 }

@@ -41,10 +41,11 @@ pub fn field(ctx: &DecodeContext, attributes: &str) -> Vec<u8> {
     let code = given.get(1).copied();
     let path = if ctx.four_octet_as { PATH } else { PATH_OLD };
     let mut field = Vec::new();
-    for (own, sound) in [(1, ORIGIN), (2, path), (3, NEXT_HOP)] {
+    let local_pref = if ctx.external { "" } else { "40050400000064" };
+    for (own, sound) in [(1, ORIGIN), (2, path), (3, NEXT_HOP), (5, local_pref)] {
         field.extend(if code == Some(own) { given.clone() } else { hex(sound) });
     }
-    if !matches!(code, Some(1..=3)) {
+    if !matches!(code, Some(1..=3 | 5)) {
         field.extend(given);
     }
     field
@@ -195,8 +196,75 @@ const OPTIONAL: &[(&str, &str, Want)] = &[
     ("unknown, optional, not transitive", "80630100", Fine),
     ("unknown, optional, transitive", "C0630100", Fine),
     ("unknown, optional, transitive, empty", "C06300", Fine),
-    ("AIGP", "801A0B01000B0000000000000064", Fine),
+    ("type 254", "C0FE0100", Fine),
+    ("type 0, optional", "C0000100", Discard(0)),
+    ("type 255", "C0FF0100", Discard(255)),
+    ("type 255, not transitive", "80FF0100", Discard(255)),
     ("ONLY_TO_CUSTOMER", "C023040000FDE8", Fine),
+    ("ONLY_TO_CUSTOMER with the partial bit", "E023040000FDE8", Fine),
+    ("ONLY_TO_CUSTOMER empty", "C02300", Withdraw(35, 5)),
+    ("ONLY_TO_CUSTOMER short", "C0230300FDE8", Withdraw(35, 5)),
+    ("ONLY_TO_CUSTOMER long", "C023050000FDE800", Withdraw(35, 5)),
+    ("ONLY_TO_CUSTOMER not transitive", "8023040000FDE8", Withdraw(35, 4)),
+];
+
+/// Not interpreted, from an external neighbour.
+const OPAQUE: &[(&str, &str, Want)] = &[
+    ("PMSI_TUNNEL", "C01605 0006000001", Fine),
+    ("PMSI_TUNNEL short", "C01604 00060000", Withdraw(22, 9)),
+    ("PMSI_TUNNEL not transitive", "801605 0006000001", Withdraw(22, 4)),
+    ("PMSI_TUNNEL well-known", "401605 0006000001", Withdraw(22, 4)),
+    ("AIGP", "801A0B 01 000B 0000000000000064", Fine),
+    ("AIGP of unknown TLVs", "801A07 02 0004 00 03 0003", Fine),
+    ("AIGP empty", "801A00", Fine),
+    ("AIGP transitive", "C01A0B 01 000B 0000000000000064", Discard(26)),
+    ("AIGP well-known", "401A0B 01 000B 0000000000000064", Discard(26)),
+    ("AIGP value of 7", "801A0A 01 000A 00000000000064", Discard(26)),
+    ("AIGP TLV of 2", "801A03 02 0002", Discard(26)),
+    ("AIGP TLV overrun", "801A04 02 0005 00", Discard(26)),
+    ("AIGP TLV cut off", "801A02 02 00", Discard(26)),
+    ("BGP-LS", "801D04 04470000", Fine),
+    ("BGP-LS, whatever its TLVs", "801D03 044700", Fine),
+    ("BGP-LS transitive", "C01D04 04470000", Discard(29)),
+    ("IPv6 extended communities", "C01914 000220010DB8000000000000000000000001 0005", Fine),
+    ("IPv6 extended communities empty", "C01900", Withdraw(25, 9)),
+    ("IPv6 extended communities 19 octets", "C01913 000220010DB8000000000000000000000001 00", Withdraw(25, 9)),
+    (
+        "IPv6 extended communities 24 octets",
+        "C01918 000220010DB8000000000000000000000001 000500000000",
+        Withdraw(25, 9),
+    ),
+    ("IPv6 extended communities not transitive", "801914 000220010DB8000000000000000000000001 0005", Withdraw(25, 4)),
+    ("PREFIX_SID", "C0280A 01 0007 00000000000001", Discard(40)),
+    ("PREFIX_SID not transitive", "80280A 01 0007 00000000000001", Withdraw(40, 4)),
+    ("tunnel encapsulation", "C01711 0008 000D 0402 3344 80 0004 55667788 0C 00", Fine),
+    ("tunnel encapsulation, two, one without sub-TLVs", "C01708 0008 0000 0001 0000", Fine),
+    ("tunnel encapsulation empty", "C01700", Discard(23)),
+    ("tunnel encapsulation not transitive", "801704 0008 0000", Discard(23)),
+    ("tunnel encapsulation cut off", "C01703 0008 00", Withdraw(23, 9)),
+    ("tunnel encapsulation overrun", "C01704 0008 0001", Withdraw(23, 9)),
+    ("tunnel encapsulation sub-TLV overrun", "C01708 0008 0004 04033344", Withdraw(23, 9)),
+    ("tunnel encapsulation long sub-TLV cut off", "C01706 0008 0002 8000", Withdraw(23, 9)),
+    ("ATTR_SET", "C0800F 0000FDE8 40010100 40050400000064", Fine),
+    ("ATTR_SET without attributes", "C08004 0000FDE8", Fine),
+    ("ATTR_SET short", "C08003 00FDE8", Withdraw(128, 9)),
+    ("ATTR_SET overrun", "C08008 0000FDE8 40010200", Withdraw(128, 9)),
+    ("ATTR_SET with NEXT_HOP", "C0800B 0000FDE8 400304C0000201", Withdraw(128, 9)),
+    ("ATTR_SET with MP_REACH_NLRI", "C0800C 0000FDE8 800E05 0001010000", Withdraw(128, 9)),
+    ("ATTR_SET not transitive", "808004 0000FDE8", Withdraw(128, 4)),
+];
+
+/// Not interpreted, from an internal neighbour.
+const OPAQUE_INTERNAL: &[(&str, &str, Want)] = &[
+    ("PREFIX_SID", "C0280A 01 0007 00000000000001", Fine),
+    ("PREFIX_SID with an SRGB", "C02815 01 0007 00000000000001 03 0008 0000 003E80 001F40", Fine),
+    ("PREFIX_SID of an unknown TLV", "C02803 05 0000", Fine),
+    ("PREFIX_SID empty", "C02800", Discard(40)),
+    ("PREFIX_SID cut off", "C02802 05 00", Discard(40)),
+    ("PREFIX_SID overrun", "C02803 05 0001", Discard(40)),
+    ("PREFIX_SID label index of 6", "C02809 01 0006 000000000001", Discard(40)),
+    ("PREFIX_SID SRGB without a range", "C02805 03 0002 0000", Discard(40)),
+    ("PREFIX_SID SRGB of half a range", "C02808 03 0005 0000 003E80", Discard(40)),
 ];
 
 /// From an internal one.
@@ -275,6 +343,17 @@ fn optional_attributes() {
     table(&EBGP, OPTIONAL);
     table(&IBGP, OPTIONAL_INTERNAL);
     table(&OLD, OPTIONAL_OLD);
+    table(&EBGP, OPAQUE);
+    table(&IBGP, OPAQUE_INTERNAL);
+    // Kept as they came when transitive, left out when not.
+    for (attributes, kept) in [("C01605 0006000001", true), ("801A0B 01 000B 0000000000000064", false)] {
+        let read = decode_update(&update(&[], &field(&EBGP, attributes), &hex(NLRI)), &EBGP).unwrap();
+        let unknown = &read.attributes.unwrap().unknown;
+        assert_eq!(
+            unknown.iter().map(|raw| (raw.flags, raw.code)).collect::<Vec<_>>(),
+            [(0xe0, 22)][..usize::from(kept)]
+        );
+    }
 }
 
 #[test]

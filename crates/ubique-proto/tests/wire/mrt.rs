@@ -11,7 +11,7 @@ use ubique_proto::bgp::attributes::{Attributes, NextHop, Origin, Segment};
 use ubique_proto::bgp::message::{Message, Nlri, Notification, Update};
 use ubique_proto::bgp::wire::{DecodeContext, decode, encode_updates};
 
-use crate::support::{EBGP, IBGP, OLD, decode_all, message, sender, shared};
+use crate::support::{EBGP, OLD, decode_all, internal, message, sender, shared};
 
 /// A message as the collector got it.
 struct Record {
@@ -76,9 +76,11 @@ struct Count {
     notifications: BTreeMap<String, usize>,
 }
 
-fn read(records: &[Record], external: bool, mut each: impl FnMut(&Update)) -> Count {
+/// An internal session is told by its LOCAL_PREF.
+fn read(records: &[Record], mut each: impl FnMut(&Update, bool)) -> Count {
     let mut count = Count::default();
     for record in records {
+        let external = !internal(&record.message);
         let ctx = DecodeContext { four_octet_as: record.four_octet_as, external, ..EBGP };
         count.messages += 1;
         match decode(&record.message, &ctx) {
@@ -89,7 +91,7 @@ fn read(records: &[Record], external: bool, mut each: impl FnMut(&Update)) -> Co
                 for fault in &update.faults {
                     *count.faults.entry((fault.code, fault.reason.clone())).or_default() += 1;
                 }
-                each(&update);
+                each(&update, external);
             }
             Ok(_) => {}
             Err(notification) => *count.notifications.entry(notification.describe()).or_default() += 1,
@@ -111,11 +113,9 @@ fn collectors_updates_decode() {
                 continue;
             }
             let records = records(&contents(&path));
-            // A collector's records do not say on which side of an AS border they were taken.
-            let count = read(&records, true, |_| {});
-            read(&records, false, |update| {
-                trips += round_trip(update, &IBGP);
-                trips += round_trip(update, &DecodeContext { external: false, ..OLD });
+            let count = read(&records, |update, external| {
+                trips += round_trip(update, &DecodeContext { external, ..EBGP });
+                trips += round_trip(update, &DecodeContext { external, ..OLD });
             });
             // The rest are tables, cut off, or broken; see below.
             let broken = ["2000.03", "long_withdrawal", "nlri_mask"].iter().any(|part| name.contains(part));
@@ -235,7 +235,7 @@ fn agrees_with_bgpdump() {
         ("updates.20160811.1600.gz", 0, 0),
     ] {
         let mut ours = Vec::new();
-        let count = read(&records(&contents(&root.join(name))), false, |update| lines(update, &mut ours));
+        let count = read(&records(&contents(&root.join(name))), |update, _| lines(update, &mut ours));
         let theirs = String::from_utf8(contents(&root.join(format!("{name}.bgp.gz")))).unwrap();
         let mut theirs: Vec<String> = theirs.lines().filter_map(bgpdump_line).collect();
         let total = theirs.len();

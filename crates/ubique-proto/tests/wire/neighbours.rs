@@ -167,7 +167,7 @@ fn paths_merge() {
     }
     // Confederation segments in front, from within the AS.
     let inside = DecodeContext { external: false, ..OLD };
-    let attributes = hex("40010100 400208 0301 FDE8 0201 5BA0 400304C0000201 C01106 0201 00030D40");
+    let attributes = hex("40010100 400208 0301 FDE8 0201 5BA0 400304C0000201 40050400000064 C01106 0201 00030D40");
     let update = decode_update(&update(&[], &attributes, &hex("18CB0071")), &inside).unwrap();
     assert_eq!(
         update.attributes.unwrap().as_path,

@@ -42,7 +42,8 @@ fn address() -> impl Strategy<Value = Ipv4Addr> {
 }
 
 fn unknown() -> impl Strategy<Value = Vec<RawAttribute>> {
-    let code = prop_oneof![11..=13u8, 19..=31u8, 33..=255u8];
+    // Those whose shape is not judged.
+    let code = prop_oneof![11..=13u8, 19..=21u8, 27..=28u8, 30..=31u8, 33..=34u8, 36..=39u8, 41..=127u8, 129..=254u8];
     vec((code, vec(any::<u8>(), 0..300)), 0..3).prop_map(|mut all| {
         all.sort();
         all.dedup_by_key(|(code, _)| *code);
@@ -63,6 +64,7 @@ prop_compose! {
         large_communities in btree_set(any::<[u32; 3]>(), 0..25),
         originator_id in option::of(any::<u32>()),
         cluster_list in vec(any::<u32>(), 0..4),
+        only_to_customer in option::of(asn()),
         unknown in unknown(),
     ) -> Attributes {
         let internal = !ctx.external;
@@ -70,7 +72,7 @@ prop_compose! {
             origin,
             as_path,
             med,
-            local_pref: local_pref.filter(|_| internal),
+            local_pref: internal.then(|| local_pref.unwrap_or(100)),
             atomic_aggregate,
             aggregator: aggregator.map(|(asn, id)| Aggregator { asn, router_id: id.into() }),
             communities,
@@ -78,7 +80,7 @@ prop_compose! {
             large_communities: large_communities.into_iter().map(LargeCommunity).collect(),
             originator_id: originator_id.filter(|_| internal).map(Ipv4Addr::from),
             cluster_list: cluster_list.into_iter().filter(|_| internal).map(Ipv4Addr::from).collect(),
-            only_to_customer: None,
+            only_to_customer,
             unknown,
         }
     }

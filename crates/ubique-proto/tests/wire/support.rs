@@ -88,6 +88,30 @@ pub fn update(withdrawn: &[u8], attributes: &[u8], nlri: &[u8]) -> Vec<u8> {
     message(2, &body)
 }
 
+/// The path attributes of an UPDATE: flags, code, value.
+pub fn attributes(octets: &[u8]) -> Option<Vec<(u8, u8, &[u8])>> {
+    let u16_at = |at: usize| Some(usize::from(u16::from_be_bytes([*octets.get(at)?, *octets.get(at + 1)?])));
+    let start = 21 + u16_at(19)? + 2;
+    let mut field = octets.get(start..start + u16_at(start - 2)?)?;
+    let mut all = Vec::new();
+    while let [flags, code, rest @ ..] = field {
+        let (length, rest) = match (flags & 0x10, rest) {
+            (0, [length, rest @ ..]) => (usize::from(*length), rest),
+            (_, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+            _ => return None,
+        };
+        let (value, rest) = rest.split_at_checked(length)?;
+        all.push((*flags, *code, value));
+        field = rest;
+    }
+    Some(all)
+}
+
+/// Whether an UPDATE is of an internal session: LOCAL_PREF tells.
+pub fn internal(octets: &[u8]) -> bool {
+    attributes(octets).is_some_and(|all| all.iter().any(|(_, code, _)| *code == 5))
+}
+
 /// Decodes what must be a sound UPDATE or one with faults.
 pub fn decode_update(message: &[u8], ctx: &DecodeContext) -> Result<Update, Notification> {
     match decode(message, ctx)? {

@@ -7,7 +7,7 @@ use ubique_proto::bgp::message::{Notification, Reach, Treatment};
 use ubique_proto::bgp::wire::DecodeContext;
 
 use crate::faults::{NEXT_HOP, NLRI, ORIGIN, PATH, REACH, Want, check, codes, field, prefix, without_route};
-use crate::support::{EBGP, decode_update, hex, message, update};
+use crate::support::{EBGP, IBGP, decode_update, hex, message, update};
 
 #[test]
 fn multiprotocol_routes() {
@@ -69,6 +69,10 @@ fn missing_attributes() {
         assert_eq!(update.withdrawn, [prefix("203.0.113.0/24")]);
         assert_eq!(update.end_of_rib, None);
     }
+    // LOCAL_PREF from an internal neighbour (RFC 4271 §5.1.5); an external one sends none.
+    let attributes = hex(&format!("{ORIGIN}{PATH}{NEXT_HOP}"));
+    let internal = decode_update(&update(&[], &attributes, &hex(NLRI)), &IBGP).unwrap();
+    assert_eq!((codes(&internal, Treatment::TreatAsWithdraw), internal.withdrawn.len()), (vec![5], 1));
     // A malformed one is not also missing.
     check(&EBGP, "malformed", "400100", &Want::Withdraw(1, 5));
     // Nothing is missing where nothing is announced.

@@ -133,6 +133,7 @@ fn attribute_words(a: &Attributes) -> Vec<String> {
     lines.extend(a.cluster_list.iter().map(|id| format!("cluster {id}")));
     lines.extend(a.extended_communities.iter().map(|c| format!("extended community {}", to_hex(c))));
     lines.extend(a.large_communities.iter().map(|c| format!("large community {c}")));
+    lines.extend(a.only_to_customer.map(|asn| format!("only to customer {asn}")));
     lines
         .extend(a.unknown.iter().map(|raw| format!("attribute {} {:02x} {}", raw.code, raw.flags, to_hex(&raw.value))));
     lines

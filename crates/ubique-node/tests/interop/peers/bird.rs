@@ -8,7 +8,7 @@ use ubique_proto::bgp::family::AddressFamily;
 use ubique_sys::netns::NetNs;
 
 use crate::lab::{self, Process};
-use crate::peer::{Kind, Opens, Peer, Setup, Theirs};
+use crate::peer::{Kind, Opens, Peer, SECOND_AS, Setup, Theirs};
 use crate::seen::{self, Seen};
 
 const CONFIG: &str = "/run/bird.conf";
@@ -36,8 +36,8 @@ fn config(setup: &Setup) -> String {
             setup.announce.iter().filter(|r| family == Family::of(&r.prefix).into()).filter_map(med).collect();
         let filters = format!("import all; export filter {{ if source != RTS_STATIC then reject; {meds}accept; }};");
         channels.push_str(&match family {
-            AddressFamily::Ipv4Unicast => format!(" ipv4 {{ {filters} }};\n"),
-            AddressFamily::Ipv6Unicast => format!(" ipv6 {{ {filters} }};\n"),
+            AddressFamily::Ipv4Unicast => format!(" ipv4 {{ {filters} {channel} }};\n", channel = setup.channel),
+            AddressFamily::Ipv6Unicast => format!(" ipv6 {{ {filters} {channel} }};\n", channel = setup.channel),
             AddressFamily::Ipv4FlowSpec => " flow4 { table rules4; import all; export none; };\n".into(),
             AddressFamily::Ipv6FlowSpec => " flow6 { table rules6; import all; export none; };\n".into(),
         });
@@ -51,17 +51,27 @@ fn config(setup: &Setup) -> String {
     let password = setup.password.map(|word| format!(" password \"{word}\";\n")).unwrap_or_default();
     let gtsm = if setup.gtsm { " ttl security on;\n" } else { "" };
     let as4 = if setup.two_octet { " enable as4 no;\n" } else { "" };
+    let second = match setup.second {
+        true => format!(
+            "protocol bgp second {{ local {} as {}; neighbor {} as {SECOND_AS}; passive yes; {} {{ import all; export none; }}; }}\n",
+            setup.theirs,
+            setup.local_as,
+            lab::second(setup.family),
+            if setup.family == Family::Ipv4 { "ipv4" } else { "ipv6" },
+        ),
+        false => String::new(),
+    };
     format!(
-        "router id {id};\nlog \"{LOG}\" all;\ndebug protocols {{ states, events }};\n{tables}{global}\nprotocol device {{}}\n\
+        "router id {id};\nlog \"{LOG}\" all;\ndebug protocols {{ states, events, packets }};\n{tables}{global}\nprotocol device {{}}\n\
          {routes4}{routes6}protocol bgp ubique {{\n local {theirs} as {local_as};\n neighbor {ours} as {remote_as};\n \
          hold time {hold};\n connect delay time 1; connect retry time 1; error wait time 1, 2;\n\
-         {passive}{password}{gtsm}{as4}{extra}\n{channels}}}\n",
+         {passive}{password}{gtsm}{as4}{extra}\n{channels}}}\n{second}",
         id = lab::theirs(Family::Ipv4),
         global = setup.global,
         routes4 = routes(Family::Ipv4, "ipv4"),
         routes6 = routes(Family::Ipv6, "ipv6"),
-        theirs = lab::theirs(setup.family),
-        ours = lab::ours(setup.family),
+        theirs = setup.theirs,
+        ours = setup.ours,
         local_as = setup.local_as,
         remote_as = setup.remote_as,
         hold = setup.hold_time_s,
@@ -89,7 +99,8 @@ pub fn takes(setup: &Setup, ns: &NetNs) -> (bool, String) {
 impl Bird {
     pub fn start(setup: &Setup, ns: &NetNs) -> Bird {
         lab::write(CONFIG, &config(setup));
-        let arguments = ["-f", "-c", CONFIG, "-s", CONTROL, "-P", "/run/bird.pid"];
+        let mut arguments = vec!["-f", "-c", CONFIG, "-s", CONTROL, "-P", "/run/bird.pid"];
+        arguments.extend(setup.restarted.then_some("-R"));
         let process = Process::start(Some(ns), Kind::Bird.program(), &arguments);
         Bird { process, control: None, setup: setup.clone() }
     }
@@ -157,6 +168,11 @@ impl Peer for Bird {
         })
     }
 
+    fn rules(&mut self, family: Family) -> String {
+        let table = if family == Family::Ipv4 { "rules4" } else { "rules6" };
+        self.ask(&format!("show route table {table} all"))
+    }
+
     fn announce(&mut self, route: &Theirs) {
         self.setup.announce.retain(|r| r.prefix != route.prefix);
         self.setup.announce.push(route.clone());
@@ -170,6 +186,11 @@ impl Peer for Bird {
 
     fn ask_refresh(&mut self) {
         self.ask("reload in ubique");
+    }
+
+    fn bfd_up(&mut self) -> bool {
+        let reply = self.ask("show bfd sessions");
+        reply.lines().any(|line| line.contains(&self.setup.ours) && line.contains(" Up "))
     }
 
     fn shut_down(&mut self, words: &str) {

@@ -29,9 +29,9 @@ fn config(setup: &Setup) -> String {
     let mut lines = vec![
         format!("process events {{ run {HELPER}; encoder json; }}"),
         setup.global.clone(),
-        format!("neighbor {} {{", lab::ours(setup.family)),
+        format!("neighbor {} {{", setup.ours),
         format!(" router-id {};", lab::theirs(Family::Ipv4)),
-        format!(" local-address {};", lab::theirs(setup.family)),
+        format!(" local-address {};", setup.theirs),
         format!(" local-as {};\n peer-as {};", setup.local_as, setup.remote_as),
         format!(" hold-time {};", setup.hold_time_s),
         " api { processes [ events ]; neighbor-changes; receive { parsed; open; update; notification; refresh; } }"
@@ -92,6 +92,8 @@ pub fn takes(setup: &Setup, ns: &NetNs) -> (bool, String) {
 impl Exabgp {
     pub fn start(setup: &Setup, ns: &NetNs) -> Exabgp {
         write(setup);
+        // A restarted one tells anew.
+        let _ = std::fs::remove_file(EVENTS);
         let environment = [
             ("exabgp.daemon.user", "root"),
             ("exabgp.daemon.drop", "false"),
@@ -99,7 +101,7 @@ impl Exabgp {
             ("exabgp.api.cli", "false"),
             ("exabgp.log.level", "DEBUG"),
             ("exabgp.log.message", "true"),
-            ("exabgp.tcp.bind", lab::theirs(setup.family)),
+            ("exabgp.tcp.bind", setup.theirs.as_str()),
             ("exabgp.tcp.port", "179"),
             ("PYTHONDONTWRITEBYTECODE", "1"),
         ];
@@ -123,8 +125,8 @@ impl Exabgp {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    fn neighbor(&self) -> &'static str {
-        lab::ours(self.setup.family)
+    fn neighbor(&self) -> &str {
+        &self.setup.ours
     }
 }
 
@@ -193,8 +195,29 @@ impl Peer for Exabgp {
         route
     }
 
+    /// What is announced and not withdrawn, as it was announced.
+    fn rules(&mut self, family: Family) -> String {
+        let name = family_name(AddressFamily::flowspec(family));
+        let mut rules: Vec<String> = vec![];
+        let words = |list: &Value| -> Vec<String> {
+            list.as_array().into_iter().flatten().map(|rule| rule["string"].to_string()).collect()
+        };
+        for event in self.events() {
+            let update = &event["neighbor"]["message"]["update"];
+            for list in update["announce"][name].as_object().into_iter().flatten().map(|(_, list)| list) {
+                rules.extend(words(list).into_iter().map(|rule| format!("{rule} {}", update["attribute"])));
+            }
+            let withdrawn = words(&update["withdraw"][name]);
+            rules.retain(|rule| !withdrawn.iter().any(|gone| rule.starts_with(gone.as_str())));
+        }
+        rules.join("\n")
+    }
+
     fn announce(&mut self, route: &Theirs) {
         let mut command = format!("announce route {} next-hop self", route.prefix);
+        if let Some(path) = route.path {
+            command.push_str(&format!(" path-information 0.0.0.{path}"));
+        }
         if let Some(med) = route.med {
             command.push_str(&format!(" med {med}"));
         }

@@ -6,7 +6,7 @@ use ubique_proto::bgp::family::AddressFamily;
 use ubique_sys::netns::NetNs;
 
 use crate::lab::{self, Process};
-use crate::peer::{Kind, Opens, Peer, Setup, Theirs};
+use crate::peer::{Kind, Opens, Peer, SECOND_AS, Setup, Theirs};
 use crate::seen::{self, Seen};
 
 const CONFIG: &str = "/run/gobgpd.toml";
@@ -25,7 +25,7 @@ fn config(setup: &Setup) -> String {
         setup.local_as,
         lab::theirs(Family::Ipv4),
         setup.global,
-        lab::ours(setup.family),
+        setup.ours,
         setup.remote_as
     );
     if let Some(password) = setup.password {
@@ -52,6 +52,17 @@ fn config(setup: &Setup) -> String {
             AddressFamily::Ipv6FlowSpec => "ipv6-flowspec",
         };
         text.push_str(&format!("[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{name}\"\n"));
+        if family.is_unicast() {
+            text.push_str(&setup.channel);
+        }
+    }
+    if setup.second {
+        let (second, name) = (lab::second(setup.family), if setup.family == Family::Ipv4 { "ipv4" } else { "ipv6" });
+        text.push_str(&format!(
+            "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{second}\"\npeer-as = {SECOND_AS}\n\
+             [neighbors.transport.config]\npassive-mode = true\n\
+             [[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{name}-unicast\"\n"
+        ));
     }
     text
 }
@@ -65,7 +76,8 @@ pub fn takes(setup: &Setup, ns: &NetNs) -> (bool, String) {
 impl Gobgp {
     pub fn start(setup: &Setup, ns: &NetNs) -> Gobgp {
         lab::write(CONFIG, &config(setup));
-        let arguments = ["-p", "-l", "debug", "--pprof-disable", "-f", CONFIG];
+        let mut arguments = vec!["-p", "-l", "debug", "--pprof-disable", "-f", CONFIG];
+        arguments.extend(setup.restarted.then_some("-r"));
         let process = Process::start(Some(ns), Kind::Gobgp.program(), &arguments);
         Gobgp { process, ns: ns.try_clone().unwrap(), setup: setup.clone() }
     }
@@ -74,8 +86,8 @@ impl Gobgp {
         lab::ask(&self.ns, CLIENT, arguments)
     }
 
-    fn neighbor(&self) -> &'static str {
-        lab::ours(self.setup.family)
+    fn neighbor(&self) -> &str {
+        &self.setup.ours
     }
 }
 
@@ -134,6 +146,11 @@ impl Peer for Gobgp {
         }
         route.raw = raw;
         Some(route)
+    }
+
+    fn rules(&mut self, family: Family) -> String {
+        let family = if family == Family::Ipv4 { "ipv4-flowspec" } else { "ipv6-flowspec" };
+        self.ask(&["global", "rib", "-a", family])
     }
 
     fn announce(&mut self, route: &Theirs) {

@@ -406,6 +406,9 @@ fn encode_attributes(a: &Attributes, next_hop: Option<NextHop>, ctx: &EncodeCont
         let parts: Vec<u32> = a.large_communities.iter().flat_map(|c| c.0).collect();
         w.known(LARGE_COMMUNITIES, &octets(&parts, |part| part.to_be_bytes()));
     }
+    if let Some(asn) = a.only_to_customer {
+        w.known(ONLY_TO_CUSTOMER, &asn.0.to_be_bytes());
+    }
     w.unknown_before(u16::MAX);
 }
 

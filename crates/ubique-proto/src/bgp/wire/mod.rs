@@ -11,12 +11,13 @@
 //!
 //! Deliberately absent: families other than unicast and FlowSpec, path identifiers of FlowSpec rules, confederations of
 //! our own. None is ever negotiated. NOTIFICATIONs of ours stay within [`MAX_MESSAGE`], which every neighbour reads.
-//! AS_SETs are accepted (RFC 9774 wants them withdrawn; most neighbours still send some). A missing LOCAL_PREF from an internal neighbour is `None`, no fault.
+//! AS_SETs are accepted (RFC 9774 wants them withdrawn; most neighbours still send some).
 //!
 //! Where to start: `update` for RFC 7606, `attributes` for its table.
 //!
 //! RFCs: 4271 §4 and §6, 4360, 4456, 4724 §2, 4760, 2545, 2918, 5065, 5492, 6286, 6793, 7313 §5, 7606, 7607, 8092, 9072,
-//! 1997; 7911 §3, 8950 §3, 8955 §4, 8956 §3; capabilities: 4724 §3, 7313, 7911 §4, 8538 §2, 8654, 8950 §4, 9234 §4.1, 9494 §3.1.
+//! 1997, 9234 §5 and those of `opaque`; 7911 §3, 8654, 8950 §3, 8955 §4, 8956 §3; capabilities: 4724 §3, 7313, 7911 §4,
+//! 8538 §2, 8654, 8950 §4, 9234 §4.1, 9494 §3.1.
 
 mod attributes;
 mod capabilities;
@@ -24,6 +25,7 @@ mod encode;
 mod flowspec;
 mod framer;
 mod nlri;
+mod opaque;
 mod open;
 mod reader;
 mod update;
@@ -70,7 +72,7 @@ pub struct DecodeContext {
     pub external: bool,
     /// Families negotiated; routes of others are ignored.
     pub families: AddressFamilies,
-    /// Families whose prefixes come with a path identifier (RFC 7911).
+    /// Unicast families whose prefixes come with a path identifier (RFC 7911). FlowSpec rules have none here.
     pub add_path: AddressFamilies,
     /// Families that may come with IPv6 next hops though they are not IPv6 (RFC 8950).
     pub extended_next_hop: AddressFamilies,
@@ -97,7 +99,7 @@ pub struct EncodeContext {
     pub four_octet_as: bool,
     /// The neighbour is in another AS: LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST stay here.
     pub external: bool,
-    /// Families whose prefixes get a path identifier (RFC 7911).
+    /// Unicast families whose prefixes get a path identifier (RFC 7911).
     pub add_path: AddressFamilies,
     /// Families that may go out with IPv6 next hops though they are not IPv6 (RFC 8950).
     pub extended_next_hop: AddressFamilies,

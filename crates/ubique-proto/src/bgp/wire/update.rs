@@ -44,7 +44,7 @@ pub(super) fn decode(body: &[u8], ctx: &DecodeContext) -> Result<Update, Notific
     let mut announced = announced(nlri, &mut parsed, &mut faults);
     unicast_only(&mut withdrawn, &mut announced, &mut faults);
     let any = !announced.is_empty() || !flows_announced.is_empty();
-    missing(&parsed, classic, any, &mut faults);
+    missing(&parsed, classic, any, ctx.external, &mut faults);
 
     let attributes = match faults.withdraw.take() {
         // RFC 7606 §5.2: without a reachable prefix we cannot be sure to have found the routes meant.
@@ -135,7 +135,7 @@ fn ignored_family(code: u8, faults: &mut Faults) {
 
 /// Pairs prefixes with their next hops and judges these (RFC 4271 §6.3, RFC 7606 §7.3).
 fn announced(nlri: Vec<Nlri>, parsed: &mut Parsed, faults: &mut Faults) -> Vec<Reach> {
-    let mut announced = Vec::new();
+    let mut announced = Vec::with_capacity(1);
     if !nlri.is_empty() {
         // Without NEXT_HOP the routes are withdrawn below; any address serves until then.
         let address = parsed.next_hop.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
@@ -185,12 +185,14 @@ fn unicast_only(withdrawn: &mut Vec<Nlri>, announced: &mut Vec<Reach>, faults: &
     }
 }
 
-/// RFC 7606 §3 d: ORIGIN and AS_PATH for any route, NEXT_HOP for those in NLRI.
-fn missing(parsed: &Parsed, classic: bool, any: bool, faults: &mut Faults) {
+/// RFC 7606 §3 d: ORIGIN and AS_PATH for any route, NEXT_HOP for those in NLRI; LOCAL_PREF from every internal neighbour
+/// (RFC 4271 §5.1.5).
+fn missing(parsed: &Parsed, classic: bool, any: bool, external: bool, faults: &mut Faults) {
     let needed = [
         (typecode::ORIGIN, "ORIGIN", any),
         (typecode::AS_PATH, "AS_PATH", any),
         (typecode::NEXT_HOP, "NEXT_HOP", classic),
+        (typecode::LOCAL_PREF, "LOCAL_PREF", any && !external),
     ];
     for (code, name, needed) in needed {
         if needed && !parsed.has(code) {
