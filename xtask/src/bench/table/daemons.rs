@@ -48,7 +48,7 @@ pub fn feed(seed: u64, routes: usize, sets: usize) -> String {
         let _ = writeln!(text, "route {a}.{b}.{c}.0/24 blackhole {{ {set} }};");
     }
     text.push_str("}\n");
-    for (name, local, asn, export) in [("feed", FEEDER, 64501, "all"), ("other", OTHER, 64502, "none")] {
+    for (name, local, asn, export) in [("feed", FEEDER, 64501, "all"), ("silent", OTHER, 64502, "none")] {
         let _ = writeln!(
             text,
             "protocol bgp {name} {{ disabled; local {local} as {asn}; neighbor {RECEIVER} as 64500; hold time 90;\n\
@@ -94,7 +94,7 @@ impl Bird {
 
     /// Brings up the session that gives nothing.
     pub fn enable_other(&self) -> Result<(), String> {
-        self.enable_protocol("other")
+        self.enable_protocol("silent")
     }
 
     /// What it says about the feeding session.
