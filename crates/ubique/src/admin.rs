@@ -125,6 +125,22 @@ fn table(status: &Status) -> String {
             })
             .collect();
         text.push_str(&format!("{name:<40} {:<12} {:<22} {}\n", peer.state, peer.since, prefixes.join(", ")));
+        if let Some(bfd) = &peer.bfd {
+            let lost = |ms: Option<f64>| ms.map_or("–".to_string(), |ms| format!("{ms:.0} ms"));
+            text.push_str(&format!(
+                "{:<40} {:<12} {:<22} lost after {}, we after {}; {} discarded; last down: {}\n",
+                "  BFD",
+                bfd.state,
+                bfd.since,
+                lost(bfd.detection_ms),
+                lost(bfd.neighbour_detection_ms),
+                bfd.discarded,
+                bfd.diagnostic
+            ));
+            if let Some(error) = &bfd.error {
+                text.push_str(&format!("{:<40} last error: {error}\n", ""));
+            }
+        }
         if let Some(error) = &peer.last_error {
             text.push_str(&format!("{:<40} last error: {error}\n", ""));
         }

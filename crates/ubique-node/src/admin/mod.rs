@@ -132,6 +132,40 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
     /// BGP messages since the start of the agent.
     pub messages: Messages,
+    /// BFD with it; absent where it is not configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdStatus>,
+}
+
+/// State of the BFD session with an upstream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BfdStatus {
+    /// State of RFC 5880 §6.2 in lower case: `admindown`, `down`, `init`, `up`.
+    pub state: String,
+    /// Since when.
+    pub since: String,
+    /// Why.
+    pub cause: String,
+    /// Why our session last went down.
+    pub diagnostic: String,
+    /// Why the upstream's last went down, as far as it says.
+    pub neighbour_diagnostic: String,
+    /// Interval of our packets before jitter, ms.
+    pub interval_ms: f64,
+    /// Silence of the upstream after which it is lost, ms; absent while it is not heard.
+    pub detection_ms: Option<f64>,
+    /// Silence of ours after which we are lost, ms; absent while it is not heard.
+    pub neighbour_detection_ms: Option<f64>,
+    /// Packets received and accepted.
+    pub received: u64,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets from its address that were discarded.
+    pub discarded: u64,
+    /// Times the session ceased to be up.
+    pub downs: u64,
+    /// Why packets cannot be sent or received, when that is so.
+    pub error: Option<String>,
 }
 
 /// What an upstream knows of a prefix, read back from its session.
