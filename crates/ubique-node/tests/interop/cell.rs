@@ -113,6 +113,14 @@ impl Pair {
         }
     }
 
+    /// Kills the peer and starts it again with this configuration.
+    pub fn restart_peer(&mut self, kind: Kind, setup: &Setup) {
+        self.signal_peer(Signal::Kill);
+        lab::until("its processes are gone", || members_of_netns(&self.ns).unwrap().is_empty().then_some(()));
+        self.peer = peers::start(kind, setup, &self.ns);
+        self.until_true("the peer answers", |pair| pair.peer.ready());
+    }
+
     /// Why the last established session ended, once it has.
     pub fn until_ended(&mut self) -> DownReason {
         self.until("the session has ended", |pair| {

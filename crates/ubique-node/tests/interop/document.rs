@@ -60,7 +60,7 @@ fn render() -> String {
         page.push_str(" |\n|---|---|---|---|---|---|\n");
         for section in SECTIONS {
             let _ = writeln!(page, "| **{}** | | | | | |", section.title);
-            for row in section.rows {
+            for row in section.rows.iter().filter(|row| row.only.is_none_or(|only| only == family)) {
                 line(&mut page, row, family, &mut reasons);
             }
         }

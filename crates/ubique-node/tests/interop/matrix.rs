@@ -11,6 +11,8 @@ pub struct Row {
     pub name: &'static str,
     /// What is done and what must come of it, for the page.
     pub what: &'static str,
+    /// Over sessions of one family only.
+    pub only: Option<Family>,
     /// Does it; a panic is a failed cell.
     pub run: fn(&Cell),
     /// The peers that cannot.
@@ -48,12 +50,37 @@ pub struct Entry {
     pub family: Family,
 }
 
+impl Row {
+    /// A row every peer can.
+    pub const fn new(name: &'static str, what: &'static str, run: fn(&Cell)) -> Row {
+        Row { name, what, only: None, run, cannot: &[] }
+    }
+
+    /// The same with those who cannot.
+    pub const fn but(self, cannot: &'static [Cannot]) -> Row {
+        Row { cannot, ..self }
+    }
+
+    /// The same over one family.
+    pub const fn only(self, family: Family) -> Row {
+        Row { only: Some(family), ..self }
+    }
+}
+
+impl Cannot {
+    /// Over both families.
+    pub const fn new(peer: Kind, reason: &'static str, proof: Proof) -> Cannot {
+        Cannot { peer, family: None, reason, proof }
+    }
+}
+
 impl Entry {
     /// All cells, row by row.
     pub fn all() -> Vec<Entry> {
         let rows = crate::rows::SECTIONS.iter().flat_map(|section| section.rows);
         rows.flat_map(|row| {
-            Family::ALL.into_iter().flat_map(move |family| Kind::ALL.map(move |kind| Entry { row, kind, family }))
+            let families = Family::ALL.into_iter().filter(|&family| row.only.is_none_or(|only| only == family));
+            families.flat_map(move |family| Kind::ALL.map(move |kind| Entry { row, kind, family }))
         })
         .collect()
     }

@@ -87,8 +87,12 @@ pub struct Setup {
     pub two_octet: bool,
     /// What it announces from the start.
     pub announce: Vec<Theirs>,
+    /// It comes back from a restart (RFC 4724).
+    pub restarted: bool,
     /// Lines for this daemon alone, inside its neighbour.
     pub extra: String,
+    /// Lines for this daemon alone, for each unicast family of its neighbour.
+    pub channel: String,
     /// Lines for this daemon alone, outside of it.
     pub global: String,
 }
@@ -106,7 +110,9 @@ impl Setup {
             gtsm: false,
             two_octet: false,
             announce: vec![],
+            restarted: false,
             extra: String::new(),
+            channel: String::new(),
             global: String::new(),
         }
     }
@@ -147,6 +153,10 @@ pub trait Peer {
     fn established(&mut self) -> bool;
     /// The route to a prefix as it shows it, from us.
     fn route(&mut self, prefix: Prefix) -> Option<Seen>;
+    /// The FlowSpec rules of our family as it shows them, in its own words.
+    fn rules(&mut self, _family: Family) -> String {
+        String::new()
+    }
     /// Announces a route.
     fn announce(&mut self, route: &Theirs);
     /// Withdraws it.

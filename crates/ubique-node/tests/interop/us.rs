@@ -57,7 +57,7 @@ pub fn secret(words: &str) -> Secret {
 /// The running speaker.
 pub struct Us {
     runtime: Runtime,
-    driver: Driver,
+    driver: Option<Driver>,
     started: Instant,
     /// Sessions that came and went, the oldest first.
     pub events: Vec<(Duration, PeerId, SessionEvent)>,
@@ -74,14 +74,14 @@ impl Us {
             place: None,
             listen: Some(BGP_PORT),
         };
-        let driver = runtime.block_on(async { Driver::new(config) }).unwrap();
+        let driver = Some(runtime.block_on(async { Driver::new(config) }).unwrap());
         Us { runtime, driver, started: Instant::now(), events: vec![] }
     }
 
     /// Feeds the core.
     pub fn handle(&mut self, input: In) {
         let _guard = self.runtime.enter();
-        self.driver.handle(input);
+        self.driver.as_mut().expect("running").handle(input);
     }
 
     /// Runs for a moment.
@@ -91,7 +91,10 @@ impl Us {
         // it does when it wakes up.
         self.runtime.block_on(tokio::task::yield_now());
         while let Some(left) = until.checked_duration_since(Instant::now()) {
-            let next = self.driver.next();
+            let Some(driver) = &mut self.driver else {
+                return;
+            };
+            let next = driver.next();
             let Ok(notice) = self.runtime.block_on(async { tokio::time::timeout(left, next).await }) else {
                 return;
             };
@@ -102,11 +105,11 @@ impl Us {
     }
 
     pub fn driver(&self) -> &Driver {
-        &self.driver
+        self.driver.as_ref().expect("running")
     }
 
     pub fn status(&self) -> PeerStatus<'_> {
-        self.driver.speaker().peer(PEER).unwrap()
+        self.driver().speaker().peer(PEER).unwrap()
     }
 
     pub fn established(&self) -> bool {
@@ -130,7 +133,13 @@ impl Us {
 
     /// A route of the peer's.
     pub fn route(&self, prefix: Prefix) -> Option<Received> {
-        self.driver.speaker().rib().received(PEER, Some(prefix)).find(|r| r.prefix == prefix)
+        self.driver().speaker().rib().received(PEER, Some(prefix)).find(|r| r.prefix == prefix)
+    }
+
+    /// Ends as a killed process does: its sockets are closed, nothing is said.
+    pub fn end(&mut self) {
+        let _guard = self.runtime.enter();
+        self.driver = None;
     }
 
     pub fn announce(&mut self, announcement: Announcement) {
@@ -147,10 +156,13 @@ impl Us {
         for (at, peer, event) in &self.events {
             text.push_str(&format!("{:8.3} s peer {} {event:?}\n", at.as_secs_f64(), peer.0));
         }
-        for peer in self.driver.speaker().peers() {
-            let connect = self.driver.connect_error(peer.peer).unwrap_or("none");
+        if self.driver.is_none() {
+            return text + "ended\n";
+        }
+        for peer in self.driver().speaker().peers() {
+            let connect = self.driver().connect_error(peer.peer).unwrap_or("none");
             text.push_str(&format!("{peer:?}\nconnect error: {connect}\n"));
-            for route in self.driver.speaker().rib().received(peer.peer, None).take(10) {
+            for route in self.driver().speaker().rib().received(peer.peer, None).take(10) {
                 text.push_str(&format!("{route:?}\n"));
             }
         }

@@ -36,8 +36,8 @@ fn config(setup: &Setup) -> String {
             setup.announce.iter().filter(|r| family == Family::of(&r.prefix).into()).filter_map(med).collect();
         let filters = format!("import all; export filter {{ if source != RTS_STATIC then reject; {meds}accept; }};");
         channels.push_str(&match family {
-            AddressFamily::Ipv4Unicast => format!(" ipv4 {{ {filters} }};\n"),
-            AddressFamily::Ipv6Unicast => format!(" ipv6 {{ {filters} }};\n"),
+            AddressFamily::Ipv4Unicast => format!(" ipv4 {{ {filters} {channel} }};\n", channel = setup.channel),
+            AddressFamily::Ipv6Unicast => format!(" ipv6 {{ {filters} {channel} }};\n", channel = setup.channel),
             AddressFamily::Ipv4FlowSpec => " flow4 { table rules4; import all; export none; };\n".into(),
             AddressFamily::Ipv6FlowSpec => " flow6 { table rules6; import all; export none; };\n".into(),
         });
@@ -52,7 +52,7 @@ fn config(setup: &Setup) -> String {
     let gtsm = if setup.gtsm { " ttl security on;\n" } else { "" };
     let as4 = if setup.two_octet { " enable as4 no;\n" } else { "" };
     format!(
-        "router id {id};\nlog \"{LOG}\" all;\ndebug protocols {{ states, events }};\n{tables}{global}\nprotocol device {{}}\n\
+        "router id {id};\nlog \"{LOG}\" all;\ndebug protocols {{ states, events, packets }};\n{tables}{global}\nprotocol device {{}}\n\
          {routes4}{routes6}protocol bgp ubique {{\n local {theirs} as {local_as};\n neighbor {ours} as {remote_as};\n \
          hold time {hold};\n connect delay time 1; connect retry time 1; error wait time 1, 2;\n\
          {passive}{password}{gtsm}{as4}{extra}\n{channels}}}\n",
@@ -89,7 +89,8 @@ pub fn takes(setup: &Setup, ns: &NetNs) -> (bool, String) {
 impl Bird {
     pub fn start(setup: &Setup, ns: &NetNs) -> Bird {
         lab::write(CONFIG, &config(setup));
-        let arguments = ["-f", "-c", CONFIG, "-s", CONTROL, "-P", "/run/bird.pid"];
+        let mut arguments = vec!["-f", "-c", CONFIG, "-s", CONTROL, "-P", "/run/bird.pid"];
+        arguments.extend(setup.restarted.then_some("-R"));
         let process = Process::start(Some(ns), Kind::Bird.program(), &arguments);
         Bird { process, control: None, setup: setup.clone() }
     }
@@ -155,6 +156,11 @@ impl Peer for Bird {
             large: list("BGP.large_community").into_iter().collect(),
             raw,
         })
+    }
+
+    fn rules(&mut self, family: Family) -> String {
+        let table = if family == Family::Ipv4 { "rules4" } else { "rules6" };
+        self.ask(&format!("show route table {table} all"))
     }
 
     fn announce(&mut self, route: &Theirs) {

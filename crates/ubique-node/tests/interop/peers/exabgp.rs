@@ -92,6 +92,8 @@ pub fn takes(setup: &Setup, ns: &NetNs) -> (bool, String) {
 impl Exabgp {
     pub fn start(setup: &Setup, ns: &NetNs) -> Exabgp {
         write(setup);
+        // A restarted one tells anew.
+        let _ = std::fs::remove_file(EVENTS);
         let environment = [
             ("exabgp.daemon.user", "root"),
             ("exabgp.daemon.drop", "false"),
@@ -191,6 +193,24 @@ impl Peer for Exabgp {
             }
         }
         route
+    }
+
+    /// What is announced and not withdrawn, as it was announced.
+    fn rules(&mut self, family: Family) -> String {
+        let name = family_name(AddressFamily::flowspec(family));
+        let mut rules: Vec<String> = vec![];
+        let words = |list: &Value| -> Vec<String> {
+            list.as_array().into_iter().flatten().map(|rule| rule["string"].to_string()).collect()
+        };
+        for event in self.events() {
+            let update = &event["neighbor"]["message"]["update"];
+            for list in update["announce"][name].as_object().into_iter().flatten().map(|(_, list)| list) {
+                rules.extend(words(list).into_iter().map(|rule| format!("{rule} {}", update["attribute"])));
+            }
+            let withdrawn = words(&update["withdraw"][name]);
+            rules.retain(|rule| !withdrawn.iter().any(|gone| rule.starts_with(gone.as_str())));
+        }
+        rules.join("\n")
     }
 
     fn announce(&mut self, route: &Theirs) {

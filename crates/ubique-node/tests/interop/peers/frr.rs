@@ -62,6 +62,9 @@ fn config(setup: &Setup) -> String {
     for family in setup.families.iter() {
         lines.push(format!(" address-family {}", family_name(family)));
         lines.push(format!(" {neighbor} activate"));
+        if family.is_unicast() {
+            lines.push(setup.channel.clone());
+        }
         lines.push(" exit-address-family".into());
     }
     lines.join("\n") + "\n"
@@ -147,6 +150,10 @@ impl Peer for Frr {
             large: list(&path["largeCommunity"]).into_iter().collect(),
             raw,
         })
+    }
+
+    fn rules(&mut self, family: Family) -> String {
+        self.ask(&format!("show bgp {} detail", family_name(AddressFamily::flowspec(family))))
     }
 
     fn announce(&mut self, route: &Theirs) {

@@ -52,6 +52,9 @@ fn config(setup: &Setup) -> String {
             AddressFamily::Ipv6FlowSpec => "ipv6-flowspec",
         };
         text.push_str(&format!("[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{name}\"\n"));
+        if family.is_unicast() {
+            text.push_str(&setup.channel);
+        }
     }
     text
 }
@@ -65,7 +68,8 @@ pub fn takes(setup: &Setup, ns: &NetNs) -> (bool, String) {
 impl Gobgp {
     pub fn start(setup: &Setup, ns: &NetNs) -> Gobgp {
         lab::write(CONFIG, &config(setup));
-        let arguments = ["-p", "-l", "debug", "--pprof-disable", "-f", CONFIG];
+        let mut arguments = vec!["-p", "-l", "debug", "--pprof-disable", "-f", CONFIG];
+        arguments.extend(setup.restarted.then_some("-r"));
         let process = Process::start(Some(ns), Kind::Gobgp.program(), &arguments);
         Gobgp { process, ns: ns.try_clone().unwrap(), setup: setup.clone() }
     }
@@ -134,6 +138,11 @@ impl Peer for Gobgp {
         }
         route.raw = raw;
         Some(route)
+    }
+
+    fn rules(&mut self, family: Family) -> String {
+        let family = if family == Family::Ipv4 { "ipv4-flowspec" } else { "ipv6-flowspec" };
+        self.ask(&["global", "rib", "-a", family])
     }
 
     fn announce(&mut self, route: &Theirs) {

@@ -50,6 +50,7 @@ fn config(setup: &Setup) -> String {
     }
     lines.push(setup.extra.clone());
     lines.push("}\nallow from any\nallow to any".into());
+    lines.push(setup.channel.clone());
     lines.join("\n") + "\n"
 }
 

@@ -12,95 +12,70 @@ use crate::peer::{Kind, OUR_AS, Opens, Setup, Theirs};
 use crate::us::{self, PEER};
 
 pub const ROWS: &[Row] = &[
-    Row {
-        name: "session",
-        what: "we connect; both sides say Established; the hold time is the smaller of the two",
-        run: session,
-        cannot: &[],
-    },
-    Row { name: "called", what: "the peer connects, we only listen", run: called, cannot: &[] },
-    Row {
-        name: "collision",
-        what: "both sides connect; one session is left and stays (RFC 4271 §6.8)",
-        run: collision,
-        cannot: &[],
-    },
-    Row {
-        name: "announce",
-        what: "the peer shows our route with our address as its next hop and our AS as its path",
-        run: announce,
-        cannot: &[],
-    },
-    Row {
-        name: "withdraw",
-        what: "the peer no longer shows a route we withdrew; the others stay",
-        run: withdraw,
-        cannot: &[],
-    },
-    Row {
-        name: "learn",
-        what: "we keep the peer's routes with its next hop, path, MED and communities, and drop what it withdraws",
-        run: learn,
-        cannot: &[],
-    },
-    Row { name: "four-octet-as", what: "both AS numbers are above 65,535 (RFC 6793)", run: four_octet_as, cannot: &[] },
-    Row {
-        name: "as-trans",
-        what: "our AS number is above 65,535 and the peer's capability is off: it sees 23456 (AS_TRANS) in the path, and we its \
-               2-octet path",
-        run: as_trans,
-        cannot: &[
-            Cannot {
-                peer: Kind::Gobgp,
-                family: None,
-                reason: "the capability for 4-octet AS numbers cannot be switched off",
-                proof: Proof::Rejects("[neighbors.as4.config]\nenabled = false\n"),
-            },
-            Cannot {
-                peer: Kind::Bird,
-                family: None,
-                reason: "with `enable as4 no` it takes no AS above 65,535 in its configuration, but with 23456 there it refuses the one in \
-                         our capability (2/2)",
-                proof: Proof::Run(as_trans_refused),
-            },
-            Cannot {
-                peer: Kind::Frr,
-                family: Some(Family::Ipv6),
-                reason: "only all capabilities can be switched off together (`dont-capability-negotiate`), and IPv6 routes need one",
-                proof: Proof::Run(no_family),
-            },
-        ],
-    },
-    Row {
-        name: "internal",
-        what: "the same AS on both sides: an empty path, LOCAL_PREF is sent",
-        run: internal,
-        cannot: &[],
-    },
-    Row {
-        name: "refresh-ours",
-        what: "we ask for the peer's routes again (RFC 2918) and get them",
-        run: refresh_ours,
-        cannot: &[Cannot {
-            peer: Kind::Openbgpd,
-            family: None,
-            reason: "it offers the capability, but 7.7 refuses every request: `route refresh: AID IPv4 unicast not negotiated`, \
-                     for families that are",
-            proof: Proof::Run(refresh_refused),
-        }],
-    },
-    Row {
-        name: "refresh-theirs",
-        what: "the peer asks for ours and gets them; the session stays",
-        run: refresh_theirs,
-        cannot: &[Cannot {
-            peer: Kind::Gobgp,
-            family: None,
-            reason: "it never asks: `softresetin` reads its own copy of what it received again",
-            proof: Proof::Run(refresh_not_asked),
-        }],
-    },
+    Row::new("session", "we connect; both sides say Established; the hold time is the smaller of the two", session),
+    Row::new("called", "the peer connects, we only listen", called),
+    Row::new("collision", "both sides connect; one session is left and stays (RFC 4271 §6.8)", collision),
+    Row::new(
+        "announce",
+        "the peer shows our route with our address as its next hop and our AS as its path",
+        announce,
+    ),
+    Row::new("withdraw", "the peer no longer shows a route we withdrew; the others stay", withdraw),
+    Row::new(
+        "learn",
+        "we keep the peer's routes with its next hop, path, MED and communities, and drop what it withdraws",
+        learn,
+    ),
+    Row::new("four-octet-as", "both AS numbers are above 65,535 (RFC 6793)", four_octet_as),
+    Row::new(
+        "as-trans",
+        "our AS number is above 65,535 and the peer's capability is off: the session comes up with AS_TRANS (23456), the peer shows \
+         our route, and we read its 2-octet path",
+        as_trans,
+    )
+    .but(&[BIRD_AS_TRANS, FRR_AS_TRANS, GOBGP_AS_TRANS]),
+    Row::new("internal", "the same AS on both sides: an empty path, LOCAL_PREF is sent", internal),
+    Row::new("refresh-ours", "we ask for the peer's routes again (RFC 2918) and get them", refresh_ours)
+        .but(&[OPENBGPD_REFUSES, EXABGP_BREAKS]),
+    Row::new("refresh-theirs", "the peer asks for ours and gets them; the session stays", refresh_theirs)
+        .but(&[GOBGP_NEVER_ASKS]),
 ];
+
+const BIRD_AS_TRANS: Cannot = Cannot::new(
+    Kind::Bird,
+    "with `enable as4 no` it takes no AS above 65,535 in its configuration, but with 23456 there it refuses the one in our \
+     capability (2/2)",
+    Proof::Run(as_trans_refused),
+);
+const FRR_AS_TRANS: Cannot = Cannot {
+    family: Some(Family::Ipv6),
+    ..Cannot::new(
+        Kind::Frr,
+        "only all capabilities can be switched off together (`dont-capability-negotiate`), and IPv6 routes need one",
+        Proof::Run(no_family),
+    )
+};
+const GOBGP_AS_TRANS: Cannot = Cannot::new(
+    Kind::Gobgp,
+    "the capability for 4-octet AS numbers cannot be switched off",
+    Proof::Rejects("[neighbors.as4.config]\nenabled = false\n"),
+);
+const OPENBGPD_REFUSES: Cannot = Cannot::new(
+    Kind::Openbgpd,
+    "it offers the capability, but 7.7 refuses every request: `route refresh: AID IPv4 unicast not negotiated`, for families \
+     that are",
+    Proof::Run(refresh_refused),
+);
+const EXABGP_BREAKS: Cannot = Cannot::new(
+    Kind::Exabgp,
+    "4.2.21 offers enhanced refresh and breaks the session when it is asked (`TypeError: 'RouteRefresh' object is not iterable`)",
+    Proof::Run(refresh_breaks),
+);
+const GOBGP_NEVER_ASKS: Cannot = Cannot::new(
+    Kind::Gobgp,
+    "it never asks: `softresetin` reads its own copy of what it received again",
+    Proof::Run(refresh_not_asked),
+);
 
 fn session(cell: &Cell) {
     let pair = cell.up(&Setup { hold_time_s: 30, ..cell.setup() });
@@ -220,8 +195,15 @@ fn internal(cell: &Cell) {
 
 fn refresh_ours(cell: &Cell) {
     let setup = Setup { announce: vec![Theirs::new(cell.their_prefix())], ..cell.setup() };
-    let mut pair = cell.up(&setup);
+    let mut pair = cell.up_with(&setup, |ours| {
+        if cell.kind == Kind::Frr {
+            super::restart::offer(ours);
+        }
+    });
     pair.until_true("we have its route", |p| p.us.route(cell.their_prefix()).is_some());
+    if cell.kind == Kind::Frr {
+        pair.until_true("it has sent End-of-RIB", |p| p.us.status().counters.updates_in >= 2);
+    }
     let before = pair.us.status().counters.updates_in;
     pair.us.handle(In::RequestRefresh { peer: PEER });
     // The route again; End-of-RIB is not repeated by all.
@@ -257,4 +239,15 @@ fn refresh_not_asked(cell: &Cell) {
     pair.peer.ask_refresh();
     pair.until_true("it has done it", |p| p.peer.log().contains("Neighbor soft reset in"));
     assert_eq!(pair.us.status().counters, before);
+}
+
+fn refresh_breaks(cell: &Cell) {
+    let setup = Setup { announce: vec![Theirs::new(cell.their_prefix())], ..cell.setup() };
+    let mut pair = cell.up(&setup);
+    pair.until_true("we have its route", |p| p.us.route(cell.their_prefix()).is_some());
+    assert!(pair.us.negotiated().enhanced_route_refresh);
+    pair.us.handle(In::RequestRefresh { peer: PEER });
+    assert_eq!(pair.until_ended(), DownReason::TransportClosed);
+    assert!(pair.peer.log().contains("'RouteRefresh' object is not iterable"));
+    pair.until_up();
 }

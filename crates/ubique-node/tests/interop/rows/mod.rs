@@ -2,6 +2,9 @@
 
 mod attributes;
 mod basic;
+mod features;
+mod restart;
+mod roles;
 mod transport;
 
 use crate::matrix::Section;
@@ -11,14 +14,32 @@ use crate::peer::Kind;
 pub const SECTIONS: &[Section] = &[
     Section { title: "Sessions and routes", rows: basic::ROWS },
     Section { title: "Attributes", rows: attributes::ROWS },
+    Section { title: "Capabilities", rows: features::ROWS },
+    Section { title: "Roles and limits", rows: roles::ROWS },
+    Section { title: "Graceful restart", rows: restart::ROWS },
     Section { title: "Transport and the end of sessions", rows: transport::ROWS },
 ];
 
 /// What is peculiar to a peer and was met in a run.
 pub const NOTES: &[(Kind, &str)] = &[
     (Kind::Bird, "a MED counts only when the export filter sets it: one from a static route is dropped"),
+    (Kind::Frr, "it adds NO_EXPORT to a route with BLACKHOLE"),
+    (
+        Kind::Frr,
+        "it looks at its limit of prefixes before it counts a new one: the session ends with the second route too many",
+    ),
+    (
+        Kind::Frr,
+        "with enhanced refresh it refuses a request before it has sent End-of-RIB (\"before EoR\"), and it sends that only to \
+         neighbours with the graceful restart capability: the row refresh-ours offers it",
+    ),
+    (
+        Kind::Gobgp,
+        "a policy cannot set LOCAL_PREF 0, which it takes for \"leave it\": the row graceful-shutdown sets 1",
+    ),
     (
         Kind::Openbgpd,
-        "its listeners have no TCP MD5 key under Linux, so that with a key it must be the one who connects: the rows md5 and md5-wrong do that",
+        "its listeners have no TCP MD5 key under Linux, so that with a key it must be the one who connects: the rows md5 and \
+         md5-wrong do that",
     ),
 ];

@@ -15,58 +15,38 @@ use crate::peer::{Kind, Opens, Setup};
 use crate::us::{self, PEER};
 
 pub const ROWS: &[Row] = &[
-    Row {
-        name: "md5",
-        what: "the session comes up with the same TCP MD5 key on both sides (RFC 2385)",
-        run: md5,
-        cannot: &[],
-    },
-    Row {
-        name: "md5-wrong",
-        what: "it does not with another key: the kernel that was called counts three refused segments",
-        run: md5_wrong,
-        cannot: &[],
-    },
-    Row {
-        name: "gtsm",
-        what: "the peer takes packets with TTL 255 only (RFC 5082): the session comes up with it",
-        run: gtsm,
-        cannot: &[],
-    },
-    Row {
-        name: "shutdown-ours",
-        what: "we end the session with words (RFC 9003); the peer shows or logs them",
-        run: shutdown_ours,
-        cannot: &[Cannot {
-            peer: Kind::Exabgp,
-            family: None,
-            reason: "4.2.21 cannot decode a NOTIFICATION with a shutdown communication under Python 3: the session ends, the words are lost",
-            proof: Proof::Run(undecoded),
-        }],
-    },
-    Row {
-        name: "shutdown-theirs",
-        what: "the peer ends it with words; we report them",
-        run: shutdown_theirs,
-        cannot: &[Cannot {
-            peer: Kind::Exabgp,
-            family: None,
-            reason: "`teardown` takes a number, no words; its shutdown communication is always `Administrative Shutdown`",
-            proof: Proof::Run(own_words),
-        }],
-    },
-    Row {
-        name: "hold-theirs",
-        what: "the peer freezes (SIGSTOP): after the hold time of 3 s we end the session, 4/0, and have dropped its routes",
-        run: peer_frozen,
-        cannot: &[],
-    },
-    Row {
-        name: "hold-ours",
-        what: "we freeze: the peer says that the hold timer expired and has dropped our route",
-        run: we_freeze,
-        cannot: &[],
-    },
+    Row::new("md5", "the session comes up with the same TCP MD5 key on both sides (RFC 2385)", md5),
+    Row::new(
+        "md5-wrong",
+        "it does not with another key: the kernel that was called counts three refused segments",
+        md5_wrong,
+    ),
+    Row::new("gtsm", "the peer takes packets with TTL 255 only (RFC 5082): the session comes up with it", gtsm),
+    Row::new(
+        "shutdown-ours",
+        "we end the session with words (RFC 9003); the peer shows or logs them",
+        shutdown_ours,
+    )
+    .but(&[Cannot::new(
+        Kind::Exabgp,
+        "4.2.21 cannot decode a NOTIFICATION with a shutdown communication under Python 3: the session ends, the words are lost",
+        Proof::Run(undecoded),
+    )]),
+    Row::new("shutdown-theirs", "the peer ends it with words; we report them", shutdown_theirs).but(&[Cannot::new(
+        Kind::Exabgp,
+        "`teardown` takes a number, no words; its shutdown communication is always `Administrative Shutdown`",
+        Proof::Run(own_words),
+    )]),
+    Row::new(
+        "hold-theirs",
+        "the peer freezes (SIGSTOP): after the hold time of 3 s we end the session, 4/0, and have dropped its routes",
+        peer_frozen,
+    ),
+    Row::new(
+        "hold-ours",
+        "we freeze: the peer says that the hold timer expired and has dropped our route",
+        we_freeze,
+    ),
 ];
 
 const KEY: &str = "correct-horse";
