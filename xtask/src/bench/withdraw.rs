@@ -33,7 +33,7 @@ const INTO_THE_BURST: Duration = Duration::from_millis(120);
 const BUSY_MESSAGES: u64 = 50;
 
 /// How long anything may take that is not measured.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The withdrawal of 198.51.100.0/24: length, type, withdrawn routes, no attributes (RFC 4271 §4.3).
 const WITHDRAWAL: [u8; 11] = [0, 27, 2, 0, 4, 24, 198, 51, 100, 0, 0];
@@ -108,7 +108,7 @@ fn service(upstreams: &str) -> String {
     format!(
         "[service]\nname = \"bench\"\nasn = 64500\nprefixes = [\"198.51.100.0/24\", \"2001:db8:53::/48\"]\n\
          addresses = [\"198.51.100.53\", \"2001:db8:53::53\"]\n[agent]\ndrain = \"0s\"\n\
-         [[check]]\nkind = \"process\"\npidfile = \"/run/service.pid\"\nevery = \"10ms\"\nrise = 1\nfall = 3\n\
+         [[check]]\nkind = \"process\"\npidfile = \"/run/service.pid\"\nevery = \"500ms\"\nrise = 1\nfall = 3\n\
          [[site]]\nname = \"a\"\nlocation = \"AMS\"\n{upstreams}"
     )
 }
@@ -160,7 +160,7 @@ fn withdrawals(binary: &Path, repeat: usize) -> Result<Vec<Row>, String> {
                      [[site.upstream]]\nasn = 64502\naddress = \"203.0.113.1\"\n";
     let mut agent = agent(binary, upstreams)?;
     let mut tcpdump = start(
-        "ip netns exec up tcpdump -i u0 -U --immediate-mode -s 0 --time-stamp-precision=nano -w /run/up.pcap tcp port 179 2> /run/tcpdump.log",
+        "ip netns exec up tcpdump -Z root -i u0 -U --immediate-mode -s 0 --time-stamp-precision=nano -w /run/up.pcap tcp port 179 2> /run/tcpdump.log",
     )?;
     until("tcpdump listens", || fs::metadata("/run/up.pcap").is_ok_and(|m| m.len() >= 24))?;
     let mut rows = Vec::new();
