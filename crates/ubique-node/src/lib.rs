@@ -3,6 +3,7 @@
 //! - [`agent`]: `ubique run`: one site of one service. Addresses, checks, detectors, BGP, admin socket, metrics.
 //! - [`routers`]: the embedded routers of the lab, all in one process, each in its own network namespace.
 //! - [`bgp`]: the driver of a speaker, which both use.
+//! - `monitor`: BMP collectors and MRT files; [`journal`]: what the cores were told.
 //! - [`bfd`]: the driver of BFD sessions, in a thread of its own.
 //! - [`admin`]: the admin socket's protocol and a client for the command line.
 //! - [`checks`]: the polls of the health checks.
@@ -16,8 +17,13 @@ pub mod admin;
 pub mod agent;
 pub mod bfd;
 pub mod bgp;
+mod bmp;
 pub mod checks;
 mod clock;
 mod fd;
+pub mod journal;
+mod monitor;
+mod mrt;
 mod random;
 pub mod routers;
+mod spool;

@@ -12,7 +12,8 @@
 //! The body is in the postcard format: small, documented, and stable since its 1.0. An *anchor* gives a core's state: its
 //! configuration when it is fresh, else a snapshot. A core is anchored again at its first input after the [`Sink`] has
 //! started a new segment or lost a record, so that every segment replays by itself. A snapshot longer than
-//! [`SNAPSHOT_MAX`] is not taken: the records that follow are written without an anchor, to be read, not replayed.
+//! [`Sink::snapshot_max`] is not taken: the records that follow are written without an anchor, to be read, not replayed,
+//! and the next segment tries again.
 //!
 //! Cores hear of each other through inputs alone, so each one replays by itself.
 //!
@@ -88,8 +89,8 @@ pub trait Core: Sized {
 
     /// A fresh one.
     fn create(config: Self::Config) -> Self;
-    /// Its state, when that can be kept in at most [`SNAPSHOT_MAX`] octets.
-    fn snapshot(&self) -> Option<Vec<u8>>;
+    /// Its state, when that can be kept in at most so many octets. Outputs that wait to be polled are no part of it.
+    fn snapshot(&self, limit: usize) -> Option<Vec<u8>>;
     /// From a snapshot; `None`: that is not one of this version.
     fn restore(snapshot: &[u8]) -> Option<Self>;
     /// Takes one input.

@@ -15,6 +15,9 @@ const BEATS_PER_STALL: u32 = 5;
 /// The shortest stall that counts: a busy machine must not look like a sick agent.
 const STALL_MIN: Duration = Duration::from_millis(100);
 
+/// How long a process that panics waits for its journal; the upstreams wait as long.
+const LAST_WORDS: Duration = Duration::from_millis(20);
+
 /// A panic anywhere ends the process: the sessions close, the upstreams move on.
 pub(super) fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
@@ -24,6 +27,8 @@ pub(super) fn abort_on_panic() {
         if ready.is_ok_and(|count| count > 0) {
             let _ = writeln!(stderr, "ubique: {panic}: the agent aborts");
         }
+        // The input that led here is in the queue of the journal.
+        crate::spool::last_words(LAST_WORDS);
         std::process::abort();
     }));
 }

@@ -90,6 +90,7 @@ impl Agent {
         self.session_metrics(&mut out);
         self.check_metrics(&mut out);
         self.duration_metrics(&mut out);
+        self.record_metrics(&mut out);
         out.text
     }
 
@@ -231,6 +232,39 @@ impl Agent {
             out.sample(&format!("{name}_bucket"), &[("check", &check.name), ("le", &"+Inf")], histogram.count);
             out.sample(&format!("{name}_sum"), &[("check", &check.name)], histogram.sum);
             out.sample(&format!("{name}_count"), &[("check", &check.name)], histogram.count);
+        }
+    }
+
+    /// What is recorded and exported; absent when nothing is.
+    fn record_metrics(&self, out: &mut Exposition) {
+        let journal = self.journal.as_ref().map(|journal| ("journal", journal.counters()));
+        let mrt = self.monitor.as_ref().and_then(|m| m.mrt()).map(|mrt| ("mrt", mrt.counters()));
+        let files: Vec<_> = journal.into_iter().chain(mrt).collect();
+        if !files.is_empty() {
+            out.family("ubique_recorded_bytes_total", "counter", "Bytes taken for files of the kind.");
+            out.family("ubique_records_lost_total", "counter", "Records lost because their file was too slow.");
+            out.family("ubique_record_failures_total", "counter", "Times a file could not be written.");
+        }
+        for (kind, counters) in files {
+            out.sample("ubique_recorded_bytes_total", &[("kind", &kind)], counters.octets);
+            out.sample("ubique_records_lost_total", &[("kind", &kind)], counters.lost);
+            out.sample("ubique_record_failures_total", &[("kind", &kind)], counters.failures);
+        }
+        let collectors: Vec<_> = self.monitor.iter().flat_map(|m| m.bmp().status()).collect();
+        if !collectors.is_empty() {
+            out.family("ubique_bmp_connected", "gauge", "1 while the BMP collector is connected.");
+            out.family("ubique_bmp_sent_bytes_total", "counter", "Bytes sent to the BMP collector.");
+            out.family(
+                "ubique_bmp_overflows_total",
+                "counter",
+                "Connections ended because the collector did not read.",
+            );
+        }
+        for c in collectors {
+            let collector: &[(&str, &dyn fmt::Display)] = &[("collector", &c.address)];
+            out.sample("ubique_bmp_connected", collector, u8::from(c.connected));
+            out.sample("ubique_bmp_sent_bytes_total", collector, c.octets);
+            out.sample("ubique_bmp_overflows_total", collector, c.overflows);
         }
     }
 }

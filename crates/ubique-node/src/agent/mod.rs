@@ -203,6 +203,11 @@ async fn serve(service: Service, site: String, options: AgentOptions, mut signal
     setup::interfaces(agent.service(), &site, &options, requests)?;
     drop(events);
     agent.start()?;
+    let monitor = agent.monitor.clone();
+    let hungry = async || match &monitor {
+        Some(monitor) => monitor.hungry().await,
+        None => std::future::pending().await,
+    };
     let mut signals_seen = 0;
     loop {
         tokio::select! {
@@ -217,6 +222,7 @@ async fn serve(service: Service, site: String, options: AgentOptions, mut signal
                 agent.stop(signal);
             }
             Some(request) = asked.recv() => agent.asked(request),
+            () = hungry() => agent.feed_collectors(),
         }
         while let Ok(result) = polled.try_recv() {
             agent.polled(result);

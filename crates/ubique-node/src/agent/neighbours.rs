@@ -1,6 +1,7 @@
 //! From the upstreams and ranges of a site to the neighbours of its speaker.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::rc::Rc;
 use std::time::Duration;
 
 use ubique_model::Asn;
@@ -12,7 +13,9 @@ use ubique_proto::bgp::speaker::{GracefulRestartConfig, NextHopConfig, PeerConfi
 use ubique_sys::tcp;
 
 use super::AgentError;
-use crate::bgp::{Driver, DriverConfig, DriverError, Endpoint, Key, Range, Secret};
+use crate::bgp::{Driver, DriverConfig, DriverError, Endpoint, Key, Range, Secret, Tap};
+use crate::journal::Journal;
+use crate::monitor::Monitor;
 use crate::random::seed;
 
 /// ConnectRetryTimer of an agent: an upstream that comes back shall see us soon.
@@ -58,6 +61,7 @@ pub(super) fn speaker(
     index: usize,
     listen: Option<u16>,
     restarted: Option<Restarted>,
+    (journal, monitor): (&Option<Journal>, &Option<Rc<Monitor>>),
 ) -> Result<Driver, AgentError> {
     if let Some(what) = lacking(service) {
         return Err(what.into());
@@ -77,6 +81,8 @@ pub(super) fn speaker(
         ranges: ranges.clone(),
         place: None,
         listen,
+        journal: journal.clone(),
+        tap: monitor.clone().map(|monitor| monitor as Rc<dyn Tap>),
     };
     let calls_only = !site.dynamic.is_empty() || site.upstreams.iter().any(|u| u.passive);
     match Driver::new(config(listen)) {

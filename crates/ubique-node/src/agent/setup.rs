@@ -1,12 +1,14 @@
 //! From a service file to a running agent.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use ubique_model::service::Service;
-use ubique_proto::health::{CheckConfig, Health};
-use ubique_proto::site::{Site, SiteConfig};
+use ubique_proto::health::CheckConfig;
+use ubique_proto::journal::Recorded;
+use ubique_proto::site::SiteConfig;
 use ubique_sys::netlink::AddressMonitor;
 use ubique_sys::sockdiag::DestroyMonitor;
 
@@ -17,6 +19,9 @@ use super::site::{Agent, Parts};
 use super::{AgentError, AgentOptions, Request, http, neighbours, system};
 use crate::admin;
 use crate::checks::{PollResult, Runner};
+use crate::clock::now;
+use crate::journal::Journal;
+use crate::monitor::Monitor;
 use crate::random::seed;
 
 /// Builds the agent with its cores, tasks of checks, and detectors. Must be called on the runtime.
@@ -38,11 +43,18 @@ pub(super) fn agent(
     let present = addresses.present().map_err(AgentError::Addresses)?;
     let restart = Restart::new(spec, state_path(&service, site, options), addresses.all(), &present);
     addresses.inherit(restart.added(), &present);
-    let bgp = neighbours::speaker(&service, spec, index, options.listen, restart.restarted())?;
-    let health = Health::new(service.checks.iter().map(check_config).collect(), seed());
-    let core = Site::new(SiteConfig { drain: service.agent.drain, graceful_shutdown: service.agent.graceful_shutdown });
+    let journal = service.agent.records.journal.as_ref();
+    let journal = journal.map(|settings| Journal::start(settings, &options.version, &service.name, site));
+    let journal = journal.transpose().map_err(system("start the journal"))?;
+    let monitor = Monitor::start(&service, site, &options.version).map_err(system("start the MRT files"))?.map(Rc::new);
+    let records = (&journal, &monitor);
+    let bgp = neighbours::speaker(&service, spec, index, options.listen, restart.restarted(), records)?;
+    let checks: Vec<CheckConfig> = service.checks.iter().map(check_config).collect();
+    let health = Recorded::new(now(), (checks, seed()), journal.clone());
+    let site_config = SiteConfig { drain: service.agent.drain, graceful_shutdown: service.agent.graceful_shutdown };
+    let core = Recorded::new(now(), site_config, journal.clone());
     let resolve = detectors(&service, events)?;
-    let parts = Parts { bgp, health, core, addresses, restart, runners, resolve };
+    let parts = Parts { bgp, health, core, addresses, restart, runners, resolve, journal, monitor };
     Ok(Agent::new(service, index, options.version.clone(), parts))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +15,7 @@ use ubique_model::{Asn, Prefix};
 use ubique_proto::Time;
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId, SessionEvent};
 use ubique_proto::health::{self, Health};
+use ubique_proto::journal::Recorded;
 use ubique_proto::site::{self, Site, State};
 
 use super::addresses::Addresses;
@@ -25,6 +27,8 @@ use crate::admin::Event;
 use crate::bgp::{Driver, Notice};
 use crate::checks::{PollResult, Runner};
 use crate::clock::{instant, now, rfc3339};
+use crate::journal::Journal;
+use crate::monitor::Monitor;
 
 /// Transitions kept for `status`.
 const EVENTS_KEPT: usize = 50;
@@ -77,13 +81,15 @@ enum Announcing {
 /// What an agent is made of.
 pub(super) struct Parts {
     pub bgp: Driver,
-    pub health: Health,
-    pub core: Site,
+    pub health: Recorded<Health, Journal>,
+    pub core: Recorded<Site, Journal>,
     pub addresses: Addresses,
     pub restart: Restart,
     pub runners: Vec<Runner>,
     /// For each check: look for its processes (again).
     pub resolve: Vec<Option<Arc<Notify>>>,
+    pub journal: Option<Journal>,
+    pub monitor: Option<Rc<Monitor>>,
 }
 
 /// The agent.
@@ -92,8 +98,10 @@ pub(super) struct Agent {
     pub(super) site: usize,
     pub(super) version: String,
     pub(super) bgp: Driver,
-    pub(super) health: Health,
-    pub(super) core: Site,
+    pub(super) health: Recorded<Health, Journal>,
+    pub(super) core: Recorded<Site, Journal>,
+    pub(super) journal: Option<Journal>,
+    pub(super) monitor: Option<Rc<Monitor>>,
     pub(super) timer: Timer,
     pub(super) metrics: Metrics,
     pub(super) events: VecDeque<Event>,
@@ -131,6 +139,8 @@ impl Agent {
             bgp: parts.bgp,
             health: parts.health,
             core: parts.core,
+            journal: parts.journal,
+            monitor: parts.monitor,
             timer: Timer::new(),
             events: VecDeque::new(),
             began: now(),
@@ -350,15 +360,31 @@ impl Agent {
         }
     }
 
+    /// Tells collectors the next few routes of what is known already.
+    pub(super) fn feed_collectors(&self) {
+        if let Some(monitor) = &self.monitor {
+            monitor.feed(self.bgp.speaker());
+        }
+    }
+
     /// Waits until the upstreams have the withdrawals, then ends the sessions and waits until they have the last
-    /// NOTIFICATION; neither for longer than `limit`.
+    /// NOTIFICATION, and collectors and files what is known; none of it for longer than `limit`.
     pub(super) async fn farewell(&mut self, limit: Duration) {
         self.bgp.stop_listening();
         let _ = tokio::time::timeout(limit, self.withdrawn()).await;
         let message = format!("site {}: {}", self.spec().name, self.core.status().cause);
         self.close_sessions(&message);
-        if tokio::time::timeout(limit, self.bgp.drained()).await.is_err() {
+        let until = tokio::time::Instant::now() + limit;
+        if tokio::time::timeout_at(until, self.bgp.drained()).await.is_err() {
             tracing::warn!("an upstream did not take the last message in time");
+        }
+        if let Some(monitor) = &self.monitor {
+            monitor.terminate();
+        }
+        let monitored = || self.monitor.as_ref().is_none_or(|m| m.is_done());
+        let recorded = || self.journal.as_ref().is_none_or(Journal::is_written);
+        while !(monitored() && recorded()) && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 

@@ -1,6 +1,7 @@
 //! One transport connection: bounded reads, a bounded queue of unsent bytes, and what the other side acknowledged.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -66,6 +67,12 @@ impl Connection {
             closing: None,
             fin_sent: false,
         }
+    }
+
+    /// TCP ports, ours first; 0: not known any more.
+    pub(super) fn ports(&self) -> (u16, u16) {
+        let port = |address: io::Result<SocketAddr>| address.map_or(0, |a| a.port());
+        (port(self.stream.local_addr()), port(self.stream.peer_addr()))
     }
 
     /// Writes at once what the kernel takes and keeps the rest.

@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,12 +17,15 @@ use ubique_model::{Asn, Family, Prefix};
 use ubique_proto::Time;
 use ubique_proto::bgp::attributes::NextHop;
 use ubique_proto::bgp::speaker::{ConnId, In, Local, Out, PeerId, SessionEvent, Speaker, SpeakerConfig};
+use ubique_proto::journal::Recorded;
 
+use super::Tap;
 use super::callers::{Call, Caller, Callers, Range, Refusal};
 use super::connection::Connection;
 use super::interfaces;
 use super::socket::{self, Endpoint, Listener, ListenerSpec, Place};
 use crate::clock::{instant, now};
+use crate::journal::Journal;
 use turns::Round;
 
 /// Bytes read from a connection at a time: what the core does with so many full of routes takes well below 1 ms, and
@@ -46,6 +50,10 @@ pub struct DriverConfig {
     pub place: Option<Place>,
     /// Port to listen on; `None`: only connect.
     pub listen: Option<u16>,
+    /// Where the core's inputs are written down.
+    pub journal: Option<Journal>,
+    /// Who follows messages and sessions.
+    pub tap: Option<Rc<dyn Tap>>,
 }
 
 /// Why a driver cannot start.
@@ -108,7 +116,8 @@ type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>;
 
 /// A speaker with its sockets.
 pub struct Driver {
-    speaker: Speaker,
+    speaker: Recorded<Speaker, Journal>,
+    tap: Option<Rc<dyn Tap>>,
     callers: Callers,
     /// What addresses of ours are no next hops.
     scope: Vec<Prefix>,
@@ -143,7 +152,12 @@ impl Driver {
         Ok(Driver {
             callers,
             scope: config.speaker.scope.clone().unwrap_or_default(),
-            speaker: Speaker::new(config.speaker),
+            speaker: Recorded::new(
+                now(),
+                SpeakerConfig { tap: config.tap.is_some(), ..config.speaker },
+                config.journal,
+            ),
+            tap: config.tap,
             place: config.place,
             listeners,
             waiting: Vec::new(),
@@ -220,9 +234,19 @@ impl Driver {
                     }
                 }
             }
-            Out::Session { peer, event } => self.notices.push_back(Notice::Session { peer, event }),
+            Out::Session { peer, event } => {
+                if let (Some(tap), Some(status)) = (&self.tap, self.speaker.peer(peer)) {
+                    let connection = self.connections.values().find(|c| c.peer == peer && !c.is_closing());
+                    tap.session(&status, &event, connection.map_or((0, 0), Connection::ports));
+                }
+                self.notices.push_back(Notice::Session { peer, event });
+            }
             Out::Refused { peer, reason } => tracing::error!(peer = peer.0, reason, "refused to announce"),
-            Out::Message { .. } => {}
+            Out::Message { peer, sent, bytes, .. } => {
+                if let (Some(tap), Some(status)) = (&self.tap, self.speaker.peer(peer)) {
+                    tap.message(&status, sent, &bytes);
+                }
+            }
             Out::Best { prefix, next_hop } => self.notices.push_back(Notice::Best { prefix, next_hop }),
         }
     }

@@ -16,6 +16,17 @@ mod driver;
 mod interfaces;
 mod socket;
 
+use ubique_proto::bgp::speaker::{PeerStatus, SessionEvent};
+
 pub use callers::Range;
 pub use driver::{Driver, DriverConfig, DriverError, Notice};
 pub use socket::{BGP_PORT, Endpoint, Key, Place, Secret, SecretError};
+
+/// Who follows what happens on the sessions: BMP and MRT. Called when the bytes are in the socket already; it must not
+/// wait for anything.
+pub trait Tap {
+    /// A whole message was received or sent.
+    fn message(&self, peer: &PeerStatus<'_>, sent: bool, bytes: &[u8]);
+    /// A session came up or went down; TCP ports of its connection, ours first, 0 when not known.
+    fn session(&self, peer: &PeerStatus<'_>, event: &SessionEvent, ports: (u16, u16));
+}

@@ -83,7 +83,15 @@ impl Router {
             ..SpeakerConfig::new(spec.asn, spec.router_id, seed ^ u64::from(spec.asn.0))
         };
         let endpoints = spec.neighbors.iter().map(endpoint).collect();
-        let config = DriverConfig { speaker, endpoints, ranges: vec![], place: Some(place), listen: Some(BGP_PORT) };
+        let config = DriverConfig {
+            speaker,
+            endpoints,
+            ranges: vec![],
+            place: Some(place),
+            listen: Some(BGP_PORT),
+            journal: None,
+            tap: None,
+        };
         let bgp = Driver::new(config).map_err(|source| RoutersError::Bgp { asn: spec.asn, source })?;
         Ok(Router { spec, bgp, kernel })
     }

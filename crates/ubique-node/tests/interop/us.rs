@@ -73,6 +73,8 @@ impl Us {
             ranges: vec![],
             place: None,
             listen: Some(BGP_PORT),
+            journal: None,
+            tap: None,
         };
         let driver = Some(runtime.block_on(async { Driver::new(config) }).unwrap());
         Us { runtime, driver, started: Instant::now(), events: vec![] }

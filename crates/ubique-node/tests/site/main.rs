@@ -10,6 +10,7 @@ mod daemons;
 mod faults;
 mod interfaces;
 mod lab;
+mod records;
 mod roles;
 mod routers;
 mod runner;
@@ -22,6 +23,7 @@ fn main() {
     if let (Some("role"), Some(role)) = (arguments.next().as_deref(), arguments.next()) {
         std::process::exit(roles::play(&role, arguments.collect()));
     }
-    let tests: Vec<Test> = [agent::TESTS, faults::TESTS, interfaces::TESTS, routers::TESTS, sessions::TESTS].concat();
+    let tests: Vec<Test> =
+        [agent::TESTS, faults::TESTS, interfaces::TESTS, records::TESTS, routers::TESTS, sessions::TESTS].concat();
     runner::run(&tests);
 }

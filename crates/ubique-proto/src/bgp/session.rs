@@ -47,7 +47,7 @@ use ubique_model::Asn;
 
 pub use connection::{OPEN_HOLD_TIME, SEND_HOLD_MIN};
 pub use fsm::State;
-pub use open::{HOLD_TIME_MIN_S, Negotiated, RESTART_TIME_MAX, STALE_TIME_MAX};
+pub use open::{HOLD_TIME_MIN_S, Negotiated};
 
 use super::family::{AddressFamilies, AddressFamily};
 use super::message::{Notification, Update};

@@ -20,9 +20,11 @@
 //! after a stop by the operator: it leaks, and would do so again. That is what BIRD (`disable`) and FRR (idle until
 //! cleared) do, too.
 //!
-//! `run` is the core, `send` writes what neighbours are owed, `graceful` keeps what they leave behind (RFC 4724, 9494),
+//! `run` is the core, `send` writes what neighbours are owed, `flows` are FlowSpec rules (RFC 8955), `graceful` keeps what
+//! neighbours leave behind (RFC 4724, 9494),
 //! `ledger` follows our announcements to the neighbour, `status` holds the views.
 
+mod flows;
 mod graceful;
 mod ledger;
 mod run;
@@ -45,6 +47,7 @@ use super::flowspec::FlowSpec;
 use super::message::{Notification, Role};
 use super::rib::MAX_OBSERVED_PREFIXES;
 
+pub use flows::MAX_FLOWS;
 pub use graceful::STALE_MAX;
 pub use ledger::Delivery;
 pub use run::{MAX_PEERS, Speaker};

@@ -59,8 +59,8 @@ macro_rules! core {
                 $create(config)
             }
 
-            fn snapshot(&self) -> Option<Vec<u8>> {
-                snapshot(self)
+            fn snapshot(&self, limit: usize) -> Option<Vec<u8>> {
+                snapshot(self, limit)
             }
 
             fn restore(snapshot: &[u8]) -> Option<$core> {
@@ -90,19 +90,23 @@ core!(Health, health, Health, (Vec<CheckConfig>, u64), |(checks, seed)| Health::
 core!(Site, site, Site, SiteConfig, Site::new);
 core!(Speaker, speaker, Bgp, SpeakerConfig, Speaker::new);
 
-fn snapshot(core: &impl Serialize) -> Option<Vec<u8>> {
-    postcard::to_io(core, Bounded(Vec::new())).ok().map(|bounded| bounded.0)
+fn snapshot(core: &impl Serialize, limit: usize) -> Option<Vec<u8>> {
+    let limit = limit.min(SNAPSHOT_MAX);
+    postcard::to_io(core, Bounded { octets: Vec::new(), limit }).ok().map(|bounded| bounded.octets)
 }
 
-/// Takes at most [`SNAPSHOT_MAX`] octets.
-struct Bounded(Vec<u8>);
+/// Takes at most so many octets.
+struct Bounded {
+    octets: Vec<u8>,
+    limit: usize,
+}
 
 impl Write for Bounded {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        if self.0.len() + octets.len() > SNAPSHOT_MAX {
+        if self.octets.len() + octets.len() > self.limit {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        self.0.extend_from_slice(octets);
+        self.octets.extend_from_slice(octets);
         Ok(octets.len())
     }
 

@@ -16,6 +16,8 @@ pub trait Sink {
     fn segment(&self) -> Option<u64>;
     /// Keep outputs in full.
     fn full_outputs(&self) -> bool;
+    /// Longest snapshot of a core, octets: a segment must have room for what follows it. At most [`super::SNAPSHOT_MAX`].
+    fn snapshot_max(&self) -> usize;
 }
 
 /// A core, with a journal or without. Its views are the core's.
@@ -141,7 +143,7 @@ impl<S: Sink> Pen<S> {
     /// The core's state, where a segment or a gap asks for it.
     fn anchor<C: Core>(&mut self, now: Time, core: &C, segment: u64) {
         self.hash = Hash::default();
-        let body = match core.snapshot() {
+        let body = match core.snapshot(self.sink.snapshot_max()) {
             Some(state) => Body::Anchor { core: C::ID, fresh: false, state },
             None => Body::Unanchored { core: C::ID },
         };

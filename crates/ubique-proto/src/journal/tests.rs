@@ -27,6 +27,7 @@ struct Inner {
     /// The next records are lost.
     lose: Cell<u32>,
     closed: Cell<bool>,
+    snapshot_max: Cell<Option<usize>>,
 }
 
 impl Sink for Memory {
@@ -45,6 +46,10 @@ impl Sink for Memory {
 
     fn full_outputs(&self) -> bool {
         self.0.full.get()
+    }
+
+    fn snapshot_max(&self) -> usize {
+        self.0.snapshot_max.get().unwrap_or(SNAPSHOT_MAX)
     }
 }
 
@@ -264,6 +269,23 @@ fn every_segment_replays_by_itself_and_so_does_what_follows_a_gap() {
         }
     }
     assert!(anchors > 500, "only {anchors} snapshots");
+}
+
+#[test]
+fn a_state_that_is_too_long_is_read_but_not_replayed() {
+    let memory = Memory::default();
+    let inner = memory.clone();
+    let mut steps = 0;
+    play(5, &memory, move |_| {
+        steps += 1;
+        inner.0.snapshot_max.set(Some(60));
+        inner.0.segment.set(u64::from(steps > 100));
+    });
+    let (replay, entries) = replayed(&records(&memory.0.octets.borrow()));
+    assert!(entries.iter().all(|e| e.difference.is_none()) && !replay.complete());
+    let at = entries.iter().position(|e| e.event == Event::Unanchored { core: CoreId::Bgp }).unwrap();
+    let told = |e: &Entry| matches!(e.event, Event::Input(Input::Bgp(_)));
+    assert!(entries[at..].iter().any(told), "its inputs can be read");
 }
 
 #[test]

@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 
 /// Source and destination, addresses and ports as they stand in the packet.
-type Flow = Vec<u8>;
+pub type Flow = Vec<u8>;
 
 /// The octets of each direction of each TCP connection, from the first one seen to the first one missing.
 pub fn streams(capture: &[u8]) -> Vec<Vec<u8>> {
+    flows(capture).into_values().collect()
+}
+
+/// The same by source and destination.
+pub fn flows(capture: &[u8]) -> BTreeMap<Flow, Vec<u8>> {
     let mut flows: BTreeMap<Flow, BTreeMap<u64, Vec<u8>>> = BTreeMap::new();
     let mut first: BTreeMap<Flow, u32> = BTreeMap::new();
     for frame in frames(capture) {
@@ -20,7 +25,7 @@ pub fn streams(capture: &[u8]) -> Vec<Vec<u8>> {
             }
         }
     }
-    flows.into_values().map(joined).collect()
+    flows.into_iter().map(|(flow, segments)| (flow, joined(segments))).collect()
 }
 
 fn joined(segments: BTreeMap<u64, Vec<u8>>) -> Vec<u8> {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod captures;
 mod corpus;
 mod exabgp;
 mod extensions;
@@ -12,7 +13,12 @@ mod mrt;
 mod neighbours;
 mod notification;
 mod open;
+#[path = "../monitor/pcap.rs"]
+#[allow(dead_code, reason = "captures are only read here")]
+mod pcap;
 mod roundtrip;
+mod shapes;
+mod speed;
 mod support;
 mod updates;
 mod vectors;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, btree_map};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use ubique_model::{Family, Prefix};
 
@@ -239,7 +240,10 @@ impl<'a> Vacancy<'a> {
 
 impl Serialize for Table {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.from(None))
+        // Compact formats want the length first.
+        let mut seq = serializer.serialize_seq(Some(self.v4.len() + self.v6.len()))?;
+        self.from(None).try_for_each(|slot| seq.serialize_element(&slot))?;
+        seq.end()
     }
 }
 

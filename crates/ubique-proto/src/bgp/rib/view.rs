@@ -28,6 +28,8 @@ pub struct Candidate {
     pub local_pref: u32,
     /// Its next hop; `None`: our own.
     pub next_hop: Option<NextHop>,
+    /// When it was learned; `None`: our own.
+    pub learned: Option<Time>,
     /// Whether its neighbour still vouches for it.
     pub stale: Stale,
     /// It is the best.

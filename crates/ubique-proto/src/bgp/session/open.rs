@@ -10,16 +10,12 @@ use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::message::{AddPath, Capability, GracefulRestart, LongLived, Notification, Open, Role};
 use crate::bgp::notification::{code, open as subcode};
 use crate::bgp::speaker::{PeerConfig, Restarted};
-use crate::bgp::wire::{MAX_EXTENDED_MESSAGE, MAX_MESSAGE};
+use crate::bgp::wire::{MAX_EXTENDED_MESSAGE, MAX_MESSAGE, MAX_RESTART_TIME, MAX_STALE_TIME};
 
 /// Code of the multiprotocol capability (RFC 4760 §8).
 const MULTIPROTOCOL: u8 = 1;
 /// The shortest hold time but zero (RFC 4271 §4.2), s.
 pub const HOLD_TIME_MIN_S: u16 = 3;
-/// The longest restart time twelve bits hold (RFC 4724 §3).
-pub const RESTART_TIME_MAX: Duration = Duration::from_secs(4_095);
-/// The longest stale time twenty-four bits hold (RFC 9494 §3.1).
-pub const STALE_TIME_MAX: Duration = Duration::from_secs((1 << 24) - 1);
 
 /// Who we are and whom we expect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,7 +88,7 @@ impl Identity {
             capabilities.push(Capability::AddPath(receive.collect()));
         }
         capabilities.push(Capability::EnhancedRouteRefresh);
-        let stale_time = self.peer.graceful_restart.and_then(|gr| gr.long_lived).map(|time| time.min(STALE_TIME_MAX));
+        let stale_time = self.peer.graceful_restart.and_then(|gr| gr.long_lived).map(|time| time.min(MAX_STALE_TIME));
         if let Some(stale_time) = stale_time {
             let long_lived =
                 families.iter().map(|family| LongLived { family, forwarding: self.forwarding(family), stale_time });
@@ -107,7 +103,7 @@ impl Identity {
         Some(GracefulRestart {
             restarting: self.restarted.is_some(),
             notification: true,
-            restart_time: config.restart_time.min(RESTART_TIME_MAX),
+            restart_time: config.restart_time.min(MAX_RESTART_TIME),
             families: self.peer.families.iter().map(|family| (family, self.forwarding(family))).collect(),
         })
     }

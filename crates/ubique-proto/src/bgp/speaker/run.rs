@@ -159,7 +159,12 @@ impl Speaker {
             }
             In::Originate { prefix } => self.rib.originate(prefix),
             In::RequestRefresh { peer } => self.with(now, peer, |p| p.session.request_refresh(now)),
-            In::AnnounceFlow { .. } | In::WithdrawFlow { .. } => {}
+            In::AnnounceFlow { peer, flow, actions } => self.announce_flow(peer, flow, actions),
+            In::WithdrawFlow { peer, flow } => {
+                if let Some(p) = self.peer_mut(peer) {
+                    p.sending.flows.withdraw(&flow);
+                }
+            }
             In::AddPeer { peer, config } => self.add_peer(peer, *config),
             In::RemovePeer { peer } => self.remove_peer(now, peer),
             In::BfdDown { peer, control_independent } => {

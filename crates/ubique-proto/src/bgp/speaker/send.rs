@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use ubique_model::Prefix;
 
+use super::flows::{self, Flows};
 use super::ledger::Ledger;
 use super::run::{Settling, Speaker};
 use super::{ConnId, Out, PeerId};
@@ -32,17 +33,20 @@ pub(super) struct Sending {
     pub(super) asked: AddressFamilies,
     /// Families between BoRR and EoRR.
     resending: AddressFamilies,
+    pub(super) flows: Flows,
 }
 
 impl Sending {
     /// A session came or went.
     pub(super) fn restart(&mut self) {
-        *self = Sending::default();
+        *self = Sending { flows: std::mem::take(&mut self.flows), ..Sending::default() };
+        self.flows.restart();
     }
 
     /// Owes the neighbour everything of a family once more.
     pub(super) fn repeat(&mut self, rib: &mut Rib, peer: PeerId, family: AddressFamily) {
         rib.refresh(peer, family);
+        self.flows.repeat(family);
     }
 
     /// Everything owed is written: appends what marks that, and begins refreshes that were asked for. Whether that
@@ -101,6 +105,8 @@ impl Speaker {
         while under_way + (bytes.len() as u64) < SEND_WINDOW {
             if let Some(change) = self.rib.poll_changes(peer) {
                 write_change(&change, &context, start, &mut bytes, &mut p.ledger);
+            } else if let Some((flow, actions)) = p.sending.flows.poll(families) {
+                flows::write(&flow, actions, self.config.asn, p.session.config(), &context, &mut bytes);
             } else if !p.sending.mark(&mut self.rib, peer, families, settled, &mut bytes) {
                 break;
             }

@@ -3,8 +3,14 @@
 
 mod audit;
 mod badinput;
+mod bench;
 mod cases;
 mod fixture;
+mod flows;
+mod graceful;
 mod net;
 mod pairs;
+mod peers;
 mod random;
+mod refresh;
+mod simulation;

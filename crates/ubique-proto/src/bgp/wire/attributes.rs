@@ -59,6 +59,9 @@ pub(super) mod segment {
 /// Faults recorded for one message at most. More are treated all the same, a neighbour's noise just is not kept.
 pub(super) const MAX_FAULTS: usize = 16;
 
+/// So many large communities are compared with each other; a set would have to be allocated.
+const FEW: usize = 16;
+
 /// The flags a recognised attribute must have.
 pub(super) fn flags_of(code: u8) -> Option<u8> {
     use typecode::*;
@@ -130,7 +133,7 @@ pub(super) enum Multiprotocol<N> {
 }
 
 /// What the attributes field held.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Parsed {
     /// Attributes met, malformed ones included.
     pub(super) count: usize,
@@ -142,10 +145,25 @@ pub(super) struct Parsed {
     pub(super) unreach: Option<Multiprotocol<()>>,
     as4_path: Option<AsPath>,
     as4_aggregator: Option<Aggregator>,
-    rest: Option<Box<Attributes>>,
+    rest: Attributes,
 }
 
 impl Parsed {
+    fn new() -> Parsed {
+        Parsed {
+            count: 0,
+            seen: [0; 4],
+            origin: None,
+            as_path: None,
+            next_hop: None,
+            reach: None,
+            unreach: None,
+            as4_path: None,
+            as4_aggregator: None,
+            rest: Attributes::originated(),
+        }
+    }
+
     /// Whether an attribute of this type was met, malformed or not.
     pub(super) fn has(&self, code: u8) -> bool {
         self.seen[usize::from(code >> 6)] & (1 << (code & 63)) != 0
@@ -155,15 +173,11 @@ impl Parsed {
         self.seen[usize::from(code >> 6)] |= 1 << (code & 63);
     }
 
-    fn rest(&mut self) -> &mut Attributes {
-        self.rest.get_or_insert_with(|| Box::new(Attributes::originated()))
-    }
-
     /// The attributes of the routes. Call when nothing mandatory is missing.
     pub(super) fn into_attributes(mut self) -> Attributes {
         let (origin, as_path) = (self.origin, self.as_path.take());
         let (as4_path, as4_aggregator) = (self.as4_path.take(), self.as4_aggregator);
-        let mut attributes = self.rest.map_or_else(Attributes::originated, |rest| *rest);
+        let mut attributes = self.rest;
         attributes.origin = origin.unwrap_or(Origin::Incomplete);
         attributes.as_path = as_path.unwrap_or_default();
         // RFC 6793 §4.2.3: an AGGREGATOR rewritten by an old speaker makes the AS4 attributes stale.
@@ -185,7 +199,7 @@ impl Parsed {
 /// # Errors
 /// What must end the session whatever else the message holds.
 pub(super) fn decode(field: &[u8], ctx: &DecodeContext, faults: &mut Faults) -> Result<Parsed, Notification> {
-    let mut parsed = Parsed::default();
+    let mut parsed = Parsed::new();
     let mut r = Reader::new(field);
     while !r.is_empty() {
         let at = r.rest();
@@ -259,24 +273,24 @@ fn attribute(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8], ctx: &Decod
         ORIGIN => parsed.origin = Some(origin(value)?),
         AS_PATH => parsed.as_path = Some(as_path(value, ctx)?),
         NEXT_HOP => parsed.next_hop = Some(Ipv4Addr::from(fixed::<4>(value)?)),
-        MED => parsed.rest().med = Some(u32::from_be_bytes(fixed(value)?)),
-        LOCAL_PREF => parsed.rest().local_pref = Some(u32::from_be_bytes(fixed(value)?)),
-        ATOMIC_AGGREGATE if value.is_empty() => parsed.rest().atomic_aggregate = true,
+        MED => parsed.rest.med = Some(u32::from_be_bytes(fixed(value)?)),
+        LOCAL_PREF => parsed.rest.local_pref = Some(u32::from_be_bytes(fixed(value)?)),
+        ATOMIC_AGGREGATE if value.is_empty() => parsed.rest.atomic_aggregate = true,
         ATOMIC_AGGREGATE => {
             return Err(Flaw::Discard(format!("{} octets where none belong", value.len())));
         }
-        AGGREGATOR => parsed.rest().aggregator = Some(aggregator(value, ctx.four_octet_as)?),
+        AGGREGATOR => parsed.rest.aggregator = Some(aggregator(value, ctx.four_octet_as)?),
         AS4_AGGREGATOR => parsed.as4_aggregator = Some(aggregator(value, true)?),
         AS4_PATH => parsed.as4_path = as4_path(value)?,
         COMMUNITIES => {
-            parsed.rest().communities = list(value, |v| Community(u32::from_be_bytes(v)))?;
+            parsed.rest.communities = list(value, |v| Community(u32::from_be_bytes(v)))?;
         }
-        EXTENDED_COMMUNITIES => parsed.rest().extended_communities = list(value, |v: [u8; 8]| v)?,
-        LARGE_COMMUNITIES => parsed.rest().large_communities = large_communities(value)?,
+        EXTENDED_COMMUNITIES => parsed.rest.extended_communities = list(value, |v: [u8; 8]| v)?,
+        LARGE_COMMUNITIES => parsed.rest.large_communities = large_communities(value)?,
         // RFC 9234 §5.
-        ONLY_TO_CUSTOMER => parsed.rest().only_to_customer = Some(Asn(u32::from_be_bytes(fixed(value)?))),
-        ORIGINATOR_ID => parsed.rest().originator_id = Some(Ipv4Addr::from(fixed::<4>(value)?)),
-        CLUSTER_LIST => parsed.rest().cluster_list = list(value, |v: [u8; 4]| Ipv4Addr::from(v))?,
+        ONLY_TO_CUSTOMER => parsed.rest.only_to_customer = Some(Asn(u32::from_be_bytes(fixed(value)?))),
+        ORIGINATOR_ID => parsed.rest.originator_id = Some(Ipv4Addr::from(fixed::<4>(value)?)),
+        CLUSTER_LIST => parsed.rest.cluster_list = list(value, |v: [u8; 4]| Ipv4Addr::from(v))?,
         MP_REACH => parsed.reach = Some(mp_reach(value, ctx).ok_or(Flaw::Reset)?),
         MP_UNREACH => parsed.unreach = Some(mp_unreach(value, ctx).ok_or(Flaw::Reset)?),
         // flags_of knows no other.
@@ -293,7 +307,7 @@ fn unknown(parsed: &mut Parsed, flags: u8, code: u8, value: &[u8], external: boo
     opaque::judge(flags, code, value, external)?;
     if flags & flag::TRANSITIVE != 0 {
         let flags = flag::KIND | flag::PARTIAL;
-        parsed.rest().unknown.push(RawAttribute { flags, code, value: value.to_vec() });
+        parsed.rest.unknown.push(RawAttribute { flags, code, value: value.to_vec() });
     }
     Ok(())
 }
@@ -344,8 +358,19 @@ fn large_communities(value: &[u8]) -> Result<Vec<LargeCommunity>, Flaw> {
         let part = |i: usize| u32::from_be_bytes([v[i], v[i + 1], v[i + 2], v[i + 3]]);
         LargeCommunity([part(0), part(4), part(8)])
     })?;
-    let mut seen = BTreeSet::new();
-    all.retain(|community| seen.insert(*community));
+    if all.len() <= FEW {
+        let mut kept = 0;
+        for at in 0..all.len() {
+            if !all[..kept].contains(&all[at]) {
+                all[kept] = all[at];
+                kept += 1;
+            }
+        }
+        all.truncate(kept);
+    } else {
+        let mut seen = BTreeSet::new();
+        all.retain(|community| seen.insert(*community));
+    }
     Ok(all)
 }
 
@@ -379,15 +404,20 @@ fn is_confederation(segment: &Segment) -> bool {
 
 fn segments(value: &[u8], four_octet_as: bool) -> Result<AsPath, &'static str> {
     let mut r = Reader::new(value);
-    let mut path = Vec::new();
+    // Nearly always one.
+    let mut path = Vec::with_capacity(1);
     while let Some(kind) = r.u8() {
         let count = r.u8().ok_or("one octet after the last segment")?;
         if count == 0 {
             return Err("empty segment");
         }
         let octets = usize::from(count) * if four_octet_as { 4 } else { 2 };
-        let mut ases = Reader::new(r.take(octets).ok_or("segment runs over the end")?);
-        let ases: Vec<Asn> = std::iter::from_fn(|| read_asn(&mut ases, four_octet_as)).collect();
+        let octets = r.take(octets).ok_or("segment runs over the end")?;
+        let ases: Vec<Asn> = if four_octet_as {
+            octets.as_chunks().0.iter().map(|asn| Asn(u32::from_be_bytes(*asn))).collect()
+        } else {
+            octets.as_chunks().0.iter().map(|asn| Asn(u16::from_be_bytes(*asn).into())).collect()
+        };
         if ases.contains(&Asn(0)) {
             return Err("contains AS 0 (RFC 7607)");
         }

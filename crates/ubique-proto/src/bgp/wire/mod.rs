@@ -72,7 +72,7 @@ pub struct DecodeContext {
     pub external: bool,
     /// Families negotiated; routes of others are ignored.
     pub families: AddressFamilies,
-    /// Families whose prefixes come with a path identifier (RFC 7911).
+    /// Unicast families whose prefixes come with a path identifier (RFC 7911). FlowSpec rules have none here.
     pub add_path: AddressFamilies,
     /// Families that may come with IPv6 next hops though they are not IPv6 (RFC 8950).
     pub extended_next_hop: AddressFamilies,
@@ -99,7 +99,7 @@ pub struct EncodeContext {
     pub four_octet_as: bool,
     /// The neighbour is in another AS: LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST stay here.
     pub external: bool,
-    /// Families whose prefixes get a path identifier (RFC 7911).
+    /// Unicast families whose prefixes get a path identifier (RFC 7911).
     pub add_path: AddressFamilies,
     /// Families that may go out with IPv6 next hops though they are not IPv6 (RFC 8950).
     pub extended_next_hop: AddressFamilies,

@@ -26,7 +26,9 @@ pub(super) fn longest(family: Family, add_path: bool) -> usize {
 /// longer than its family allows or cut off (RFC 7606 §5.3).
 pub(super) fn decode(field: &[u8], family: Family, add_path: bool) -> Option<Vec<Nlri>> {
     let mut r = Reader::new(field);
-    let mut prefixes = Vec::new();
+    // Most prefixes of a full table are a /22 to /24, or a /40 to /48.
+    let usual = longest(family, add_path).min(7) - 1;
+    let mut prefixes = Vec::with_capacity(field.len().div_ceil(usual));
     while !r.is_empty() {
         let path_id = if add_path { r.u32()? } else { 0 };
         let bits = r.u8()?;

@@ -135,7 +135,7 @@ fn ignored_family(code: u8, faults: &mut Faults) {
 
 /// Pairs prefixes with their next hops and judges these (RFC 4271 §6.3, RFC 7606 §7.3).
 fn announced(nlri: Vec<Nlri>, parsed: &mut Parsed, faults: &mut Faults) -> Vec<Reach> {
-    let mut announced = Vec::new();
+    let mut announced = Vec::with_capacity(1);
     if !nlri.is_empty() {
         // Without NEXT_HOP the routes are withdrawn below; any address serves until then.
         let address = parsed.next_hop.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);

@@ -6,9 +6,9 @@ use std::time::Duration;
 use ubique_model::{Asn, Family, Relation};
 
 use crate::bgp::family::AddressFamilies;
-use crate::bgp::message::{Capability, Message, Notification, Open};
-use crate::bgp::session::{Ended, Output, Refresh, Session, SessionConfig, State};
-use crate::bgp::speaker::{ConnId, DownReason, PeerConfig};
+use crate::bgp::message::{Capability, GracefulRestart, Message, Notification, Open};
+use crate::bgp::session::{CROSSING_TIME, Ended, Output, Refresh, Session, SessionConfig, State};
+use crate::bgp::speaker::{ConnId, DownReason, GracefulRestartConfig, PeerConfig};
 use crate::bgp::wire::{self, DecodeContext, MAX_MESSAGE};
 use crate::time::Time;
 
@@ -50,6 +50,22 @@ pub(super) fn their_open(router_id: Ipv4Addr) -> Open {
             Capability::FourOctetAs(Asn(64501)),
         ],
     }
+}
+
+/// Graceful restart as [`Bench::graceful`] offers it.
+pub(super) const GR: GracefulRestartConfig =
+    GracefulRestartConfig { restart_time: Duration::from_secs(60), long_lived: None };
+
+/// [`their_open`] with graceful restart.
+pub(super) fn their_graceful_open(notification: bool) -> Open {
+    let mut open = their_open(LOW_ID);
+    open.capabilities.push(Capability::GracefulRestart(GracefulRestart {
+        restarting: false,
+        notification,
+        restart_time: Duration::from_secs(120),
+        families: vec![(Family::Ipv4.into(), true)],
+    }));
+    open
 }
 
 pub(super) fn open_bytes(open: &Open) -> Vec<u8> {
@@ -124,6 +140,19 @@ impl Bench {
         }
         b.outputs();
         assert_eq!(b.session.state(), state);
+        b
+    }
+
+    /// Established, graceful restart agreed on, for long enough that nothing crosses any more.
+    pub(super) fn graceful(notification: bool) -> Bench {
+        let mut b = Bench::new(&with(|peer| peer.graceful_restart = Some(GR)));
+        b.session.start(b.now);
+        b.session.connected(b.now, A, LOCAL);
+        b.receive(A, &open_bytes(&their_graceful_open(notification)));
+        b.receive(A, &keepalive());
+        b.wait(CROSSING_TIME);
+        b.outputs();
+        assert_eq!(b.session.state(), State::Established);
         b
     }
 

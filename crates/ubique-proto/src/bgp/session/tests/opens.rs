@@ -5,9 +5,10 @@ use std::time::Duration;
 use ubique_model::{Asn, Family};
 
 use super::bench::*;
-use crate::bgp::family::AddressFamilies;
-use crate::bgp::message::{Capability, Message, Notification, Open};
-use crate::bgp::session::{Output, SessionConfig, State};
+use crate::bgp::family::{AddressFamilies, AddressFamily};
+use crate::bgp::message::{AddPath, Capability, GracefulRestart, LongLived, Message, Notification, Open, Role};
+use crate::bgp::session::{Negotiated, Output, SessionConfig, State};
+use crate::bgp::speaker::GracefulRestartConfig;
 
 /// The outcome of an OPEN in OpenSent.
 fn answer(config: &SessionConfig, open: &[u8]) -> String {
@@ -173,4 +174,139 @@ fn ours() {
         ],
     };
     assert_eq!(decode(&bytes), Message::Open(expected));
+}
+
+fn agreed(config: &SessionConfig, open: &Open) -> Negotiated {
+    let mut b = Bench::new(config);
+    b.session.start(b.now);
+    b.session.connected(b.now, A, LOCAL);
+    b.receive(A, &open_bytes(open));
+    b.receive(A, &keepalive());
+    b.session.negotiated().expect("Established").clone()
+}
+
+#[test]
+fn several_families() {
+    let mp = Capability::Multiprotocol;
+    let all = with(|peer| peer.families = AddressFamilies::ALL);
+    let open = |capabilities| Open { capabilities, ..their_open(LOW_ID) };
+    let two = open(vec![mp(AddressFamily::Ipv6Unicast), mp(AddressFamily::Ipv4FlowSpec)]);
+    let expected = [AddressFamily::Ipv6Unicast, AddressFamily::Ipv4FlowSpec];
+    assert_eq!(agreed(&all, &two).families, expected.into_iter().collect());
+    assert_eq!(agreed(&all, &open(vec![])).families, AddressFamilies::only(Family::Ipv4));
+    // One in common is enough, none is too few: the data names all that would do (RFC 5492 §5).
+    let unicast = with(|peer| peer.families = AddressFamilies::UNICAST);
+    assert_eq!(agreed(&unicast, &two).families, AddressFamilies::only(Family::Ipv6));
+    let flows = with_capabilities(vec![mp(AddressFamily::Ipv4FlowSpec)]);
+    assert_eq!(refusal(&unicast, &flows), Notification::with_data(2, 7, [1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1]));
+}
+
+#[test]
+fn everything_offered() {
+    let config = with(|peer| {
+        peer.families = AddressFamilies::UNICAST;
+        peer.role = Some(Role::Customer);
+        peer.add_path = true;
+        peer.extended_next_hop = true;
+        let long = Duration::from_secs(1 << 30);
+        peer.graceful_restart = Some(GracefulRestartConfig { restart_time: long, long_lived: Some(long) });
+    });
+    let mut b = Bench::new(&config);
+    b.session.start(b.now);
+    b.session.poll_output();
+    b.session.connected(b.now, A, LOCAL);
+    let Some(Output::Send(_, bytes)) = b.session.poll_output() else { panic!("no OPEN") };
+    let Message::Open(open) = decode(&bytes) else { panic!("no OPEN") };
+    let (v4, v6) = (AddressFamily::Ipv4Unicast, AddressFamily::Ipv6Unicast);
+    let stale_time = Duration::from_secs((1 << 24) - 1);
+    let expected = [
+        Capability::Multiprotocol(v4),
+        Capability::Multiprotocol(v6),
+        Capability::RouteRefresh,
+        Capability::ExtendedNextHop(vec![v4]),
+        Capability::ExtendedMessage,
+        Capability::Role(Role::Customer),
+        Capability::GracefulRestart(GracefulRestart {
+            restarting: false,
+            notification: true,
+            restart_time: Duration::from_secs(4095),
+            families: vec![(v4, true), (v6, true)],
+        }),
+        Capability::FourOctetAs(config.local_asn),
+        Capability::AddPath(vec![(v4, AddPath::Receive), (v6, AddPath::Receive)]),
+        Capability::EnhancedRouteRefresh,
+        Capability::LongLivedGracefulRestart(vec![
+            LongLived { family: v4, forwarding: true, stale_time },
+            LongLived { family: v6, forwarding: true, stale_time },
+        ]),
+    ];
+    assert_eq!(open.capabilities, expected);
+}
+
+#[test]
+fn of_several_graceful_restart_capabilities_the_last_counts() {
+    let restart = |seconds| {
+        let restart_time = Duration::from_secs(seconds);
+        Capability::GracefulRestart(GracefulRestart { restart_time, ..GracefulRestart::default() })
+    };
+    let mut open = their_open(LOW_ID);
+    let family = Family::Ipv4.into();
+    let long = LongLived { family, forwarding: true, stale_time: Duration::from_secs(9) };
+    open.capabilities.push(Capability::LongLivedGracefulRestart(vec![long]));
+    assert_eq!(agreed(&config(), &open).long_lived, [], "void without graceful restart");
+    open.capabilities.extend([restart(1), restart(2)]);
+    let negotiated = agreed(&config(), &open);
+    assert_eq!(negotiated.graceful_restart.map(|r| r.restart_time), Some(Duration::from_secs(2)));
+    assert_eq!(negotiated.long_lived, [long]);
+}
+
+#[test]
+fn roles() {
+    use Role::{Customer, Peer, Provider, RouteServer, RouteServerClient, Unknown};
+    let open = |roles: &[Role]| {
+        let mut open = their_open(LOW_ID);
+        open.capabilities.extend(roles.iter().map(|role| Capability::Role(*role)));
+        open_bytes(&open)
+    };
+    let ours = |role, strict| {
+        with(|peer| {
+            peer.role = role;
+            peer.strict_role = strict;
+        })
+    };
+    let all = [Provider, RouteServer, RouteServerClient, Customer, Peer, Unknown(9)];
+    let fitting = [
+        (Provider, Customer),
+        (Customer, Provider),
+        (RouteServer, RouteServerClient),
+        (RouteServerClient, RouteServer),
+        (Peer, Peer),
+    ];
+    for role in all {
+        for theirs in all {
+            let config = ours(Some(role), false);
+            if fitting.contains(&(role, theirs)) {
+                accepted(&config, &open(&[theirs]));
+            } else {
+                refused(&config, &open(&[theirs]), 11);
+            }
+            // Who announces no role compares none.
+            accepted(&ours(None, true), &open(&[theirs]));
+        }
+        accepted(&ours(Some(role), false), &open(&[]));
+        refused(&ours(Some(role), true), &open(&[]), 11);
+    }
+    // The same twice is once; two different ones are none at all (RFC 9234 §4.2).
+    accepted(&ours(Some(Peer), true), &open(&[Peer, Peer]));
+    refused(&ours(Some(Peer), false), &open(&[Peer, Customer]), 11);
+    refused(&ours(None, false), &open(&[Peer, Customer]), 11);
+    // Inside an AS there are none.
+    let internal = with(|peer| {
+        peer.asn = config().local_asn;
+        peer.role = Some(Customer);
+        peer.strict_role = true;
+    });
+    let asn = internal.peer.asn;
+    let capabilities = vec![Capability::FourOctetAs(asn), Capability::Role(Customer)];
+    accepted(&internal, &open_bytes(&Open { asn, capabilities, ..their_open(LOW_ID) }));
 }

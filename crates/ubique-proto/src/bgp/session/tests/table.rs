@@ -62,7 +62,7 @@ type Act = fn(&mut Bench);
 type Setup = fn() -> Bench;
 
 /// What can happen to a neighbour, by name.
-const EVENTS: [(&str, Act); 18] = [
+const EVENTS: [(&str, Act); 22] = [
     ("start", |b| b.session.start(b.now)),
     ("stop", |b| b.session.stop(b.now, 2, "bye")),
     ("connected", |b| b.session.connected(b.now, LATE, LOCAL)),
@@ -79,6 +79,10 @@ const EVENTS: [(&str, Act); 18] = [
     ("bad UPDATE", |b| b.receive(A, &bad_update())),
     ("NOTIFICATION", |b| b.receive(A, &notification(6, 4))),
     ("REFRESH", |b| b.receive(A, &refresh(ubique_model::Family::Ipv4))),
+    ("hard reset", |b| b.receive(A, &notification(6, 9))),
+    ("BFD down", |b| b.session.bfd_down(b.now, false)),
+    ("BFD down, C", |b| b.session.bfd_down(b.now, true)),
+    ("BoRR", |b| b.receive(A, &refresh_of(ubique_model::Family::Ipv4, 1))),
     ("garbage", |b| b.receive(A, &[0; 19])),
     ("unknown connection", |b| b.receive(P, &keepalive())),
 ];
@@ -106,7 +110,7 @@ fn stuck(b: &mut Bench) {
 
 #[test]
 fn neighbour() {
-    let states: [(&str, Setup); 8] = [
+    let states: [(&str, Setup); 10] = [
         ("Idle, disabled", || Bench::in_state(State::Idle)),
         ("Idle, held back", Bench::held),
         ("Connect", || Bench::in_state(State::Connect)),
@@ -115,6 +119,8 @@ fn neighbour() {
         ("OpenSent", || Bench::in_state(State::OpenSent)),
         ("OpenConfirm", || Bench::in_state(State::OpenConfirm)),
         ("Established", || Bench::in_state(State::Established)),
+        ("Established, graceful restart without N", || Bench::graceful(false)),
+        ("Established, graceful restart with N", || Bench::graceful(true)),
     ];
     let mut actual = String::new();
     for (state, bench) in states {

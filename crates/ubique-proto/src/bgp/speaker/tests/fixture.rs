@@ -1,6 +1,6 @@
 //! Configurations and messages for tests.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ubique_model::policy::Announcement;
 use ubique_model::{Asn, Family, Prefix, Relation};
@@ -8,7 +8,7 @@ use ubique_model::{Asn, Family, Prefix, Relation};
 use crate::bgp::attributes::{AsPath, Attributes, NextHop};
 use crate::bgp::family::AddressFamilies;
 use crate::bgp::message::{Capability, Message, Nlri, Open};
-use crate::bgp::speaker::{Export, Import, Out, PeerConfig, Speaker, SpeakerConfig};
+use crate::bgp::speaker::{Export, Import, Local, Out, PeerConfig, Speaker, SpeakerConfig};
 use crate::bgp::wire::{self, DecodeContext, EncodeContext, Framer, MAX_MESSAGE};
 
 /// Speaker `n` is AS 64500 + n, identifier and address 10.0.0.n.
@@ -18,6 +18,12 @@ pub(super) fn asn(n: u8) -> Asn {
 
 pub(super) fn address(n: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, n))
+}
+
+/// The addresses of speaker `n` on its links.
+pub(super) fn local(n: u8) -> Local {
+    let ipv6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n.into());
+    Local { ipv6: Some(ipv6), ..Local::from(address(n)) }
 }
 
 pub(super) fn peer(n: u8, relation: Relation) -> PeerConfig {
@@ -43,7 +49,7 @@ pub(super) fn announcement(text: &str) -> Announcement {
 pub(super) const CONTEXT: DecodeContext = DecodeContext {
     four_octet_as: true,
     external: true,
-    families: AddressFamilies::UNICAST,
+    families: AddressFamilies::ALL,
     max_message: MAX_MESSAGE,
     ..DecodeContext::INITIAL
 };

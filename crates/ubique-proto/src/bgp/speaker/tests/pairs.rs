@@ -14,17 +14,19 @@ use crate::time::Time;
 const PEER: PeerId = PeerId(0);
 const SEEDS: u64 = 300;
 
-fn configs(rng: &mut Rng) -> Vec<SpeakerConfig> {
-    vec![
+/// Latency and configurations of a run.
+fn setup(rng: &mut Rng) -> (Duration, Vec<SpeakerConfig>) {
+    let latency = Duration::from_micros(100 + rng.below(150_000));
+    let configs = vec![
         config(1, rng.next_u64(), vec![peer(2, Relation::Peer)]),
         config(2, rng.next_u64(), vec![peer(1, Relation::Peer)]),
-    ]
+    ];
+    (latency, configs)
 }
 
 fn pair(seed: u64) -> Net {
     let mut rng = Rng::new(seed);
-    let configs = configs(&mut rng);
-    let latency = Duration::from_micros(100 + rng.below(150_000));
+    let (latency, configs) = setup(&mut rng);
     Net::new(rng.next_u64(), latency, configs)
 }
 
@@ -127,7 +129,7 @@ fn runs_and_recordings_repeat() {
             let recording = serde_json::to_string(&node.fed).expect("inputs can be written");
             let recording: Vec<(Time, Fed)> = serde_json::from_str(&recording).expect("and read");
             assert_eq!(recording, node.fed);
-            let mut speaker = Speaker::new(configs(&mut Rng::new(seed)).swap_remove(index));
+            let mut speaker = Speaker::new(setup(&mut Rng::new(seed)).1.swap_remove(index));
             let mut outputs = vec![];
             for (now, fed) in recording {
                 match fed {
