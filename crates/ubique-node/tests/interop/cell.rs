@@ -9,7 +9,7 @@ use ubique_sys::netns::NetNs;
 use ubique_sys::process::{PidFd, Signal, members_of_netns};
 
 use crate::lab::{self, PATIENCE};
-use crate::peer::{Kind, Peer, Setup};
+use crate::peer::{Kind, Peer, SECOND_AS, Setup};
 use crate::peers;
 use crate::us::{Ours, Us};
 
@@ -59,7 +59,7 @@ impl Cell {
         // We listen before the peer calls.
         let us = Us::new(ours);
         let ns = self.ns.try_clone().unwrap();
-        let mut pair = Pair { us, peer: peers::start(self.kind, setup, &self.ns), ns };
+        let mut pair = Pair { us, peer: peers::start(self.kind, setup, &self.ns), second: None, ns };
         lab::until("the peer answers", || pair.peer.ready().then_some(()));
         pair.us.handle(In::Start);
         pair
@@ -85,6 +85,8 @@ impl Cell {
 pub struct Pair {
     pub us: Us,
     pub peer: Box<dyn Peer>,
+    /// Our second speaker, where a row needs one.
+    pub second: Option<Us>,
     ns: NetNs,
 }
 
@@ -94,6 +96,9 @@ impl Pair {
         let start = Instant::now();
         loop {
             self.us.turn();
+            if let Some(second) = &mut self.second {
+                second.turn();
+            }
             if let Some(value) = probe(self) {
                 return value;
             }
@@ -109,8 +114,23 @@ impl Pair {
     /// Signals every process of the peer: some daemons are several.
     pub fn signal_peer(&self, signal: Signal) {
         for pid in members_of_netns(&self.ns).unwrap() {
-            PidFd::open(pid).unwrap().signal(signal).unwrap();
+            // One may end with the one before.
+            let _ = PidFd::open(pid).and_then(|process| process.signal(signal));
         }
+    }
+
+    /// Starts our second speaker, with a session of its own.
+    pub fn start_second(&mut self, setup: &Setup) {
+        lab::add_second(setup.family);
+        let setup = Setup { remote_as: SECOND_AS, ..setup.clone() };
+        let mut ours = Ours::new(&setup);
+        ours.speaker.router_id = "192.0.2.3".parse().unwrap();
+        ours.endpoints[0].local = Some(lab::second(setup.family).parse().unwrap());
+        ours.listens = false;
+        let mut second = Us::new(ours);
+        second.handle(In::Start);
+        self.second = Some(second);
+        self.until_true("the second session is up", |p| p.second.as_ref().is_some_and(Us::established));
     }
 
     /// Kills the peer and starts it again with this configuration.

@@ -8,9 +8,9 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use ubique_model::{Family, Prefix};
-use ubique_sys::netlink::Netlink;
+use ubique_sys::netlink::{Netlink, Route};
 use ubique_sys::netns::NetNs;
-use ubique_sys::process::{PidFd, Signal, command_in};
+use ubique_sys::process::command_in;
 
 /// How long anything may take that is not measured. Speakers wait long: ExaBGP and GoBGP call again after 5 s and more.
 pub const PATIENCE: Duration = Duration::from_secs(25);
@@ -33,6 +33,17 @@ pub fn theirs(family: Family) -> &'static str {
         Family::Ipv6 => "2001:db8:1::1",
     }
 }
+
+/// The address of our second speaker.
+pub fn second(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "192.0.2.3",
+        Family::Ipv6 => "2001:db8:1::3",
+    }
+}
+
+/// Our link-local address, and the peer's.
+pub const LINK_LOCAL: [&str; 2] = ["fe80::2", "fe80::1"];
 
 /// What we announce; `n` below 256 tells prefixes apart.
 pub fn our_prefix(family: Family, n: u8) -> Prefix {
@@ -57,28 +68,56 @@ pub fn build() -> NetNs {
     let peer = NetNs::create_at(Path::new("/run/ns-peer")).unwrap();
     let here = NetNs::current().unwrap();
     let mut netlink = Netlink::open().unwrap();
-    // No duplicate address detection: addresses are there at once.
+    // No duplicate address detection: addresses are there at once; and no link-local address but the one below.
+    let settings = [("all/accept_dad", "0"), ("default/accept_dad", "0"), ("default/addr_gen_mode", "1")];
     for ns in [&here, &peer] {
-        let off = |scope| fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0");
-        ns.run(move || ["all", "default"].map(off).map(Result::unwrap)).unwrap();
+        let set = |(name, value)| fs::write(format!("/proc/sys/net/ipv6/conf/{name}"), value).unwrap();
+        ns.run(move || settings.into_iter().for_each(set)).unwrap();
     }
     netlink.add_veth((LINK, Some(&here)), (LINK, Some(&peer))).unwrap();
-    for (ns, address) in [(&here, ours as fn(Family) -> &'static str), (&peer, theirs)] {
+    let sides = [
+        (&here, [ours(Family::Ipv4), ours(Family::Ipv6)], LINK_LOCAL[0]),
+        (&peer, [theirs(Family::Ipv4), theirs(Family::Ipv6)], LINK_LOCAL[1]),
+    ];
+    for (ns, [v4, v6], link_local) in sides {
         let mut netlink = Netlink::open_in(ns).unwrap();
         let index = netlink.link_index(LINK).unwrap();
-        netlink.add_address(index, format!("{}/24", address(Family::Ipv4)).parse().unwrap()).unwrap();
-        netlink.add_address(index, format!("{}/64", address(Family::Ipv6)).parse().unwrap()).unwrap();
+        for address in [format!("{v4}/24"), format!("{v6}/64"), format!("{link_local}/64")] {
+            netlink.add_address(index, address.parse().unwrap()).unwrap();
+        }
         netlink.set_up(index).unwrap();
     }
     peer
 }
 
-/// The link-local address of the link in a namespace.
-pub fn link_local(ns: &NetNs) -> IpAddr {
-    let mut netlink = Netlink::open_in(ns).unwrap();
+/// Gives our side the address of the second speaker.
+pub fn add_second(family: Family) {
+    let mut netlink = Netlink::open().unwrap();
     let index = netlink.link_index(LINK).unwrap();
-    let link_local = |a: &IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
-    netlink.addresses(index).unwrap().into_iter().map(|a| a.addr()).find(link_local).unwrap()
+    // A host address: never the source of what does not ask for it.
+    let length = if family == Family::Ipv4 { 32 } else { 128 };
+    netlink.add_address(index, format!("{}/{length}", second(family)).parse().unwrap()).unwrap();
+}
+
+/// Takes our IPv4 address from the link.
+pub fn drop_ipv4() {
+    let mut netlink = Netlink::open().unwrap();
+    let index = netlink.link_index(LINK).unwrap();
+    assert!(netlink.delete_address(index, format!("{}/24", ours(Family::Ipv4)).parse().unwrap()).unwrap());
+}
+
+/// What we send to the peer goes nowhere from now on; the link stays as it is.
+pub fn fall_silent(family: Family) {
+    let route = Route {
+        destination: theirs(family).parse::<IpAddr>().unwrap().into(),
+        gateway: None,
+        interface: None,
+        protocol: 4,
+        metric: None,
+        blackhole: true,
+        source: None,
+    };
+    Netlink::open().unwrap().replace_route(&route).unwrap();
 }
 
 /// A process of the cell; killed at the end.
@@ -103,20 +142,6 @@ impl Process {
         command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null());
         command.stderr(file.try_clone().unwrap()).stdout(file);
         Process { child: command.spawn().unwrap_or_else(|e| panic!("{program}: {e}")), log }
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        PidFd::open(self.child.id()).unwrap().signal(signal).unwrap();
-    }
-
-    pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        self.child.wait().unwrap();
-    }
-
-    /// Its exit code once it has ended.
-    pub fn exited(&mut self) -> Option<i32> {
-        self.child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1))
     }
 
     pub fn log(&self) -> String {

@@ -11,7 +11,6 @@
 //! side), `runner` (cells as processes, several at a time), `document` (the page).
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed cell")]
-#![allow(dead_code, reason = "rows of features on their way use the rest")]
 
 mod cell;
 mod document;

@@ -5,6 +5,7 @@ use std::fmt;
 use ubique_model::{Family, Prefix};
 use ubique_proto::bgp::family::AddressFamilies;
 
+use crate::lab;
 use crate::seen::Seen;
 
 /// The daemons.
@@ -74,6 +75,9 @@ pub enum Opens {
 pub struct Setup {
     /// Family of the session's addresses.
     pub family: Family,
+    /// Our address, and its.
+    pub ours: String,
+    pub theirs: String,
     pub local_as: u32,
     pub remote_as: u32,
     /// What the peer activates.
@@ -87,6 +91,10 @@ pub struct Setup {
     pub two_octet: bool,
     /// What it announces from the start.
     pub announce: Vec<Theirs>,
+    /// It has a second neighbour, [`lab::second`] in [`SECOND_AS`].
+    pub second: bool,
+    /// FRR's bgpd knows the interfaces, and bfdd runs.
+    pub zebra: bool,
     /// It comes back from a restart (RFC 4724).
     pub restarted: bool,
     /// Lines for this daemon alone, inside its neighbour.
@@ -101,6 +109,8 @@ impl Setup {
     pub fn new(family: Family) -> Setup {
         Setup {
             family,
+            ours: lab::ours(family).to_owned(),
+            theirs: lab::theirs(family).to_owned(),
             local_as: THEIR_AS,
             remote_as: OUR_AS,
             families: AddressFamilies::only(family),
@@ -110,6 +120,8 @@ impl Setup {
             gtsm: false,
             two_octet: false,
             announce: vec![],
+            second: false,
+            zebra: false,
             restarted: false,
             extra: String::new(),
             channel: String::new(),
@@ -128,6 +140,9 @@ pub const OUR_AS: u32 = 64500;
 /// The peer's.
 pub const THEIR_AS: u32 = 65001;
 
+/// That of our second speaker.
+pub const SECOND_AS: u32 = 64502;
+
 /// A route the peer announces.
 #[derive(Clone, Debug)]
 pub struct Theirs {
@@ -137,11 +152,13 @@ pub struct Theirs {
     pub communities: Vec<&'static str>,
     /// `65001:1:2`.
     pub large: Vec<&'static str>,
+    /// Path identifier (RFC 7911), where the daemon takes what it is told: ExaBGP.
+    pub path: Option<u8>,
 }
 
 impl Theirs {
     pub fn new(prefix: Prefix) -> Theirs {
-        Theirs { prefix, med: None, communities: vec![], large: vec![] }
+        Theirs { prefix, med: None, communities: vec![], large: vec![], path: None }
     }
 }
 
@@ -165,6 +182,10 @@ pub trait Peer {
     fn ask_refresh(&mut self);
     /// Shuts the session down with words (RFC 9003); the peer must not come back by itself.
     fn shut_down(&mut self, words: &str);
+    /// It says that BFD with us is up.
+    fn bfd_up(&mut self) -> bool {
+        false
+    }
     /// What it says about the session: words of a NOTIFICATION must be found here or in the log.
     fn said(&mut self) -> String;
     /// The daemon.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use ubique_model::policy::Announcement;
 use ubique_model::{Asn, Prefix, Relation};
-use ubique_node::bgp::{BGP_PORT, Driver, DriverConfig, Endpoint, Key, Notice, Secret};
+use ubique_node::bgp::{BGP_PORT, Driver, DriverConfig, Endpoint, Key, Notice, Range, Secret};
 use ubique_proto::bgp::rib::Received;
 use ubique_proto::bgp::session::{Negotiated, State};
 use ubique_proto::bgp::speaker::{DownReason, In, PeerConfig, PeerId, PeerStatus, SessionEvent, SpeakerConfig};
@@ -24,12 +24,15 @@ const TURN: Duration = Duration::from_millis(10);
 pub struct Ours {
     pub speaker: SpeakerConfig,
     pub endpoints: Vec<Endpoint>,
+    pub ranges: Vec<Range>,
+    /// On the port of BGP.
+    pub listens: bool,
 }
 
 impl Ours {
     /// The other side of a peer that is set up like this.
     pub fn new(setup: &Setup) -> Ours {
-        let address: IpAddr = lab::theirs(setup.family).parse().unwrap();
+        let address: IpAddr = setup.theirs.parse().unwrap();
         let relation = if setup.internal() { Relation::Internal } else { Relation::Transit };
         let mut speaker = SpeakerConfig::new(Asn(setup.remote_as), "192.0.2.2".parse().unwrap(), 7);
         let mut peer = PeerConfig::new(address, Asn(setup.local_as), relation);
@@ -38,7 +41,7 @@ impl Ours {
         peer.passive = setup.opens == Opens::Peer;
         speaker.peers.push(peer);
         let endpoint = Endpoint { key: setup.password.map(secret).map(Key::Md5), ..Endpoint::new(address) };
-        Ours { speaker, endpoints: vec![endpoint] }
+        Ours { speaker, endpoints: vec![endpoint], ranges: vec![], listens: true }
     }
 
     /// The configuration of the neighbour.
@@ -70,9 +73,9 @@ impl Us {
         let config = DriverConfig {
             speaker: ours.speaker,
             endpoints: ours.endpoints,
-            ranges: vec![],
+            ranges: ours.ranges,
             place: None,
-            listen: Some(BGP_PORT),
+            listen: ours.listens.then_some(BGP_PORT),
             journal: None,
             tap: None,
         };
@@ -115,7 +118,7 @@ impl Us {
     }
 
     pub fn established(&self) -> bool {
-        self.status().state == State::Established
+        self.driver().speaker().peer(PEER).is_some_and(|peer| peer.state == State::Established)
     }
 
     pub fn negotiated(&self) -> &Negotiated {
@@ -142,6 +145,11 @@ impl Us {
     pub fn end(&mut self) {
         let _guard = self.runtime.enter();
         self.driver = None;
+    }
+
+    /// All paths of the peer's to a prefix.
+    pub fn paths(&self, prefix: Prefix) -> Vec<Received> {
+        self.driver().speaker().rib().received(PEER, Some(prefix)).take_while(|r| r.prefix == prefix).collect()
     }
 
     pub fn announce(&mut self, announcement: Announcement) {

@@ -8,7 +8,7 @@ use ubique_proto::bgp::family::AddressFamily;
 use ubique_sys::netns::NetNs;
 
 use crate::lab::{self, Process};
-use crate::peer::{Kind, Opens, Peer, Setup, Theirs};
+use crate::peer::{Kind, Opens, Peer, SECOND_AS, Setup, Theirs};
 use crate::seen::{self, Seen};
 
 const CONFIG: &str = "/run/bird.conf";
@@ -51,17 +51,27 @@ fn config(setup: &Setup) -> String {
     let password = setup.password.map(|word| format!(" password \"{word}\";\n")).unwrap_or_default();
     let gtsm = if setup.gtsm { " ttl security on;\n" } else { "" };
     let as4 = if setup.two_octet { " enable as4 no;\n" } else { "" };
+    let second = match setup.second {
+        true => format!(
+            "protocol bgp second {{ local {} as {}; neighbor {} as {SECOND_AS}; passive yes; {} {{ import all; export none; }}; }}\n",
+            setup.theirs,
+            setup.local_as,
+            lab::second(setup.family),
+            if setup.family == Family::Ipv4 { "ipv4" } else { "ipv6" },
+        ),
+        false => String::new(),
+    };
     format!(
         "router id {id};\nlog \"{LOG}\" all;\ndebug protocols {{ states, events, packets }};\n{tables}{global}\nprotocol device {{}}\n\
          {routes4}{routes6}protocol bgp ubique {{\n local {theirs} as {local_as};\n neighbor {ours} as {remote_as};\n \
          hold time {hold};\n connect delay time 1; connect retry time 1; error wait time 1, 2;\n\
-         {passive}{password}{gtsm}{as4}{extra}\n{channels}}}\n",
+         {passive}{password}{gtsm}{as4}{extra}\n{channels}}}\n{second}",
         id = lab::theirs(Family::Ipv4),
         global = setup.global,
         routes4 = routes(Family::Ipv4, "ipv4"),
         routes6 = routes(Family::Ipv6, "ipv6"),
-        theirs = lab::theirs(setup.family),
-        ours = lab::ours(setup.family),
+        theirs = setup.theirs,
+        ours = setup.ours,
         local_as = setup.local_as,
         remote_as = setup.remote_as,
         hold = setup.hold_time_s,
@@ -176,6 +186,11 @@ impl Peer for Bird {
 
     fn ask_refresh(&mut self) {
         self.ask("reload in ubique");
+    }
+
+    fn bfd_up(&mut self) -> bool {
+        let reply = self.ask("show bfd sessions");
+        reply.lines().any(|line| line.contains(&self.setup.ours) && line.contains(" Up "))
     }
 
     fn shut_down(&mut self, words: &str) {

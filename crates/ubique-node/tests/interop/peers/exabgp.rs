@@ -29,9 +29,9 @@ fn config(setup: &Setup) -> String {
     let mut lines = vec![
         format!("process events {{ run {HELPER}; encoder json; }}"),
         setup.global.clone(),
-        format!("neighbor {} {{", lab::ours(setup.family)),
+        format!("neighbor {} {{", setup.ours),
         format!(" router-id {};", lab::theirs(Family::Ipv4)),
-        format!(" local-address {};", lab::theirs(setup.family)),
+        format!(" local-address {};", setup.theirs),
         format!(" local-as {};\n peer-as {};", setup.local_as, setup.remote_as),
         format!(" hold-time {};", setup.hold_time_s),
         " api { processes [ events ]; neighbor-changes; receive { parsed; open; update; notification; refresh; } }"
@@ -101,7 +101,7 @@ impl Exabgp {
             ("exabgp.api.cli", "false"),
             ("exabgp.log.level", "DEBUG"),
             ("exabgp.log.message", "true"),
-            ("exabgp.tcp.bind", lab::theirs(setup.family)),
+            ("exabgp.tcp.bind", setup.theirs.as_str()),
             ("exabgp.tcp.port", "179"),
             ("PYTHONDONTWRITEBYTECODE", "1"),
         ];
@@ -125,8 +125,8 @@ impl Exabgp {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    fn neighbor(&self) -> &'static str {
-        lab::ours(self.setup.family)
+    fn neighbor(&self) -> &str {
+        &self.setup.ours
     }
 }
 
@@ -215,6 +215,9 @@ impl Peer for Exabgp {
 
     fn announce(&mut self, route: &Theirs) {
         let mut command = format!("announce route {} next-hop self", route.prefix);
+        if let Some(path) = route.path {
+            command.push_str(&format!(" path-information 0.0.0.{path}"));
+        }
         if let Some(med) = route.med {
             command.push_str(&format!(" med {med}"));
         }

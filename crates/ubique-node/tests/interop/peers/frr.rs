@@ -1,6 +1,7 @@
 //! bgpd of FRR, without zebra, over its own terminal socket, which speaks what `vtysh` does.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
@@ -9,15 +10,32 @@ use ubique_proto::bgp::family::AddressFamily;
 use ubique_sys::netns::NetNs;
 
 use crate::lab::{self, Process, read_until};
-use crate::peer::{Kind, Opens, Peer, Setup, Theirs};
+use crate::peer::{Kind, Opens, Peer, SECOND_AS, Setup, Theirs};
 use crate::seen::{self, Seen};
 
 const CONFIG: &str = "/run/frr/bgpd.conf";
 
 pub struct Frr {
     process: Process,
+    _helpers: Vec<Process>,
     control: Option<UnixStream>,
     setup: Setup,
+}
+
+/// zebra, which knows interfaces, and bfdd.
+fn start_helpers(ns: &NetNs) -> Vec<Process> {
+    let start = |name: &str| {
+        let (config, pid) = (format!("/run/frr/{name}.conf"), format!("/run/frr/{name}.pid"));
+        lab::write(&config, "log stdout\n");
+        let arguments = ["-f", &config, "-i", &pid, "--vty_socket", "/run/frr", "-z", "/run/frr/zserv"];
+        let rest = ["-u", "frr", "-g", "frr", "-P", "0", "--log", "stdout"];
+        Process::start(Some(ns), &format!("/usr/lib/frr/{name}"), &[&arguments[..], &rest[..]].concat())
+    };
+    // They insist on a user of their own.
+    std::fs::set_permissions("/run/frr", std::fs::Permissions::from_mode(0o777)).unwrap();
+    let zebra = start("zebra");
+    lab::until("zebra answers", || UnixStream::connect("/run/frr/zserv").ok());
+    vec![zebra, start("bfdd")]
 }
 
 fn family_name(family: AddressFamily) -> &'static str {
@@ -30,7 +48,7 @@ fn family_name(family: AddressFamily) -> &'static str {
 }
 
 fn config(setup: &Setup) -> String {
-    let neighbor = format!(" neighbor {}", lab::ours(setup.family));
+    let neighbor = format!(" neighbor {}", setup.ours);
     let mut lines = vec![
         "frr defaults datacenter".to_owned(),
         "log stdout debugging".into(),
@@ -67,6 +85,12 @@ fn config(setup: &Setup) -> String {
         }
         lines.push(" exit-address-family".into());
     }
+    if setup.second {
+        let second = lab::second(setup.family);
+        lines.push(format!(" neighbor {second} remote-as {SECOND_AS}\n neighbor {second} passive"));
+        let family = family_name(AddressFamily::unicast(setup.family));
+        lines.push(format!(" address-family {family}\n  neighbor {second} activate\n exit-address-family"));
+    }
     lines.join("\n") + "\n"
 }
 
@@ -74,17 +98,25 @@ fn config(setup: &Setup) -> String {
 pub fn takes(setup: &Setup, ns: &NetNs) -> (bool, String) {
     std::fs::create_dir_all("/run/frr").unwrap();
     lab::write(CONFIG, &config(setup));
-    lab::output(ns, Kind::Frr.program(), &["-C", "-f", CONFIG, "-Z", "-S", "-u", "root", "-g", "root"])
+    let arguments = ["-C", "-f", CONFIG, "-Z", "-S", "-u", "root", "-g", "root"];
+    let (_, said) = lab::output(ns, Kind::Frr.program(), &arguments);
+    // It ends with 0 either way.
+    (!said.contains(UNKNOWN), said)
 }
+
+/// What it says about a line of its configuration that it then ignores.
+const UNKNOWN: &str = "on config line";
 
 impl Frr {
     pub fn start(setup: &Setup, ns: &NetNs) -> Frr {
         std::fs::create_dir_all("/run/frr").unwrap();
         lab::write(CONFIG, &config(setup));
         let files = ["-f", CONFIG, "-i", "/run/frr/bgpd.pid", "--vty_socket", "/run/frr", "-z", "/run/frr/zserv"];
-        let rest = ["-Z", "-S", "-u", "root", "-g", "root", "-P", "0", "--log", "stdout"];
-        let process = Process::start(Some(ns), Kind::Frr.program(), &[&files[..], &rest[..]].concat());
-        Frr { process, control: None, setup: setup.clone() }
+        let rest = ["-S", "-u", "root", "-g", "root", "-P", "0", "--log", "stdout"];
+        let alone: &[&str] = if setup.zebra { &[] } else { &["-Z"] };
+        let helpers = if setup.zebra { start_helpers(ns) } else { vec![] };
+        let process = Process::start(Some(ns), Kind::Frr.program(), &[&files[..], &rest[..], alone].concat());
+        Frr { process, _helpers: helpers, control: None, setup: setup.clone() }
     }
 
     /// The protocol of vtysh: a command and NUL; text, three NULs and the command's status.
@@ -105,7 +137,7 @@ impl Frr {
     }
 
     fn neighbor(&self) -> String {
-        format!("neighbor {}", lab::ours(self.setup.family))
+        format!("neighbor {}", self.setup.ours)
     }
 
     fn unicast(prefix: Prefix) -> &'static str {
@@ -120,6 +152,7 @@ impl Peer for Frr {
         };
         self.control = Some(stream);
         self.ask("enable");
+        assert!(!self.process.log().contains(UNKNOWN), "it ignores a line of its configuration");
         for route in self.setup.announce.clone() {
             self.announce(&route);
         }
@@ -134,8 +167,7 @@ impl Peer for Frr {
     fn route(&mut self, prefix: Prefix) -> Option<Seen> {
         let raw = self.ask(&format!("show bgp {} {prefix} json", Frr::unicast(prefix)));
         let reply: Value = serde_json::from_str(&raw).ok()?;
-        let path =
-            reply["paths"].as_array()?.iter().find(|path| path["peer"]["peerId"] == lab::ours(self.setup.family))?;
+        let path = reply["paths"].as_array()?.iter().find(|path| path["peer"]["peerId"] == self.setup.ours)?;
         let list = |value: &Value| -> Vec<String> {
             let list = value["list"].as_array().cloned().unwrap_or_default();
             list.iter().map(|c| seen::community(c.as_str().unwrap())).collect()
@@ -183,7 +215,11 @@ impl Peer for Frr {
 
     fn ask_refresh(&mut self) {
         let family = family_name(AddressFamily::unicast(self.setup.family));
-        self.ask(&format!("clear bgp {family} {} soft in", lab::ours(self.setup.family)));
+        self.ask(&format!("clear bgp {family} {} soft in", self.setup.ours));
+    }
+
+    fn bfd_up(&mut self) -> bool {
+        self.said().contains("Status: Up")
     }
 
     fn shut_down(&mut self, words: &str) {

@@ -6,7 +6,7 @@ use ubique_proto::bgp::family::AddressFamily;
 use ubique_sys::netns::NetNs;
 
 use crate::lab::{self, Process};
-use crate::peer::{Kind, Opens, Peer, Setup, Theirs};
+use crate::peer::{Kind, Opens, Peer, SECOND_AS, Setup, Theirs};
 use crate::seen::{self, Seen};
 
 const CONFIG: &str = "/run/gobgpd.toml";
@@ -25,7 +25,7 @@ fn config(setup: &Setup) -> String {
         setup.local_as,
         lab::theirs(Family::Ipv4),
         setup.global,
-        lab::ours(setup.family),
+        setup.ours,
         setup.remote_as
     );
     if let Some(password) = setup.password {
@@ -56,6 +56,14 @@ fn config(setup: &Setup) -> String {
             text.push_str(&setup.channel);
         }
     }
+    if setup.second {
+        let (second, name) = (lab::second(setup.family), if setup.family == Family::Ipv4 { "ipv4" } else { "ipv6" });
+        text.push_str(&format!(
+            "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{second}\"\npeer-as = {SECOND_AS}\n\
+             [neighbors.transport.config]\npassive-mode = true\n\
+             [[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{name}-unicast\"\n"
+        ));
+    }
     text
 }
 
@@ -78,8 +86,8 @@ impl Gobgp {
         lab::ask(&self.ns, CLIENT, arguments)
     }
 
-    fn neighbor(&self) -> &'static str {
-        lab::ours(self.setup.family)
+    fn neighbor(&self) -> &str {
+        &self.setup.ours
     }
 }
 

@@ -6,7 +6,7 @@ use ubique_proto::bgp::family::AddressFamily;
 use ubique_sys::netns::NetNs;
 
 use crate::lab::{self, Process};
-use crate::peer::{Kind, Opens, Peer, Setup, Theirs};
+use crate::peer::{Kind, Opens, Peer, SECOND_AS, Setup, Theirs};
 use crate::seen::{self, Seen};
 
 const CONFIG: &str = "/run/bgpd.conf";
@@ -26,10 +26,10 @@ fn config(setup: &Setup) -> String {
         "log updates".into(),
         "connect-retry 1".into(),
         setup.global.clone(),
-        format!("neighbor {} {{", lab::ours(setup.family)),
+        format!("neighbor {} {{", setup.ours),
         format!(" remote-as {}", setup.remote_as),
         format!(" holdtime {}", setup.hold_time_s),
-        format!(" local-address {}", lab::theirs(setup.family)),
+        format!(" local-address {}", setup.theirs),
     ];
     for family in [Family::Ipv4, Family::Ipv6] {
         let announced = if setup.families.contains(AddressFamily::unicast(family)) { "unicast" } else { "none" };
@@ -49,6 +49,9 @@ fn config(setup: &Setup) -> String {
         lines.push(" announce as-4byte no".into());
     }
     lines.push(setup.extra.clone());
+    if setup.second {
+        lines.push(format!("}}\nneighbor {} {{\n remote-as {SECOND_AS}\n passive", lab::second(setup.family)));
+    }
     lines.push("}\nallow from any\nallow to any".into());
     lines.push(setup.channel.clone());
     lines.join("\n") + "\n"
@@ -85,8 +88,8 @@ impl Openbgpd {
         lab::ask(&self.ns, CLIENT, arguments)
     }
 
-    fn neighbor(&self) -> &'static str {
-        lab::ours(self.setup.family)
+    fn neighbor(&self) -> &str {
+        &self.setup.ours
     }
 }
 

@@ -10,7 +10,7 @@ use super::basic::announced;
 use crate::cell::{Cell, Pair};
 use crate::lab;
 use crate::matrix::{Cannot, Proof, Row};
-use crate::peer::{Kind, Setup};
+use crate::peer::{Kind, Setup, Theirs};
 use crate::us::{self, PEER};
 
 pub const ROWS: &[Row] = &[
@@ -36,7 +36,7 @@ pub const ROWS: &[Row] = &[
     ]),
     Row::new(
         "extended-next-hop",
-        "IPv4 routes with an IPv6 next hop over an IPv6 session (RFC 8950)",
+        "our link has no IPv4 address: IPv4 routes with an IPv6 next hop over an IPv6 session (RFC 8950)",
         extended_next_hop,
     )
     .only(Family::Ipv6)
@@ -45,6 +45,18 @@ pub const ROWS: &[Row] = &[
         "no IPv6 next hops for IPv4 (RFC 8950)",
         Proof::Rejects(" announce extended nexthop yes"),
     )]),
+    Row::new(
+        "add-path",
+        "the peer has two paths to a prefix, its own and one of a second neighbour, and sends both (RFC 7911); we keep both, and one \
+         when the other is withdrawn",
+        add_path,
+    ),
+    Row::new(
+        "flowspec",
+        "a FlowSpec rule (RFC 8955, RFC 8956) is shown by the peer with its action, and is gone when we withdraw it",
+        flowspec,
+    )
+    .but(&[Cannot::new(Kind::Openbgpd, "no FlowSpec", Proof::Rejects(" announce IPv4 flowspec"))]),
 ];
 
 fn families(cell: &Cell) {
@@ -138,6 +150,8 @@ fn extended_next_hop(cell: &Cell) {
         Kind::Exabgp => setup.extra = "capability nexthop enable;\nnexthop { ipv4 unicast ipv6; }".into(),
         Kind::Gobgp | Kind::Openbgpd => {}
     }
+    // We have none to announce.
+    lab::drop_ipv4();
     let mut pair = cell.up_with(&setup, |ours| ours.peer().extended_next_hop = true);
     assert!(pair.us.negotiated().extended_next_hop.contains(Family::Ipv4), "{:?}", pair.us.negotiated());
     let prefix = lab::our_prefix(Family::Ipv4, 1);
@@ -178,4 +192,37 @@ fn flowspec(cell: &Cell) {
     pair.until_true("the rule is gone", |p| !shown(&p.peer.rules(cell.family)));
     assert!(pair.peer.route(cell.our_prefix()).is_some(), "the route stays");
     assert_eq!(pair.us.losses(), 0);
+}
+
+fn add_path(cell: &Cell) {
+    let prefix = cell.their_prefix();
+    let mut setup = Setup { second: true, announce: vec![Theirs::new(prefix)], ..cell.setup() };
+    match cell.kind {
+        Kind::Bird => setup.channel = "add paths tx; export all;".into(),
+        Kind::Frr => setup.channel = format!("  neighbor {} addpath-tx-all-paths", cell.ours()),
+        Kind::Gobgp => setup.channel = "[neighbors.afi-safis.add-paths.config]\nsend-max = 8\n".into(),
+        Kind::Openbgpd => setup.extra = " announce add-path send all".into(),
+        // It has no table: it sends what it is told.
+        Kind::Exabgp => {
+            setup.extra = "capability add-path send/receive;".into();
+            setup.announce = vec![Theirs { path: Some(1), ..Theirs::new(prefix) }];
+        }
+    }
+    let mut pair = cell.up_with(&setup, |ours| ours.peer().add_path = true);
+    assert!(pair.us.negotiated().add_path.contains(cell.family), "{:?}", pair.us.negotiated());
+    if cell.kind == Kind::Exabgp {
+        pair.peer.announce(&Theirs { path: Some(2), med: Some(2), ..Theirs::new(prefix) });
+        pair.until_true("we have both paths", |p| p.us.paths(prefix).len() == 2);
+        return;
+    }
+    pair.start_second(&setup);
+    pair.second.as_mut().unwrap().announce(us::announcement(prefix));
+    pair.until_true("we have both paths", |p| p.us.paths(prefix).len() == 2);
+    let paths = pair.us.paths(prefix);
+    assert_ne!(paths[0].path_id, paths[1].path_id);
+    let lengths: Vec<usize> = paths.iter().map(|path| path.attributes.as_path.hops()).collect();
+    assert!(lengths.contains(&1) && lengths.contains(&2), "{paths:?}");
+    pair.second.as_mut().unwrap().withdraw(prefix);
+    pair.until_true("one path is left", |p| p.us.paths(prefix).len() == 1);
+    assert_eq!(pair.us.paths(prefix)[0].attributes.as_path.hops(), 1);
 }

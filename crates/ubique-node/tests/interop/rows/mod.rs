@@ -2,6 +2,7 @@
 
 mod attributes;
 mod basic;
+mod detection;
 mod features;
 mod restart;
 mod roles;
@@ -18,6 +19,7 @@ pub const SECTIONS: &[Section] = &[
     Section { title: "Roles and limits", rows: roles::ROWS },
     Section { title: "Graceful restart", rows: restart::ROWS },
     Section { title: "Transport and the end of sessions", rows: transport::ROWS },
+    Section { title: "BFD", rows: detection::ROWS },
 ];
 
 /// What is peculiar to a peer and was met in a run.

@@ -46,6 +46,16 @@ pub const ROWS: &[Row] = &[
     )
     .but(&[EXABGP_KEEPS_NOTHING]),
     Row::new(
+        "restart-notification",
+        "graceful restart for NOTIFICATIONs is agreed on (RFC 8538), and we freeze: the peer's hold timer expires, and it keeps our route",
+        notification,
+    )
+    .but(&[
+        Cannot::new(Kind::Bird, "its capability has no N bit (RFC 8538)", Proof::Run(no_n_bit)),
+        Cannot::new(Kind::Openbgpd, "its capability has no N bit (RFC 8538)", Proof::Run(no_n_bit)),
+        Cannot::new(Kind::Exabgp, "its capability has no N bit (RFC 8538)", Proof::Run(no_n_bit)),
+    ]),
+    Row::new(
         "restart-long-lived",
         "our speaker stays away longer than its restart time: the peer keeps our route, marked LLGR_STALE (RFC 9494)",
         long_lived,
@@ -69,6 +79,8 @@ fn with_restart(cell: &Cell, setup: Setup) -> Setup {
     match cell.kind {
         Kind::Bird => setup.extra = "graceful restart on; graceful restart time 20;".into(),
         Kind::Frr => {
+            // It wants to tell zebra.
+            setup.zebra = true;
             setup.extra = " bgp graceful-restart\n bgp graceful-restart restart-time 20\n bgp graceful-restart preserve-fw-state\n \
                            bgp graceful-restart select-defer-time 5"
                 .into();
@@ -200,4 +212,24 @@ fn keeps_nothing(cell: &Cell) {
     pair.us.end();
     lab::until("it tells that the session is down", || (!pair.peer.established()).then_some(()));
     assert!(pair.peer.said().contains("\"state\": \"down\""));
+}
+
+fn notification(cell: &Cell) {
+    let mut setup = with_restart(cell, Setup { hold_time_s: 3, ..cell.setup() });
+    if cell.kind == Kind::Frr {
+        setup.extra.push_str("\n bgp graceful-restart notification");
+    }
+    let mut pair = cell.up_with(&setup, offer);
+    assert!(pair.us.negotiated().hard_reset, "{:?}", pair.us.negotiated());
+    super::basic::announced(cell, &mut pair);
+    // Our side does not run meanwhile.
+    lab::until("the peer has given us up", || (!pair.peer.established()).then_some(()));
+    assert!(pair.peer.route(cell.our_prefix()).is_some(), "the route is kept");
+    pair.until_up();
+    pair.until_true("the route is ours again", |p| p.peer.route(cell.our_prefix()).is_some());
+}
+
+fn no_n_bit(cell: &Cell) {
+    let pair = cell.up_with(&with_restart(cell, cell.setup()), offer);
+    assert!(pair.us.negotiated().graceful_restart.is_some() && !pair.us.negotiated().hard_reset);
 }

@@ -1,15 +1,16 @@
 //! Roles and limits.
 
-use ubique_model::Asn;
+use ubique_model::{Asn, Relation};
+use ubique_node::bgp::Endpoint;
 use ubique_proto::bgp::message::{Notification, Role};
 use ubique_proto::bgp::notification::{cease, code, open};
-use ubique_proto::bgp::speaker::DownReason;
+use ubique_proto::bgp::speaker::{DownReason, PeerConfig};
 
 use super::basic::announced;
 use crate::cell::Cell;
 use crate::lab;
 use crate::matrix::{Cannot, Proof, Row};
-use crate::peer::{Kind, Setup, THEIR_AS, Theirs};
+use crate::peer::{Kind, OUR_AS, SECOND_AS, Setup, THEIR_AS, Theirs};
 use crate::us;
 
 const GOBGP_NO_ROLES: Cannot = Cannot::new(
@@ -31,7 +32,7 @@ pub const ROWS: &[Row] = &[
         .but(&[GOBGP_NO_ROLES, EXABGP_NO_ROLES]),
     Row::new(
         "max-prefix-ours",
-        "the peer announces more than our limit of 10: the session ends at once with 6/1, and we have dropped its routes",
+        "the peer announces more than our limit of 10: only that session ends, at once, with 6/1, and we have dropped its routes",
         limit_ours,
     ),
     Row::new(
@@ -78,7 +79,15 @@ fn role_mismatch(cell: &Cell) {
 fn limit_ours(cell: &Cell) {
     let routes = |count: u8| (1..=count).map(|n| Theirs::new(lab::their_prefix(cell.family, n))).collect::<Vec<_>>();
     let setup = Setup { announce: routes(10), ..cell.setup() };
-    let mut pair = cell.up_with(&setup, |ours| ours.peer().max_prefix = Some(10));
+    let second = lab::second(cell.family).parse().unwrap();
+    let mut pair = cell.up_with(&setup, |ours| {
+        ours.peer().max_prefix = Some(10);
+        // Another neighbour of ours, which must not notice.
+        let peer = PeerConfig { passive: true, ..PeerConfig::new(second, Asn(SECOND_AS), Relation::Transit) };
+        ours.speaker.peers.push(peer);
+        ours.endpoints.push(Endpoint::new(second));
+    });
+    pair.start_second(&Setup { theirs: cell.ours().to_owned(), local_as: OUR_AS, ..cell.setup() });
     pair.until_true("we have its routes", |p| p.us.status().routes.received == 10);
     pair.peer.announce(&Theirs::new(lab::their_prefix(cell.family, 11)));
     let DownReason::Sent(notification) = pair.until_ended() else {
@@ -86,6 +95,8 @@ fn limit_ours(cell: &Cell) {
     };
     assert_eq!((notification.code, notification.subcode), (code::CEASE, cease::MAXIMUM_NUMBER_OF_PREFIXES));
     assert_eq!(pair.us.status().routes.received, 0);
+    let second = pair.second.as_ref().unwrap();
+    assert!(second.established() && second.losses() == 0, "the other session stays");
 }
 
 fn limit_theirs(cell: &Cell) {
