@@ -2,7 +2,8 @@
 //!
 //! Lab: a site with two upstreams (BIRD), one of which sends 1,000,000 routes. The site's process is killed; tcpdump on the
 //! other upstream's side of the link stamps the UPDATE. The figure holds everything: the kernel's end of the process, its
-//! notification, the decision, BGP and the socket. All of it runs below `unshare`, in namespaces that end with it.
+//! notification, the decision, BGP and the socket. All of it runs below `unshare`, in namespaces
+//! that end with it; tcpdump wants real root for that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,7 @@ pub fn run(repeat: usize) -> Result<Vec<Row>, String> {
     let binary = release_binary()?;
     let myself = std::env::current_exe().map_err(|e| e.to_string())?;
     let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+    command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
     command.arg(myself).args(["bench", "withdraw", "--repeat", &repeat.to_string()]).env(INSIDE, binary);
     let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("unshare: {e}"))?;
     let rows: Value = serde_json::from_slice(&output.stdout).map_err(|e| format!("{}: {e}", output.status))?;

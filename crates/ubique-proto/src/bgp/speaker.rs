@@ -20,9 +20,14 @@
 //! after a stop by the operator: it leaks, and would do so again. That is what BIRD (`disable`) and FRR (idle until
 //! cleared) do, too.
 //!
+//! A speaker can be written down and read again between two inputs, and goes on as if nothing had happened: recordings
+//! start from that.
+//!
 //! `run` is the core, `send` writes what neighbours are owed, `flows` are FlowSpec rules (RFC 8955), `graceful` keeps what
-//! neighbours leave behind (RFC 4724, 9494),
-//! `ledger` follows our announcements to the neighbour, `status` holds the views.
+//! neighbours leave behind (RFC 4724, 9494), `ledger` follows our announcements to the neighbour, `status` holds the views.
+//!
+//! Deliberately absent: sending several paths to a prefix (RFC 7911), FlowSpec rules of others, waiting for the End-of-RIB
+//! of neighbours after a restart (RFC 4724 §4.1): what an edge announces does not depend on them.
 
 mod flows;
 mod graceful;

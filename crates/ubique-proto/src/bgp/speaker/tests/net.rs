@@ -2,7 +2,7 @@
 //! word; processes that end and come back, that are frozen, and whose clocks jump.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use ubique_model::Prefix;
@@ -10,6 +10,8 @@ use ubique_model::Prefix;
 use super::audit::Audit;
 use super::fixture;
 use crate::bgp::attributes::NextHop;
+use crate::bgp::flowspec::FlowSpec;
+use crate::bgp::message::Message;
 use crate::bgp::session::{OPEN_HOLD_TIME, State};
 use crate::bgp::speaker::{ConnId, In, Out, PeerId, SessionEvent, Speaker, SpeakerConfig};
 use crate::rng::Rng;
@@ -89,6 +91,8 @@ pub(super) struct Node {
     pub(super) lost: BTreeMap<PeerId, Time>,
     /// What the forwarding table was told.
     pub(super) forwarding: BTreeMap<Prefix, (NextHop, PeerId)>,
+    /// FlowSpec rules its neighbours announced, as far as it shows their messages.
+    pub(super) flows: BTreeSet<(PeerId, FlowSpec)>,
     pub(super) fed: Vec<(Time, Fed)>,
     pub(super) outputs: Vec<Out>,
 }
@@ -103,6 +107,7 @@ impl Node {
             ahead: Duration::ZERO,
             lost: BTreeMap::new(),
             forwarding: BTreeMap::new(),
+            flows: BTreeSet::new(),
             fed: vec![],
             outputs: vec![],
         }
@@ -357,6 +362,7 @@ impl Net {
             Out::Session { peer, event } => {
                 let n = &mut self.nodes[node];
                 let now = self.now + n.ahead;
+                n.flows.retain(|(from, _)| *from != peer);
                 match event {
                     SessionEvent::Up { .. } => n.lost.remove(&peer),
                     SessionEvent::Down { was_established: true, .. } => n.lost.insert(peer, now),
@@ -369,6 +375,16 @@ impl Net {
                     Some(to) => forwarding.insert(prefix, to),
                     None => forwarding.remove(&prefix),
                 };
+            }
+            Out::Message { peer, sent: false, bytes, .. } => {
+                let flows = &mut self.nodes[node].flows;
+                for message in fixture::messages(&bytes) {
+                    let Message::Update(update) = message else { continue };
+                    for flow in update.flows_withdrawn {
+                        flows.remove(&(peer, flow));
+                    }
+                    flows.extend(update.flows_announced.into_iter().map(|flow| (peer, flow)));
+                }
             }
             Out::Refused { .. } | Out::Message { .. } => {}
         }

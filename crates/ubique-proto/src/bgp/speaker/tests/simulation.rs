@@ -5,7 +5,7 @@
 //! is kept longer than graceful restart allows. After the quiet at the end: both are Established, and each holds
 //! exactly what the other announces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ubique_model::policy::Announcement;
@@ -13,7 +13,8 @@ use ubique_model::{Family, Prefix, Relation};
 
 use super::fixture::{announcement, config, peer, prefix};
 use super::net::Net;
-use crate::bgp::family::AddressFamilies;
+use crate::bgp::family::{AddressFamilies, AddressFamily};
+use crate::bgp::flowspec::{Action, Component, FlowSpec};
 use crate::bgp::message::Role;
 use crate::bgp::rib::Stale;
 use crate::bgp::session::State;
@@ -46,6 +47,7 @@ struct Play {
     configs: Vec<SpeakerConfig>,
     /// What each side wants to announce.
     wanted: [BTreeMap<Prefix, Announcement>; 2],
+    flows: [BTreeSet<FlowSpec>; 2],
     /// Whether each side has been told everything after its restart.
     settled: [bool; 2],
     seen: Seen,
@@ -82,13 +84,17 @@ impl Play {
         let other = if rng.below(3) == 0 { AddressFamilies::ALL } else { offered };
         let (one, two) = (random_peer(&mut rng, 2, offered), random_peer(&mut rng, 1, other));
         let two = PeerConfig { passive: rng.below(4) == 0, ..two };
-        let configs = vec![config(1, rng.next_u64(), vec![one]), config(2, rng.next_u64(), vec![two])];
+        let mut configs = vec![config(1, rng.next_u64(), vec![one]), config(2, rng.next_u64(), vec![two])];
+        // Watching shows the FlowSpec rules that arrive.
+        let tap = offered.contains(AddressFamily::Ipv4FlowSpec);
+        configs.iter_mut().for_each(|config| config.tap = tap);
         // From a rack to the other side of the world.
         let latency = Duration::from_micros(100 << rng.below(11));
         let mut net = Net::new(rng.next_u64(), latency, configs.clone());
         net.record = false;
         net.whole = 3;
-        Play { net, rng, configs, wanted: Default::default(), settled: [true; 2], seen: Seen::default() }
+        let (wanted, flows) = Default::default();
+        Play { net, rng, configs, wanted, flows, settled: [true; 2], seen: Seen::default() }
     }
 
     fn usable(&self, node: usize) -> bool {
@@ -125,6 +131,7 @@ impl Play {
             9 => self.replace(node),
             10 | 11 => self.come_back(),
             12 => self.settle(node),
+            13 | 14 => self.change_flow(node),
             _ => self.change(node),
         }
     }
@@ -162,9 +169,7 @@ impl Play {
 
     fn settle(&mut self, node: usize) {
         if self.usable(node) && !self.settled[node] {
-            for announcement in self.wanted[node].values().cloned().collect::<Vec<_>>() {
-                self.input(node, In::Announce { peer: PEER, announcement });
-            }
+            self.announce_all(node);
             self.input(node, In::Settled);
             self.settled[node] = true;
         }
@@ -188,9 +193,33 @@ impl Play {
             let config = Box::new(self.configs[node].peers[0].clone());
             self.input(node, In::AddPeer { peer: PEER, config });
             self.input(node, In::StartPeer(PEER));
-            for announcement in self.wanted[node].values().cloned().collect::<Vec<_>>() {
-                self.input(node, In::Announce { peer: PEER, announcement });
-            }
+            self.announce_all(node);
+        }
+    }
+
+    fn announce_all(&mut self, node: usize) {
+        for announcement in self.wanted[node].values().cloned().collect::<Vec<_>>() {
+            self.input(node, In::Announce { peer: PEER, announcement });
+        }
+        for flow in self.flows[node].clone() {
+            self.input(node, In::AnnounceFlow { peer: PEER, flow, actions: vec![Action::DISCARD.community()] });
+        }
+    }
+
+    fn change_flow(&mut self, node: usize) {
+        if !self.usable(node) || !self.settled[node] {
+            return;
+        }
+        let prefix = prefix(&format!("10.0.0.{}/32", self.rng.below(4)));
+        let components = vec![Component::Destination { prefix, offset: 0 }];
+        let flow = FlowSpec { family: Family::Ipv4, components };
+        if self.rng.below(3) == 0 {
+            self.flows[node].remove(&flow);
+            self.input(node, In::WithdrawFlow { peer: PEER, flow });
+        } else {
+            self.flows[node].insert(flow.clone());
+            let action = if self.rng.below(2) == 0 { Action::DISCARD } else { Action::Marking { dscp: 10 } };
+            self.input(node, In::AnnounceFlow { peer: PEER, flow, actions: vec![action.community()] });
         }
     }
 
@@ -267,9 +296,13 @@ impl Play {
         let wanted = self.wanted[here].iter().filter(|(prefix, _)| common(prefix)).map(|(p, a)| (*p, a.med, Stale::No));
         let held = receiver.rib().received(PEER, None).map(|r| (r.prefix, r.attributes.med, r.stale));
         let known = sender.announced(PEER).filter(|(p, _)| common(p)).all(|(_, d)| d == Delivery::Acknowledged);
+        let carried = negotiated.families.contains(AddressFamily::Ipv4FlowSpec);
+        let flows = self.flows[here].iter().filter(|_| carried);
         let best: Vec<Prefix> = receiver.rib().best_routes().map(|(prefix, _)| prefix).collect();
         wanted.eq(held)
             && known
+            && sender.flows(PEER).all(|(_, told)| told == carried)
+            && (!self.configs[there].tap || flows.eq(self.net.nodes[there].flows.iter().map(|(_, flow)| flow)))
             && sender.withdrawal_pending(PEER).next().is_none()
             && best.iter().eq(self.net.nodes[there].forwarding.keys())
     }
