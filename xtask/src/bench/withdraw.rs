@@ -27,11 +27,11 @@ const GOAL_MIB: f64 = 15.0;
 /// Routes of the full table.
 const ROUTES: u32 = 1_000_000;
 
-/// How far into the burst the process is killed.
-const INTO_THE_BURST: Duration = Duration::from_millis(120);
+/// UPDATEs of the burst that have come in before the process is killed.
+const BUSY_MESSAGES: u64 = 20;
 
-/// UPDATEs that must have come in around the kill, so that it was in the burst.
-const BUSY_MESSAGES: u64 = 50;
+/// Kills for each one that counts, at most: one that fell behind the end of the burst does not.
+const ATTEMPTS: usize = 5;
 
 /// How long anything may take that is not measured.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -100,7 +100,7 @@ ip link add f0 netns site type veth peer name f0 netns feed
 ip -n site addr add 192.0.2.100/24 dev u0; ip -n site addr add 2001:db8:2::100/64 dev u0 nodad
 ip -n site addr add 203.0.113.2/30 dev f0
 ip -n feed addr add 203.0.113.1/30 dev f0
-for i in 1 2 3 4 5 6 7 8; do ip -n up addr add 192.0.2.$i/24 dev u0; done
+for i in 1 2 3 4 5 6 7 8; do ip -n up addr add 192.0.2.$i/24 dev u0; ip -n site addr add 192.0.2.10$i/24 dev u0; done
 for l in u0 f0; do ip -n site link set $l up; done
 ip -n up link set u0 up; ip -n feed link set f0 up
 ";
@@ -166,7 +166,16 @@ fn withdrawals(binary: &Path, repeat: usize) -> Result<Vec<Row>, String> {
     until("tcpdump listens", || fs::metadata("/run/up.pcap").is_ok_and(|m| m.len() >= 24))?;
     let mut rows = Vec::new();
     for (name, loaded) in [("idle", false), ("behind 1,000,000 routes", true)] {
-        let mut times = (0..repeat).map(|_| once(binary, loaded)).collect::<Result<Vec<f64>, String>>()?;
+        let mut times = Vec::new();
+        for _ in 0..repeat * ATTEMPTS {
+            times.extend(once(binary, loaded)?);
+            if times.len() == repeat {
+                break;
+            }
+        }
+        if times.len() < repeat {
+            return Err(format!("{name}: only {} of {repeat} kills fell into the burst", times.len()));
+        }
         times.sort_by(f64::total_cmp);
         let row = |what: &str, value| {
             Row::new(format!("withdraw: {name}, process killed to wire, {what}"), value, "ms", Some(GOAL_MS))
@@ -186,8 +195,8 @@ fn received(binary: &Path) -> u64 {
     status(binary).and_then(|s| s["peers"][1]["messages"]["received"].as_u64()).unwrap_or_default()
 }
 
-/// One kill; from its system call to the stamp of the withdrawal, ms.
-fn once(binary: &Path, loaded: bool) -> Result<f64, String> {
+/// One kill; from its system call to the stamp of the withdrawal, ms. `None`: the full table was over before it.
+fn once(binary: &Path, loaded: bool) -> Result<Option<f64>, String> {
     let mut process = Command::new("sleep").arg("1000").spawn().map_err(|e| e.to_string())?;
     fs::write("/run/service.pid", format!("{}\n", process.id())).map_err(|e| e.to_string())?;
     until("announced", || acknowledged(binary, 2))?;
@@ -203,18 +212,17 @@ fn once(binary: &Path, loaded: bool) -> Result<f64, String> {
         sh("birdc -s /run/feed.ctl reload out site")?;
         let begun = received(binary);
         until("the table comes", || received(binary) > begun + BUSY_MESSAGES)?;
-        sleep(INTO_THE_BURST);
     }
     let killed = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| e.to_string())?;
     process.kill().map_err(|e| e.to_string())?;
     let at_kill = received(binary);
     until("withdrawn on the wire", || withdrawals_in("/run/up.pcap").len() > seen)?;
     let _ = process.wait();
-    if loaded && received(binary) < at_kill + BUSY_MESSAGES {
-        return Err("the table was over before the process was killed".to_owned());
+    if loaded && received(binary) <= at_kill {
+        return Ok(None);
     }
     let stamp = withdrawals_in("/run/up.pcap")[seen];
-    Ok(stamp.saturating_sub(killed).as_secs_f64() * 1e3)
+    Ok(Some(stamp.saturating_sub(killed).as_secs_f64() * 1e3))
 }
 
 /// Stamps of the withdrawals in a capture with nanoseconds.
@@ -237,12 +245,12 @@ fn withdrawals_in(path: &str) -> Vec<Duration> {
 fn memory(binary: &Path) -> Result<Row, String> {
     let sessions: String = (1..=8)
         .map(|i| {
-            format!("protocol bgp s{i} {{ local 192.0.2.{i} as 64501; neighbor 192.0.2.100 as 64500; {CHANNELS} }}\n")
+            format!("protocol bgp s{i} {{ local 192.0.2.{i} as 64501; neighbor 192.0.2.10{i} as 64500; {CHANNELS} }}\n")
         })
         .collect();
     let upstreams: String = (1..=8)
         .map(|i| {
-            format!("[[site.upstream]]\nasn = 64501\naddress = \"192.0.2.{i}\"\nfamilies = [\"ipv4\", \"ipv6\"]\n")
+            format!("[[site.upstream]]\nasn = 64501\naddress = \"192.0.2.{i}\"\nlocal-address = \"192.0.2.10{i}\"\nfamilies = [\"ipv4\", \"ipv6\"]\n")
         })
         .collect();
     let mut bird = bird("up", &sessions)?;
