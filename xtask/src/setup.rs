@@ -16,6 +16,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("tar", "tar"),
     ("tshark", "tshark"),
     ("bgpdump", "bgpdump"),
+    ("stress-ng", "stress-ng"),
 ];
 
 /// Installs what is missing. Not root or not Debian: says what to do; tests that lack a program skip with a clear line.

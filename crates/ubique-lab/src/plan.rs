@@ -20,7 +20,7 @@ use std::time::Duration;
 use ubique_model::internet::Internet;
 use ubique_model::location::Location;
 use ubique_model::router::{NeighborSpec, RouterSpec, RoutersSpec};
-use ubique_model::service::Service;
+use ubique_model::service::{Bfd, Service};
 use ubique_model::{Asn, Prefix, Relation};
 
 /// Speed of light in fibre: two thirds of the speed in vacuum, km/s.
@@ -204,6 +204,8 @@ pub struct SessionPlan {
     pub site: Option<String>,
     /// File with the TCP MD5 secret (RFC 2385).
     pub password_file: Option<PathBuf>,
+    /// BFD as the site has it; the router has the same, or its own defaults where the site has those.
+    pub bfd: Option<Bfd>,
     /// IP TTL when the service file says the neighbour is more than one hop away.
     pub multihop: Option<u8>,
 }

@@ -12,8 +12,8 @@
 //! - Echo is not offered: Required Min Echo RX Interval is 0.
 //!
 //! Detection goes by when packets arrived, which the driver states for each: it drains its sockets, then calls
-//! [`Bfd::handle_deadline`], so its own delay is not the neighbour's. When it was away for longer than a session's whole
-//! detection time (the machine was paused), the neighbour gets one more detection time before it is given up.
+//! [`Bfd::handle_deadline`], so its own delay is not the neighbour's. When it was away for longer than the neighbour's
+//! interval (the machine was paused), the neighbour gets one more detection time before it is given up.
 //!
 //! Start at [`Bfd::handle_input`]; the packet is in [`packet`], the session of RFC 5880 §6.8 in `session`.
 //!
@@ -235,7 +235,7 @@ pub struct Counters {
     pub ups: u64,
     /// Times it went down after having been up, for whatever reason.
     pub downs: u64,
-    /// Times the driver had been away for a detection time, and the neighbour got another one.
+    /// Times the driver had been away for an interval of the neighbour, and the neighbour got another one.
     pub stalls: u64,
 }
 

@@ -18,7 +18,7 @@ const EVENTS_SHOWN: usize = 8;
 pub fn status(arguments: &AgentArguments, output: Output, color: Color) -> Exit {
     let status = match ask(arguments, &Request::Status, color) {
         Ok(Reply::Status(status)) => status,
-        Ok(Reply::Done) => return Exit::CouldNotRun,
+        Ok(_) => return Exit::CouldNotRun,
         Err(exit) => return exit,
     };
     match output {
@@ -51,7 +51,7 @@ fn act(arguments: &DrainArguments, request: &Request, would: &str, done: &str, o
                 tell!("site {} is {}: would {would}", status.site, word(&status.state));
                 Exit::Fine
             }
-            Ok(Reply::Done) => Exit::CouldNotRun,
+            Ok(_) => Exit::CouldNotRun,
             Err(exit) => exit,
         };
     }
@@ -75,7 +75,7 @@ fn ask(arguments: &AgentArguments, request: &Request, color: Color) -> Result<Re
     })
 }
 
-fn socket(arguments: &AgentArguments, color: Color) -> Result<PathBuf, Exit> {
+pub(crate) fn socket(arguments: &AgentArguments, color: Color) -> Result<PathBuf, Exit> {
     if let Some(socket) = &arguments.socket {
         return Ok(socket.clone());
     }
@@ -125,6 +125,22 @@ fn table(status: &Status) -> String {
             })
             .collect();
         text.push_str(&format!("{name:<40} {:<12} {:<22} {}\n", peer.state, peer.since, prefixes.join(", ")));
+        if let Some(bfd) = &peer.bfd {
+            let lost = |ms: Option<f64>| ms.map_or("–".to_string(), |ms| format!("{ms:.0} ms"));
+            text.push_str(&format!(
+                "{:<40} {:<12} {:<22} lost after {}, we after {}; {} discarded; last down: {}\n",
+                "  BFD",
+                bfd.state,
+                bfd.since,
+                lost(bfd.detection_ms),
+                lost(bfd.neighbour_detection_ms),
+                bfd.discarded,
+                bfd.diagnostic
+            ));
+            if let Some(error) = &bfd.error {
+                text.push_str(&format!("{:<40} last error: {error}\n", ""));
+            }
+        }
         if let Some(error) = &peer.last_error {
             text.push_str(&format!("{:<40} last error: {error}\n", ""));
         }

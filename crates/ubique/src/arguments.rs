@@ -85,6 +85,10 @@ pub enum Command {
     Drain(DrainArguments),
     /// Let a drained site announce again.
     Undrain(DrainArguments),
+    /// Show the routes an agent has received and sent, and why each is chosen or not.
+    Routes(RoutesArguments),
+    /// Run an agent's journal through the cores again: to the same outputs, or to the record where they differ.
+    Replay(ReplayArguments),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -204,6 +208,9 @@ pub struct RunArguments {
     /// Log as JSON lines.
     #[arg(long)]
     pub log_json: bool,
+    /// Record and export nothing, whatever the service file says: for rehearsals.
+    #[arg(long, hide = true)]
+    pub no_records: bool,
 }
 
 /// How to reach an agent.
@@ -232,6 +239,89 @@ pub struct DrainArguments {
     /// Say what would happen, and stop.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `ubique routes`.
+#[derive(Debug, Args)]
+#[command(before_help = "\
+Examples:
+  ubique routes service.toml --site lon                    all that was received and sent
+  ubique routes service.toml --site lon 203.0.113.7        the longest match for an address
+  ubique routes --socket agent.sock 203.0.113.0/24         one prefix, exactly
+  ubique routes service.toml --site lon --sent --peer 192.0.2.1 --output json
+")]
+pub struct RoutesArguments {
+    /// Service file (not with --socket), and a prefix or an address to look for.
+    #[arg(value_names = ["FILE", "PREFIX"], num_args = 0..=2)]
+    pub targets: Vec<String>,
+    /// Which of its sites; not needed when it has only one.
+    #[arg(long)]
+    pub site: Option<String>,
+    /// Admin socket of the agent.
+    #[arg(long)]
+    pub socket: Option<PathBuf>,
+    /// Only routes from or to this neighbour.
+    #[arg(long, value_name = "ADDRESS")]
+    pub peer: Option<std::net::IpAddr>,
+    /// Only routes received.
+    #[arg(long, conflicts_with = "sent")]
+    pub received: bool,
+    /// Only routes sent.
+    #[arg(long)]
+    pub sent: bool,
+    /// Stop after so many; 0: never.
+    #[arg(long, default_value_t = 1000)]
+    pub limit: u64,
+}
+
+/// `ubique replay`.
+#[derive(Debug, Args)]
+#[command(before_help = "\
+Examples:
+  ubique replay /var/lib/ubique/resolver-lon.journal              what happened, and that it would happen again
+  ubique replay resolver-lon.journal.1 --core bgp --from 12.5     one core, from 12.5 s on
+  ubique replay resolver-lon.journal --quiet                      0: the same, 1: differs, 2: no journal
+")]
+pub struct ReplayArguments {
+    /// A journal, or one of the files before it: each replays by itself.
+    pub journal: PathBuf,
+    /// Show only records of this core.
+    #[arg(long, value_enum)]
+    pub core: Option<CoreName>,
+    /// Show only records from so many seconds after the first on.
+    #[arg(long, value_name = "SECONDS")]
+    pub from: Option<f64>,
+    /// Show only records up to so many seconds after the first.
+    #[arg(long, value_name = "SECONDS")]
+    pub to: Option<f64>,
+    /// Show only records that differ.
+    #[arg(long)]
+    pub differences: bool,
+    /// Show no records.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// Cores of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CoreName {
+    /// BGP: sessions and routes.
+    Bgp,
+    /// Health checks.
+    Health,
+    /// The site.
+    Site,
+}
+
+impl CoreName {
+    /// As a journal spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            CoreName::Bgp => "bgp",
+            CoreName::Health => "health",
+            CoreName::Site => "site",
+        }
+    }
 }
 
 /// Processes of a rehearsal.

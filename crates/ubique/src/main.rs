@@ -14,6 +14,8 @@ mod diagnostics;
 mod internal;
 mod logging;
 mod rehearse;
+mod replay;
+mod routes;
 mod run;
 mod say;
 
@@ -53,6 +55,8 @@ fn main() -> ExitCode {
         Command::Status(command) => admin::status(&command, output, color).into(),
         Command::Drain(command) => admin::drain(&command, output).into(),
         Command::Undrain(command) => admin::undrain(&command, output).into(),
+        Command::Routes(command) => routes::routes(&command, output, color).into(),
+        Command::Replay(command) => replay::replay(&command, output).into(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "ubique", &mut std::io::stdout());
             Exit::Fine.into()

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use ubique_model::policy::announcements;
-use ubique_model::service::{Service, Site};
+use ubique_model::service::{Records, Service, Site};
 use ubique_node::agent::{self, AgentOptions};
 
 use crate::Exit;
@@ -26,6 +26,10 @@ pub fn run(arguments: &RunArguments, color: Color) -> Exit {
     if arguments.dry_run {
         dry_run(&service, site);
         return Exit::Fine;
+    }
+    let mut service = service;
+    if arguments.no_records {
+        service.agent.records = Records::default();
     }
     let options = AgentOptions { socket: arguments.socket.clone(), ..AgentOptions::default() };
     let _guard = logging::start(arguments.log_json, color.stderr);

@@ -12,15 +12,27 @@ use super::{Row, json_of, release_binary};
 use crate::command::{self, root};
 
 /// Resolution of a gap, ms: the interval between two queries.
-const RESOLUTION_MS: f64 = 5.0;
+pub(super) const RESOLUTION_MS: f64 = 5.0;
 
 /// One kind of fault: what does it, what undoes it, how long each is observed.
-struct Kind {
-    name: &'static str,
-    fault: &'static str,
-    undo: &'static str,
-    fault_for: &'static str,
-    undo_for: &'static str,
+pub(super) struct Kind {
+    pub name: &'static str,
+    pub fault: &'static str,
+    pub undo: &'static str,
+    pub fault_for: &'static str,
+    pub undo_for: &'static str,
+}
+
+/// What faults happen to.
+pub(super) struct Lab<'a> {
+    /// Another agent than ubique, below the root of the workspace, with a last argument of its own.
+    pub agent: Option<(&'a str, &'a str)>,
+    /// `bfd` of every upstream.
+    pub bfd: Option<&'a str>,
+    /// `--routers`.
+    pub routers: &'a str,
+    /// How long to wait after convergence.
+    pub settle: &'a str,
 }
 
 const KILL: Kind = Kind {
@@ -44,8 +56,8 @@ const AGENT_STOP: Kind = Kind {
 
 /// Gaps and losses of one kind of fault.
 #[derive(Default)]
-struct Gaps {
-    outage_ms: Vec<f64>,
+pub(super) struct Gaps {
+    pub outage_ms: Vec<f64>,
     moved_ms: Vec<f64>,
     lost: Vec<f64>,
 }
@@ -55,10 +67,14 @@ pub fn run(repeat: usize) -> Result<Vec<Row>, String> {
     let binary = release_binary()?;
     let few = repeat.div_ceil(4);
     let mut rows = Vec::new();
-    let ubique = |kinds: &[(&Kind, usize)], routers: &str| play(&binary, None, kinds, routers);
+    fn lab<'a>(agent: Option<(&'a str, &'a str)>, routers: &'a str) -> Lab<'a> {
+        Lab { agent, bfd: None, routers, settle: "0s" }
+    }
+    let ubique = |kinds: &[(&Kind, usize)], routers: &str| play(&binary, &lab(None, routers), kinds);
     let bird = ubique(&[(&KILL, repeat), (&HANG, repeat), (&AGENT_KILL, few), (&AGENT_STOP, few)], "bird")?;
     let peer = if command::installed("exabgp") {
-        Some(play(&binary, Some("bench/exabgp-site"), &[(&KILL_SLOW, repeat), (&HANG_SLOW, few)], "bird")?)
+        let agent = Some(("bench/exabgp-site", ""));
+        Some(play(&binary, &lab(agent, "bird"), &[(&KILL_SLOW, repeat), (&HANG_SLOW, few)])?)
     } else {
         eprintln!("failover: exabgp is not installed; no peer");
         None
@@ -107,21 +123,28 @@ const KILL_SLOW: Kind = Kind { fault_for: "2s", undo_for: "3s", ..KILL };
 const HANG_SLOW: Kind = Kind { fault_for: "5s", undo_for: "4s", ..HANG };
 
 /// Plays the faults and returns their gaps, in the order of `kinds`.
-fn play(binary: &PathBuf, agent: Option<&str>, kinds: &[(&Kind, usize)], routers: &str) -> Result<Vec<Gaps>, String> {
+pub(super) fn play(binary: &PathBuf, lab: &Lab<'_>, kinds: &[(&Kind, usize)]) -> Result<Vec<Gaps>, String> {
     let directory = root().join("target/bench");
     fs::create_dir_all(&directory).map_err(|e| format!("{}: {e}", directory.display()))?;
     let scenario = directory.join("failover-scenario.toml");
-    write_scenario(&scenario, kinds)?;
+    write_scenario(&scenario, kinds, lab.settle)?;
     let mut service = fs::read_to_string(root().join("bench/failover.toml")).map_err(|e| e.to_string())?;
-    if let Some(agent) = agent {
+    if let Some(bfd) = lab.bfd {
+        service = service.replace("relation = \"transit\"", &format!("relation = \"transit\"\nbfd = {bfd}"));
+    }
+    if let Some((agent, argument)) = lab.agent {
         let agent = root().join(agent);
         let placeholders = "\"{site}\", \"{asn}\", \"{address}\", \"{upstream-asn}\", \"{upstream}\", \"{local}\"";
-        let _ = write!(service, "\n[rehearse]\nagent = [{:?}, {placeholders}]\n", agent.display().to_string());
+        let _ = write!(
+            service,
+            "\n[rehearse]\nagent = [{:?}, {placeholders}, {argument:?}]\n",
+            agent.display().to_string()
+        );
     }
     let file = directory.join("failover.toml");
     fs::write(&file, service).map_err(|e| e.to_string())?;
     let (file, scenario) = (file.display().to_string(), scenario.display().to_string());
-    let arguments = ["rehearse", &file, "--scenario", &scenario, "--routers", routers, "--output", "json"];
+    let arguments = ["rehearse", &file, "--scenario", &scenario, "--routers", lab.routers, "--output", "json"];
     let report = json_of(binary, &arguments)?;
     let faults = report["faults"].as_array().ok_or("no faults in the report")?;
     Ok(kinds.iter().map(|(kind, _)| gaps(faults, kind.fault)).collect())
@@ -137,11 +160,12 @@ fn gaps(faults: &[Value], kind: &str) -> Gaps {
     gaps
 }
 
-fn write_scenario(file: &Path, kinds: &[(&Kind, usize)]) -> Result<(), String> {
+fn write_scenario(file: &Path, kinds: &[(&Kind, usize)], settle: &str) -> Result<(), String> {
     let internet = root().join("bench/failover-internet.toml");
     let mut text = format!(
         "name = \"failover\"\ninternet = {:?}\nquery-every = \"5ms\"\n\n\
-         [[step]]\naction = \"converge\"\nwithin = \"60s\"\n",
+         [[step]]\naction = \"converge\"\nwithin = \"60s\"\n\n\
+         [[step]]\naction = \"wait\"\nfor = \"{settle}\"\n",
         internet.display().to_string()
     );
     for (kind, times) in kinds {
@@ -154,7 +178,7 @@ fn write_scenario(file: &Path, kinds: &[(&Kind, usize)]) -> Result<(), String> {
     fs::write(file, text).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-fn median(values: &[f64]) -> f64 {
+pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {
@@ -164,6 +188,6 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-fn worst(values: &[f64]) -> f64 {
+pub(super) fn worst(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::NAN, f64::max)
 }

@@ -3,6 +3,7 @@
 //! Wall-clock figures inform, they never gate: machines are noisy. Each row has a goal, and where a peer can do the
 //! same it is measured in the same run.
 
+mod bfd;
 mod failover;
 mod size;
 mod wire;
@@ -27,10 +28,17 @@ pub struct Arguments {
     /// Repetitions of each fault.
     #[arg(long, default_value_t = 20)]
     repeat: usize,
+    /// Length of a soak, min.
+    #[arg(long, default_value_t = 30.0)]
+    minutes: f64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
+    /// Client-side gap when a site freezes or its link is cut, with BFD: ubique beside BIRD, behind BIRD and FRR.
+    Bfd,
+    /// BFD at 50 ms x 3 on a busy machine, with BIRD and among ourselves: false alarms.
+    BfdSoak,
     /// Client-side gap when a service or an agent dies, ubique beside ExaBGP, behind BIRD and FRR.
     Failover,
     /// Size of the static binary.
@@ -82,6 +90,8 @@ impl Row {
 /// Runs one benchmark and prints its rows.
 pub fn run(arguments: &Arguments) -> Result<(), String> {
     let rows = match arguments.name {
+        Name::Bfd => bfd::run(arguments.repeat)?,
+        Name::BfdSoak => bfd::soak(arguments.minutes)?,
         Name::Failover => failover::run(arguments.repeat)?,
         Name::Size => size::run()?,
         Name::Wire => wire::run()?,

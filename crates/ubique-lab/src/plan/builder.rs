@@ -240,6 +240,7 @@ impl<'a> Builder<'a> {
                 passive,
                 site: None,
                 password_file: None,
+                bfd: None,
                 multihop: None,
             };
             let at_a = session(left, right, link.b, link.relation, link.a > link.b);
@@ -331,6 +332,7 @@ impl<'a> Builder<'a> {
                     passive: true,
                     site: Some(site.name.clone()),
                     password_file: upstream.password_file.clone(),
+                    bfd: upstream.bfd,
                     multihop: upstream.multihop,
                 },
             );

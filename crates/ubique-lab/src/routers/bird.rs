@@ -8,6 +8,7 @@ use std::io::{self, BufRead, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use ubique_model::service::Bfd;
 use ubique_model::{Asn, Prefix, Relation, policy};
 use ubique_proto::bgp::attributes::Origin;
 
@@ -154,6 +155,9 @@ fn configuration(network: &NetworkPlan) -> Result<String, RoutersError> {
             let _ = writeln!(text, "protocol static own_{family} {{ {family};{routes} }}");
         }
     }
+    if network.sessions.iter().any(|s| s.bfd.is_some()) {
+        text.push_str("protocol bfd { }\n");
+    }
     for (number, session) in network.sessions.iter().enumerate() {
         text.push_str(&session_configuration(network, number, session)?);
     }
@@ -178,9 +182,18 @@ fn session_configuration(network: &NetworkPlan, number: usize, session: &Session
         Some(file) => format!("password \"{}\"; ", secret(file)?),
         None => String::new(),
     };
+    let bfd = match session.bfd {
+        Some(bfd) if bfd == Bfd::default() => "bfd on; ".to_owned(),
+        Some(Bfd { interval, receive, multiplier }) => format!(
+            "bfd {{ min tx interval {} ms; min rx interval {} ms; multiplier {multiplier}; }}; ",
+            receive.as_millis(),
+            interval.as_millis()
+        ),
+        None => String::new(),
+    };
     Ok(format!(
         "protocol bgp n{number} {{\n\
-         \x20 local {local} as {own}; neighbor {remote} as {asn}; direct; interface \"l{link}\"; {passive}{password}\n\
+         \x20 local {local} as {own}; neighbor {remote} as {asn}; direct; interface \"l{link}\"; {passive}{password}{bfd}\n\
          \x20 hold time {hold}; keepalive time {keepalive}; connect delay time 1; connect retry time 1;\n\
          \x20 error wait time 1, 2; graceful restart off; long lived graceful restart off;\n\
          \x20 {family} {{ import filter {{ bgp_local_pref = {preference};\n\

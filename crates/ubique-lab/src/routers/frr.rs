@@ -1,4 +1,4 @@
-//! FRR: zebra and bgpd for each network.
+//! FRR: zebra and bgpd for each network, and bfdd where a site has BFD.
 //!
 //! As with BIRD, the configuration states the policy of the embedded routers and the same tie-breaks. Questions go to
 //! bgpd's own terminal socket. zebra changes to its own user and groups, which an ordinary user's namespace forbids:
@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use ubique_model::service::Bfd;
 use ubique_model::{Asn, Family, Prefix, Relation, policy};
 use ubique_proto::bgp::attributes::Origin;
 
@@ -53,7 +54,10 @@ impl Frrs {
             let directory = launch.directory.join("frr").join(&network.netns);
             let make = || {
                 std::fs::create_dir_all(&directory)?;
-                std::fs::write(directory.join("zebra.conf"), format!("hostname {}\n", network.netns))?;
+                for daemon in ["zebra", "bfdd"] {
+                    let name = format!("{daemon}.conf");
+                    std::fs::write(directory.join(name), format!("hostname {}\n", network.netns))?;
+                }
                 std::os::unix::fs::chown(&directory, Some(uid), Some(gid))
             };
             make().map_err(start_failed(directory.display().to_string()))?;
@@ -62,6 +66,10 @@ impl Frrs {
             frrs.terminals.push(directory.join("bgpd.vty"));
         }
         frrs.start_all(built, launch, &zebra, "zserv.api")?;
+        if plan.networks.iter().flat_map(|n| &n.sessions).any(|s| s.bfd.is_some()) {
+            let bfdd = find_program("bfdd", &PLACES, "frr")?;
+            frrs.start_all(built, launch, &bfdd, "bfdd.vty")?;
+        }
         frrs.start_all(built, launch, &bgpd, "bgpd.vty")?;
         Ok(frrs)
     }
@@ -78,6 +86,8 @@ impl Frrs {
                     .into_iter()
                     .chain(["-z", &path("zserv.api"), "--vty_socket", &path(""), "-P", "0", "--log", "stdout"])
                     .map(str::to_owned)
+                    // Elsewhere all bfdds would share one.
+                    .chain((daemon == "bfdd").then(|| format!("--bfdctl={}", path("bfdd.sock"))))
                     .collect();
             let namespace = built.namespace(&network.netns).ok_or(RoutersError::NoNetwork(network.asn))?;
             let log = launch.logs.join(format!("{daemon}-{}.log", network.netns));
@@ -235,6 +245,14 @@ fn session_configuration(session: &SessionPlan) -> Result<String, RoutersError> 
     );
     if session.passive {
         let _ = writeln!(text, " neighbor {remote} passive");
+    }
+    match session.bfd {
+        Some(bfd) if bfd == Bfd::default() => _ = writeln!(text, " neighbor {remote} bfd"),
+        Some(Bfd { interval, receive, multiplier }) => {
+            let (receive, send) = (interval.as_millis(), receive.as_millis());
+            let _ = writeln!(text, " neighbor {remote} bfd {multiplier} {receive} {send}");
+        }
+        None => {}
     }
     if let Some(file) = &session.password_file {
         let _ = writeln!(text, " neighbor {remote} password {}", secret(file)?);

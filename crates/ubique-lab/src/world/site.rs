@@ -75,7 +75,9 @@ impl World {
         let Some((program, rest)) = self.service.rehearse.agent.split_first() else {
             let file = self.options.service_file.display().to_string();
             let socket = self.agent_socket(site).display().to_string();
-            let arguments = vec!["run".into(), file, "--site".into(), site.into(), "--socket".into(), socket];
+            // What a rehearsal plays is no news for collectors, and its files are not the machine's.
+            let mut arguments: Vec<String> = ["run", &file, "--site", site, "--socket", &socket].map(Into::into).into();
+            arguments.push("--no-records".into());
             return Ok((self.options.executable.clone(), arguments));
         };
         let mut netlink = Netlink::open_in(self.site_namespace(site)?).map_err(system("netlink"))?;

@@ -4,6 +4,7 @@
 //! socket file. `{"query":"status"}` is answered by a [`Status`]; `{"query":"drain","reason":"…"}` and
 //! `undrain` by `{"ok":true}`; anything that cannot be done by `{"error":"…"}`.
 
+mod routes;
 mod server;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use ubique_model::{Asn, Prefix, Relation};
 use ubique_proto::site::State;
 
+pub use routes::{Direction, Place, RouteView, RoutesPage, RoutesRequest};
 pub use server::SocketError;
 pub(crate) use server::{bind, error_line, serve};
 
@@ -41,6 +43,8 @@ pub enum Request {
         /// Why, for the log.
         reason: String,
     },
+    /// Which routes do you have? One page; the next is asked for with its `next`.
+    Routes(RoutesRequest),
     /// Announce it again once it is healthy.
     Undrain {
         /// Why, for the log.
@@ -53,6 +57,8 @@ pub enum Request {
 pub enum Reply {
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To [`Request::Routes`].
+    Routes(Box<RoutesPage>),
     /// The request was carried out.
     Done,
 }
@@ -138,6 +144,40 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
     /// BGP messages since the start of the agent.
     pub messages: Messages,
+    /// BFD with it; absent where it is not configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdStatus>,
+}
+
+/// State of the BFD session with an upstream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BfdStatus {
+    /// State of RFC 5880 §6.2 in lower case: `admindown`, `down`, `init`, `up`.
+    pub state: String,
+    /// Since when.
+    pub since: String,
+    /// Why.
+    pub cause: String,
+    /// Why our session last went down.
+    pub diagnostic: String,
+    /// Why the upstream's last went down, as far as it says.
+    pub neighbour_diagnostic: String,
+    /// Interval of our packets before jitter, ms.
+    pub interval_ms: f64,
+    /// Silence of the upstream after which it is lost, ms; absent while it is not heard.
+    pub detection_ms: Option<f64>,
+    /// Silence of ours after which we are lost, ms; absent while it is not heard.
+    pub neighbour_detection_ms: Option<f64>,
+    /// Packets received and accepted.
+    pub received: u64,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets from its address that were discarded.
+    pub discarded: u64,
+    /// Times the session ceased to be up.
+    pub downs: u64,
+    /// Why packets cannot be sent or received, when that is so.
+    pub error: Option<String>,
 }
 
 /// What an upstream knows of a prefix, read back from its session.
@@ -222,6 +262,7 @@ pub fn request(path: &Path, request: &Request) -> Result<Reply, RequestError> {
         return Err(RequestError::Refused(error.as_str().unwrap_or("unknown error").to_owned()));
     }
     match request {
+        Request::Routes(_) => serde_json::from_value(value).map(Reply::Routes).map_err(RequestError::Malformed),
         Request::Status => serde_json::from_value(value).map(Reply::Status).map_err(RequestError::Malformed),
         Request::Drain { .. } | Request::Undrain { .. } => Ok(Reply::Done),
     }

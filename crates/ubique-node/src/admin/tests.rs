@@ -103,3 +103,36 @@ fn clients_tell_refusals_from_nonsense() {
     let nobody = request(Path::new("/nonexistent/agent.sock"), &Request::Status);
     assert!(matches!(nobody, Err(RequestError::Connect { .. })));
 }
+
+/// The manual names every key of a route.
+#[test]
+fn every_key_of_a_route_is_documented() {
+    let route = RouteView {
+        direction: Direction::Received,
+        peer: "192.0.2.1".parse().unwrap(),
+        asn: ubique_model::Asn(64500),
+        prefix: "203.0.113.0/24".parse().unwrap(),
+        path_id: 0,
+        next_hop: None,
+        as_path: String::new(),
+        origin: String::new(),
+        med: None,
+        local_pref: None,
+        communities: vec![],
+        large_communities: vec![],
+        extended_communities: vec![],
+        best: false,
+        step: None,
+        stale: None,
+        since: None,
+        age_s: None,
+        announced: None,
+    };
+    let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/agent.md")).unwrap();
+    let value =
+        serde_json::to_value(RoutesPage { schema_version: SCHEMA_VERSION, routes: vec![route], next: None }).unwrap();
+    let (page, route) = (value.as_object().unwrap(), value["routes"][0].as_object().unwrap());
+    for key in page.keys().chain(route.keys()) {
+        assert!(manual.contains(&format!("`{key}`")), "docs/agent.md does not name `{key}`");
+    }
+}

@@ -59,6 +59,11 @@ impl Guard {
         Ok(Guard { stall, watchdog, heartbeat })
     }
 
+    /// A heartbeat for another thread, and how often it must beat at least.
+    pub(super) fn heartbeat(&self, name: &str) -> (Heartbeat, Duration) {
+        (self.watchdog.heartbeat(name), self.stall / BEATS_PER_STALL)
+    }
+
     /// Beats as long as the runtime runs its tasks; a watchdog process that has ended is replaced.
     pub(super) async fn beat(mut self) {
         loop {

@@ -54,19 +54,19 @@ impl Metrics {
 }
 
 /// One exposition under construction.
-struct Exposition {
+pub(super) struct Exposition {
     text: String,
     /// Labels of every sample.
     common: String,
 }
 
 impl Exposition {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a String cannot fail.
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &dyn fmt::Display)], value: impl fmt::Display) {
+    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &dyn fmt::Display)], value: impl fmt::Display) {
         let _ = write!(self.text, "{name}{{{}", self.common);
         for (label, content) in labels {
             let _ = write!(self.text, ",{label}=\"{}\"", escape(&content.to_string()));
@@ -88,6 +88,7 @@ impl Agent {
         self.site_metrics(&mut out);
         self.announcement_metrics(&mut out);
         self.session_metrics(&mut out);
+        self.bfd_metrics(&mut out);
         self.check_metrics(&mut out);
         self.duration_metrics(&mut out);
         self.record_metrics(&mut out);

@@ -10,18 +10,21 @@
 //!
 //! - `addresses`: service addresses on the loopback.
 //! - `detect`: sock_diag, pidfd and address events.
+//! - `bfd`: what a neighbour lost to BFD means.
 //! - `site`: the loop's state and what the cores' outputs mean.
 //! - `status`, `metrics`, `http`: what others see.
 //!
 //! Deliberately absent: decisions (`ubique_proto`), and reload, which is a later change: SIGHUP is ignored.
 
 mod addresses;
+mod bfd;
 mod detect;
 mod guard;
 mod http;
 mod metrics;
 mod neighbours;
 mod restart;
+mod routes;
 mod setup;
 mod site;
 mod status;
@@ -36,7 +39,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use ubique_model::check::CheckKind;
 use ubique_model::service::Service;
+use ubique_sys::watchdog::Heartbeat;
 
+use self::bfd::Bfd;
 use crate::admin::{self, Status};
 use crate::bgp::{BGP_PORT, DriverError, SecretError};
 use crate::checks::CheckError;
@@ -138,6 +143,7 @@ type Done = oneshot::Sender<Result<(), String>>;
 enum Request {
     Status(oneshot::Sender<Box<Status>>),
     Metrics(oneshot::Sender<String>),
+    Routes { which: admin::RoutesRequest, reply: oneshot::Sender<Box<admin::RoutesPage>> },
     Drain { reason: String, reply: Done },
     Undrain { reason: String, reply: Done },
 }
@@ -146,9 +152,10 @@ enum Request {
 ///
 /// Sets a panic hook that aborts the process, and forks the watchdog: call it before any thread exists.
 pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, AgentError> {
-    if service.site(site).is_none() {
+    let Some(spec) = service.site(site) else {
         return Err(AgentError::NoSuchSite(site.to_owned()));
-    }
+    };
+    let with_bfd = bfd::wanted(spec);
     guard::abort_on_panic();
     let watchdog = guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
     let looks = service.checks.iter().filter(|c| matches!(c.kind, CheckKind::Process { .. })).count();
@@ -160,8 +167,9 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
         .map_err(system("start the runtime"))?;
     LocalSet::new().block_on(&runtime, async move {
         let signals = Signals::new().map_err(system("handle signals"))?;
+        let bfd = with_bfd.then(|| watchdog.heartbeat("bfd"));
         tokio::task::spawn_local(watchdog.beat());
-        serve(service, site.to_owned(), options, signals).await
+        serve(service, site.to_owned(), options, signals, bfd).await
     })
 }
 
@@ -195,7 +203,13 @@ impl Signals {
     }
 }
 
-async fn serve(service: Service, site: String, options: AgentOptions, mut signals: Signals) -> Result<End, AgentError> {
+async fn serve(
+    service: Service,
+    site: String,
+    options: AgentOptions,
+    mut signals: Signals,
+    bfd: Option<(Heartbeat, Duration)>,
+) -> Result<End, AgentError> {
     let (results, mut polled) = mpsc::channel(EVENTS);
     let (events, mut detected) = mpsc::channel(EVENTS);
     let (requests, mut asked) = mpsc::channel(REQUESTS);
@@ -203,6 +217,9 @@ async fn serve(service: Service, site: String, options: AgentOptions, mut signal
     setup::interfaces(agent.service(), &site, &options, requests)?;
     drop(events);
     agent.start()?;
+    if let Some((heartbeat, beat)) = bfd {
+        agent.bfd = Some(Bfd::start(agent.spec(), heartbeat, beat)?);
+    }
     let monitor = agent.monitor.clone();
     let hungry = async || match &monitor {
         Some(monitor) => monitor.hungry().await,
@@ -214,6 +231,7 @@ async fn serve(service: Service, site: String, options: AgentOptions, mut signal
             biased;
             Some(event) = detected.recv() => agent.detected(event),
             Some(result) = polled.recv() => agent.polled(result),
+            notice = Bfd::next(&mut agent.bfd) => agent.bfd_noticed(notice),
             notice = agent.bgp.next() => agent.noticed(notice),
             // What came in meanwhile is looked at first: a late agent must not take its own delay for the service's.
             () = agent.timer.wait() => tokio::task::yield_now().await,

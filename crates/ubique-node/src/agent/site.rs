@@ -19,6 +19,7 @@ use ubique_proto::journal::Recorded;
 use ubique_proto::site::{self, Site, State};
 
 use super::addresses::Addresses;
+use super::bfd::Bfd;
 use super::detect::Detected;
 use super::metrics::Metrics;
 use super::restart::Restart;
@@ -98,6 +99,7 @@ pub(super) struct Agent {
     pub(super) site: usize,
     pub(super) version: String,
     pub(super) bgp: Driver,
+    pub(super) bfd: Option<Bfd>,
     pub(super) health: Recorded<Health, Journal>,
     pub(super) core: Recorded<Site, Journal>,
     pub(super) journal: Option<Journal>,
@@ -137,6 +139,7 @@ impl Agent {
             site,
             version,
             bgp: parts.bgp,
+            bfd: None,
             health: parts.health,
             core: parts.core,
             journal: parts.journal,
@@ -305,6 +308,7 @@ impl Agent {
                 self.core.handle_input(now(), site::In::AddressesRemoved);
             }
             site::Out::State { state, cause } => {
+                self.bfd_follow(state);
                 let state = state_name(state);
                 tracing::info!(site = self.spec().name, state, cause, "site");
                 self.remember(format!("site {state}"), cause);
@@ -368,14 +372,20 @@ impl Agent {
     }
 
     /// Waits until the upstreams have the withdrawals, then ends the sessions and waits until they have the last
-    /// NOTIFICATION, and collectors and files what is known; none of it for longer than `limit`.
+    /// NOTIFICATION and the last word of BFD, and collectors and files what is known; none of it for longer than `limit`.
     pub(super) async fn farewell(&mut self, limit: Duration) {
         self.bgp.stop_listening();
         let _ = tokio::time::timeout(limit, self.withdrawn()).await;
         let message = format!("site {}: {}", self.spec().name, self.core.status().cause);
         self.close_sessions(&message);
         let until = tokio::time::Instant::now() + limit;
-        if tokio::time::timeout_at(until, self.bgp.drained()).await.is_err() {
+        let words = async {
+            if let Some(bfd) = &mut self.bfd {
+                bfd.farewell().await;
+            }
+            self.bgp.drained().await;
+        };
+        if tokio::time::timeout_at(until, words).await.is_err() {
             tracing::warn!("an upstream did not take the last message in time");
         }
         if let Some(monitor) = &self.monitor {
@@ -518,6 +528,7 @@ impl Agent {
             // A client that has gone meanwhile is no concern of ours.
             Request::Status(reply) => drop(reply.send(Box::new(self.status()))),
             Request::Metrics(reply) => drop(reply.send(self.exposition())),
+            Request::Routes { which, reply } => drop(reply.send(Box::new(self.routes(&which)))),
             Request::Drain { reason, reply } => {
                 tracing::info!(reason, "drain requested");
                 self.reason = "drain";
@@ -547,7 +558,7 @@ impl Agent {
         self.core.handle_input(now(), site::In::Stop { reason: signal.to_owned() });
     }
 
-    fn remember(&mut self, what: String, cause: String) {
+    pub(super) fn remember(&mut self, what: String, cause: String) {
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }

@@ -34,13 +34,13 @@ impl Agent {
             checks: checks
                 .map(|(spec, core)| check_status(kind_name(&spec.kind), self.when(core.since), core))
                 .collect(),
-            peers: self.peers().map(|(upstream, peer)| self.peer_status(upstream, peer)).collect(),
+            peers: self.peer_statuses(),
             events: self.events.iter().cloned().collect(),
         }
     }
 
     /// A time of a core; what never changed is as it is since the start.
-    fn when(&self, at: Time) -> String {
+    pub(super) fn when(&self, at: Time) -> String {
         rfc3339(wall(at.max(self.began)))
     }
 
@@ -72,6 +72,16 @@ impl Agent {
         self.prefixes(peer).map(|prefix| PrefixStatus { prefix, announced: state(prefix) }).collect()
     }
 
+    fn peer_statuses(&self) -> Vec<PeerStatus> {
+        let mut peers: Vec<_> = self.peers().map(|(upstream, peer)| self.peer_status(upstream, peer)).collect();
+        for (index, status) in self.bfd_observed() {
+            if let Some(peer) = peers.get_mut(index) {
+                peer.bfd = Some(status);
+            }
+        }
+        peers
+    }
+
     fn peer_status(&self, upstream: &Upstream, peer: SpeakerPeer<'_>) -> PeerStatus {
         PeerStatus {
             asn: upstream.asn,
@@ -90,6 +100,7 @@ impl Agent {
                 .connect_error(peer.peer)
                 .map(|error| format!("cannot connect: {error}"))
                 .or_else(|| peer.last_down.map(ToString::to_string)),
+            bfd: None,
             messages: Messages { received: peer.counters.messages_in, sent: peer.counters.messages_out },
         }
     }

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use ubique_model::service;
-use ubique_proto::bfd::Role;
 use ubique_proto::bfd::packet::State;
+use ubique_proto::bfd::{Cause, Role};
 use ubique_sys::netlink::Netlink;
 use ubique_sys::netns::NetNs;
 use ubique_sys::process::command_in;
 
-use super::{Driver, Peer, start};
+use super::{Driver, Notice, Peer, start};
+use crate::clock::now;
 use crate::random::seed;
 
 /// What is asked of each session.
@@ -67,10 +68,15 @@ pub struct Side {
     pub gap_p999_ms: f64,
     /// Longest.
     pub gap_max_ms: f64,
+    /// How late our thread ran at worst, ms.
+    pub late_max_ms: f64,
+    /// What took sessions down: seconds since the machine started, session, cause.
+    pub losses: Vec<(f64, u32, Cause)>,
 }
 
 impl Side {
-    fn add(&mut self, driver: &Driver) {
+    fn add(&mut self, driver: &Driver, losses: &[(f64, u32, Cause)]) {
+        self.losses.extend(losses);
         let snapshot = driver.snapshot();
         for session in &snapshot.sessions {
             let counters = session.core.counters;
@@ -85,6 +91,7 @@ impl Side {
         self.gap_p99_ms = self.gap_p99_ms.max(ms(0.99));
         self.gap_p999_ms = self.gap_p999_ms.max(ms(0.999));
         self.gap_max_ms = self.gap_max_ms.max(snapshot.gaps.longest().as_secs_f64() * 1e3);
+        self.late_max_ms = self.late_max_ms.max(snapshot.latest.as_secs_f64() * 1e3);
     }
 }
 
@@ -113,23 +120,37 @@ pub fn soak(directory: &Path, duration: Duration) -> io::Result<Soak> {
         }
         false => None,
     };
-    let all: Vec<&Driver> = drivers.iter().chain(with_bird.iter().map(|(_, driver)| driver)).collect();
+    let (_bird, with_bird) = with_bird.unzip();
+    let mut all: Vec<Driver> = drivers.into_iter().chain(with_bird).collect();
     let begin = Instant::now();
-    let up = |driver: &&Driver| driver.snapshot().sessions.iter().filter(|s| s.core.state == State::Up).count() == 2;
+    let up = |driver: &Driver| driver.snapshot().sessions.iter().filter(|s| s.core.state == State::Up).count() == 2;
     while !all.iter().all(up) {
         if begin.elapsed() > PATIENCE {
             return Err(io::Error::other(format!("the sessions did not come up within {PATIENCE:?}")));
         }
         std::thread::sleep(LOOK);
     }
-    std::thread::sleep(duration);
-    let mut ubique = Side::default();
-    drivers.iter().for_each(|driver| ubique.add(driver));
-    let bird = with_bird.as_ref().map(|(_, driver)| {
+    let end = Instant::now() + duration;
+    let mut losses = vec![Vec::new(); all.len()];
+    while Instant::now() < end {
+        std::thread::sleep(LOOK);
+        for (driver, losses) in all.iter_mut().zip(&mut losses) {
+            while let Some(notice) = driver.try_next() {
+                if let Notice::State { session, from: State::Up, cause, .. } = notice {
+                    losses.push((now().0 as f64 / 1e9, session.0, cause));
+                }
+            }
+        }
+    }
+    let side = |range: std::ops::Range<usize>| {
         let mut side = Side::default();
-        side.add(driver);
+        for (driver, losses) in all[range.clone()].iter().zip(&losses[range]) {
+            side.add(driver, losses);
+        }
         side
-    });
+    };
+    let ubique = side(0..2);
+    let bird = (all.len() > 2).then(|| side(2..3));
     Ok(Soak { minutes: duration.as_secs_f64() / 60.0, bird, ubique })
 }
 

@@ -108,6 +108,8 @@ pub struct Snapshot {
     pub discards: Vec<(Discard, u64)>,
     /// How far apart our packets are.
     pub gaps: Gaps,
+    /// How late the thread ran at worst, after a deadline.
+    pub latest: Duration,
     /// Why sockets cannot be opened, when that is so.
     pub error: Option<String>,
 }

@@ -42,6 +42,7 @@ pub(super) struct Thread {
     news: News<Notice>,
     shared: Arc<Shared>,
     gaps: Gaps,
+    latest: Duration,
     /// Why sockets cannot be opened, and when it is tried again.
     error: Option<(String, Time)>,
     published: Time,
@@ -66,6 +67,7 @@ impl Thread {
             news,
             shared,
             gaps: Gaps::default(),
+            latest: Duration::ZERO,
             error: None,
             published: Time::ZERO,
             changed: true,
@@ -93,7 +95,8 @@ impl Thread {
             for receiver in &mut self.receivers {
                 receiver.drain(now, |datagram| self.core.handle_input(now, datagram));
             }
-            if self.core.next_deadline().is_some_and(|at| at <= now) {
+            if let Some(due) = self.core.next_deadline().filter(|&at| at <= now) {
+                self.latest = self.latest.max(now.since(due));
                 self.core.handle_deadline(now);
             }
             self.carry_out();
@@ -229,6 +232,7 @@ impl Thread {
             sessions: self.core.sessions().map(observed).collect(),
             discards: self.core.discards().collect(),
             gaps: self.gaps.clone(),
+            latest: self.latest,
             error: self.error.as_ref().map(|(error, _)| error.clone()),
         };
         self.published = now;

@@ -24,6 +24,11 @@ impl Bird {
         Bird::start_as(ns, ROUTER_ASN, extra)
     }
 
+    /// With BFD: what stands behind `bfd` in each session.
+    pub fn start_with_bfd(ns: &NetNs, bfd: &str) -> Bird {
+        Bird::start_as(ns, ROUTER_ASN, &format!("bfd {bfd};"))
+    }
+
     /// The same in another AS. By default BIRD takes no connection for a minute after an error.
     pub fn start_as(ns: &NetNs, asn: u32, extra: &str) -> Bird {
         let session = |name: &str, family: &str, ours: &str, theirs: &str| {
@@ -41,7 +46,7 @@ impl Bird {
     pub fn with(ns: &NetNs, protocols: &str) -> Bird {
         let config = format!(
             "router id {ROUTER_V4};\nlog \"/run/bird-messages.log\" all;\ndebug protocols {{ states, events }};\n\
-             protocol device {{}}\nprotocol static static4 {{ ipv4; route 203.0.113.0/24 blackhole; }}\n\
+             protocol device {{}}\nprotocol bfd {{}}\nprotocol static static4 {{ ipv4; route 203.0.113.0/24 blackhole; }}\n\
              protocol static static6 {{ ipv6; route 2001:db8:113::/48 blackhole; }}\n{protocols}"
         );
         fs::write("/run/bird.conf", config).unwrap();

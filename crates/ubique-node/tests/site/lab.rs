@@ -267,7 +267,7 @@ pub fn ask(request: &Request) -> Result<Reply, admin::RequestError> {
 pub fn status() -> Status {
     match ask(&Request::Status).unwrap() {
         Reply::Status(status) => *status,
-        Reply::Done => panic!("not a status"),
+        other => panic!("not a status: {other:?}"),
     }
 }
 

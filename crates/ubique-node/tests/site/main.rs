@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod agent;
+mod bfd;
 mod daemons;
 mod faults;
 mod interfaces;
@@ -24,6 +25,7 @@ fn main() {
         std::process::exit(roles::play(&role, arguments.collect()));
     }
     let tests: Vec<Test> =
-        [agent::TESTS, faults::TESTS, interfaces::TESTS, records::TESTS, routers::TESTS, sessions::TESTS].concat();
+        [agent::TESTS, bfd::TESTS, faults::TESTS, interfaces::TESTS, records::TESTS, routers::TESTS, sessions::TESTS]
+            .concat();
     runner::run(&tests);
 }

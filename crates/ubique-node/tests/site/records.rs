@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ubique_model::service::{BmpCollector, JournalSettings, RotatedFile, Service};
+use ubique_node::admin::{Direction, Reply, Request, RouteView, RoutesRequest};
 use ubique_proto::bmp::{self, Message, flag};
 use ubique_proto::journal::{self, Event, Input, Replay};
 use ubique_proto::mrt;
@@ -25,6 +26,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "pmbmpd_understands_what_it_is_told", needs: &[BIRD, PMBMPD], run: pmbmpd },
     Test { name: "a_collector_that_does_not_read_is_told_anew", needs: &[BIRD], run: deaf },
     Test { name: "mrt_files_hold_every_message", needs: &[BIRD, BGPDUMP], run: mrt_files },
+    Test { name: "routes_are_told_in_pages", needs: &[BIRD], run: routes },
     Test { name: "a_killed_agent_leaves_a_journal_that_replays", needs: &[BIRD], run: killed },
     Test { name: "every_file_of_a_rotated_journal_replays", needs: &[BIRD], run: rotated },
     Test { name: "a_journal_that_cannot_be_written_stops_nothing", needs: &[BIRD], run: unwritable },
@@ -110,7 +112,7 @@ fn collector() {
             assert_ne!(*remote_port, 0);
         }
     }
-    ask(&ubique_node::admin::Request::Drain { reason: "test".into() }).unwrap();
+    ask(&Request::Drain { reason: "test".into() }).unwrap();
     let withdrawal = [&[0, 4][..], OURS].concat();
     until_true("the withdrawal is told", || monitored(&told(0), OUT, &withdrawal));
     drop(bird);
@@ -215,7 +217,7 @@ fn mrt_files() {
     let mut service = lab::service();
     service.agent.records.mrt = Some(rotated_file(MRT));
     let (_lab, bird, mut agent, _dns) = running(&service, "");
-    ask(&ubique_node::admin::Request::Drain { reason: "test".into() }).unwrap();
+    ask(&Request::Drain { reason: "test".into() }).unwrap();
     drop(bird);
     stop(&mut agent);
     let octets = fs::read(MRT).unwrap();
@@ -269,6 +271,51 @@ fn replayed(path: &str) -> (usize, [usize; 3], bool) {
             other => panic!("{path}: {other:?}"),
         }
     }
+}
+
+/// All routes that a request gets, page by page.
+fn routes_of(mut which: RoutesRequest) -> Vec<RouteView> {
+    let mut routes = vec![];
+    loop {
+        let Ok(Reply::Routes(page)) = ask(&Request::Routes(which.clone())) else { panic!("no routes") };
+        routes.extend(page.routes);
+        which.after = page.next;
+        if which.after.is_none() {
+            return routes;
+        }
+    }
+}
+
+fn routes() {
+    let (_lab, mut bird, _agent, _dns) = running(&lab::service(), "");
+    let all = routes_of(RoutesRequest::default());
+    let summary: Vec<(Direction, String)> = all.iter().map(|r| (r.direction, r.prefix.to_string())).collect();
+    let expected = [
+        (Direction::Received, "203.0.113.0/24"),
+        (Direction::Received, "2001:db8:113::/48"),
+        (Direction::Sent, PREFIX_V4),
+        (Direction::Sent, PREFIX_V6),
+    ];
+    assert_eq!(summary, expected.map(|(direction, prefix)| (direction, prefix.to_owned())));
+    assert_eq!((all[0].as_path.as_str(), all[0].step.as_deref()), ("65000", Some("observed only")));
+    assert!(all[0].age_s.is_some() && all[0].peer.to_string() == lab::ROUTER_V4);
+    assert_eq!(all[2].communities, ["64500:100"]);
+    let with = |address: &str| routes_of(RoutesRequest { address: address.parse().ok(), ..RoutesRequest::default() });
+    assert_eq!(with("203.0.113.77")[0].prefix.to_string(), "203.0.113.0/24");
+    assert_eq!(with("198.51.100.1")[0].prefix.to_string(), PREFIX_V4);
+    assert!(with("192.0.2.200").is_empty());
+    announce_many(&mut bird, 1_000, 1);
+    let from = |peer: &str| RoutesRequest {
+        peer: peer.parse().ok(),
+        direction: Some(Direction::Received),
+        ..RoutesRequest::default()
+    };
+    until_true("all of many pages", || routes_of(from(lab::ROUTER_V4)).len() == 1_001);
+    assert_eq!(routes_of(from(lab::ROUTER_V6)).len(), 1);
+    let mut prefixes: Vec<String> = routes_of(from(lab::ROUTER_V4)).iter().map(|r| r.prefix.to_string()).collect();
+    prefixes.sort();
+    prefixes.dedup();
+    assert_eq!(prefixes.len(), 1_001, "each once");
 }
 
 /// With a session key, which no record may hold.

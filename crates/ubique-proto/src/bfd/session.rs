@@ -317,11 +317,12 @@ impl Session {
         reaction
     }
 
-    /// A driver that comes later than a whole detection time has not run: the neighbour may have spoken while nobody
-    /// listened. It gets one more detection time, but only once without a packet.
+    /// A driver that comes later than an interval of the neighbour has not run, and perhaps the whole machine has not: what
+    /// was sent meanwhile may be lost, or still on its way to the socket. The neighbour gets one more detection time, but
+    /// only once without a packet.
     fn forgive(&mut self, now: Time) -> bool {
         let late = self.deadline().map_or(Duration::ZERO, |due| now.since(due));
-        if self.forgiven || late < self.detection_time() {
+        if self.forgiven || late < self.detection_time() / u32::from(self.remote.multiplier.max(1)) {
             return false;
         }
         self.forgiven = true;

@@ -211,8 +211,8 @@ fn a_stall_gives_the_neighbour_one_more_detection_time_and_no_third() {
     assert_eq!(hand.state(), State::Down);
     // A short delay is no stall.
     let mut hand = Hand::up(config());
-    hand.drive(120 * MS);
-    hand.now = hand.now + 120 * MS;
+    hand.drive(145 * MS);
+    hand.now = hand.now + 49 * MS;
     hand.bfd.handle_deadline(hand.now);
     assert_eq!(hand.state(), State::Down);
 }

@@ -1,0 +1,238 @@
+//! BFD in the agent: which upstreams have it, and what a lost one means (RFC 5882).
+//!
+//! - A session that goes down because of silence, or because the upstream lost us, ends the BGP session (RFC 5882 §4.3).
+//! - An upstream that is administratively down says nothing about the path: BGP goes on (RFC 5882 §3.2).
+//! - BFD that has not come up yet keeps no BGP session from coming up: upstreams without BFD configured work, too.
+//! - While the site is drained, our side is administratively down: nothing is announced that a loss could withdraw.
+
+use std::time::Duration;
+
+use ubique_model::service::{Site as SiteSpec, Upstream};
+use ubique_proto::bfd::packet::State;
+use ubique_proto::bfd::{Cause, Role, SessionId};
+use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
+use ubique_proto::site;
+use ubique_sys::netlink::Netlink;
+use ubique_sys::watchdog::Heartbeat;
+
+use super::metrics::Exposition;
+use super::site::Agent;
+use super::{AgentError, system};
+use crate::admin::BfdStatus;
+use crate::bfd::{self, Driver, Notice, Observed, Peer};
+use crate::random::seed;
+
+/// The BFD of an agent.
+pub(super) struct Bfd {
+    driver: Driver,
+    /// The upstream of each session.
+    upstreams: Vec<usize>,
+    enabled: bool,
+}
+
+/// Whether any upstream of the site has BFD.
+pub(super) fn wanted(site: &SiteSpec) -> bool {
+    site.upstreams.iter().any(|u| u.bfd.is_some())
+}
+
+impl Bfd {
+    /// Starts the thread for the upstreams that have BFD.
+    pub(super) fn start(site: &SiteSpec, heartbeat: Heartbeat, beat: Duration) -> Result<Bfd, AgentError> {
+        let mut peers = Vec::new();
+        let mut upstreams = Vec::new();
+        for (index, upstream) in site.upstreams.iter().enumerate() {
+            if let Some(peer) = peer(upstream)? {
+                peers.push(peer);
+                upstreams.push(index);
+            }
+        }
+        let driver = bfd::start(peers, seed(), Some(heartbeat), beat).map_err(system("start BFD"))?;
+        Ok(Bfd { driver, upstreams, enabled: true })
+    }
+
+    /// The next news; waits for ever without BFD.
+    pub(super) async fn next(bfd: &mut Option<Bfd>) -> Notice {
+        match bfd {
+            // The thread ends only after it was told to, and then the agent ends.
+            Some(bfd) => match bfd.driver.next().await {
+                Some(notice) => notice,
+                None => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes our side down administratively, or lets it come up again.
+    fn enable(&mut self, enabled: bool) {
+        if self.enabled != enabled {
+            self.enabled = enabled;
+            self.driver.enable(enabled);
+        }
+    }
+
+    /// Tells the upstreams that we go on purpose, and waits until that has left.
+    pub(super) async fn farewell(&mut self) {
+        self.driver.stop();
+        while self.driver.next().await.is_some() {}
+    }
+
+    fn upstream(&self, session: SessionId) -> Option<usize> {
+        self.upstreams.get(session.0 as usize).copied()
+    }
+}
+
+fn peer(upstream: &Upstream) -> Result<Option<Peer>, AgentError> {
+    let Some(settings) = upstream.bfd else {
+        return Ok(None);
+    };
+    let scope = match &upstream.interface {
+        Some(interface) if is_link_local(upstream) => {
+            let mut netlink = Netlink::open().map_err(system("look at interfaces"))?;
+            netlink.link_index(interface).map_err(system("find the interface of an upstream"))?
+        }
+        _ => 0,
+    };
+    Ok(Some(Peer {
+        remote: upstream.address,
+        scope,
+        local: upstream.local_address,
+        hops: upstream.multihop.or(upstream.ttl_security).filter(|&hops| hops > 1),
+        settings,
+        role: if upstream.passive { Role::Passive } else { Role::Active },
+    }))
+}
+
+fn is_link_local(upstream: &Upstream) -> bool {
+    matches!(upstream.address, std::net::IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+impl Agent {
+    /// News of BFD.
+    pub(super) fn bfd_noticed(&mut self, notice: Notice) {
+        let place = |agent: &Agent, session| {
+            let index = agent.bfd.as_ref()?.upstream(session)?;
+            Some((index, agent.spec().upstreams.get(index)?.address))
+        };
+        match notice {
+            Notice::State { session, from, to, cause, control_independent } => {
+                let Some((index, address)) = place(self, session) else {
+                    return;
+                };
+                let lost = matches!(cause, Cause::DetectionTimeExpired | Cause::NeighbourDown);
+                if from == State::Up && lost {
+                    let peer = PeerId(u32::try_from(index).unwrap_or(u32::MAX));
+                    self.bgp.handle(BgpIn::BfdDown { peer, control_independent });
+                }
+                if to == State::Up || from == State::Up {
+                    tracing::info!(%address, cause = cause.words(), state = to.name(), "BFD");
+                    let state = if to == State::Up { "up" } else { "down" };
+                    self.remember(format!("BFD {address} {state}"), cause.words().to_owned());
+                }
+            }
+            Notice::Told { session, notice } => {
+                if let Some((_, address)) = place(self, session) {
+                    tracing::warn!(%address, "{}", notice.words());
+                    self.remember(format!("BFD {address}"), notice.words().to_owned());
+                }
+            }
+            Notice::Sockets { error } => tracing::error!(error, "BFD: trying again"),
+        }
+    }
+
+    /// What a state of the site means for BFD.
+    pub(super) fn bfd_follow(&mut self, state: site::State) {
+        use site::State::{Announced, Drained, Draining, Removing, Starting, Stopped, Stopping, Unhealthy};
+        if let Some(bfd) = &mut self.bfd {
+            match state {
+                Drained => bfd.enable(false),
+                Starting | Unhealthy | Announced | Draining => bfd.enable(true),
+                Stopping | Removing | Stopped => {}
+            }
+        }
+    }
+
+    /// The session with each upstream that has BFD, by the upstream's place.
+    pub(super) fn bfd_observed(&self) -> Vec<(usize, BfdStatus)> {
+        let Some(bfd) = &self.bfd else {
+            return Vec::new();
+        };
+        let snapshot = bfd.driver.snapshot();
+        let one = |seen: &Observed| {
+            let index = bfd.upstream(seen.session)?;
+            Some((index, self.bfd_status(seen, snapshot.error.as_deref())))
+        };
+        snapshot.sessions.iter().filter_map(one).collect()
+    }
+
+    fn bfd_status(&self, seen: &Observed, error: Option<&str>) -> BfdStatus {
+        let core = &seen.core;
+        let ms = |d: Duration| d.as_secs_f64() * 1e3;
+        BfdStatus {
+            state: core.state.name().to_ascii_lowercase(),
+            since: self.when(core.since),
+            cause: core.cause.words().to_owned(),
+            diagnostic: core.diagnostic.to_string(),
+            neighbour_diagnostic: core.remote_diagnostic.to_string(),
+            interval_ms: ms(core.interval),
+            detection_ms: core.detection_time.map(ms),
+            neighbour_detection_ms: core.remote_detection_time.map(ms),
+            received: core.counters.received,
+            sent: core.counters.sent,
+            discarded: core.counters.discarded,
+            downs: core.counters.downs,
+            error: seen.send_error.as_deref().or(error).map(str::to_owned),
+        }
+    }
+
+    /// Metrics of BFD; none without it.
+    pub(super) fn bfd_metrics(&self, out: &mut Exposition) {
+        let Some(bfd) = &self.bfd else {
+            return;
+        };
+        let observed = self.bfd_observed();
+        let upstreams = &self.spec().upstreams;
+        let seen: Vec<_> = observed.iter().map(|(index, status)| (upstreams[*index].address, status)).collect();
+        out.family("ubique_bfd_session_up", "gauge", "1 while the BFD session is Up.");
+        for (peer, status) in &seen {
+            out.sample("ubique_bfd_session_up", &[("peer", peer)], u8::from(status.state == "up"));
+        }
+        out.family(
+            "ubique_bfd_detection_seconds",
+            "gauge",
+            "How long silence may last, by whose; absent while unknown.",
+        );
+        for (peer, status) in &seen {
+            for (side, ms) in [("peer", status.detection_ms), ("ours", status.neighbour_detection_ms)] {
+                if let Some(ms) = ms {
+                    out.sample("ubique_bfd_detection_seconds", &[("peer", peer), ("silence", &side)], ms / 1e3);
+                }
+            }
+        }
+        out.family("ubique_bfd_packets_total", "counter", "BFD packets; discarded ones came from the peer's address.");
+        for (peer, status) in &seen {
+            for (what, count) in [("received", status.received), ("sent", status.sent), ("discarded", status.discarded)]
+            {
+                out.sample("ubique_bfd_packets_total", &[("peer", peer), ("direction", &what)], count);
+            }
+        }
+        out.family("ubique_bfd_downs_total", "counter", "Times the BFD session ceased to be Up.");
+        for (peer, status) in &seen {
+            out.sample("ubique_bfd_downs_total", &[("peer", peer)], status.downs);
+        }
+        let snapshot = bfd.driver.snapshot();
+        out.family(
+            "ubique_bfd_discards_total",
+            "counter",
+            "Datagrams to the BFD ports that were discarded, by reason.",
+        );
+        for (reason, count) in &snapshot.discards {
+            out.sample("ubique_bfd_discards_total", &[("reason", &reason.name())], count);
+        }
+        out.family(
+            "ubique_bfd_longest_gap_seconds",
+            "gauge",
+            "Longest time between two of our packets of one session.",
+        );
+        out.sample("ubique_bfd_longest_gap_seconds", &[], snapshot.gaps.longest().as_secs_f64());
+    }
+}

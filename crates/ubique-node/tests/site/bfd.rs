@@ -1,0 +1,300 @@
+//! BFD of the agent with BIRD and with FRR's bfdd: both families, up, lost, back, drained, other intervals.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ubique_model::service::{Bfd, Service};
+use ubique_node::admin::{BfdStatus, Request};
+use ubique_node::bfd::{Driver, Peer, start};
+use ubique_proto::bfd::packet::State;
+use ubique_proto::bfd::{Cause, Role, SessionId};
+use ubique_sys::netlink::Netlink;
+use ubique_sys::netns::NetNs;
+use ubique_sys::process::Signal;
+
+use crate::daemons::{BIRD, Bird};
+use crate::lab::{self, Lab, Process, until, until_true};
+use crate::runner::Test;
+
+const BFDD: &str = "/usr/lib/frr/bfdd";
+const FAST: Bfd = Bfd { interval: Duration::from_millis(50), receive: Duration::from_millis(50), multiplier: 3 };
+const BIRD_FAST: &str = "{ interval 50 ms; multiplier 3; }";
+
+pub const TESTS: &[Test] = &[
+    Test { name: "bfd_with_bird_up_lost_and_back", needs: &[BIRD], run: bird },
+    Test { name: "bfd_is_administratively_down_while_drained_and_at_the_end", needs: &[BIRD], run: drained },
+    Test { name: "a_frozen_site_is_noticed_by_birds_bfd", needs: &[BIRD], run: frozen },
+    Test { name: "bgp_needs_no_bfd_of_the_upstream", needs: &[BIRD], run: without },
+    Test { name: "a_stopped_bfd_thread_ends_with_the_agent", needs: &[BIRD], run: watched },
+    Test { name: "bfd_with_frr_up_polled_lost_and_back", needs: &[BFDD], run: frr },
+];
+
+fn service(bfd: Bfd) -> Service {
+    let mut service = lab::service();
+    service.sites[0].upstreams.iter_mut().for_each(|u| u.bfd = Some(bfd));
+    service
+}
+
+fn sessions() -> Vec<BfdStatus> {
+    lab::try_status().map_or_else(Vec::new, |s| s.peers.into_iter().filter_map(|p| p.bfd).collect())
+}
+
+fn all(state: &str) -> bool {
+    let sessions = sessions();
+    sessions.len() == 2 && sessions.iter().all(|s| s.state == state)
+}
+
+/// Announced to BIRD, with BFD up over both families.
+fn up(service: &Service, bfd: &str) -> (Lab, Bird, Process, Process) {
+    let lab = Lab::new();
+    let mut bird = Bird::start_with_bfd(&lab.router, bfd);
+    let agent = lab.agent(service);
+    lab.wait_for_addresses();
+    let dns = lab.dns();
+    until_true("both prefixes announced", || bird.has_both());
+    let took = until_true("BFD is up", || all("up"));
+    println!("BFD up {took:?} after the announcement");
+    (lab, bird, agent, dns)
+}
+
+fn set_link(lab: &Lab, up: bool) {
+    let mut netlink = Netlink::open_in(&lab.router).unwrap();
+    let index = netlink.link_index("l0").unwrap();
+    if up { netlink.set_up(index).unwrap() } else { netlink.set_down(index).unwrap() }
+}
+
+fn bird() {
+    let (lab, mut bird, agent, _dns) = up(&service(FAST), BIRD_FAST);
+    until_true("50 ms x 3 is agreed on exactly, both ways", || {
+        let agreed = |s: &BfdStatus| {
+            (s.interval_ms, s.detection_ms, s.neighbour_detection_ms) == (50.0, Some(150.0), Some(150.0))
+        };
+        sessions().iter().all(agreed)
+    });
+    for session in sessions() {
+        assert_eq!((session.downs, session.discarded, &session.error), (0, 0, &None));
+    }
+    assert_eq!(bird.ask("show bfd sessions").matches(" Up ").count(), 2, "{}", bird.ask("show bfd sessions"));
+    // Nothing reaches the other side any more; our interface stays up.
+    set_link(&lab, false);
+    let start = Instant::now();
+    until_true("BFD is down", || all("down"));
+    println!("link cut to down {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(2), "not the hold time");
+    until_true("BGP is down, too", || lab::status().peers.iter().all(|p| p.state != "established"));
+    assert!(sessions().iter().all(|s| s.diagnostic == "control detection time expired"));
+    assert!(agent.log().contains("BFD"), "{}", agent.log());
+    set_link(&lab, true);
+    // IPv6 addresses go with the link.
+    let mut netlink = Netlink::open_in(&lab.router).unwrap();
+    let index = netlink.link_index("l0").unwrap();
+    netlink.add_address(index, format!("{}/126", lab::ROUTER_V6).parse().unwrap()).unwrap();
+    until_true("BFD is back", || all("up"));
+    until_true("both prefixes announced again", || bird.has_both());
+    assert!(sessions().iter().all(|s| s.downs == 1));
+    metrics(&lab);
+}
+
+fn metrics(lab: &Lab) {
+    let text = lab
+        .site
+        .run(|| {
+            let mut stream = std::net::TcpStream::connect("127.0.0.1:9430").unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            text
+        })
+        .unwrap();
+    let sample = |name: &str, end: &str| {
+        assert!(text.lines().any(|l| l.starts_with(name) && l.ends_with(end)), "no {name}…{end} in\n{text}");
+    };
+    for peer in [lab::ROUTER_V4, lab::ROUTER_V6] {
+        sample("ubique_bfd_session_up{", &format!("peer=\"{peer}\"}} 1"));
+        sample("ubique_bfd_detection_seconds{", &format!("peer=\"{peer}\",silence=\"ours\"}} 0.15"));
+        sample("ubique_bfd_downs_total{", &format!("peer=\"{peer}\"}} 1"));
+    }
+}
+
+fn drained() {
+    let (_lab, mut bird, mut agent, _dns) = up(&service(FAST), BIRD_FAST);
+    lab::ask(&Request::Drain { reason: "test".into() }).unwrap();
+    until_true("BFD is held down", || all("admindown"));
+    until_true("BIRD knows", || bird.ask("show bfd sessions").matches(" Up ").count() == 0);
+    assert!(bird.has_none());
+    // BIRD 2.0.12 takes AdminDown for a loss and ends the session, RFC 5882 §3.2 notwithstanding; nothing is announced.
+    until_true("BGP stands", || lab::status().peers.iter().all(|p| p.state == "established"));
+    assert!(bird.has_none() && all("admindown"));
+    lab::ask(&Request::Undrain { reason: "test".into() }).unwrap();
+    until_true("both prefixes announced again", || bird.has_both());
+    until_true("BFD is up again", || all("up"));
+    agent.signal(Signal::Term);
+    assert_eq!(agent.wait(), 0);
+    until_true("withdrawn", || bird.has_none());
+    // The last packet said so: BIRD did not have to wait for silence.
+    until_true("BIRD knows that an operator did it", || bird.ask("show bfd sessions").matches(" Up ").count() == 0);
+}
+
+/// As `faults::frozen`, with BFD: the hold time of 9 s does not matter.
+fn frozen() {
+    let (_lab, mut bird, agent, dns) = up(&service(FAST), BIRD_FAST);
+    let processes: Vec<u32> = lab::children_of(agent.pid()).into_iter().chain([agent.pid(), dns.pid()]).collect();
+    let signal = |signal| {
+        for &pid in &processes {
+            ubique_sys::process::PidFd::open(pid).unwrap().signal(signal).unwrap();
+        }
+    };
+    let start = Instant::now();
+    signal(Signal::Stop);
+    until_true("withdrawn", || bird.has_none());
+    println!("frozen to withdrawn {:?} with 50 ms x 3", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    signal(Signal::Cont);
+    until_true("announced again", || bird.has_both());
+    until_true("BFD is up again", || all("up"));
+}
+
+fn without() {
+    let lab = Lab::new();
+    let mut bird = Bird::start(&lab.router, "");
+    let _agent = lab.agent(&service(Bfd::default()));
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    until_true("both prefixes announced", || bird.has_both());
+    assert!(all("down"), "{:?}", sessions());
+}
+
+/// A thread that stands still stops the heartbeat: only the whole process can be stopped from outside, so this shows
+/// that the thread has a heartbeat, by its name, and that the agent ends.
+fn watched() {
+    let (_lab, mut bird, mut agent, _dns) = up(&service(FAST), BIRD_FAST);
+    agent.signal(Signal::Stop);
+    until_true("withdrawn", || bird.has_none());
+    assert_eq!(agent.wait(), -1, "killed by the watchdog");
+}
+
+/// zebra and bfdd, and their terminals.
+struct Bfdd {
+    _zebra: Process,
+    _bfdd: Process,
+    control: UnixStream,
+}
+
+impl Bfdd {
+    fn start(ns: &NetNs) -> Bfdd {
+        let directory = Path::new("/run/frr");
+        fs::create_dir_all(directory).unwrap();
+        let users = fs::read_to_string("/etc/passwd").unwrap();
+        let frr = users.lines().find(|l| l.starts_with("frr:")).unwrap();
+        let ids: Vec<u32> = frr.split(':').skip(2).take(2).map(|id| id.parse().unwrap()).collect();
+        std::os::unix::fs::chown(directory, Some(ids[0]), Some(ids[1])).unwrap();
+        // zebra leaves crash logs there when it is killed.
+        use rustix::mount::{MountFlags, mount};
+        mount("tmpfs", "/var/tmp", "tmpfs", MountFlags::NODEV | MountFlags::NOSUID, c"mode=1777").unwrap();
+        let peer = |theirs: &str, ours: &str| {
+            format!(
+                " peer {theirs} local-address {ours}\n  detect-multiplier 3\n  receive-interval 50\n  \
+                 transmit-interval 50\n  no shutdown\n exit\n"
+            )
+        };
+        let peers = peer(lab::SITE_V4, lab::ROUTER_V4) + &peer(lab::SITE_V6, lab::ROUTER_V6);
+        fs::write("/run/frr/zebra.conf", "").unwrap();
+        fs::write("/run/frr/bfdd.conf", format!("bfd\n{peers}")).unwrap();
+        let daemon = |name: &str, extra: &[&str]| {
+            let (file, pid) = (format!("/run/frr/{name}.conf"), format!("/run/frr/{name}.pid"));
+            let common = ["-f", &file, "-i", &pid, "-z", "/run/frr/zserv", "--vty_socket", "/run/frr", "-P", "0"];
+            let arguments = [&common[..], &["--log", "stdout"], extra].concat();
+            let process = lab::start(ns, name, &Path::new(BFDD).with_file_name(name), &arguments);
+            let (control, _) = until(name, || UnixStream::connect(format!("/run/frr/{name}.vty")).ok());
+            (process, control)
+        };
+        let (zebra, _) = daemon("zebra", &[]);
+        let (bfdd, control) = daemon("bfdd", &["--bfdctl=/run/frr/bfdd.sock"]);
+        let mut bfdd = Bfdd { _zebra: zebra, _bfdd: bfdd, control };
+        bfdd.ask("enable");
+        bfdd
+    }
+
+    /// The protocol of vtysh: a command and NUL; text, three NULs and the command's status.
+    fn ask(&mut self, command: &str) -> String {
+        self.control.write_all(format!("{command}\0").as_bytes()).unwrap();
+        let mut reply = Vec::new();
+        let mut octet = [0];
+        while !(reply.len() >= 4 && reply[reply.len() - 4..reply.len() - 1] == [0, 0, 0]) {
+            self.control.read_exact(&mut octet).unwrap();
+            reply.push(octet[0]);
+        }
+        reply.truncate(reply.len() - 4);
+        String::from_utf8(reply).unwrap()
+    }
+
+    fn says(&mut self, what: &str) -> usize {
+        self.ask("show bfd peers json").matches(what).count()
+    }
+}
+
+fn frr() {
+    let lab = Lab::new();
+    let mut bfdd = Bfdd::start(&lab.router);
+    let peer = |remote: &str, local: &str| Peer {
+        remote: remote.parse().unwrap(),
+        scope: 0,
+        local: Some(local.parse().unwrap()),
+        hops: None,
+        settings: FAST,
+        role: Role::Active,
+    };
+    let peers = vec![peer(lab::ROUTER_V4, lab::SITE_V4), peer(lab::ROUTER_V6, lab::SITE_V6)];
+    let mut driver: Driver = lab.site.run(|| start(peers, 7, None, Duration::from_secs(1))).unwrap().unwrap();
+    let states = |driver: &Driver| driver.snapshot().sessions.iter().map(|s| s.core.state).collect::<Vec<_>>();
+    let took = until_true("both are up", || states(&driver) == [State::Up; 2] && bfdd.says("\"status\":\"up\"") == 2);
+    println!("BFD with FRR up after {took:?}");
+    let detection = |driver: &Driver| -> Vec<_> {
+        driver.snapshot().sessions.iter().map(|s| s.core.remote_detection_time.unwrap().as_millis()).collect()
+    };
+    until_true("50 ms x 3 is agreed on", || detection(&driver) == [150; 2]);
+    // Ours change, by a Poll Sequence; FRR learns of it.
+    for session in [SessionId(0), SessionId(1)] {
+        driver.configure(session, Bfd { interval: Duration::from_millis(200), ..FAST });
+    }
+    until_true("FRR knows the slower interval", || bfdd.says("\"remote-transmit-interval\":200") == 2);
+    until_true("the poll is over", || driver.snapshot().sessions.iter().all(|s| s.core.interval.as_millis() == 200));
+    // FRR's change, by a Poll Sequence of its own.
+    bfdd.ask("configure terminal");
+    bfdd.ask("bfd");
+    for (theirs, ours) in [(lab::SITE_V4, lab::ROUTER_V4), (lab::SITE_V6, lab::ROUTER_V6)] {
+        bfdd.ask(&format!("peer {theirs} local-address {ours}"));
+        bfdd.ask("receive-interval 300");
+        bfdd.ask("exit");
+    }
+    bfdd.ask("end");
+    until_true("300 ms x 3", || detection(&driver) == [900; 2]);
+    set_link(&lab, false);
+    until_true("both are down", || states(&driver) == [State::Down; 2]);
+    let mut causes = Vec::new();
+    while let Some(notice) = driver.try_next() {
+        if let ubique_node::bfd::Notice::State { from: State::Up, cause, .. } = notice {
+            causes.push(cause);
+        }
+    }
+    assert_eq!(causes, [Cause::DetectionTimeExpired; 2]);
+    set_link(&lab, true);
+    let mut netlink = Netlink::open_in(&lab.router).unwrap();
+    let index = netlink.link_index("l0").unwrap();
+    netlink.add_address(index, format!("{}/126", lab::ROUTER_V6).parse().unwrap()).unwrap();
+    until_true("both are back", || states(&driver) == [State::Up; 2]);
+    driver.enable(false);
+    until_true("FRR knows that an operator did it", || bfdd.says("\"status\":\"down\"") == 2);
+    assert_eq!(bfdd.says("administratively down"), 2, "{}", bfdd.ask("show bfd peers json"));
+    driver.enable(true);
+    until_true("both are up again", || states(&driver) == [State::Up; 2]);
+    // FRR's operator.
+    bfdd.ask("configure terminal");
+    bfdd.ask("bfd");
+    bfdd.ask(&format!("peer {} local-address {}", lab::SITE_V4, lab::ROUTER_V4));
+    bfdd.ask("shutdown");
+    until_true("it is known as such", || driver.snapshot().sessions[0].core.cause == Cause::NeighbourAdminDown);
+}
