@@ -7,6 +7,7 @@ mod bfd;
 mod failover;
 mod size;
 mod wire;
+mod withdraw;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -44,6 +45,8 @@ enum Name {
     Size,
     /// Delay error of the lab's wire at 20,000 packets a second.
     Wire,
+    /// From a dead process to the withdrawal on the wire, idle and behind a full table; memory with 8 upstreams.
+    Withdraw,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -92,6 +95,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         Name::Failover => failover::run(arguments.repeat)?,
         Name::Size => size::run()?,
         Name::Wire => wire::run()?,
+        Name::Withdraw => withdraw::run(arguments.repeat)?,
     };
     if arguments.output == Output::Json {
         println!("{}", serde_json::to_string_pretty(&rows).map_err(|e| e.to_string())?);
