@@ -8,6 +8,7 @@ mod failover;
 mod size;
 mod table;
 mod wire;
+mod withdraw;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -47,6 +48,8 @@ enum Name {
     Table,
     /// Delay error of the lab's wire at 20,000 packets a second.
     Wire,
+    /// From a dead process to the withdrawal on the wire, idle and behind a full table; memory with 8 upstreams.
+    Withdraw,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -96,6 +99,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         Name::Size => size::run()?,
         Name::Table => table::run()?,
         Name::Wire => wire::run()?,
+        Name::Withdraw => withdraw::run(arguments.repeat)?,
     };
     if arguments.output == Output::Json {
         println!("{}", serde_json::to_string_pretty(&rows).map_err(|e| e.to_string())?);
