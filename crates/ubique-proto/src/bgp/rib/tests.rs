@@ -6,6 +6,7 @@ mod export;
 mod named;
 mod network;
 mod oracle;
+mod rules;
 
 /// Routes that hold their attributes. The fuzz target that shares the oracle looks from outside and cannot tell.
 fn holders(rib: &super::Rib) -> Option<usize> {
