@@ -144,6 +144,15 @@ impl Process {
         Process { child: command.spawn().unwrap_or_else(|e| panic!("{program}: {e}")), log }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its exit code once it has ended.
+    pub fn exited(&mut self) -> Option<i32> {
+        self.child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1))
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }

@@ -12,6 +12,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed cell")]
 
+use ubique_model::service::Service;
+use ubique_node::agent::{self, AgentOptions};
+
 mod cell;
 mod document;
 mod lab;
@@ -23,10 +26,26 @@ mod runner;
 mod seen;
 mod us;
 
+/// `ubique run` of the site in a service file.
+fn run_agent(file: &str) -> i32 {
+    let log = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::DEBUG);
+    log.with_writer(std::io::stderr).init();
+    let service = Service::parse(file, &std::fs::read(file).unwrap());
+    assert!(service.value.is_some(), "{:?}", service.diagnostics);
+    match agent::run(service.value.unwrap(), "ams", AgentOptions::default()) {
+        Ok(_) => 0,
+        Err(error) => {
+            eprintln!("{error}");
+            1
+        }
+    }
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["cell", name] => std::process::exit(runner::run_cell(name)),
+        ["play-agent", file] => std::process::exit(run_agent(file)),
+        ["play-cell", name] => std::process::exit(runner::run_cell(name)),
         _ => runner::run(&arguments),
     }
 }

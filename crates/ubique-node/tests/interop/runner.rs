@@ -143,7 +143,7 @@ fn start(entry: Entry) -> Running {
     let output = directory.join(format!("{}.log", entry.name().replace(' ', "-")));
     let file = File::create(&output).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["cell", &entry.name()]).env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+    command.args(["play-cell", &entry.name()]).env("RUST_BACKTRACE", "0").stdin(Stdio::null());
     command.stderr(file.try_clone().unwrap()).stdout(file);
     Running { entry, child: command.spawn().unwrap(), output, started: Instant::now() }
 }

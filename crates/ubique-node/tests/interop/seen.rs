@@ -20,6 +20,7 @@ pub struct Seen {
 /// Names peers give well-known communities, in lower case without separators → number.
 const WELL_KNOWN: &[(&str, &str)] = &[
     ("gracefulshutdown", "65535:0"),
+    ("llgrstale", "65535:6"),
     ("blackhole", "65535:666"),
     ("noexport", "65535:65281"),
     ("noadvertise", "65535:65282"),

@@ -1,5 +1,6 @@
 //! What is tried.
 
+mod agent;
 mod attributes;
 mod basic;
 mod detection;
@@ -20,6 +21,7 @@ pub const SECTIONS: &[Section] = &[
     Section { title: "Graceful restart", rows: restart::ROWS },
     Section { title: "Transport and the end of sessions", rows: transport::ROWS },
     Section { title: "BFD", rows: detection::ROWS },
+    Section { title: "The agent", rows: agent::ROWS },
 ];
 
 /// What is peculiar to a peer and was met in a run.

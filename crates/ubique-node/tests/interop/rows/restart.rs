@@ -74,7 +74,7 @@ pub const ROWS: &[Row] = &[
 const RESTART_TIME: Duration = Duration::from_secs(20);
 
 /// Graceful restart in the peer's configuration.
-fn with_restart(cell: &Cell, setup: Setup) -> Setup {
+pub fn with_restart(cell: &Cell, setup: Setup) -> Setup {
     let mut setup = setup;
     match cell.kind {
         Kind::Bird => setup.extra = "graceful restart on; graceful restart time 20;".into(),
@@ -201,12 +201,13 @@ fn long_lived(cell: &Cell) {
     pair.us.end();
     lab::until("our route is marked", || {
         let route = pair.peer.route(cell.our_prefix()).expect("the route is kept");
-        (route.communities.contains(LLGR_STALE) || route.raw.to_lowercase().contains("llgr")).then_some(())
+        route.communities.contains(LLGR_STALE).then_some(())
     });
     assert!(!pair.peer.established());
 }
 
-fn keeps_nothing(cell: &Cell) {
+/// What a peer without a table tells of our restart.
+pub fn keeps_nothing(cell: &Cell) {
     let mut pair = cell.up_with(&with_restart(cell, cell.setup()), offer);
     super::basic::announced(cell, &mut pair);
     pair.us.end();
