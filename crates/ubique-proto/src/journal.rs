@@ -17,6 +17,8 @@
 //!
 //! Cores hear of each other through inputs alone, so each one replays by itself.
 //!
+//! Not yet recorded: the BFD core, which runs in a thread of its own.
+//!
 //! Deliberately absent: files, rotation, threads (`ubique-node`), and secrets: keys of sessions are the transport's, no
 //! core ever sees one.
 

@@ -74,13 +74,15 @@ pub fn set_priority_cs6(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Binds to an interface: packets come and go there only. `NotFound` without such an interface.
 pub fn bind_to_interface(fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-    let name = name.as_bytes();
+    let octets = name.as_bytes();
     let mut value = [0_u8; libc::IFNAMSIZ];
-    let room =
-        value.get_mut(..name.len()).filter(|_| name.len() < libc::IFNAMSIZ).ok_or(io::ErrorKind::InvalidInput)?;
-    room.copy_from_slice(name);
+    let fits = octets.len() < libc::IFNAMSIZ;
+    let room = value.get_mut(..octets.len()).filter(|_| fits).ok_or(io::ErrorKind::InvalidInput)?;
+    room.copy_from_slice(octets);
     match raw::set(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, &value) {
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Err(io::ErrorKind::NotFound.into()),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+            Err(io::Error::new(io::ErrorKind::NotFound, format!("no interface {name}")))
+        }
         result => result,
     }
 }

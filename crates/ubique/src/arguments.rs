@@ -119,6 +119,9 @@ pub struct CheckArguments {
     /// Print the file with all defaults written out; it parses to the same service.
     #[arg(long, conflicts_with = "schema")]
     pub print: bool,
+    /// Also ask this machine's kernel whether it can do what a service file asks for.
+    #[arg(long)]
+    pub here: bool,
     /// Print the JSON Schema of the kind of file.
     #[arg(long)]
     pub schema: bool,

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use serde::Serialize;
-use ubique_model::diagnostic::{CODES, Diagnostic, Parsed};
+use ubique_model::diagnostic::{CODES, Diagnostic, NOT_ON_THIS_MACHINE, Parsed};
 use ubique_model::internet::Internet;
 use ubique_model::scenario::Scenario;
 use ubique_model::service::Service;
@@ -59,6 +59,13 @@ pub fn check(arguments: &CheckArguments, output: Output, color: Color) -> Exit {
                 (String::new(), format!("Internet {}: {networks} networks, {links} links", i.name))
             }),
         };
+        let (mut diagnostics, mut good) = (diagnostics, good);
+        if arguments.here
+            && let Some(lacking) = lacking(arguments.kind, &name, &source)
+        {
+            diagnostics.push(lacking);
+            good = None;
+        }
         if good.is_none() && exit == Exit::Fine {
             exit = Exit::BadInput;
         }
@@ -79,6 +86,29 @@ pub fn check(arguments: &CheckArguments, output: Output, color: Color) -> Exit {
         }
     }
     exit
+}
+
+/// What this machine's kernel cannot do for a service file, as a finding at the key that asks for it.
+fn lacking(kind: FileKind, name: &str, source: &[u8]) -> Option<Diagnostic> {
+    if !matches!(kind, FileKind::Service) {
+        return None;
+    }
+    let what = ubique_node::agent::lacking(&Service::parse(name, source).value?)?;
+    let text = String::from_utf8_lossy(source);
+    let start = text.find(what.key).unwrap_or(0);
+    let before = &text[..start];
+    Some(Diagnostic {
+        code: NOT_ON_THIS_MACHINE.code.to_owned(),
+        severity: NOT_ON_THIS_MACHINE.severity(),
+        file: name.to_owned(),
+        start,
+        end: start + what.key.len(),
+        line: before.matches('\n').count() + 1,
+        column: before.chars().rev().take_while(|c| *c != '\n').count() + 1,
+        message: what.message.to_owned(),
+        cause: None,
+        fix: Some(what.fix.to_owned()),
+    })
 }
 
 fn outcome<T>(

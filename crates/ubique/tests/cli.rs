@@ -152,3 +152,20 @@ fn a_huge_file_is_refused_at_once() {
     let output = ubique(&["check", &path.display().to_string()]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }
+
+#[test]
+fn check_here_asks_the_kernel() {
+    let text = std::fs::read(root().join("crates/ubique-model/tests/files/service.toml")).expect("the file");
+    let path = file("tcp-ao.toml", &text).display().to_string();
+    assert!(ubique(&["check", &path]).status.success(), "the file is right wherever it is looked at");
+    let output = ubique(&["check", "--here", &path]);
+    if ubique_sys::tcp::has_ao().expect("the probe works") {
+        println!("skipped: this kernel has TCP-AO");
+        assert!(output.status.success());
+        return;
+    }
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    for expected in ["E0316", "TCP-AO needs a kernel", "password-file", "tcp-ao ="] {
+        assert!(stderr(&output).contains(expected), "{expected} not in {}", stderr(&output));
+    }
+}

@@ -6,7 +6,9 @@
 mod bfd;
 mod failover;
 mod size;
+mod table;
 mod wire;
+mod withdraw;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -42,8 +44,12 @@ enum Name {
     Failover,
     /// Size of the static binary.
     Size,
+    /// 1,000,000 routes from BIRD into ubique, GoBGP and FRR: time and memory.
+    Table,
     /// Delay error of the lab's wire at 20,000 packets a second.
     Wire,
+    /// From a dead process to the withdrawal on the wire, idle and behind a full table; memory with 8 upstreams.
+    Withdraw,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -91,7 +97,9 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         Name::BfdSoak => bfd::soak(arguments.minutes)?,
         Name::Failover => failover::run(arguments.repeat)?,
         Name::Size => size::run()?,
+        Name::Table => table::run()?,
         Name::Wire => wire::run()?,
+        Name::Withdraw => withdraw::run(arguments.repeat)?,
     };
     if arguments.output == Output::Json {
         println!("{}", serde_json::to_string_pretty(&rows).map_err(|e| e.to_string())?);
@@ -108,8 +116,11 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
-/// Builds the release binary and returns its path.
+/// Builds the release binary and returns its path; `UBIQUE_BINARY` names one that is built already.
 pub fn release_binary() -> Result<PathBuf, String> {
+    if let Some(binary) = std::env::var_os("UBIQUE_BINARY") {
+        return Ok(binary.into());
+    }
     command::cargo(&["build", "--release", "--locked", "--package", "ubique"])?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     Ok(target.join("release/ubique"))

@@ -144,6 +144,9 @@ codes! {
          A neighbour that sees another role ends the session."
     WITHOUT_EFFECT "E0315" "key without effect"
         "The key does nothing together with the rest of this table; a setting that silently has no effect is refused."
+    NOT_ON_THIS_MACHINE "E0316" "not possible on this machine"
+        "The kernel of this machine lacks something the file asks for. `ubique check --here` looks, and `ubique run` refuses to start: \
+         a session that should be authenticated must not come up without."
     // Scenarios and Internets.
     UNKNOWN_LABEL "E0401" "unknown step label"
         "\"@LABEL\" refers to an earlier step that has a site."

@@ -84,7 +84,7 @@ pub struct Status {
     pub healthy: bool,
     /// The checks, in the order of the service file.
     pub checks: Vec<CheckStatus>,
-    /// The upstreams, in the order of the service file.
+    /// The upstreams, in the order of the service file, then the neighbours from ranges.
     pub peers: Vec<PeerStatus>,
     /// The last transitions, oldest first.
     pub events: Vec<Event>,
@@ -124,8 +124,20 @@ pub struct PeerStatus {
     pub state: String,
     /// Since when it is in that state.
     pub since: String,
+    /// Interface it is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// Negotiated hold time, s; absent while not established.
     pub hold_time_s: Option<u64>,
+    /// Negotiated families, as the service file spells them; empty while not established.
+    #[serde(default)]
+    pub families: Vec<String>,
+    /// What else was agreed on, as the service file or the RFC calls it: `route-refresh`, `graceful-restart 120s`, …
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Families of which routes are kept while the upstream restarts (RFC 4724, RFC 9494).
+    #[serde(default)]
+    pub stale: Vec<String>,
     /// The prefixes this session can carry.
     pub prefixes: Vec<PrefixStatus>,
     /// Why the session last went down, or did not come up.

@@ -132,7 +132,7 @@ impl Agent {
         let mut announced = Vec::new();
         for (upstream, peer) in self.peers() {
             for prefix in self.announced(peer.peer) {
-                announced.push((upstream.address, prefix));
+                announced.push((Agent::label(upstream), prefix));
             }
         }
         out.family("ubique_prefix_desired", "gauge", "1 while the prefix is meant to be announced to the peer.");
@@ -150,31 +150,55 @@ impl Agent {
     }
 
     fn session_metrics(&self, out: &mut Exposition) {
-        let peers: Vec<_> = self.peers().collect();
+        let peers: Vec<_> = self.peers().map(|(u, peer)| (Agent::label(u), u.asn, peer)).collect();
         out.family("ubique_bgp_session_up", "gauge", "1 while the session is Established.");
-        for (upstream, peer) in &peers {
+        for (label, asn, peer) in &peers {
             let up = u8::from(Agent::established(peer));
-            out.sample("ubique_bgp_session_up", &[("peer", &upstream.address), ("asn", &upstream.asn)], up);
+            out.sample("ubique_bgp_session_up", &[("peer", label), ("asn", asn)], up);
         }
         let name = "ubique_bgp_session_established_timestamp_seconds";
         out.family(name, "gauge", "When the session was established; absent while it is not.");
-        for (upstream, peer) in peers.iter().filter(|(_, peer)| Agent::established(peer)) {
-            out.sample(name, &[("peer", &upstream.address)], unix_seconds(wall(peer.since)));
+        for (label, _, peer) in peers.iter().filter(|(.., peer)| Agent::established(peer)) {
+            out.sample(name, &[("peer", label)], unix_seconds(wall(peer.since)));
         }
         let name = "ubique_bgp_messages_total";
         out.family(name, "counter", "BGP messages.");
-        for (upstream, peer) in &peers {
+        for (label, _, peer) in &peers {
             let (received, sent) = (peer.counters.messages_in, peer.counters.messages_out);
-            out.sample(name, &[("peer", &upstream.address), ("direction", &"received")], received);
-            out.sample(name, &[("peer", &upstream.address), ("direction", &"sent")], sent);
+            out.sample(name, &[("peer", label), ("direction", &"received")], received);
+            out.sample(name, &[("peer", label), ("direction", &"sent")], sent);
         }
         let name = "ubique_bgp_prefixes";
         out.family(name, "gauge", "Routes received from the peer and advertised to it.");
-        for (upstream, peer) in &peers {
+        for (label, _, peer) in &peers {
             let (received, advertised) = (peer.routes.received, peer.routes.advertised);
-            let address = &upstream.address;
-            out.sample(name, &[("peer", address), ("direction", &"received")], received);
-            out.sample(name, &[("peer", address), ("direction", &"advertised")], advertised);
+            out.sample(name, &[("peer", label), ("direction", &"received")], received);
+            out.sample(name, &[("peer", label), ("direction", &"advertised")], advertised);
+        }
+        self.negotiated_metrics(out);
+    }
+
+    fn negotiated_metrics(&self, out: &mut Exposition) {
+        let peers: Vec<_> = self.peers().map(|(u, peer)| (Agent::label(u), peer)).collect();
+        let name = "ubique_bgp_family_negotiated";
+        out.family(name, "gauge", "1 for each family the session carries.");
+        for (label, peer) in &peers {
+            for family in peer.negotiated.iter().flat_map(|n| n.families.iter()) {
+                out.sample(name, &[("peer", label), ("family", &family.word())], 1);
+            }
+        }
+        let name = "ubique_bgp_graceful_restart_seconds";
+        out.family(name, "gauge", "Restart time the peer announced; absent where graceful restart was not agreed on.");
+        for (label, peer) in &peers {
+            let agreed = peer.config.graceful_restart.is_some();
+            if let Some(restart) = peer.negotiated.and_then(|n| n.graceful_restart.as_ref()).filter(|_| agreed) {
+                out.sample(name, &[("peer", label)], restart.restart_time.as_secs());
+            }
+        }
+        let name = "ubique_bgp_stale_families";
+        out.family(name, "gauge", "Families of which routes are kept while the peer restarts.");
+        for (label, peer) in &peers {
+            out.sample(name, &[("peer", label)], peer.stale.iter().count());
         }
     }
 

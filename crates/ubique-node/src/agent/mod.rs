@@ -47,6 +47,7 @@ use crate::bgp::{BGP_PORT, DriverError, SecretError};
 use crate::checks::CheckError;
 
 pub use http::HttpError;
+pub use neighbours::{Lacking, lacking};
 
 /// Requests of admin clients and scrapes that wait for the loop.
 const REQUESTS: usize = 16;
@@ -115,8 +116,8 @@ pub enum AgentError {
     #[error(transparent)]
     Metrics(#[from] HttpError),
     /// The kernel lacks what the service file asks for.
-    #[error("{0}")]
-    Lacking(String),
+    #[error(transparent)]
+    Lacking(#[from] Lacking),
     /// The service addresses cannot be put on the loopback.
     #[error("cannot put the service addresses on the loopback: that needs CAP_NET_ADMIN")]
     Addresses(#[source] io::Error),

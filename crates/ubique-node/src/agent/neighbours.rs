@@ -27,19 +27,31 @@ const INTERNAL_TTL: u8 = 64;
 /// TTL of an external session on a common link (RFC 4271 §5.1.3 assumes one).
 const EXTERNAL_TTL: u8 = 1;
 
+/// Something a service file asks for that the kernel of this machine cannot do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}: {fix}")]
+pub struct Lacking {
+    /// Key of the service file.
+    pub key: &'static str,
+    /// What is missing.
+    pub message: &'static str,
+    /// The way out.
+    pub fix: &'static str,
+}
+
 /// What a service file asks of this machine that its kernel cannot do; `None`: nothing.
-pub fn lacking(service: &Service) -> Option<String> {
+pub fn lacking(service: &Service) -> Option<Lacking> {
     let all = service.sites.iter().flat_map(|s| s.upstreams.iter().chain(s.dynamic.iter().map(|d| &d.template)));
     let wanted = all.filter(|u| u.tcp_ao.is_some()).count();
-    // An error of the probe is no answer: the kernel that has it may still refuse it to this process.
+    // An error of the probe is no answer: a kernel that has it may still refuse it to this process.
     if wanted == 0 || tcp::has_ao().unwrap_or(true) {
         return None;
     }
-    Some(
-        "TCP-AO (`tcp-ao`) needs a kernel with CONFIG_TCP_AO, Linux 6.7 or later, and this one lacks it: \
-         use `password-file` (TCP MD5, RFC 2385), and `ttl-security` (GTSM, RFC 5082) with a neighbour that is near"
-            .to_owned(),
-    )
+    Some(Lacking {
+        key: "tcp-ao",
+        message: "TCP-AO needs a kernel with CONFIG_TCP_AO, Linux 6.7 or later, which this machine does not run",
+        fix: "use `password-file` (TCP MD5), and `ttl-security` (GTSM) with a neighbour that is near",
+    })
 }
 
 /// The speaker of a site with its sockets.
@@ -52,7 +64,7 @@ pub(super) fn speaker(
     (journal, monitor): (&Option<Journal>, &Option<Rc<Monitor>>),
 ) -> Result<Driver, AgentError> {
     if let Some(what) = lacking(service) {
-        return Err(AgentError::Lacking(what));
+        return Err(what.into());
     }
     let endpoints: Vec<Endpoint> =
         site.upstreams.iter().map(|u| endpoint(u, u.asn == service.asn)).collect::<Result<_, _>>()?;

@@ -82,6 +82,11 @@ impl Restart {
         self.settled = true;
     }
 
+    /// Whether anything is to be remembered: a session has graceful restart.
+    pub(super) fn remembers(&self) -> bool {
+        self.memory.is_some()
+    }
+
     /// Remembers what is announced now, and which addresses are ours.
     pub(super) fn remember(&self, announced: Vec<Prefix>, added: Vec<IpNet>) {
         if let Some(memory) = &self.memory {

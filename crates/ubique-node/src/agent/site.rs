@@ -231,7 +231,10 @@ impl Agent {
         }
     }
 
-    fn keep_in_mind(&mut self) {
+    fn keep_in_mind(&self) {
+        if !self.restart.remembers() {
+            return;
+        }
         let announced = match self.announcing {
             Announcing::Nothing => vec![],
             Announcing::Plainly | Announcing::Leaving => self.service.prefixes.clone(),
@@ -371,6 +374,7 @@ impl Agent {
     /// Waits until the upstreams have the withdrawals, then ends the sessions and waits until they have the last
     /// NOTIFICATION and the last word of BFD, and collectors and files what is known; none of it for longer than `limit`.
     pub(super) async fn farewell(&mut self, limit: Duration) {
+        self.bgp.stop_listening();
         let _ = tokio::time::timeout(limit, self.withdrawn()).await;
         let message = format!("site {}: {}", self.spec().name, self.core.status().cause);
         self.close_sessions(&message);

@@ -1,10 +1,15 @@
 //! What `ubique status` shows, read from the cores.
 
+use std::net::IpAddr;
+
 use ubique_model::Prefix;
 use ubique_model::service::Upstream;
 use ubique_proto::Time;
-use ubique_proto::bgp::session::State as SessionState;
+use ubique_proto::bgp::family::AddressFamilies;
+use ubique_proto::bgp::message::Role;
+use ubique_proto::bgp::session::{Negotiated, State as SessionState};
 use ubique_proto::bgp::speaker::{Delivery, PeerId, PeerStatus as SpeakerPeer};
+use ubique_proto::bgp::wire::MAX_MESSAGE;
 use ubique_proto::health::CheckStatus as CoreCheck;
 
 use super::site::Agent;
@@ -44,6 +49,14 @@ impl Agent {
         self.bgp.speaker().peers().filter_map(|peer| Some((self.neighbour(peer.peer)?, peer)))
     }
 
+    /// How metrics call a neighbour: its address, with the interface where it is link-local.
+    pub(super) fn label(upstream: &Upstream) -> String {
+        match (&upstream.interface, upstream.address) {
+            (Some(interface), IpAddr::V6(a)) if a.is_unicast_link_local() => format!("{a}%{interface}"),
+            (_, address) => address.to_string(),
+        }
+    }
+
     /// Every prefix the session can carry, and how far its announcement got: read from the session, not from intent.
     pub(super) fn announced(&self, peer: PeerId) -> Vec<PrefixStatus> {
         let speaker = self.bgp.speaker();
@@ -76,7 +89,11 @@ impl Agent {
             relation: upstream.relation,
             state: peer.state.name().to_ascii_lowercase(),
             since: self.when(peer.since),
+            interface: upstream.interface.clone(),
             hold_time_s: peer.negotiated.map(|n| n.hold_time.as_secs()),
+            families: peer.negotiated.map(|n| words(n.families)).unwrap_or_default(),
+            capabilities: peer.negotiated.map(capabilities).unwrap_or_default(),
+            stale: words(peer.stale),
             prefixes: self.announced(peer.peer),
             last_error: self
                 .bgp
@@ -91,6 +108,46 @@ impl Agent {
     /// Sessions that are established.
     pub(super) fn established(peer: &SpeakerPeer<'_>) -> bool {
         peer.state == SessionState::Established
+    }
+}
+
+fn words(families: AddressFamilies) -> Vec<String> {
+    families.iter().map(|family| family.word().to_owned()).collect()
+}
+
+/// What was agreed on beside families and the hold time.
+fn capabilities(n: &Negotiated) -> Vec<String> {
+    let flag = |on: bool, word: &str| on.then(|| word.to_owned());
+    let some = |families: AddressFamilies, word: &str| {
+        (families != AddressFamilies::NONE).then(|| format!("{word} {}", words(families).join(" ")))
+    };
+    let restart = n.graceful_restart.as_ref().map(|gr| format!("graceful-restart {}s", gr.restart_time.as_secs()));
+    [
+        flag(n.four_octet_as, "four-octet-as"),
+        flag(n.route_refresh, "route-refresh"),
+        flag(n.enhanced_route_refresh, "enhanced-route-refresh"),
+        flag(n.max_message > MAX_MESSAGE, "extended-message"),
+        some(n.add_path, "add-path"),
+        some(n.extended_next_hop, "extended-next-hop"),
+        n.role.map(|role| format!("role {}", role_word(role))),
+        restart,
+        flag(n.hard_reset, "hard-reset"),
+        flag(!n.long_lived.is_empty(), "long-lived-graceful-restart"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The neighbour's role, as the service file would spell it.
+fn role_word(role: Role) -> String {
+    match role {
+        Role::Provider => "provider".to_owned(),
+        Role::RouteServer => "rs".to_owned(),
+        Role::RouteServerClient => "rs-client".to_owned(),
+        Role::Customer => "customer".to_owned(),
+        Role::Peer => "peer".to_owned(),
+        Role::Unknown(number) => number.to_string(),
     }
 }
 

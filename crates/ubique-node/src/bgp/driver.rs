@@ -290,6 +290,12 @@ impl Driver {
         poll_fn(|cx| self.poll(cx)).await
     }
 
+    /// Takes no more calls.
+    pub fn stop_listening(&mut self) {
+        self.listeners.clear();
+        self.waiting.clear();
+    }
+
     /// Waits until the last bytes of all closed connections are out, and discards what is to be known.
     pub async fn drained(&mut self) {
         poll_fn(|cx| {

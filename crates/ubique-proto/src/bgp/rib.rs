@@ -5,13 +5,17 @@
 //! what it was sent. Outputs are drained to their net effect: [`Rib::poll_best`] for the forwarding table,
 //! [`Rib::poll_changes`] for one neighbour. An announcement taken back before anyone polled is never sent.
 //!
-//! One table holds the candidates of a prefix side by side, so Adj-RIB-In and Loc-RIB are two views of it.
-//! Attributes are interned. A session carries the families that were agreed on; other routes are ignored.
+//! One table holds the candidates of a prefix side by side, so Adj-RIB-In and Loc-RIB are two views of it. What the
+//! routes of a neighbour have in common is stored once, packed; a route is that and a time. A session carries the
+//! families that were agreed on; other routes are ignored.
 //!
-//! Deliberately absent: route reflection, confederations, add-path, aggregation, MRAI (a withdrawal must not
-//! wait), and next hop resolution: neighbours are directly connected, so all interior costs are equal.
+//! `table` and `offers` store, `entry` and [`decision`] choose, `policy` says what may come in and go out, `peers` lets
+//! neighbours come and go, `out` owes them, `view` shows.
 //!
-//! RFC 1997 (well-known communities), 4271 §9, 4360, 4456 (received attributes), 5004, 8326.
+//! Deliberately absent: confederations, announcing several paths, aggregation, MRAI (a withdrawal must not wait), and
+//! next hop resolution: neighbours are directly connected, so all interior costs are equal.
+//!
+//! RFC 1997, 3765, 7999 (well-known communities), 2545, 4271 §9, 4360, 4456, 4724, 5004, 7911, 8326, 8950, 9234, 9494.
 
 pub mod decision;
 mod entry;

@@ -77,10 +77,10 @@ impl Driver {
         // What the sockets had comes before a deadline: after a pause of this process the KEEPALIVE that keeps a session
         // alive may have lain unread. What is due since the round began waits for the next one.
         progress |= self.deadlines(self.round.began);
-        self.leave();
         progress |= self.poll_accept(cx, now);
         progress |= self.poll_waiting(cx, now);
         progress |= self.poll_connecting(cx, now);
+        self.leave();
         self.round.began = now;
         self.round.queue.extend(self.connections.keys().rev());
         progress || self.arm(cx, now)

@@ -87,28 +87,8 @@ pub(super) fn pack(attributes: &Attributes, next_hop: NextHop, out: &mut Vec<u8>
         flags |= if is { bit } else { 0 };
         is
     };
-    match next_hop {
-        NextHop::V4(address) => out.extend_from_slice(&address.octets()),
-        NextHop::V6 { global, link_local } => {
-            has(present::NEXT_HOP_V6, true);
-            out.extend_from_slice(&global.octets());
-            if let Some(link_local) = link_local {
-                has(present::NEXT_HOP_LINK_LOCAL, true);
-                out.extend_from_slice(&link_local.octets());
-            }
-        }
-    }
-    count(as_path.0.len(), out);
-    for segment in &as_path.0 {
-        let (kind, ases) = match segment {
-            Segment::Sequence(ases) => (0, ases),
-            Segment::Set(ases) => (1, ases),
-            Segment::ConfedSequence(ases) => (2, ases),
-            Segment::ConfedSet(ases) => (3, ases),
-        };
-        out.push(kind);
-        list(ases, out, |asn, out| number(asn.0, out));
-    }
+    put_next_hop(next_hop, &mut has, out);
+    put_path(as_path, out);
     has(present::ATOMIC_AGGREGATE, *atomic_aggregate);
     let numbers = [
         (present::MED, *med),
@@ -146,6 +126,33 @@ pub(super) fn pack(attributes: &Attributes, next_hop: NextHop, out: &mut Vec<u8>
         });
     }
     out[..2].copy_from_slice(&flags.to_be_bytes());
+}
+
+fn put_next_hop(next_hop: NextHop, has: &mut impl FnMut(u16, bool) -> bool, out: &mut Vec<u8>) {
+    match next_hop {
+        NextHop::V4(address) => out.extend_from_slice(&address.octets()),
+        NextHop::V6 { global, link_local } => {
+            has(present::NEXT_HOP_V6, true);
+            out.extend_from_slice(&global.octets());
+            if let Some(link_local) = link_local {
+                has(present::NEXT_HOP_LINK_LOCAL, true);
+                out.extend_from_slice(&link_local.octets());
+            }
+        }
+    }
+}
+
+fn put_path(as_path: &AsPath, out: &mut Vec<u8>) {
+    list(&as_path.0, out, |segment, out| {
+        let (kind, ases) = match segment {
+            Segment::Sequence(ases) => (0, ases),
+            Segment::Set(ases) => (1, ases),
+            Segment::ConfedSequence(ases) => (2, ases),
+            Segment::ConfedSet(ases) => (3, ases),
+        };
+        out.push(kind);
+        list(ases, out, |asn, out| number(asn.0, out));
+    });
 }
 
 fn number(value: u32, out: &mut Vec<u8>) {

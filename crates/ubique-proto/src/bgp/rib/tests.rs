@@ -6,3 +6,4 @@ mod export;
 mod named;
 mod network;
 mod oracle;
+mod rules;

@@ -34,11 +34,8 @@ struct Seen {
 
 impl Play {
     fn new(seed: u64) -> Play {
-        let internal = PeerConfig { asn: asn(1), ..peer(3, Relation::Internal) };
-        let passive = PeerConfig { passive: true, ..peer(4, Relation::Customer) };
-        let peers = vec![peer(2, Relation::Peer), internal, passive];
         Play {
-            speaker: Speaker::new(config(1, seed, peers)),
+            speaker: Speaker::new(config(1, seed, peers())),
             audit: Audit::default(),
             rng: Rng::new(seed),
             now: Time(1_000_000_000),
@@ -117,6 +114,7 @@ impl Play {
             }
             8 => self.own_route(),
             9 => In::RequestRefresh { peer: self.peer() },
+            12 if self.rng.below(4) == 0 => self.rare(),
             10 | 11 => {
                 let scale = 10u64.pow(self.rng.below(6) as u32);
                 let pause = Duration::from_millis(self.rng.below(10) * scale);
@@ -137,6 +135,16 @@ impl Play {
             In::ConnectFailed { peer }
         } else {
             In::Connected { peer, conn: self.new_conn(), local: address(1).into() }
+        }
+    }
+
+    fn rare(&mut self) -> In {
+        let peer = self.peer();
+        match self.rng.below(5) {
+            0 => In::BfdDown { peer, control_independent: self.rng.below(2) == 0 },
+            1 => In::RemovePeer { peer },
+            2 | 3 => In::AddPeer { peer, config: Box::new(peers()[peer.0 as usize].clone()) },
+            _ => In::Settled,
         }
     }
 
@@ -177,6 +185,12 @@ impl Play {
         }
         In::Received { conn, bytes }
     }
+}
+
+fn peers() -> Vec<PeerConfig> {
+    let internal = PeerConfig { asn: asn(1), ..peer(3, Relation::Internal) };
+    let passive = PeerConfig { passive: true, ..peer(4, Relation::Customer) };
+    vec![peer(2, Relation::Peer), internal, passive]
 }
 
 fn open_of(n: u8) -> Vec<u8> {

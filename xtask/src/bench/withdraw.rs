@@ -1,0 +1,279 @@
+//! From the death of the served process to the withdrawal on the wire, idle and behind a full table; memory.
+//!
+//! Lab: a site with two upstreams (BIRD), one of which sends 1,000,000 routes. The site's process is killed; tcpdump on the
+//! other upstream's side of the link stamps the UPDATE. The figure holds everything: the kernel's end of the process, its
+//! notification, the decision, BGP and the socket. All of it runs below `unshare`, in namespaces
+//! that end with it; tcpdump wants real root for that.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::{Row, release_binary};
+
+/// Set below `unshare`: the path of the binary.
+const INSIDE: &str = "UBIQUE_BENCH_WITHDRAW";
+
+/// Goal of a withdrawal, ms.
+const GOAL_MS: f64 = 1.0;
+
+/// Goal of resident memory with 8 upstreams, MiB.
+const GOAL_MIB: f64 = 15.0;
+
+/// Routes of the full table.
+const ROUTES: u32 = 1_000_000;
+
+/// UPDATEs of the burst that have come in before the process is killed.
+const BUSY_MESSAGES: u64 = 20;
+
+/// Kills for each one that counts, at most: one that fell behind the end of the burst does not.
+const ATTEMPTS: usize = 5;
+
+/// How long anything may take that is not measured.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The withdrawal of 198.51.100.0/24: length, type, withdrawn routes, no attributes (RFC 4271 §4.3).
+const WITHDRAWAL: [u8; 11] = [0, 27, 2, 0, 4, 24, 198, 51, 100, 0, 0];
+
+/// All rows.
+pub fn run(repeat: usize) -> Result<Vec<Row>, String> {
+    if let Some(binary) = std::env::var_os(INSIDE) {
+        let rows = inside(Path::new(&binary), repeat)?;
+        println!("{}", serde_json::to_string(&rows).map_err(|e| e.to_string())?);
+        std::process::exit(0);
+    }
+    let binary = release_binary()?;
+    let myself = std::env::current_exe().map_err(|e| e.to_string())?;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+    command.arg(myself).args(["bench", "withdraw", "--repeat", &repeat.to_string()]).env(INSIDE, binary);
+    let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("unshare: {e}"))?;
+    let rows: Value = serde_json::from_slice(&output.stdout).map_err(|e| format!("{}: {e}", output.status))?;
+    let row = |r: &Value| {
+        Some(Row::new(r["name"].as_str()?, r["value"].as_f64()?, unit(r["unit"].as_str()?), r["goal"].as_f64()))
+    };
+    rows.as_array().into_iter().flatten().map(|r| row(r).ok_or_else(|| format!("not a row: {r}"))).collect()
+}
+
+fn unit(word: &str) -> &'static str {
+    if word == "MiB" { "MiB" } else { "ms" }
+}
+
+fn sh(script: &str) -> Result<(), String> {
+    let status = Command::new("sh").args(["-ec", script]).stdin(Stdio::null()).stdout(Stdio::null()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        other => Err(format!("{other:?}: {script}")),
+    }
+}
+
+fn start(script: &str) -> Result<Child, String> {
+    let log = fs::File::create("/run/bench.log").map_err(|e| e.to_string())?;
+    let mut command = Command::new("sh");
+    command.args(["-ec", &format!("exec {script}")]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.spawn().map_err(|e| format!("{script}: {e}"))
+}
+
+fn until(what: &str, mut probe: impl FnMut() -> bool) -> Result<(), String> {
+    let start = Instant::now();
+    while !probe() {
+        if start.elapsed() > PATIENCE {
+            return Err(format!(
+                "not within {PATIENCE:?}: {what}\n{}",
+                fs::read_to_string("/run/agent.log").unwrap_or_default()
+            ));
+        }
+        sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+const NETWORK: &str = "
+mount -t tmpfs tmpfs /run; mkdir /run/netns /run/ubique
+for n in site up feed; do ip netns add $n; ip -n $n link set lo up; done
+ip link add u0 netns site type veth peer name u0 netns up
+ip link add f0 netns site type veth peer name f0 netns feed
+ip -n site addr add 192.0.2.100/24 dev u0; ip -n site addr add 2001:db8:2::100/64 dev u0 nodad
+ip -n site addr add 203.0.113.2/30 dev f0
+ip -n feed addr add 203.0.113.1/30 dev f0
+for i in 1 2 3 4 5 6 7 8; do ip -n up addr add 192.0.2.$i/24 dev u0; ip -n site addr add 192.0.2.10$i/24 dev u0; done
+for l in u0 f0; do ip -n site link set $l up; done
+ip -n up link set u0 up; ip -n feed link set f0 up
+";
+
+fn service(upstreams: &str) -> String {
+    format!(
+        "[service]\nname = \"bench\"\nasn = 64500\nprefixes = [\"198.51.100.0/24\", \"2001:db8:53::/48\"]\n\
+         addresses = [\"198.51.100.53\", \"2001:db8:53::53\"]\n[agent]\ndrain = \"0s\"\n\
+         [[check]]\nkind = \"process\"\npidfile = \"/run/service.pid\"\nevery = \"500ms\"\nrise = 1\nfall = 3\n\
+         [[site]]\nname = \"a\"\nlocation = \"AMS\"\n{upstreams}"
+    )
+}
+
+fn bird(ns: &str, protocols: &str) -> Result<Child, String> {
+    fs::write(format!("/run/{ns}.conf"), format!("router id 10.0.0.1;\nprotocol device {{}}\n{protocols}"))
+        .map_err(|e| e.to_string())?;
+    start(&format!("ip netns exec {ns} bird -f -c /run/{ns}.conf -s /run/{ns}.ctl -P /run/{ns}.pid"))
+}
+
+const CHANNELS: &str = "ipv4 { import all; export none; }; ipv6 { import all; export none; };";
+
+fn agent(binary: &Path, upstreams: &str) -> Result<Child, String> {
+    fs::write("/run/service.toml", service(upstreams)).map_err(|e| e.to_string())?;
+    start(&format!("ip netns exec site {} run /run/service.toml --site a 2> /run/agent.log", binary.display()))
+}
+
+fn status(binary: &Path) -> Option<Value> {
+    let output = Command::new(binary).args(["status", "/run/service.toml", "--site", "a", "--output", "json"]).output();
+    serde_json::from_slice(&output.ok()?.stdout).ok()
+}
+
+fn acknowledged(binary: &Path, peers: usize) -> bool {
+    let is = |p: &Value| p["prefixes"].as_array().is_some_and(|x| x.iter().all(|x| x["announced"] == "acknowledged"));
+    let all = status(binary).and_then(|s| s["peers"].as_array().cloned()).unwrap_or_default();
+    all.len() == peers && all.iter().all(is)
+}
+
+fn inside(binary: &Path, repeat: usize) -> Result<Vec<Row>, String> {
+    sh(NETWORK)?;
+    let mut rows = withdrawals(binary, repeat)?;
+    rows.push(memory(binary)?);
+    Ok(rows)
+}
+
+fn withdrawals(binary: &Path, repeat: usize) -> Result<Vec<Row>, String> {
+    let mut full = String::from("protocol static full { ipv4;\n");
+    for i in 0..ROUTES {
+        // 32.0.0.0/24 and up: no address of the lab is in there.
+        let [a, b, c, _] = ((32 << 24) + (i << 8)).to_be_bytes();
+        full += &format!("route {a}.{b}.{c}.0/24 blackhole;\n");
+    }
+    full += "}\nprotocol bgp site { local 203.0.113.1 as 64502; neighbor 203.0.113.2 as 64500; hold time 90; \
+             ipv4 { import all; export all; }; }\n";
+    let session =
+        format!("protocol bgp site {{ local 192.0.2.1 as 64501; neighbor 192.0.2.100 as 64500; {CHANNELS} }}\n");
+    let mut birds = [bird("up", &session)?, bird("feed", &full)?];
+    let upstreams = "[[site.upstream]]\nasn = 64501\naddress = \"192.0.2.1\"\nfamilies = [\"ipv4\", \"ipv6\"]\n\
+                     [[site.upstream]]\nasn = 64502\naddress = \"203.0.113.1\"\n";
+    let mut agent = agent(binary, upstreams)?;
+    let mut tcpdump = start(
+        "ip netns exec up tcpdump -Z root -i u0 -U --immediate-mode -s 0 --time-stamp-precision=nano -w /run/up.pcap tcp port 179 2> /run/tcpdump.log",
+    )?;
+    until("tcpdump listens", || fs::metadata("/run/up.pcap").is_ok_and(|m| m.len() >= 24))?;
+    let mut rows = Vec::new();
+    for (name, loaded) in [("idle", false), ("behind 1,000,000 routes", true)] {
+        let mut times = Vec::new();
+        for _ in 0..repeat * ATTEMPTS {
+            times.extend(once(binary, loaded)?);
+            if times.len() == repeat {
+                break;
+            }
+        }
+        if times.len() < repeat {
+            return Err(format!("{name}: only {} of {repeat} kills fell into the burst", times.len()));
+        }
+        times.sort_by(f64::total_cmp);
+        let row = |what: &str, value| {
+            Row::new(format!("withdraw: {name}, process killed to wire, {what}"), value, "ms", Some(GOAL_MS))
+        };
+        rows.push(row("median", times[times.len() / 2]));
+        rows.push(row("worst", times[times.len() - 1]));
+    }
+    for child in birds.iter_mut().chain([&mut agent, &mut tcpdump]) {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    Ok(rows)
+}
+
+/// UPDATEs received from the upstream with the full table.
+fn received(binary: &Path) -> u64 {
+    status(binary).and_then(|s| s["peers"][1]["messages"]["received"].as_u64()).unwrap_or_default()
+}
+
+/// One kill; from its system call to the stamp of the withdrawal, ms. `None`: the full table was over before it.
+fn once(binary: &Path, loaded: bool) -> Result<Option<f64>, String> {
+    let mut process = Command::new("sleep").arg("1000").spawn().map_err(|e| e.to_string())?;
+    fs::write("/run/service.pid", format!("{}\n", process.id())).map_err(|e| e.to_string())?;
+    until("announced", || acknowledged(binary, 2))?;
+    // The full table has arrived, and nothing else comes.
+    let mut before = received(binary);
+    until("quiet", || {
+        sleep(Duration::from_millis(200));
+        let now = received(binary);
+        std::mem::replace(&mut before, now) == now
+    })?;
+    let seen = withdrawals_in("/run/up.pcap").len();
+    if loaded {
+        sh("birdc -s /run/feed.ctl reload out site")?;
+        let begun = received(binary);
+        until("the table comes", || received(binary) > begun + BUSY_MESSAGES)?;
+    }
+    let killed = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| e.to_string())?;
+    process.kill().map_err(|e| e.to_string())?;
+    let at_kill = received(binary);
+    until("withdrawn on the wire", || withdrawals_in("/run/up.pcap").len() > seen)?;
+    let _ = process.wait();
+    if loaded && received(binary) <= at_kill {
+        return Ok(None);
+    }
+    let stamp = withdrawals_in("/run/up.pcap")[seen];
+    Ok(Some(stamp.saturating_sub(killed).as_secs_f64() * 1e3))
+}
+
+/// Stamps of the withdrawals in a capture with nanoseconds.
+fn withdrawals_in(path: &str) -> Vec<Duration> {
+    let bytes = fs::read(path).unwrap_or_default();
+    let word = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+    let mut stamps = Vec::new();
+    let mut at = 24;
+    while let (Some(s), Some(ns), Some(length)) = (word(at), word(at + 4), word(at + 8)) {
+        let Some(frame) = bytes.get(at + 16..at + 16 + length as usize) else { break };
+        if frame.windows(WITHDRAWAL.len()).any(|w| w == WITHDRAWAL) {
+            stamps.push(Duration::new(s.into(), ns));
+        }
+        at += 16 + length as usize;
+    }
+    stamps
+}
+
+/// Resident memory of the agent with its watchdog: 8 sessions of two families each.
+fn memory(binary: &Path) -> Result<Row, String> {
+    let sessions: String = (1..=8)
+        .map(|i| {
+            format!("protocol bgp s{i} {{ local 192.0.2.{i} as 64501; neighbor 192.0.2.10{i} as 64500; {CHANNELS} }}\n")
+        })
+        .collect();
+    let upstreams: String = (1..=8)
+        .map(|i| {
+            format!("[[site.upstream]]\nasn = 64501\naddress = \"192.0.2.{i}\"\nlocal-address = \"192.0.2.10{i}\"\nfamilies = [\"ipv4\", \"ipv6\"]\n")
+        })
+        .collect();
+    let mut bird = bird("up", &sessions)?;
+    let mut process = Command::new("sleep").arg("1000").spawn().map_err(|e| e.to_string())?;
+    fs::write("/run/service.pid", format!("{}\n", process.id())).map_err(|e| e.to_string())?;
+    let mut agent = agent(binary, &upstreams)?;
+    until("announced to all", || acknowledged(binary, 8))?;
+    let kib: u64 = children(agent.id()).into_iter().filter_map(resident_kib).sum();
+    for child in [&mut bird, &mut agent, &mut process] {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    Ok(Row::new("memory: 8 upstreams of two families, agent and watchdog", kib as f64 / 1024.0, "MiB", Some(GOAL_MIB)))
+}
+
+/// A process and its children.
+fn children(pid: u32) -> Vec<PathBuf> {
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let below = listed.split_whitespace().map(|child| PathBuf::from(format!("/proc/{child}")));
+    [PathBuf::from(format!("/proc/{pid}"))].into_iter().chain(below).collect()
+}
+
+fn resident_kib(process: PathBuf) -> Option<u64> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?.trim().split(' ').next()?.parse().ok()
+}
