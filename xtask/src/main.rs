@@ -1,14 +1,16 @@
-//! Development tasks: `cargo xtask ci | setup | tidy | bench NAME`.
+//! Development tasks: `cargo xtask ci | setup | tidy | fuzz | bench NAME`.
 //!
 //! - `setup` installs what the tests need from Debian's packages when it is missing (root only; otherwise it says what to run).
 //! - `tidy` checks what the compiler cannot: the dependency table of the architecture, lengths, dead paths.
 //! - `ci` is everything that must pass, in the order that fails fastest; `.ci/run` calls it.
+//! - `fuzz` runs the fuzz targets for a while; their corpora are replayed by the tests.
 //! - `bench` measures against peers in the same run.
 
 #![forbid(unsafe_code)]
 
 mod bench;
 mod command;
+mod fuzz;
 mod setup;
 mod tidy;
 
@@ -31,6 +33,8 @@ enum Task {
     Setup,
     /// Check dependency table, lengths and paths.
     Tidy,
+    /// Run the fuzz targets; needs nightly and cargo-fuzz.
+    Fuzz(fuzz::Arguments),
     /// Measure, beside a peer or a limit in the same run.
     Bench(bench::Arguments),
 }
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
         Task::Ci => ci(),
         Task::Setup => setup::run(),
         Task::Tidy => tidy::run(),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {

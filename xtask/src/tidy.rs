@@ -31,6 +31,7 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("ubique-sys", &["ubique-model"]),
     ("ubique-lab", &["ubique-model", "ubique-proto", "ubique-sys"]),
     ("ubique-node", &["ubique-model", "ubique-proto", "ubique-sys"]),
+    ("ubique-fuzz", &["ubique-model", "ubique-proto", "ubique-sys", "ubique-node"]),
     ("ubique", &["ubique-model", "ubique-proto", "ubique-sys", "ubique-lab", "ubique-node"]),
     ("xtask", &["ubique-model", "ubique-lab"]),
 ];
@@ -103,7 +104,7 @@ fn manifests(findings: &mut Vec<String>) {
 
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut directories = vec![root().join("crates"), root().join("xtask")];
+    let mut directories = vec![root().join("crates"), root().join("xtask"), root().join("fuzz/fuzz_targets")];
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();

@@ -195,6 +195,23 @@ impl Netlink {
     }
 }
 
+/// How many messages of a datagram make sense as a reply or an event of any kind that ubique asks the kernel for: the
+/// readers without their sockets, for tests with octets that no kernel sends.
+pub fn understand(datagram: &[u8]) -> usize {
+    let understood = |message: &Message<'_>| {
+        let readings = [
+            monitor::parse(message).is_some(),
+            monitor::parse_link(message.body).is_some(),
+            request::parse_address(message.body).is_some(),
+            Route::parse(message.body).is_some(),
+            crate::sockdiag::parse(message, None).is_some(),
+            socket::ack_result(message).is_err_and(|refusal| !refusal.of("").to_string().is_empty()),
+        ];
+        readings.contains(&true)
+    };
+    messages(datagram).filter(understood).count()
+}
+
 /// Bytes of an address in network order, for attributes.
 fn octets(address: IpAddr) -> ([u8; 16], usize) {
     let mut bytes = [0; 16];

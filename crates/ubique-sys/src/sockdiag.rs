@@ -71,7 +71,7 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
 }
 
 /// `None` for connected sockets. `tcp` where the message does not say it.
-fn parse(message: &Message<'_>, tcp: Option<bool>) -> Option<Listener> {
+pub(crate) fn parse(message: &Message<'_>, tcp: Option<bool>) -> Option<Listener> {
     let (header, rest) = message.body.split_at_checked(RESPONSE_LEN)?;
     let port_at = |at: usize| Some(u16::from_be_bytes(*header.get(at..)?.first_chunk()?));
     if message.kind != SOCK_DIAG_BY_FAMILY || port_at(6)? != 0 {

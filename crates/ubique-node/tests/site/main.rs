@@ -7,6 +7,7 @@
 
 mod agent;
 mod bfd;
+mod conformance;
 mod daemons;
 mod faults;
 mod interfaces;
@@ -24,8 +25,16 @@ fn main() {
     if let (Some("role"), Some(role)) = (arguments.next().as_deref(), arguments.next()) {
         std::process::exit(roles::play(&role, arguments.collect()));
     }
-    let tests: Vec<Test> =
-        [agent::TESTS, bfd::TESTS, faults::TESTS, interfaces::TESTS, records::TESTS, routers::TESTS, sessions::TESTS]
-            .concat();
+    let tests: Vec<Test> = [
+        agent::TESTS,
+        bfd::TESTS,
+        conformance::TESTS,
+        faults::TESTS,
+        interfaces::TESTS,
+        records::TESTS,
+        routers::TESTS,
+        sessions::TESTS,
+    ]
+    .concat();
     runner::run(&tests);
 }

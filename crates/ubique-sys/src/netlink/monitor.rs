@@ -68,7 +68,7 @@ impl AddressMonitor {
     }
 }
 
-fn parse(message: &Message<'_>) -> Option<AddressEvent> {
+pub(super) fn parse(message: &Message<'_>) -> Option<AddressEvent> {
     match message.kind {
         libc::RTM_NEWADDR | libc::RTM_DELADDR => {
             let (index, address) = parse_address(message.body)?;

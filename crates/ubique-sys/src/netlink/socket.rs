@@ -141,7 +141,7 @@ impl NetlinkSocket {
                         let errno = read_u32(message.body, 0).unwrap_or(0) as i32;
                         return match errno {
                             0 => Ok(consistent),
-                            _ => Err(io::Error::from_raw_os_error(-errno)),
+                            _ => Err(io::Error::from_raw_os_error(errno.saturating_neg())),
                         };
                     }
                     _ => take(&message),
@@ -230,7 +230,7 @@ impl From<Refusal> for io::Error {
 }
 
 /// The verdict in an `NLMSG_ERROR`; error 0 is the ACK.
-fn ack_result(message: &Message<'_>) -> Result<(), Refusal> {
+pub(super) fn ack_result(message: &Message<'_>) -> Result<(), Refusal> {
     let errno = read_u32(message.body, 0).unwrap_or(0) as i32;
     if errno == 0 {
         return Ok(());

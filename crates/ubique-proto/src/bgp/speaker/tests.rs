@@ -2,7 +2,6 @@
 //! virtual clock with seeded latency and faults.
 
 mod audit;
-mod badinput;
 mod bench;
 mod cases;
 mod fixture;
