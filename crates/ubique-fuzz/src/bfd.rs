@@ -112,7 +112,8 @@ fn drain(bfd: &mut Bfd, seen: &mut Seen) {
                     Ok(read) => read,
                     Err(discard) => panic!("what we send is discarded: {discard:?}"),
                 };
-                assert!(!authenticated && !(control.poll && control.final_bit), "both P and F");
+                assert!(!authenticated);
+                assert!(!control.poll || !control.final_bit, "both P and F");
                 assert_eq!(control.encode(), bytes[..], "written as read");
                 if !seen.discriminators.contains(&control.my_discriminator) {
                     seen.discriminators.push(control.my_discriminator);

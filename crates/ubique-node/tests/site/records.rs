@@ -142,7 +142,7 @@ fn pmbmpd() {
         log().iter().any(|line| {
             fields.iter().all(|(key, value)| match line.get(key) {
                 Some(serde_json::Value::String(text)) => text == value,
-                Some(other) => *value == other.to_string().as_str(),
+                Some(other) => other.to_string().as_str() == *value,
                 None => false,
             })
         })

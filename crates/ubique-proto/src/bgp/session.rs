@@ -431,7 +431,7 @@ impl Session {
         &self.counters
     }
 
-    /// Why it last went down, or did not come up.
+    /// Why it last went down, or did not come up; what the neighbour said outlives attempts that it closes without a word.
     pub fn last_down(&self) -> Option<&DownReason> {
         self.last_down.as_ref()
     }

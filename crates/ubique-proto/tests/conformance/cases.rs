@@ -105,7 +105,7 @@ fn play(case: &Case, kind: Kind) {
     }
     others(case, kind, &mut live);
     if live.ended.is_none() && case.from != From::OpenSent && !case.name.starts_with("hold time") {
-        live.is_alive();
+        live.lives_on();
     }
 }
 

@@ -160,7 +160,7 @@ impl Live {
     }
 
     /// The witness's session goes on, and silence ends ours with the hold timer: nothing is stuck.
-    pub fn is_alive(mut self) {
+    pub fn lives_on(mut self) {
         assert_eq!(self.speaker.peer(WITNESS).expect("configured").state, State::Established);
         self.passed_on.clear();
         self.feed(In::Received { conn: WITNESS_CONN, bytes: wrapped(5, &[0, 1, 0, 1]) });

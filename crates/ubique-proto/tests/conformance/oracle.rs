@@ -107,6 +107,9 @@ fn prefixes(mut field: &[u8], bits: usize) -> Option<Vec<Prefix>> {
     Some(all)
 }
 
+/// A next hop as it came, and prefixes.
+type Reach = (Vec<u8>, Vec<Prefix>);
+
 /// Gathers what is wrong with an UPDATE.
 #[derive(Default)]
 struct Inquest {
@@ -202,9 +205,9 @@ impl Inquest {
             7 => (value.len() != long + 4 || number(&value[..long]) == 0).then_some(5),
             18 => (value.len() != 8 || number(&value[..4]) == 0).then_some(5),
             17 => (value.is_empty() || !path(value, 4, true)).then_some(11),
-            8 | 10 => (value.is_empty() || value.len() % 4 != 0).then_some(9),
-            16 => (value.is_empty() || value.len() % 8 != 0).then_some(9),
-            32 => (value.is_empty() || value.len() % 12 != 0).then_some(9),
+            8 | 10 => (value.is_empty() || !value.len().is_multiple_of(4)).then_some(9),
+            16 => (value.is_empty() || !value.len().is_multiple_of(8)).then_some(9),
+            32 => (value.is_empty() || !value.len().is_multiple_of(12)).then_some(9),
             // RFC 9234 §5
             35 => (value.len() != 4).then_some(5),
             22 | 23 | 25 | 26 | 40 | 128 => (!opaque(code, value, session)).then_some(9),
@@ -220,7 +223,7 @@ impl Inquest {
     }
 
     /// MP_REACH_NLRI: next hop and prefixes, `None` when it is not of a family in use; whether it names any route.
-    fn reach(&mut self, session: Session) -> (Option<(Vec<u8>, Vec<Prefix>)>, bool) {
+    fn reach(&mut self, session: Session) -> (Option<Reach>, bool) {
         let Some(value) = self.values.remove(&14) else { return (None, false) };
         let parts = value.get(3).map(|length| 4 + usize::from(*length)).and_then(|end| {
             let hop = value.get(4..end)?;
@@ -346,7 +349,7 @@ fn opaque(code: u8, value: &[u8], session: Session) -> bool {
             !value.is_empty() && records(value, 2, |_| 2, tunnel)
         }
         // RFC 7606 §7.15
-        25 => !value.is_empty() && value.len() % 20 == 0,
+        25 => !value.is_empty() && value.len().is_multiple_of(20),
         // RFC 7311 §3: the length counts all of the TLV.
         26 => aigp(value),
         // RFC 8669 §4: not across the border of a domain.

@@ -224,7 +224,11 @@ impl Session {
         };
         // A collision that leaves one connection is the normal course of things.
         if !(other_remains && lost_collision) {
-            self.last_down = Some(reason.clone());
+            // A neighbour that has said why closes our next attempts without a word: what it said stays.
+            let silent = !was_established && reason == DownReason::TransportClosed;
+            if !(silent && matches!(self.last_down, Some(DownReason::Received(_)))) {
+                self.last_down = Some(reason.clone());
+            }
             let ended = match connection.negotiated {
                 Some(negotiated) if was_established && graceful => Ended::Gracefully(Box::new(negotiated)),
                 _ if was_established => Ended::Session,

@@ -198,11 +198,9 @@ impl Model {
         }
         let marked = known.attributes.only_to_customer.is_some();
         let upward = matches!(to.role, Some(Role::Customer | Role::Peer | Role::RouteServerClient));
-        !barred(Community::NO_EXPORT)
-            && !barred(BLACKHOLE)
-            && !(barred(NOPEER) && matches!(to.relation, Relation::Peer | Relation::RouteServer))
-            && !(marked && upward)
-            && (ours || from.relation == Relation::Customer || to.relation == Relation::Customer)
+        let fenced = barred(NOPEER) && matches!(to.relation, Relation::Peer | Relation::RouteServer);
+        let stays = barred(Community::NO_EXPORT) || barred(BLACKHOLE) || fenced || (marked && upward);
+        !stays && (ours || from.relation == Relation::Customer || to.relation == Relation::Customer)
     }
 }
 

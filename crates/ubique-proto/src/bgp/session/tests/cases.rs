@@ -273,8 +273,15 @@ fn what_the_neighbour_said_is_kept() {
     let cease = Notification::cease(2, "bye");
     crate::bgp::wire::encode_notification(&cease, &mut bytes);
     b.receive(A, &bytes);
-    assert_eq!(b.session.last_down(), Some(&DownReason::Received(cease)));
+    assert_eq!(b.session.last_down(), Some(&DownReason::Received(cease.clone())));
     assert_eq!(b.session.state(), State::Idle);
+    // Also over an attempt it closes without a word.
+    b.next_timer();
+    assert!(b.outputs().ends_with("connect"));
+    b.session.connected(b.now, ConnId(9), LOCAL);
+    b.session.closed(b.now, ConnId(9));
+    assert_eq!(b.session.last_down(), Some(&DownReason::Received(cease)));
+    assert_eq!(b.session.counters().failures, 1);
 }
 
 #[test]
