@@ -16,6 +16,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("tar", "tar"),
     ("tshark", "tshark"),
     ("bgpdump", "bgpdump"),
+    ("/usr/sbin/pmbmpd", "pmacct"),
     ("stress-ng", "stress-ng"),
 ];
 

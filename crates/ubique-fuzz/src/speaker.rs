@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ubique_model::{Family, Prefix, Relation};
+use ubique_proto::bfd::Bfd;
 use ubique_proto::bgp::family::AddressFamilies;
 use ubique_proto::bgp::flowspec::{Component, FlowSpec};
 use ubique_proto::bgp::message::{Message, Role};
@@ -509,6 +510,7 @@ pub(crate) fn configurations() -> Vec<(CoreId, Vec<u8>)> {
     let _ = Recorded::<Health, Tape>::new(start, (vec![check], 1), Some(tape.clone()));
     let site = SiteConfig { drain: Duration::from_secs(1), graceful_shutdown: Duration::from_secs(1) };
     let _ = Recorded::<Site, Tape>::new(start, site, Some(tape.clone()));
+    let _ = Recorded::<Bfd, Tape>::new(start, 1, Some(tape.clone()));
     let anchor = |octets: &Vec<u8>| match journal::parse(octets) {
         Parsed::Record(record, _) => match record.body {
             Body::Anchor { core, state, .. } => (core, state),

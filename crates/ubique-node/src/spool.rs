@@ -1,6 +1,6 @@
 //! Files that a thread writes: bounded, started anew at a size, and never waited for.
 //!
-//! A [`Spool`] takes records from the loop into a bounded queue; its thread appends them to a file, as many at a time as
+//! A [`Spool`] takes records from any thread into a bounded queue; its thread appends them to a file, as many at a time as
 //! are there. At the configured size the file becomes `path.1`, that one `path.2`, and so on; the last one goes. A file
 //! that was there before becomes `path.1`, too. A queue that is full loses records, which are counted; a file that
 //! cannot be written (a full disk) ends the recording, is said once, and is tried again after [`RETRY`].
@@ -9,9 +9,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,11 @@ pub(crate) struct Counters {
 
 #[derive(Default)]
 struct Shared {
-    place: Mutex<Place>,
+    /// Number of the present file, and octets given to it.
+    segment: AtomicU64,
+    filled: AtomicU64,
+    /// Some thread is about to begin the next file.
+    turning: AtomicBool,
     waiting: AtomicU64,
     choked: AtomicBool,
     broken: AtomicBool,
@@ -99,14 +103,8 @@ struct Shared {
     failures: AtomicU64,
 }
 
-/// Where the next record goes.
-#[derive(Default)]
-struct Place {
-    segment: u64,
-    octets: u64,
-}
-
-/// The loop's end of the queue. Clones write to the same file.
+/// The writing end of the queue. Clones, in whatever thread, write to the same file; none ever waits for another: a thread
+/// that was interrupted in the middle of a record would hold up BFD.
 #[derive(Clone)]
 pub(crate) struct Spool {
     queue: SyncSender<Job>,
@@ -137,31 +135,39 @@ impl Spool {
             }
             shared.choked.store(false, Ordering::Release);
         }
-        Some(self.place().segment)
-    }
-
-    fn place(&self) -> std::sync::MutexGuard<'_, Place> {
-        self.shared.place.lock().unwrap_or_else(PoisonError::into_inner)
+        Some(shared.segment.load(Ordering::Acquire))
     }
 
     /// Hands a record made for a segment to the thread. False: it is lost.
     pub(crate) fn write(&self, segment: u64, record: Vec<u8>) -> bool {
         let octets = record.len() as u64;
-        // Held while sending: what is sent after a file's end must stand after it.
-        let mut place = self.place();
-        let room = self.shared.waiting.load(Ordering::Acquire) < QUEUE_BYTES;
-        if segment != place.segment || !room || !self.send(Job::Record(segment, record), octets) {
-            self.shared.lost.fetch_add(1, Ordering::Relaxed);
-            self.shared.choked.store(true, Ordering::Release);
+        let shared = &self.shared;
+        let present = shared.segment.load(Ordering::Acquire) == segment;
+        let room = shared.waiting.load(Ordering::Acquire) < QUEUE_BYTES;
+        if !present || !room || !self.send(Job::Record(segment, record), octets) {
+            shared.lost.fetch_add(1, Ordering::Relaxed);
+            shared.choked.store(true, Ordering::Release);
             return false;
         }
-        self.shared.octets.fetch_add(octets, Ordering::Relaxed);
-        place.octets += octets;
-        // Without room for this the file becomes a little longer: the next record tries again.
-        if place.octets >= self.size && self.send(Job::Next(place.segment + 1), 0) {
-            *place = Place { segment: place.segment + 1, octets: 0 };
+        shared.octets.fetch_add(octets, Ordering::Relaxed);
+        if shared.filled.fetch_add(octets, Ordering::AcqRel) + octets >= self.size {
+            self.turn(segment);
         }
         true
+    }
+
+    /// Begins the file after this one, unless another thread does. Without room in the queue the file becomes a little
+    /// longer: the next record tries again. What another thread sends for this one meanwhile is lost with it.
+    fn turn(&self, segment: u64) {
+        let shared = &self.shared;
+        if shared.turning.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if shared.segment.load(Ordering::Acquire) == segment && self.send(Job::Next(segment + 1), 0) {
+            shared.filled.store(0, Ordering::Release);
+            shared.segment.fetch_max(segment + 1, Ordering::AcqRel);
+        }
+        shared.turning.store(false, Ordering::Release);
     }
 
     fn send(&self, job: Job, octets: u64) -> bool {
@@ -230,6 +236,8 @@ impl Writer {
             // One made for a file that has ended would be misread in the next.
             if segment == self.segment {
                 batch.extend_from_slice(&record);
+            } else {
+                self.shared.lost.fetch_add(1, Ordering::Relaxed);
             }
             job = if batch.len() < BATCH_BYTES { jobs.try_recv().ok() } else { None };
         }
@@ -240,7 +248,10 @@ impl Writer {
         batch.shrink_to(2 * BATCH_BYTES);
         self.shared.waiting.fetch_sub(taken, Ordering::AcqRel);
         WAITING.fetch_sub(taken, Ordering::AcqRel);
-        if let Some(Job::Next(segment)) = job {
+        // One that was begun after a failure meanwhile has that number already.
+        if let Some(Job::Next(segment)) = job
+            && segment > self.segment
+        {
             self.segment = segment;
             let opened = self.next();
             self.check(opened);
@@ -284,11 +295,8 @@ impl Writer {
         if self.retry.take().is_none() {
             return;
         }
-        self.segment = {
-            let mut place = self.shared.place.lock().unwrap_or_else(PoisonError::into_inner);
-            *place = Place { segment: place.segment + 1, octets: 0 };
-            place.segment
-        };
+        self.shared.filled.store(0, Ordering::Release);
+        self.segment = self.shared.segment.fetch_add(1, Ordering::AcqRel) + 1;
         match self.next() {
             Ok(()) => {
                 self.shared.broken.store(false, Ordering::Release);

@@ -266,8 +266,9 @@ pub struct SessionStatus {
     pub counters: Counters,
 }
 
-/// The BFD core: see the module's header.
-#[derive(Debug)]
+/// The BFD core: see the module's header. Its serialised form is its state between two inputs: outputs that wait are no
+/// part of it.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Bfd {
     sessions: BTreeMap<SessionId, Session>,
     by_remote: BTreeMap<Remote, SessionId>,
@@ -276,6 +277,7 @@ pub struct Bfd {
     told: BTreeSet<(SessionId, Notice)>,
     discards: BTreeMap<Discard, u64>,
     rng: Rng,
+    #[serde(skip)]
     outputs: VecDeque<Out>,
 }
 

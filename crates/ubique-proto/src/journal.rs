@@ -17,8 +17,6 @@
 //!
 //! Cores hear of each other through inputs alone, so each one replays by itself.
 //!
-//! Not yet recorded: the BFD core, which runs in a thread of its own.
-//!
 //! Deliberately absent: files, rotation, threads (`ubique-node`), and secrets: keys of sessions are the transport's, no
 //! core ever sees one.
 
@@ -62,11 +60,13 @@ pub enum CoreId {
     Health,
     /// [`crate::site::Site`].
     Site,
+    /// [`crate::bfd::Bfd`].
+    Bfd,
 }
 
 impl CoreId {
     /// All of them, in the order of their numbers in a record.
-    pub const ALL: [CoreId; 3] = [CoreId::Bgp, CoreId::Health, CoreId::Site];
+    pub const ALL: [CoreId; 4] = [CoreId::Bgp, CoreId::Health, CoreId::Site, CoreId::Bfd];
 
     /// Its name, as `ubique replay` spells it.
     pub fn name(self) -> &'static str {
@@ -74,6 +74,7 @@ impl CoreId {
             CoreId::Bgp => "bgp",
             CoreId::Health => "health",
             CoreId::Site => "site",
+            CoreId::Bfd => "bfd",
         }
     }
 }

@@ -311,6 +311,8 @@ pub enum CoreName {
     Health,
     /// The site.
     Site,
+    /// BFD.
+    Bfd,
 }
 
 impl CoreName {
@@ -320,6 +322,7 @@ impl CoreName {
             CoreName::Bgp => "bgp",
             CoreName::Health => "health",
             CoreName::Site => "site",
+            CoreName::Bfd => "bfd",
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use ubique_proto::bfd::{self, packet::Control};
 use ubique_proto::bgp::speaker;
 use ubique_proto::journal::{
     CoreId, Difference, Entry, Event, Input, MAGIC, Output as CoreOutput, Parsed, Replay, parse,
@@ -214,6 +215,15 @@ fn input_text(input: &Input) -> String {
         Input::Bgp(input) => format!("{input:?}"),
         Input::Health(input) => format!("{input:?}"),
         Input::Site(input) => format!("{input:?}"),
+        Input::Bfd(bfd::In::Datagram { from, ttl, bytes, .. }) => {
+            format!(
+                "Datagram from {}, TTL {}: {}",
+                from.address,
+                ttl.map_or("unknown".into(), |t| t.to_string()),
+                control(bytes)
+            )
+        }
+        Input::Bfd(input) => format!("{input:?}"),
     }
 }
 
@@ -229,6 +239,21 @@ fn output_text(output: &CoreOutput) -> String {
         CoreOutput::Bgp(output) => format!("{output:?}"),
         CoreOutput::Health(output) => format!("{output:?}"),
         CoreOutput::Site(output) => format!("{output:?}"),
+        CoreOutput::Bfd(bfd::Out::Send { session, bytes }) => format!("Send on {session:?}: {}", control(bytes)),
+        CoreOutput::Bfd(output) => format!("{output:?}"),
+    }
+}
+
+/// A BFD packet in words: `Up, 300 ms × 3, poll`.
+fn control(bytes: &[u8]) -> String {
+    match Control::decode(bytes) {
+        Ok((control, _)) => {
+            let interval = control.desired_min_tx_us.max(control.required_min_rx_us) as f64 / 1e3;
+            let bits = [(control.poll, ", poll"), (control.final_bit, ", final"), (control.demand, ", demand")];
+            let bits: String = bits.iter().filter(|(set, _)| *set).map(|(_, word)| *word).collect();
+            format!("{:?}, {interval} ms × {}{bits}", control.state, control.multiplier)
+        }
+        Err(why) => format!("{} octets, discarded: {why:?}", bytes.len()),
     }
 }
 

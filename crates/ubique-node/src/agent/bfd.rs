@@ -20,6 +20,7 @@ use super::site::Agent;
 use super::{AgentError, system};
 use crate::admin::BfdStatus;
 use crate::bfd::{self, Driver, Notice, Observed, Peer};
+use crate::journal::Journal;
 use crate::random::seed;
 
 /// The BFD of an agent.
@@ -37,7 +38,12 @@ pub(super) fn wanted(site: &SiteSpec) -> bool {
 
 impl Bfd {
     /// Starts the thread for the upstreams that have BFD.
-    pub(super) fn start(site: &SiteSpec, heartbeat: Heartbeat, beat: Duration) -> Result<Bfd, AgentError> {
+    pub(super) fn start(
+        site: &SiteSpec,
+        heartbeat: Heartbeat,
+        beat: Duration,
+        journal: Option<Journal>,
+    ) -> Result<Bfd, AgentError> {
         let mut peers = Vec::new();
         let mut upstreams = Vec::new();
         for (index, upstream) in site.upstreams.iter().enumerate() {
@@ -46,7 +52,7 @@ impl Bfd {
                 upstreams.push(index);
             }
         }
-        let driver = bfd::start(peers, seed(), Some(heartbeat), beat).map_err(system("start BFD"))?;
+        let driver = bfd::start(peers, seed(), Some(heartbeat), beat, journal).map_err(system("start BFD"))?;
         Ok(Bfd { driver, upstreams, enabled: true })
     }
 

@@ -218,7 +218,7 @@ async fn serve(
     drop(events);
     agent.start()?;
     if let Some((heartbeat, beat)) = bfd {
-        agent.bfd = Some(Bfd::start(agent.spec(), heartbeat, beat)?);
+        agent.bfd = Some(Bfd::start(agent.spec(), heartbeat, beat, agent.journal.clone())?);
     }
     let monitor = agent.monitor.clone();
     let hungry = async || match &monitor {

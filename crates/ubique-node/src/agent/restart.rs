@@ -118,7 +118,11 @@ async fn keep(path: PathBuf, mut changes: watch::Receiver<Life>) {
     while changes.changed().await.is_ok() {
         let life = changes.borrow_and_update().clone();
         let to = path.clone();
-        let written = tokio::task::spawn_blocking(move || write(&to, &life)).await;
+        let save = move || {
+            // What is there may claim too much.
+            write(&to, &life).inspect_err(|_| drop(fs::remove_file(&to)))
+        };
+        let written = tokio::task::spawn_blocking(save).await;
         let error = match written {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
@@ -126,8 +130,6 @@ async fn keep(path: PathBuf, mut changes: watch::Receiver<Life>) {
         };
         if let Some(error) = error.as_ref().filter(|_| !failing) {
             tracing::warn!(path = %path.display(), error, "cannot remember what is announced: a restart will not be graceful");
-            // What is there may claim too much.
-            let _ = fs::remove_file(&path);
         }
         failing = error.is_some();
     }

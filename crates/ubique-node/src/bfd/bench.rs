@@ -181,7 +181,7 @@ fn driver(namespace: &NetNs, end: usize) -> io::Result<Driver> {
         let (local, remote) = (Some(address(end)?), address(1 - end)?);
         peers.push(Peer { remote, scope: 0, local, hops: None, settings: SETTINGS, role: Role::Active });
     }
-    namespace.run(|| start(peers, seed(), None, PATIENCE))?
+    namespace.run(|| start(peers, seed(), None, PATIENCE, None))?
 }
 
 /// BIRD at the second end. It stands for a router that is not busy, so it is preferred as far as nice goes.

@@ -2,8 +2,8 @@
 //!
 //! [`start`] opens nothing itself: the thread it starts opens its sockets, in the network namespace of the caller, and
 //! tries again where that fails. It waits in `ppoll` for packets, deadlines and commands, and shares nothing with the
-//! rest but bounded queues: commands come with an eventfd, news leave through a channel that is never waited for, and
-//! the state is published where nobody reads it at the moment.
+//! rest but bounded queues: commands come with an eventfd, news and records leave through channels that are never waited
+//! for, and the state is published where nobody reads it at the moment.
 //!
 //! A neighbour is lost when nothing *arrived* for the detection time, by the kernel's time of arrival: before a deadline
 //! is judged, the sockets are emptied. So neither a busy machine nor a pause of the process looks like a lost
@@ -36,6 +36,8 @@ use ubique_proto::bfd::{Cause, Notice as CoreNotice, Role, SessionId, SessionSta
 use ubique_sys::watchdog::Heartbeat;
 
 pub use gaps::Gaps;
+
+use crate::journal::Journal;
 
 /// Port of single-hop sessions (RFC 5881 §4).
 pub const SINGLE_HOP_PORT: u16 = 3784;
@@ -151,13 +153,20 @@ pub struct Driver {
     shared: Arc<Shared>,
 }
 
-/// Starts the thread, in the network namespace of the calling one. `heartbeat`: beaten at least every `beat`.
-pub fn start(peers: Vec<Peer>, seed: u64, heartbeat: Option<Heartbeat>, beat: Duration) -> io::Result<Driver> {
+/// Starts the thread, in the network namespace of the calling one. `heartbeat`: beaten at least every `beat`. `journal`:
+/// where the core's inputs are written down.
+pub fn start(
+    peers: Vec<Peer>,
+    seed: u64,
+    heartbeat: Option<Heartbeat>,
+    beat: Duration,
+    journal: Option<Journal>,
+) -> io::Result<Driver> {
     let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let shared = Arc::new(Shared { wake, snapshot: Mutex::default() });
     let (commands, orders) = sync_channel(COMMANDS);
     let (news, notices) = mpsc::channel(NOTICES_PER_SESSION * peers.len().max(1));
-    let thread = thread::Thread::new(peers, seed, orders, news, Arc::clone(&shared));
+    let thread = thread::Thread::new(peers, seed, journal, orders, news, Arc::clone(&shared));
     std::thread::Builder::new().name("bfd".to_owned()).stack_size(STACK_BYTES).spawn(move || {
         thread.run(heartbeat, beat);
     })?;

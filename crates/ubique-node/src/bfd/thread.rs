@@ -11,6 +11,7 @@ use ubique_model::Family;
 use ubique_proto::Time;
 use ubique_proto::bfd::packet::State;
 use ubique_proto::bfd::{Bfd, In, Out, Remote, SessionConfig, SessionId};
+use ubique_proto::journal::Recorded;
 use ubique_sys::priority::prefer_this_thread;
 use ubique_sys::watchdog::Heartbeat;
 
@@ -18,6 +19,7 @@ use super::gaps::Gaps;
 use super::socket::{Receiver, Sender};
 use super::{Command, Notice, Observed, Peer, Shared, Snapshot};
 use crate::clock::now;
+use crate::journal::Journal;
 
 /// How long after a failure sockets are opened again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -35,7 +37,7 @@ struct Line {
 }
 
 pub(super) struct Thread {
-    core: Bfd,
+    core: Recorded<Bfd, Journal>,
     lines: BTreeMap<SessionId, Line>,
     receivers: Vec<Receiver>,
     orders: Orders<Command>,
@@ -54,13 +56,14 @@ impl Thread {
     pub(super) fn new(
         peers: Vec<Peer>,
         seed: u64,
+        journal: Option<Journal>,
         orders: Orders<Command>,
         news: News<Notice>,
         shared: Arc<Shared>,
     ) -> Thread {
         let line = |peer| Line { peer, sender: None, sent_up: None, send_error: None };
         Thread {
-            core: Bfd::new(seed),
+            core: Recorded::new(now(), seed, journal),
             lines: (0..).map(SessionId).zip(peers.into_iter().map(line)).collect(),
             receivers: Vec::new(),
             orders,

@@ -92,9 +92,6 @@ impl Us {
     /// Runs for a moment.
     pub fn turn(&mut self) {
         let until = Instant::now() + TURN;
-        // The runtime has not waited since the last turn, and does not know what has arrived meanwhile: it looks now, as
-        // it does when it wakes up.
-        self.runtime.block_on(tokio::task::yield_now());
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             let Some(driver) = &mut self.driver else {
                 return;

@@ -17,6 +17,7 @@ use ubique_sys::process::Signal;
 
 use crate::daemons::{BIRD, Bird};
 use crate::lab::{self, Lab, Process, until, until_true};
+use crate::records::{JOURNAL, journalled, replayed};
 use crate::runner::Test;
 
 const BFDD: &str = "/usr/lib/frr/bfdd";
@@ -120,7 +121,9 @@ fn metrics(lab: &Lab) {
 }
 
 fn drained() {
-    let (_lab, mut bird, mut agent, _dns) = up(&service(FAST), BIRD_FAST);
+    let mut service = service(FAST);
+    journalled(&mut service, false);
+    let (_lab, mut bird, mut agent, _dns) = up(&service, BIRD_FAST);
     lab::ask(&Request::Drain { reason: "test".into() }).unwrap();
     until_true("BFD is held down", || all("admindown"));
     until_true("BIRD knows", || bird.ask("show bfd sessions").matches(" Up ").count() == 0);
@@ -136,6 +139,9 @@ fn drained() {
     until_true("withdrawn", || bird.has_none());
     // The last packet said so: BIRD did not have to wait for silence.
     until_true("BIRD knows that an operator did it", || bird.ask("show bfd sessions").matches(" Up ").count() == 0);
+    let (outputs, inputs, cut) = replayed(JOURNAL);
+    println!("{outputs} outputs are equal; inputs of each core {inputs:?}");
+    assert!(inputs[3] > 20 && !cut, "BFD is recorded to the end: {inputs:?}");
 }
 
 /// As `faults::frozen`, with BFD: the hold time of 9 s does not matter.
@@ -248,7 +254,7 @@ fn frr() {
         role: Role::Active,
     };
     let peers = vec![peer(lab::ROUTER_V4, lab::SITE_V4), peer(lab::ROUTER_V6, lab::SITE_V6)];
-    let mut driver: Driver = lab.site.run(|| start(peers, 7, None, Duration::from_secs(1))).unwrap().unwrap();
+    let mut driver: Driver = lab.site.run(|| start(peers, 7, None, Duration::from_secs(1), None)).unwrap().unwrap();
     let states = |driver: &Driver| driver.snapshot().sessions.iter().map(|s| s.core.state).collect::<Vec<_>>();
     let took = until_true("both are up", || states(&driver) == [State::Up; 2] && bfdd.says("\"status\":\"up\"") == 2);
     println!("BFD with FRR up after {took:?}");

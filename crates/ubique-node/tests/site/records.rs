@@ -17,7 +17,7 @@ use crate::runner::Test;
 
 const PMBMPD: &str = "/usr/sbin/pmbmpd";
 const BGPDUMP: &str = "/usr/bin/bgpdump";
-const JOURNAL: &str = "/run/records/journal";
+pub const JOURNAL: &str = "/run/records/journal";
 const MRT: &str = "/run/records/updates.mrt";
 const SECRET: &str = "correct-horse-battery";
 
@@ -38,8 +38,12 @@ fn rotated_file(path: &str) -> RotatedFile {
 
 fn with_journal(full_outputs: bool) -> Service {
     let mut service = lab::service();
-    service.agent.records.journal = Some(JournalSettings { file: rotated_file(JOURNAL), full_outputs });
+    journalled(&mut service, full_outputs);
     service
+}
+
+pub fn journalled(service: &mut Service, full_outputs: bool) {
+    service.agent.records.journal = Some(JournalSettings { file: rotated_file(JOURNAL), full_outputs });
 }
 
 /// Both prefixes announced.
@@ -246,10 +250,10 @@ fn mrt_files() {
 }
 
 /// Replays a file; the number of outputs that were compared, inputs of each core, and whether its end is cut off.
-fn replayed(path: &str) -> (usize, [usize; 3], bool) {
+pub fn replayed(path: &str) -> (usize, [usize; 4], bool) {
     let octets = fs::read(path).unwrap();
     let mut rest = octets.strip_prefix(&journal::MAGIC).expect("a journal");
-    let (mut replay, mut outputs, mut inputs) = (Replay::default(), 0, [0; 3]);
+    let (mut replay, mut outputs, mut inputs) = (Replay::default(), 0, [0; 4]);
     loop {
         match journal::parse(rest) {
             journal::Parsed::Record(record, used) => {
@@ -260,6 +264,7 @@ fn replayed(path: &str) -> (usize, [usize; 3], bool) {
                     Event::Input(Input::Bgp(_)) => inputs[0] += 1,
                     Event::Input(Input::Health(_)) => inputs[1] += 1,
                     Event::Input(Input::Site(_)) => inputs[2] += 1,
+                    Event::Input(Input::Bfd(_)) => inputs[3] += 1,
                     _ => {}
                 }
                 rest = &rest[used..];

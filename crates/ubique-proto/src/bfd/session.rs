@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::packet::{Control, Diagnostic, State};
 use super::{Cause, Counters, Role, SessionConfig, SessionStatus};
 use crate::Time;
@@ -11,7 +13,7 @@ use crate::rng::Rng;
 pub const SLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The neighbour as it last described itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Remote {
     /// 0: nobody has been heard for a detection time.
     discriminator: u32,
@@ -39,7 +41,7 @@ impl Remote {
 }
 
 /// A Poll Sequence (RFC 5880 §6.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Poll {
     None,
     /// P is set until F comes.
@@ -49,7 +51,7 @@ enum Poll {
 }
 
 /// An interval of ours that is advertised at once, but used only when it may be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Parameter {
     advertised_us: u32,
     used_us: u32,
@@ -71,7 +73,7 @@ pub(super) struct Reaction {
     pub(super) change: Option<(State, Cause)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Session {
     pub(super) config: SessionConfig,
     pub(super) discriminator: u32,

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use super::{Core, CoreId, SNAPSHOT_MAX};
+use crate::bfd::{self, Bfd};
 use crate::bgp::speaker::{self, Speaker, SpeakerConfig};
 use crate::health::{self, CheckConfig, Health};
 use crate::site::{self, Site, SiteConfig};
@@ -20,6 +21,8 @@ pub enum Input {
     Health(health::In),
     /// Of the site core.
     Site(site::In),
+    /// Of the BFD core.
+    Bfd(bfd::In),
 }
 
 /// An output of any core.
@@ -32,6 +35,8 @@ pub enum Output {
     Health(health::Out),
     /// Of the site core.
     Site(site::Out),
+    /// Of the BFD core.
+    Bfd(bfd::Out),
 }
 
 /// Implements [`Core`] by the methods of the same names, which every core has.
@@ -86,6 +91,7 @@ macro_rules! core {
     };
 }
 
+core!(Bfd, bfd, Bfd, u64, Bfd::new);
 core!(Health, health, Health, (Vec<CheckConfig>, u64), |(checks, seed)| Health::new(checks, seed));
 core!(Site, site, Site, SiteConfig, Site::new);
 core!(Speaker, speaker, Bgp, SpeakerConfig, Speaker::new);

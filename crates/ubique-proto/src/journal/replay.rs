@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{Body, Core, CoreId, Hash, Input, Output, Record, Segment};
+use crate::bfd::Bfd;
 use crate::bgp::speaker::Speaker;
 use crate::health::Health;
 use crate::site::Site;
@@ -69,6 +70,7 @@ impl Event {
             Event::Input(Input::Bgp(_)) => Some(CoreId::Bgp),
             Event::Input(Input::Health(_)) => Some(CoreId::Health),
             Event::Input(Input::Site(_)) => Some(CoreId::Site),
+            Event::Input(Input::Bfd(_)) => Some(CoreId::Bfd),
         }
     }
 }
@@ -109,6 +111,7 @@ pub struct Replay {
     speaker: Run<Speaker>,
     health: Run<Health>,
     site: Run<Site>,
+    bfd: Run<Bfd>,
 }
 
 impl Replay {
@@ -133,6 +136,7 @@ impl Replay {
             CoreId::Bgp => self.speaker.record(number, record),
             CoreId::Health => self.health.record(number, record),
             CoreId::Site => self.site.record(number, record),
+            CoreId::Bfd => self.bfd.record(number, record),
         };
         let (event, difference) = done.map_err(|what| Foreign { number, core, what })?;
         Ok(Entry { number, time, event, difference })
@@ -140,7 +144,7 @@ impl Replay {
 
     /// Whether every core that has records has been replayed from the first of them to the last.
     pub fn complete(&self) -> bool {
-        !(self.speaker.skipped || self.health.skipped || self.site.skipped)
+        !(self.speaker.skipped || self.health.skipped || self.site.skipped || self.bfd.skipped)
     }
 }
 

@@ -7,6 +7,8 @@ use ubique_model::policy::Announcement;
 use ubique_model::{Asn, Relation};
 
 use super::*;
+use crate::bfd::packet::{Control, Diagnostic, State};
+use crate::bfd::{self, Bfd, Remote, Role, SessionConfig, SessionId};
 use crate::bgp::attributes::{AsPath, Attributes, NextHop};
 use crate::bgp::message::{Capability, Nlri, Open};
 use crate::bgp::speaker::{self, ConnId, PeerConfig, PeerId, Speaker, SpeakerConfig};
@@ -142,10 +144,55 @@ fn speaker_input(rng: &mut Rng, next_conn: &mut u64) -> speaker::In {
     }
 }
 
+/// Two neighbours that say anything; `discriminators`: ours, as sent last.
+fn bfd_input(rng: &mut Rng, now: Time, discriminators: &[u32; 2]) -> bfd::In {
+    use bfd::In;
+    let number = rng.below(2) as usize;
+    let session = SessionId(number as u32);
+    let address = Ipv4Addr::new(192, 0, 2, 1 + number as u8).into();
+    let from = Remote { address, scope: 0, multihop: false };
+    let interval = Duration::from_millis(300 + 100 * rng.below(3));
+    let config =
+        SessionConfig { remote: from, interval, receive: interval, multiplier: 3, ttl_min: 255, role: Role::Active };
+    match rng.below(12) {
+        0..=2 => In::Add { session, config },
+        3 => In::Configure { session, interval, receive: interval, multiplier: 5 },
+        4 if rng.below(3) == 0 => In::Remove { session },
+        4 => In::Disable { session },
+        5 => In::Enable { session },
+        6 => In::Datagram {
+            from,
+            ttl: Some(255),
+            received: now,
+            bytes: (0..rng.below(40)).map(|_| rng.next_u64() as u8).collect(),
+        },
+        _ => {
+            let control = Control {
+                diagnostic: Diagnostic::NONE,
+                state: [State::Down, State::Init, State::Up][rng.below(3) as usize],
+                poll: rng.below(4) == 0,
+                final_bit: rng.below(4) == 0,
+                control_independent: false,
+                demand: rng.below(20) == 0,
+                multiplier: 3,
+                my_discriminator: 7,
+                your_discriminator: discriminators[number],
+                desired_min_tx_us: 300_000,
+                required_min_rx_us: 300_000,
+                required_min_echo_rx_us: 0,
+            };
+            let received = Time(now.0.saturating_sub(rng.below(100_000_000)));
+            In::Datagram { from, ttl: Some(255), received, bytes: control.encode().to_vec() }
+        }
+    }
+}
+
 struct World {
     speaker: Recorded<Speaker, Memory>,
     health: Recorded<Health, Memory>,
     site: Recorded<Site, Memory>,
+    bfd: Recorded<Bfd, Memory>,
+    discriminators: [u32; 2],
     next_conn: u64,
 }
 
@@ -170,13 +217,15 @@ impl World {
             speaker: Recorded::new(now, config, Some(memory.clone())),
             health: Recorded::new(now, (vec![check("a"), check("b")], seed), Some(memory.clone())),
             site: Recorded::new(now, site, Some(memory.clone())),
+            bfd: Recorded::new(now, seed, Some(memory.clone())),
+            discriminators: [0; 2],
             next_conn: 0,
         }
     }
 
     fn step(&mut self, now: Time, rng: &mut Rng) {
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
-        match rng.below(3) {
+        match rng.below(4) {
             0 if due(self.speaker.next_deadline()) => self.speaker.handle_deadline(now),
             0 => self.speaker.handle_input(now, speaker_input(rng, &mut self.next_conn)),
             1 if due(self.health.next_deadline()) => self.health.handle_deadline(now),
@@ -185,6 +234,8 @@ impl World {
                     (rng.below(2) as usize, if rng.below(2) == 0 { Ok(()) } else { Err("no".into()) });
                 self.health.handle_input(now, health::In::Result { check, poll: rng.below(30), result });
             }
+            2 if due(self.bfd.next_deadline()) => self.bfd.handle_deadline(now),
+            2 => self.bfd.handle_input(now, bfd_input(rng, now, &self.discriminators)),
             _ if due(self.site.next_deadline()) => self.site.handle_deadline(now),
             _ => {
                 let reason = String::from("why");
@@ -203,12 +254,22 @@ impl World {
         // A driver may look at another core before it has emptied this one.
         for _ in 0..rng.below(4) {
             let _ = (self.speaker.poll_output(), self.health.poll_output(), self.site.poll_output());
+            self.poll_bfd();
         }
         if rng.below(3) > 0 {
             while self.speaker.poll_output().is_some() {}
             while self.health.poll_output().is_some() {}
             while self.site.poll_output().is_some() {}
+            while self.poll_bfd() {}
         }
+    }
+
+    fn poll_bfd(&mut self) -> bool {
+        let output = self.bfd.poll_output();
+        if let Some(bfd::Out::Send { session, bytes }) = &output {
+            self.discriminators[session.0 as usize] = Control::decode(bytes).unwrap().0.my_discriminator;
+        }
+        output.is_some()
     }
 }
 
@@ -227,7 +288,7 @@ fn play(seed: u64, memory: &Memory, mut disturb: impl FnMut(&mut Rng)) {
 
 #[test]
 fn a_hundred_seeds_replay_to_the_same_outputs() {
-    let mut outputs = 0;
+    let (mut outputs, mut ups) = (0, 0);
     for seed in 0..100 {
         let memory = Memory::default();
         memory.0.full.set(seed % 2 == 0);
@@ -237,7 +298,13 @@ fn a_hundred_seeds_replay_to_the_same_outputs() {
         assert_eq!(wrong, None, "seed {seed}");
         assert!(replay.complete(), "seed {seed}");
         outputs += entries.iter().filter(|e| matches!(e.event, Event::Outputs { .. })).count();
+        let up = |output: &Output| matches!(output, Output::Bfd(bfd::Out::State { to: State::Up, .. }));
+        ups += entries
+            .iter()
+            .filter(|e| matches!(&e.event, Event::Outputs { outputs, .. } if outputs.iter().any(up)))
+            .count();
     }
+    assert!(ups > 20, "BFD came up only {ups} times");
     assert!(outputs > 5_000, "only {outputs} outputs were compared");
 }
 
@@ -359,7 +426,7 @@ fn records_survive_and_damage_is_seen() {
 fn noise_does_no_harm() {
     let mut rng = Rng::new(11);
     for _ in 0..2_000 {
-        let core = CoreId::ALL[rng.below(3) as usize];
+        let core = CoreId::ALL[rng.below(4) as usize];
         let noise: Vec<u8> = (0..rng.below(60)).map(|_| rng.next_u64() as u8).collect();
         let body = match rng.below(3) {
             0 => Body::Anchor { core, fresh: rng.below(2) == 0, state: noise },

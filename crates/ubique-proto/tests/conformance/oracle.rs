@@ -283,7 +283,7 @@ impl Inquest {
         if nobody && !routes.is_empty() {
             self.withdraws.push((14, 9));
         }
-        let (classic, any) = (unicast(&nlri), unicast(&nlri) || unicast(&routes));
+        let (classic, any) = (!nlri.is_empty(), unicast(&nlri) || unicast(&routes));
         for (code, needed) in [(1, any), (2, any), (3, classic), (5, any && !session.external)] {
             // RFC 7606 §3 d
             if needed && !self.seen.contains(&code) {

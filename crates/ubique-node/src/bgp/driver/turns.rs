@@ -29,11 +29,13 @@ pub(super) struct Round {
     /// Reads that the one whose turn it is has had.
     reads: usize,
     progress: bool,
+    /// The runtime has looked at the sockets since a deadline came, and this round reads what it found.
+    looked: bool,
 }
 
 impl Round {
     pub(super) fn new(now: Time) -> Round {
-        Round { began: now, queue: Vec::new(), reads: 0, progress: true }
+        Round { began: now, queue: Vec::new(), reads: 0, progress: true, looked: false }
     }
 }
 
@@ -49,7 +51,8 @@ impl Driver {
                 }
                 return Poll::Ready(notice);
             }
-            if now.since(began) >= TURN {
+            let idle = self.round.queue.is_empty();
+            if now.since(began) >= TURN || (idle && self.must_look(now)) {
                 // As `yield_now` does it: sockets and timers of others are looked at before we come back.
                 let _ = pin!(tokio::task::yield_now()).poll(cx);
                 return Poll::Pending;
@@ -70,6 +73,18 @@ impl Driver {
         }
     }
 
+    /// A deadline has come. What the runtime knows of the sockets may be as old as a pause of this process: it looks
+    /// again, and another round reads what it found, before the deadline is judged.
+    fn must_look(&mut self, now: Time) -> bool {
+        let due = self.speaker.next_deadline().is_some_and(|due| due <= self.round.began);
+        let must = due && !self.round.looked;
+        if must {
+            let queue = self.connections.keys().rev().copied().collect();
+            self.round = Round { queue, looked: true, ..Round::new(now) };
+        }
+        must
+    }
+
     /// Ends a round and begins the next. False: nothing happened in the one that is over, and everything that could
     /// wakes us.
     fn next_round(&mut self, cx: &mut Context<'_>, now: Time) -> bool {
@@ -77,6 +92,7 @@ impl Driver {
         // What the sockets had comes before a deadline: after a pause of this process the KEEPALIVE that keeps a session
         // alive may have lain unread. What is due since the round began waits for the next one.
         progress |= self.deadlines(self.round.began);
+        self.round.looked = false;
         progress |= self.poll_accept(cx, now);
         progress |= self.poll_waiting(cx, now);
         progress |= self.poll_connecting(cx, now);

@@ -46,7 +46,7 @@ fn start(cell: &Cell, extra: &str) -> Process {
             "[service]\nname = \"resolver\"\nasn = {OUR_AS}\nprefixes = [\"{prefix}\"]\naddresses = [\"{address}\"]\n\
              [agent]\nsocket = \"{SOCKET}\"\ngraceful-shutdown = \"0s\"\ndrain = \"0s\"\n\
              [[check]]\nname = \"healthy\"\nkind = \"exec\"\ncommand = [\"test\", \"-e\", \"{HEALTHY}\"]\n\
-             every = \"100ms\"\ntimeout = \"100ms\"\nfall = 1\nrise = 1\n\
+             every = \"500ms\"\ntimeout = \"500ms\"\nfall = 2\nrise = 1\n\
              [[site]]\nname = \"ams\"\nlocation = \"Amsterdam, NL\"\nrouter-id = \"{}\"\n\
              [[site.upstream]]\nasn = {THEIR_AS}\naddress = \"{}\"\nmed = 7\ncommunities = [\"64500:100\"]\n{extra}\n",
             lab::ours(Family::Ipv4),

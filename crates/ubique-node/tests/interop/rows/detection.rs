@@ -65,7 +65,7 @@ fn start(cell: &Cell) -> (Pair, Driver) {
         settings: Bfd::default(),
         role: Role::Active,
     };
-    let mut driver = bfd::start(vec![peer], 7, None, BEAT).unwrap();
+    let mut driver = bfd::start(vec![peer], 7, None, BEAT, None).unwrap();
     let mut pair = cell.up(&Setup { ..setup });
     announced(cell, &mut pair);
     until_state(&mut pair, &mut driver, State::Up);
