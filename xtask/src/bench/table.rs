@@ -28,8 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often the kernel is asked for the connection.
 const CONNECTION_EVERY: Duration = Duration::from_millis(2);
 
-/// Beyond it something is wrong.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// Beyond it something is wrong; GoBGP takes minutes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(400);
 
 /// After the last route, for what a daemon does with it.
 const REST: Duration = Duration::from_secs(2);
