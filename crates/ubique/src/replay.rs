@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use ubique_proto::bfd::{self, packet::Control};
+use ubique_proto::bfd::{self, SessionConfig, packet::Control};
 use ubique_proto::bgp::speaker;
 use ubique_proto::journal::{
     CoreId, Difference, Entry, Event, Input, MAGIC, Output as CoreOutput, Parsed, Replay, parse,
@@ -20,8 +20,8 @@ const SCHEMA_VERSION: u32 = 1;
 /// Octets read at a time.
 const READ_BYTES: usize = 1 << 20;
 
-/// Longest text of an input or output in a line.
-const TEXT_CHARS: usize = 96;
+/// Longest text of an input or output in a line, which then has 120 columns.
+const TEXT_CHARS: usize = 91;
 
 /// What came out.
 #[derive(Debug, Default, serde::Serialize)]
@@ -157,7 +157,11 @@ impl Page<'_> {
             tell!("{start}],\"summary\":{json}}}");
         }
         let Summary { records, inputs, outputs, differences, .. } = summary;
-        let verdict = if *differences == 0 { "the same".to_owned() } else { format!("{differences} differences") };
+        let verdict = match differences {
+            0 => "the same".to_owned(),
+            1 => "1 difference".to_owned(),
+            many => format!("{many} differences"),
+        };
         say!("{records} records, {inputs} inputs and deadlines, {outputs} outputs: {verdict}");
         if !summary.complete && *differences == 0 {
             say!("some records have no state to start from and were read, not replayed");
@@ -222,6 +226,10 @@ fn input_text(input: &Input) -> String {
                 ttl.map_or("unknown".into(), |t| t.to_string()),
                 control(bytes)
             )
+        }
+        Input::Bfd(bfd::In::Add { session, config }) => {
+            let (at, SessionConfig { interval, multiplier, role, .. }) = (config.remote.address, *config);
+            format!("Add {session:?}: {at}, {interval:?} × {multiplier}, {role:?}")
         }
         Input::Bfd(input) => format!("{input:?}"),
     }

@@ -80,7 +80,7 @@ fn show(route: &RouteView, output: Output, before: u64) {
         }
         Output::Table => {
             if before == 0 {
-                tell!("  {:<20} {:<21} {:<17} {:>5}  AS path", "prefix", "from ← or to →", "next hop", "age");
+                tell!("  {:<20} {:<21} {:<19} {:>5}  AS path", "prefix", "from ← or to →", "next hop", "age");
             }
             tell!("{}", row(route));
         }
@@ -97,7 +97,7 @@ fn end(output: Output, shown: u64, more: bool) {
         tell!("{start}],\"complete\":{}}}", !more);
     }
     if more {
-        say!("stopped after {shown} routes: --limit 0 shows all");
+        say!("stopped after {shown} route{}: --limit 0 shows all", if shown == 1 { "" } else { "s" });
     } else if shown == 0 {
         say!("no route");
     }
@@ -111,7 +111,7 @@ fn row(route: &RouteView) -> String {
     let age = route.age_s.map_or(String::new(), age);
     let path = if route.as_path.is_empty() { "(ours)" } else { &route.as_path };
     let (prefix, peer) = (route.prefix.to_string(), route.peer.to_string());
-    let mut text = format!("{mark} {prefix:<20} {arrow} {peer:<19} {next_hop:<17} {age:>5}  {path}");
+    let mut text = format!("{mark} {prefix:<20} {arrow} {peer:<19} {next_hop:<19} {age:>5}  {path}");
     for part in details(route) {
         text.push_str(&format!("\n      {part}"));
     }

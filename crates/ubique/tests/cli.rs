@@ -136,13 +136,16 @@ fn run_says_what_it_would_announce() {
 
 #[test]
 fn help_leads_with_examples() {
-    for command in [&["--help"][..], &["check", "--help"], &["rehearse", "--help"], &["run", "--help"]] {
-        let output = ubique(command);
+    for command in ["", "check", "rehearse", "run", "routes", "replay"] {
+        let output = ubique(&[command, "--help"].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>());
         assert!(output.status.success());
         assert!(stdout(&output).starts_with("Examples:"), "{command:?}: {}", stdout(&output));
     }
     for shell in ["bash", "zsh", "fish"] {
-        assert!(stdout(&ubique(&["completions", shell])).contains("rehearse"), "{shell}");
+        let script = stdout(&ubique(&["completions", shell]));
+        for word in ["rehearse", "routes", "received", "replay", "differences"] {
+            assert!(script.contains(word), "{word} in {shell}");
+        }
     }
 }
 
