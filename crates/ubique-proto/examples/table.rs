@@ -52,12 +52,21 @@ fn main() {
     assert_eq!(stored, ROUTES, "routes stored");
     let start = on_cpu_ns();
     input(&mut speaker, In::Closed { conn: CONN });
+    let ending = on_cpu_ns() - start;
+    let mut turns = 0;
+    let start = on_cpu_ns();
+    while speaker.rib().has_gone() {
+        speaker.handle_deadline(speaker.next_deadline().expect("more to free"));
+        while speaker.poll_output().is_some() {}
+        turns += 1;
+    }
     let freeing = on_cpu_ns() - start;
     println!(
-        "{{\"routes\":{stored},\"ns_per_route\":{},\"cpu_ns_per_route\":{},\"octets_per_route\":{},\"down_cpu_ms\":{},\"octets_left\":{}}}",
+        "{{\"routes\":{stored},\"ns_per_route\":{},\"cpu_ns_per_route\":{},\"octets_per_route\":{},\"down_cpu_us\":{},\"freeing_cpu_ms\":{},\"freeing_turns\":{turns},\"octets_left\":{}}}",
         took.as_nanos() / ROUTES as u128,
         busy / ROUTES as u64,
         (after - before) / ROUTES as u64,
+        ending / 1_000,
         freeing / 1_000_000,
         resident().saturating_sub(before)
     );

@@ -10,7 +10,7 @@
 //! families that were agreed on; other routes are ignored.
 //!
 //! `table` and `offers` store, `entry` and [`decision`] choose, `policy` says what may come in and go out, `peers` lets
-//! neighbours come and go, `out` owes them, `view` shows.
+//! neighbours come and go, `epoch` removes the routes of a lost full table in pieces, `out` owes them, `view` shows.
 //!
 //! Deliberately absent: confederations, announcing several paths, aggregation, MRAI (a withdrawal must not wait), and
 //! next hop resolution: neighbours are directly connected, so all interior costs are equal.
@@ -19,6 +19,7 @@
 
 pub mod decision;
 mod entry;
+mod epoch;
 mod offers;
 mod out;
 mod packed;
@@ -37,6 +38,7 @@ use ubique_model::policy::Announcement;
 use ubique_model::{Family, Prefix};
 
 use self::entry::{Route, Source};
+use self::epoch::{Epoch, Gone, depart, standing};
 use self::offers::{OfferId, Offers, RouteKey, Terms};
 pub use self::out::Change;
 use self::peers::Peer;
@@ -75,6 +77,8 @@ pub struct Rib {
     offers: Offers,
     /// Prefixes whose best route may differ from what [`Rib::poll_best`] last told.
     unreported: BTreeSet<Prefix>,
+    epochs: Epoch,
+    gone: Gone,
     #[serde(skip)]
     pool: Pool,
 }
@@ -82,13 +86,16 @@ pub struct Rib {
 impl Rib {
     /// An empty RIB; all sessions are down.
     pub fn new(config: SpeakerConfig) -> Rib {
+        let mut epochs = Epoch::default();
         Rib {
             own: Own { asn: config.asn, router_id: config.router_id },
             prefer_oldest: config.prefer_oldest,
-            peers: config.peers.into_iter().map(|config| Some(Peer::new(config))).collect(),
+            peers: config.peers.into_iter().map(|config| Some(Peer::new(config, epochs.next()))).collect(),
             table: Table::default(),
             offers: Offers::new(config.seed),
             unreported: BTreeSet::new(),
+            epochs,
+            gone: Gone::default(),
             pool: Pool::default(),
         }
     }
@@ -109,7 +116,7 @@ impl Rib {
         let Some(p) = self.peers.get(peer.0 as usize).and_then(Option::as_ref) else {
             return;
         };
-        let config = p.config.clone();
+        let (config, epochs) = (p.config.clone(), p.held.map(|held| held.current));
         let kept = policy::received(own, &config, attributes);
         let attributes = kept.as_ref().unwrap_or(attributes);
         let local_pref = policy::preference(own, &config, attributes);
@@ -118,10 +125,12 @@ impl Rib {
             let ineligible = policy::ineligible(own, &config, &session.local, attributes, reach.next_hop);
             packed.clear();
             packed::pack(attributes, reach.next_hop, &mut packed);
-            // Mostly all of one message have one path identifier.
-            for run in reach.prefixes.chunk_by(|a, b| a.path_id == b.path_id) {
+            // Mostly all of one message.
+            let alike = |nlri: &Nlri| (nlri.path_id, Family::of(&nlri.prefix));
+            for run in reach.prefixes.chunk_by(|a, b| alike(a) == alike(b)) {
                 let key = RouteKey { peer, path_id: run[0].path_id };
-                let terms = Terms { key, local_pref, ineligible, stale: Stale::No };
+                let epoch = epochs[Family::of(&run[0].prefix) as usize];
+                let terms = Terms { key, local_pref, ineligible, stale: Stale::No, epoch };
                 let Some(offer) = self.offers.hold(&terms, &packed) else {
                     return;
                 };
@@ -137,7 +146,7 @@ impl Rib {
     /// RFC 7911 §5).
     fn learn(&mut self, now: Time, prefix: Prefix, offer: OfferId, terms: &Terms) {
         let (key, mut route) = (terms.key, Route { offer, learned: now });
-        let Rib { table, offers, peers, .. } = self;
+        let Rib { table, offers, peers, gone, .. } = self;
         let mut news = terms.ineligible.is_none();
         match table.find(&prefix) {
             Err(vacancy) => {
@@ -148,20 +157,23 @@ impl Rib {
                 vacancy.fill(Slot::One(route));
             }
             Ok(slot) => {
-                let known = slot.route(offers, key);
-                let crowded = known.is_none() && slot.count(offers, key.peer) >= MAX_PATHS;
+                let (replaced, family) = (slot.route(offers, key), Family::of(&prefix));
+                let known = replaced.filter(|old| standing(peers, offers, old, family).is_some());
+                let lives = |r: &Route| standing(peers, offers, r, family).is_some();
+                let crowded = known.is_none() && slot.count(offers, key.peer, lives) >= MAX_PATHS;
                 if !admits(peers, key.peer, prefix, known.is_some(), crowded) {
                     return;
                 }
                 if let Some((before, same)) = known.and_then(|old| offers.terms(old.offer, offer)) {
                     // A route repeated unchanged keeps its age (RFC 5004), and nobody needs to hear of it.
-                    let unchanged = same && before.vouched() == *terms && before.stale != Stale::LongLived;
+                    let unchanged = same && before.vouched(terms.epoch) == *terms && before.stale != Stale::LongLived;
                     news = !unchanged && (news || before.ineligible.is_none());
                     route.learned = known.filter(|_| same).map_or(now, |old| old.learned);
                 }
                 offers.share(offer);
                 slot.put(offers, key, route);
-                if let Some(old) = known {
+                if let Some(old) = replaced {
+                    depart(peers, gone, offers, &old, family);
                     offers.release(old.offer);
                 }
             }
@@ -176,11 +188,8 @@ impl Rib {
         let taken = self.table.get_mut(&prefix).and_then(|slot| slot.take(&self.offers, key));
         let Some(route) = taken else { return };
         let eligible = self.offers.get(route.offer).is_some_and(|offer| offer.terms.ineligible.is_none());
+        depart(&mut self.peers, &mut self.gone, &self.offers, &route, Family::of(&prefix));
         self.offers.release(route.offer);
-        if let Some(p) = self.peer_mut(peer) {
-            p.counters.received -= 1;
-            p.received[Family::of(&prefix) as usize] -= 1;
-        }
         if eligible {
             self.decide(prefix, Source::Route(key));
         } else {
@@ -280,7 +289,7 @@ fn admits(peers: &mut [Option<Peer>], peer: PeerId, prefix: Prefix, known: bool,
         return false;
     };
     let limit = p.config.max_prefix.unwrap_or(if p.is_observed() { u32::MAX } else { MAX_PREFIXES });
-    let over = !known && p.received[family as usize] >= limit as usize;
+    let over = !known && p.held[family as usize].routes >= limit as usize;
     // What has a limit must be counted up to it.
     let keep = p.config.keep.max(p.config.max_prefix.unwrap_or(0) as usize);
     let full = !known && p.is_observed() && p.counters.received >= keep;
@@ -295,8 +304,9 @@ fn admits(peers: &mut [Option<Peer>], peer: PeerId, prefix: Prefix, known: bool,
         p.counters.ignored += 1;
     } else {
         p.counters.announcements_in += 1;
-        p.counters.received += usize::from(!known);
-        p.received[family as usize] += usize::from(!known);
+        // One that is replaced departs.
+        p.counters.received += 1;
+        p.held[family as usize].routes += 1;
     }
     !refused
 }

@@ -11,14 +11,22 @@ use super::{Running, Site, wait};
 pub const FEEDER: &str = "192.0.2.1";
 /// Address of the receiver (AS 64500).
 pub const RECEIVER: &str = "192.0.2.2";
-/// Address of a neighbour that gives nothing (AS 64502).
+/// Address of a neighbour that gives [`FEW`] routes (AS 64502).
 pub const OTHER: &str = "192.0.2.3";
+/// The receiver's address towards it: BIRD tells incoming connections apart by the remote address.
+pub const SECOND: &str = "192.0.2.4";
+/// Routes of the other neighbour, that must all stay.
+pub const FEW: usize = 5;
+
+/// Its log, in the site's directory.
+pub const LOG: &str = "bird.log";
 
 const METRICS: &str = "127.0.0.1:9179";
 
 /// A configuration of BIRD with `routes` static routes that have `sets` different sets of attributes: paths of three to
 /// seven ASes, none to five communities, a MED.
-pub fn feed(seed: u64, routes: usize, sets: usize) -> String {
+/// It logs to `log`, with times.
+pub fn feed(log: &Path, seed: u64, routes: usize, sets: usize) -> String {
     let mut state = seed;
     let mut random = |bound: u64| {
         // SplitMix64.
@@ -40,20 +48,28 @@ pub fn feed(seed: u64, routes: usize, sets: usize) -> String {
             text
         })
         .collect();
-    let mut text =
-        format!("log stderr all;\nrouter id {FEEDER};\nprotocol device {{}}\nprotocol static table4 {{\nipv4 {{}};\n");
+    let mut text = format!(
+        "log \"{}\" all;\ntimeformat log \"%s %f\";\nrouter id {FEEDER};\nprotocol device {{}}\nipv4 table few;\n\
+         protocol static table4 {{\nipv4 {{}};\n",
+        log.display()
+    );
     for i in 0..routes as u32 {
         let [a, b, c, _] = ((i + (1 << 16)) << 8).to_be_bytes();
         let set = &attributes[random(sets as u64) as usize];
         let _ = writeln!(text, "route {a}.{b}.{c}.0/24 blackhole {{ {set} }};");
     }
+    text.push_str("}\nprotocol static {\nipv4 { table few; };\n");
+    for i in 0..FEW {
+        let _ = writeln!(text, "route 203.0.113.{i}/32 blackhole;");
+    }
     text.push_str("}\n");
-    for (name, local, asn, export) in [("feed", FEEDER, 64501, "all"), ("silent", OTHER, 64502, "none")] {
+    let sessions = [("feed", FEEDER, 64501, RECEIVER, "master4"), ("beside", OTHER, 64502, SECOND, "few")];
+    for (name, local, asn, remote, table) in sessions {
         let _ = writeln!(
             text,
-            "protocol bgp {name} {{ disabled; local {local} as {asn}; neighbor {RECEIVER} as 64500; hold time 90;\n\
-             connect delay time 1; connect retry time 1; error wait time 60, 60;\n\
-             ipv4 {{ import none; export {export}; }}; }}"
+            "protocol bgp {name} {{ disabled; local {local} as {asn}; neighbor {remote} as 64500; hold time 90;\n\
+             connect delay time 1; connect retry time 1; error wait time 60, 60; debug {{ states }};\n\
+             ipv4 {{ table {table}; import none; export all; }}; }}"
         );
     }
     text
@@ -63,16 +79,18 @@ pub fn feed(seed: u64, routes: usize, sets: usize) -> String {
 pub struct Bird {
     _process: Running,
     socket: PathBuf,
+    log: PathBuf,
 }
 
 impl Bird {
     /// Starts it, its sessions disabled.
     pub fn start(site: &Site, feed: &Path) -> Result<Bird, String> {
-        let socket = site.directory.join("bird.ctl");
+        let (socket, log) = (site.directory.join("bird.ctl"), site.directory.join(LOG));
         let _ = fs::remove_file(&socket);
+        let _ = fs::remove_file(&log);
         let arguments = ["bird", "-f", "-c", &feed.display().to_string(), "-s", &socket.display().to_string()];
         let process = site.start("bird", &arguments.map(str::to_owned))?;
-        let bird = Bird { _process: process, socket };
+        let bird = Bird { _process: process, socket, log };
         wait("BIRD to have read its routes", || bird.birdc("show status").contains("up and running"))?;
         Ok(bird)
     }
@@ -92,14 +110,20 @@ impl Bird {
         self.enable_protocol("feed")
     }
 
-    /// Brings up the session that gives nothing.
+    /// Brings up the session with few routes.
     pub fn enable_other(&self) -> Result<(), String> {
-        self.enable_protocol("silent")
+        self.enable_protocol("beside")
     }
 
-    /// What it says about the feeding session.
-    pub fn says(&self) -> String {
-        self.birdc("show protocols all feed")
+    /// What it logged that contains `words`, each with its time in seconds.
+    pub fn logged(&self, words: &str) -> Vec<(f64, String)> {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let timed = |line: &str| {
+            let mut fields = line.splitn(3, ' ');
+            let seconds = fields.next()?.parse::<f64>().ok()?;
+            Some((seconds + fields.next()?.parse::<f64>().ok()? / 1e6, fields.next()?.to_owned()))
+        };
+        log.lines().filter(|line| line.contains(words)).filter_map(timed).collect()
     }
 }
 
@@ -135,15 +159,13 @@ impl Ubique {
         site.ask(&["bash", "-c", &script])
     }
 
-    /// Neighbours whose session is established.
-    pub fn established(&self, site: &Site) -> Vec<&'static str> {
+    /// Routes it has from a neighbour; `None`: it does not answer.
+    pub fn received_from(&self, site: &Site, address: &str) -> Option<usize> {
         let metrics = Ubique::metrics(site);
-        let up = |address: &&str| {
-            let is =
-                |line: &&str| line.starts_with("ubique_bgp_session_up") && line.contains(&format!("\"{address}\""));
-            metrics.lines().find(is).is_some_and(|line| line.ends_with(" 1"))
+        let is = |line: &&str| {
+            line.starts_with("ubique_bgp_prefixes{") && line.contains("\"received\"") && line.contains(address)
         };
-        [FEEDER, OTHER].into_iter().filter(up).collect()
+        metrics.lines().find(is)?.rsplit(' ').next()?.parse().ok()
     }
 }
 
@@ -154,9 +176,9 @@ impl Daemon for Ubique {
 
     fn command(&self, directory: &Path) -> Result<Vec<String>, String> {
         let limit = self.max_prefix.map_or(String::new(), |limit| format!("max-prefix = {limit}\n"));
-        let upstream = |asn: u32, address: &str| {
+        let upstream = |asn: u32, address: &str, local: &str| {
             format!(
-                "[[site.upstream]]\nasn = {asn}\naddress = \"{address}\"\nrelation = \"transit\"\nhold-time = \"90s\"\n\
+                "[[site.upstream]]\nasn = {asn}\naddress = \"{address}\"\nlocal-address = \"{local}\"\nrelation = \"transit\"\nhold-time = \"90s\"\n\
                  keep-routes = 2000000\n{limit}"
             )
         };
@@ -165,8 +187,8 @@ impl Daemon for Ubique {
              [agent]\nmetrics = \"{METRICS}\"\n\
              [[check]]\nname = \"none\"\nkind = \"tcp\"\ntarget = \"127.0.0.1:1\"\nevery = \"10s\"\ntimeout = \"1s\"\n\
              [[site]]\nname = \"one\"\nlocation = \"London, GB\"\n{}{}",
-            upstream(64501, FEEDER),
-            upstream(64502, OTHER)
+            upstream(64501, FEEDER, RECEIVER),
+            upstream(64502, OTHER, SECOND)
         );
         let file = write(&directory.join("ubique.toml"), &service)?;
         let socket = directory.join("ubique.sock").display().to_string();
@@ -175,11 +197,7 @@ impl Daemon for Ubique {
     }
 
     fn received(&self, site: &Site) -> Option<usize> {
-        let metrics = Ubique::metrics(site);
-        let is = |line: &&str| {
-            line.starts_with("ubique_bgp_prefixes{") && line.contains("\"received\"") && line.contains(FEEDER)
-        };
-        metrics.lines().find(is)?.rsplit(' ').next()?.parse().ok()
+        self.received_from(site, FEEDER)
     }
 }
 

@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use ubique_model::{Family, Prefix};
 
 use super::decision::{self, Path, Step};
+use super::epoch::standing;
 use super::offers::{OfferId, Offers, RouteKey, Terms};
 use super::policy::{self, DEFAULT_LOCAL_PREF};
 use super::table::Slot;
@@ -54,6 +56,13 @@ pub(super) struct Entry {
     pub best: Option<Source>,
     /// What the forwarding table was last told.
     pub reported: Option<(NextHop, PeerId)>,
+}
+
+impl Entry {
+    /// Whether there is nothing to know but the routes.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.own && self.best.is_none() && self.reported.is_none()
+    }
 }
 
 /// A route laid open.
@@ -106,6 +115,18 @@ impl Rib {
         decision::select(&paths, self.prefer_oldest).map(|i| Source::Route(routes[i].terms.key))
     }
 
+    /// The routes to a prefix that are not gone, as stale as they are.
+    pub(super) fn living<'a>(&'a self, prefix: Prefix, slot: &'a Slot) -> impl Iterator<Item = Opened> + 'a {
+        slot.routes().iter().filter_map(move |route| self.opened(prefix, route))
+    }
+
+    /// A route that is not gone, as stale as it is.
+    pub(super) fn opened(&self, prefix: Prefix, route: &Route) -> Option<Opened> {
+        let stale = standing(&self.peers, &self.offers, route, Family::of(&prefix))?;
+        let opened = Opened::new(&self.offers, route)?;
+        Some(Opened { terms: Terms { stale, ..opened.terms }, ..opened })
+    }
+
     fn path<'a>(&'a self, route: &'a Opened) -> Path<'a> {
         let p = self.peer(route.terms.key.peer);
         Path {
@@ -130,8 +151,8 @@ impl Rib {
     }
 
     /// The routes of a slot, best first, each with the step it lost at.
-    pub(super) fn ranked(&self, slot: &Slot) -> Vec<Candidate> {
-        let opened = slot.routes().iter().filter_map(|r| Opened::new(&self.offers, r));
+    pub(super) fn ranked(&self, prefix: Prefix, slot: &Slot) -> Vec<Candidate> {
+        let opened = self.living(prefix, slot);
         let (mut left, barred): (Vec<Opened>, Vec<Opened>) = opened.partition(|r| r.terms.ineligible.is_none());
         let paths: Vec<Path<'_>> = left.iter().map(|r| self.path(r)).collect();
         let mut steps = decision::explain(&paths, self.prefer_oldest);

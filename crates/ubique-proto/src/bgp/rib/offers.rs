@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Stale;
 use super::decision::Ineligible;
+use super::epoch::Epoch;
 use super::packed::Packed;
 use crate::bgp::attributes::{Attributes, NextHop};
 use crate::bgp::speaker::PeerId;
@@ -27,12 +28,13 @@ pub(super) struct Terms {
     pub local_pref: u32,
     pub ineligible: Option<Ineligible>,
     pub stale: Stale,
+    pub epoch: Epoch,
 }
 
 impl Terms {
     /// The same for a route the neighbour has just named.
-    pub(super) fn vouched(self) -> Terms {
-        Terms { stale: Stale::No, ..self }
+    pub(super) fn vouched(self, epoch: Epoch) -> Terms {
+        Terms { stale: Stale::No, epoch, ..self }
     }
 }
 
@@ -104,17 +106,17 @@ impl Offers {
         Some((offer.terms, offer.packed == other.packed))
     }
 
-    fn hash(&self, key: RouteKey, packed: &[u8]) -> u32 {
+    fn hash(&self, terms: &Terms, packed: &[u8]) -> u32 {
         let mut hasher = DefaultHasher::new();
         self.seed.hash(&mut hasher);
-        key.hash(&mut hasher);
+        (terms.key, terms.epoch).hash(&mut hasher);
         hasher.write(packed);
         hasher.finish() as u32
     }
 
     /// The offer with one user more; `None` when four billion are in use.
     pub(super) fn hold(&mut self, terms: &Terms, packed: &[u8]) -> Option<OfferId> {
-        let hash = self.hash(terms.key, packed);
+        let hash = self.hash(terms, packed);
         let mut next = self.bucket(hash).and_then(|b| self.buckets[b]);
         while let Some(id) = next {
             let place = &mut self.places[id.index()];
@@ -248,7 +250,7 @@ impl<'de> Deserialize<'de> for Offers {
         let mut offers = Offers::new(seed);
         for (index, place) in places.into_iter().enumerate() {
             let (offer, users) = place.unzip();
-            let hash = offer.as_ref().map_or(0, |o| offers.hash(o.terms.key, o.packed.octets()));
+            let hash = offer.as_ref().map_or(0, |o| offers.hash(&o.terms, o.packed.octets()));
             offers.used += usize::from(offer.is_some());
             let next = if offer.is_none() { std::mem::replace(&mut offers.free, OfferId::new(index)) } else { None };
             offers.places.push(Place { offer, users: users.unwrap_or(0), hash, next });

@@ -8,9 +8,9 @@ use ubique_model::policy::Announcement;
 use ubique_model::{Family, Prefix};
 
 use super::entry::{Route, Source};
+use super::epoch::{Epoch, Held, standing};
 use super::offers::{Offer, Terms};
 use super::out::AdjOut;
-use super::table::Slot;
 use super::{Counters, Rib, policy};
 use crate::Time;
 use crate::bgp::family::{AddressFamilies, AddressFamily};
@@ -48,13 +48,13 @@ pub(super) struct Peer {
     pub own: BTreeMap<Prefix, Announcement>,
     pub out: AdjOut,
     pub counters: Counters,
-    /// Routes of each family in Adj-RIB-In, by [`Family`].
-    pub received: [usize; 2],
+    /// Its routes of each family, by [`Family`].
+    pub held: [Held; 2],
     pub over_limit: Option<(AddressFamily, u32)>,
 }
 
 impl Peer {
-    pub(super) fn new(config: PeerConfig) -> Peer {
+    pub(super) fn new(config: PeerConfig, epoch: Epoch) -> Peer {
         Peer {
             config,
             session: None,
@@ -62,7 +62,7 @@ impl Peer {
             own: BTreeMap::new(),
             out: AdjOut::default(),
             counters: Counters::default(),
-            received: [0; 2],
+            held: [Held::new(epoch); 2],
             over_limit: None,
         }
     }
@@ -95,12 +95,12 @@ impl Rib {
     /// A new neighbour, its session down. `peer` is the lowest number without one; another one is ignored, and so is a
     /// neighbour whose number is taken.
     pub fn add_peer(&mut self, peer: PeerId, config: PeerConfig) {
-        let index = peer.0 as usize;
+        let (index, epoch) = (peer.0 as usize, self.epochs.next());
         if index == self.peers.len() {
             self.peers.push(None);
         }
         if let Some(slot @ None) = self.peers.get_mut(index) {
-            *slot = Some(Peer::new(config));
+            *slot = Some(Peer::new(config, epoch));
         }
     }
 
@@ -159,6 +159,14 @@ impl Rib {
         p.over_limit = None;
         for family in Family::ALL {
             let stays = families.contains(family);
+            if self.in_epochs(peer) {
+                self.drop_unvouched(peer, family);
+                self.begin_epoch(peer, family);
+                if !stays {
+                    self.drop_unvouched(peer, family);
+                }
+                continue;
+            }
             self.review(peer, family, |offer| match offer.terms.stale {
                 Stale::No if stays => Some(Stale::Restart),
                 Stale::LongLived if stays => Some(Stale::LongLived),
@@ -170,18 +178,28 @@ impl Rib {
     /// The neighbour sends everything of a family anew (RFC 7313 §4): what it has named so far is stale until it is
     /// named again, or swept.
     pub fn mark_stale(&mut self, peer: PeerId, family: AddressFamily) {
+        if self.in_epochs(peer) {
+            return self.unicast(family, |rib, family| rib.begin_epoch(peer, family));
+        }
         self.review_unicast(peer, family, |offer| Some(offer.terms.stale.max(Stale::Restart)));
     }
 
     /// The neighbour has named everything of a family, or its time is over: what is stale still, goes (RFC 4724 §4.2,
     /// RFC 7313 §4, RFC 9494 §4.2).
     pub fn sweep_stale(&mut self, peer: PeerId, family: AddressFamily) {
+        if self.in_epochs(peer) {
+            return self.unicast(family, |rib, family| rib.drop_unvouched(peer, family));
+        }
         self.review_unicast(peer, family, |offer| (offer.terms.stale == Stale::No).then_some(Stale::No));
     }
 
     /// The neighbour is away for long: its stale routes of a family become the least preferred ones and are passed on
-    /// with LLGR_STALE; those that carry NO_LLGR go (RFC 9494 §4.2, §4.3).
+    /// with LLGR_STALE; those that carry NO_LLGR go (RFC 9494 §4.2, §4.3). Nothing changes for one that is only observed
+    /// and not configured for it.
     pub fn long_lived_stale(&mut self, peer: PeerId, family: AddressFamily) {
+        if self.in_epochs(peer) {
+            return;
+        }
         self.review_unicast(peer, family, |offer| match offer.terms.stale {
             Stale::No => Some(Stale::No),
             _ if offer.unpack().0.communities.contains(&policy::NO_LLGR) => None,
@@ -190,24 +208,31 @@ impl Rib {
     }
 
     fn review_unicast(&mut self, peer: PeerId, family: AddressFamily, verdict: impl Fn(&Offer) -> Option<Stale>) {
+        self.unicast(family, |rib, family| rib.review(peer, family, verdict));
+    }
+
+    fn unicast(&mut self, family: AddressFamily, act: impl FnOnce(&mut Rib, Family)) {
         if family.is_unicast() {
-            self.review(peer, family.family(), verdict);
+            act(self, family.family());
         }
     }
 
     /// Goes through a neighbour's routes of a family; each becomes as stale as the verdict says, or goes (`None`).
     fn review(&mut self, peer: PeerId, family: Family, verdict: impl Fn(&Offer) -> Option<Stale>) {
-        if self.peer(peer).is_none_or(|p| p.received[family as usize] == 0) {
+        if self.peer(peer).is_none_or(|p| p.held[family as usize].routes == 0) {
             return;
         }
-        let Rib { table, offers, .. } = self;
+        let Rib { table, offers, peers, .. } = self;
         let mut gone = 0;
         let mut touched = vec![];
-        // Whether the route stays.
-        let mut judge = |prefix: Prefix, route: &mut Route| {
+        // Whether the route stays; one that is gone already is not ours to remove.
+        let judge = |prefix: Prefix, route: &mut Route| {
             let Some(offer) = offers.get(route.offer).filter(|offer| offer.terms.key.peer == peer) else {
                 return true;
             };
+            if standing(peers, offers, route, family).is_none() {
+                return true;
+            }
             let (before, stale) = (offer.terms, verdict(offer));
             let after = stale.and_then(|stale| offers.hold_with(route.offer, &Terms { stale, ..before }));
             offers.release(route.offer);
@@ -221,15 +246,9 @@ impl Rib {
             }
             after.is_some()
         };
-        table.retain(family, |prefix, slot| match slot {
-            Slot::One(route) => judge(prefix, route),
-            Slot::Many(entry) => {
-                entry.routes.retain_mut(|route| judge(prefix, route));
-                slot.settle()
-            }
-        });
+        table.retain(family, judge);
         if let Some(p) = self.peer_mut(peer) {
-            p.received[family as usize] -= gone;
+            p.held[family as usize].routes -= gone;
             p.counters.received -= gone;
         }
         for (prefix, key) in touched {

@@ -41,11 +41,23 @@ impl Slot {
         self.position(offers, key).ok().map(|i| self.routes()[i])
     }
 
-    /// Routes of one neighbour.
-    pub(super) fn count(&self, offers: &Offers, peer: PeerId) -> usize {
+    /// Routes of one neighbour that `counts`; one alone counts as if it were.
+    pub(super) fn count(&self, offers: &Offers, peer: PeerId, counts: impl Fn(&Route) -> bool) -> usize {
+        let of_peer = |r: &&Route| r.key(offers).is_some_and(|key| key.peer == peer) && counts(r);
         match self.routes() {
             [_] => 1,
-            routes => routes.iter().filter(|r| r.key(offers).is_some_and(|key| key.peer == peer)).count(),
+            routes => routes.iter().filter(of_peer).count(),
+        }
+    }
+
+    /// Goes through its routes; those `keep` says no to, go. Whether anything is left to know.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&mut Route) -> bool) -> bool {
+        match self {
+            Slot::One(route) => keep(route),
+            Slot::Many(entry) => {
+                entry.routes.retain_mut(keep);
+                self.settle()
+            }
         }
     }
 
@@ -81,7 +93,7 @@ impl Slot {
     /// Takes the least room again; whether anything is left to know.
     pub(super) fn settle(&mut self) -> bool {
         let Slot::Many(entry) = self else { return true };
-        let plain = !entry.own && entry.best.is_none() && entry.reported.is_none();
+        let plain = entry.is_plain();
         match entry.routes[..] {
             [] => !plain,
             [route] if plain => {
@@ -90,6 +102,11 @@ impl Slot {
             }
             _ => true,
         }
+    }
+
+    /// Whether there is more to know than its routes.
+    pub(super) fn says_more(&self) -> bool {
+        matches!(self, Slot::Many(entry) if !entry.is_plain())
     }
 
     pub(super) fn own(&self) -> bool {
@@ -185,7 +202,12 @@ impl Table {
 
     /// Gives back the room of a slot that has nothing to say, or little.
     pub(super) fn settle(&mut self, prefix: &Prefix) {
-        if self.get_mut(prefix).is_some_and(|slot| !slot.settle()) {
+        self.retain_of(prefix, |_| true);
+    }
+
+    /// Goes through the routes of a prefix; those `keep` says no to, go.
+    pub(super) fn retain_of(&mut self, prefix: &Prefix, keep: impl FnMut(&mut Route) -> bool) {
+        if self.get_mut(prefix).is_some_and(|slot| !slot.retain(keep)) {
             match prefix {
                 Prefix::V4(net) => self.v4.remove(&KeyV4::new(net)),
                 Prefix::V6(net) => self.v6.remove(&KeyV6::new(net)),
@@ -209,11 +231,11 @@ impl Table {
         v4.chain(self.v6.range(v6..).map(|(key, slot)| (key.prefix(), slot)))
     }
 
-    /// Goes through the slots of a family; those `keep` says no to, go.
-    pub(super) fn retain(&mut self, family: Family, mut keep: impl FnMut(Prefix, &mut Slot) -> bool) {
+    /// Goes through the routes of a family; those `keep` says no to, go.
+    pub(super) fn retain(&mut self, family: Family, mut keep: impl FnMut(Prefix, &mut Route) -> bool) {
         match family {
-            Family::Ipv4 => self.v4.retain(|key, slot| keep(key.prefix(), slot)),
-            Family::Ipv6 => self.v6.retain(|key, slot| keep(key.prefix(), slot)),
+            Family::Ipv4 => self.v4.retain(|key, slot| slot.retain(|route| keep(key.prefix(), route))),
+            Family::Ipv6 => self.v6.retain(|key, slot| slot.retain(|route| keep(key.prefix(), route))),
         }
     }
 

@@ -10,6 +10,7 @@ use ubique_model::Prefix;
 
 use super::decision::{Ineligible, Step};
 use super::entry::{Opened, Route};
+use super::table::Slot;
 use super::{Rib, Stale};
 use crate::Time;
 use crate::bgp::attributes::{Attributes, NextHop};
@@ -100,12 +101,14 @@ impl Rib {
     /// All routes to a prefix, the best first, the others as they would follow were those before them to go, the
     /// ineligible last.
     pub fn candidates(&self, prefix: Prefix) -> Vec<Candidate> {
-        self.table.get(&prefix).map(|slot| self.ranked(slot)).unwrap_or_default()
+        self.table.get(&prefix).map(|slot| self.ranked(prefix, slot)).unwrap_or_default()
     }
 
     /// The prefixes anything is known of, in order, from `start` on.
     pub fn prefixes(&self, start: Option<Prefix>) -> impl Iterator<Item = Prefix> + '_ {
-        self.table.from(start).map(|(prefix, _)| prefix)
+        let known =
+            |(prefix, slot): &(Prefix, &Slot)| slot.says_more() || slot.routes().iter().any(|r| self.lives(*prefix, r));
+        self.table.from(start).filter(known).map(|(prefix, _)| prefix)
     }
 
     /// The best route of each prefix that has one, with its neighbour (`None`: our own).
@@ -118,7 +121,7 @@ impl Rib {
         let of_peer = move |route: &&Route| route.key(&self.offers).is_some_and(|key| key.peer == peer);
         self.table.from(start).flat_map(move |(prefix, slot)| {
             slot.routes().iter().filter(of_peer).filter_map(move |route| {
-                let Opened { terms, attributes, next_hop, learned } = Opened::new(&self.offers, route)?;
+                let Opened { terms, attributes, next_hop, learned } = self.opened(prefix, route)?;
                 Some(Received {
                     prefix,
                     path_id: terms.key.path_id,

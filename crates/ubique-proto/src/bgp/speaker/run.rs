@@ -1,6 +1,7 @@
 //! The speaker at work: sessions feed the RIB, the RIB feeds sessions.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use ubique_model::Prefix;
@@ -22,6 +23,12 @@ use crate::time::Time;
 /// prefix may become one.
 pub const MAX_PEERS: usize = 1024;
 
+/// Prefixes looked at in one turn when routes that are gone leave the table: about a millisecond.
+const REAPED_AT_ONCE: usize = 4096;
+
+/// Between two such turns, for everything else: half a second for a million prefixes.
+const REAP_INTERVAL: Duration = Duration::from_millis(2);
+
 /// A BGP speaker.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Speaker {
@@ -37,6 +44,8 @@ pub struct Speaker {
     #[serde(skip)]
     pub(super) output: VecDeque<Out>,
     pub(super) last_activity: Time,
+    /// Routes that are gone leave the table, some of them then.
+    reap_at: Option<Time>,
 }
 
 /// A neighbour and what we keep about it.
@@ -117,6 +126,7 @@ impl Speaker {
             rng,
             output: VecDeque::new(),
             last_activity: Time::ZERO,
+            reap_at: None,
             config,
         }
     }
@@ -197,7 +207,15 @@ impl Speaker {
 
     /// When to call [`Speaker::handle_deadline`]. Changes with every input and deadline.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.peers.iter().flatten().filter_map(Peer::next_deadline).min()
+        self.peers.iter().flatten().filter_map(Peer::next_deadline).chain(self.reap_at).min()
+    }
+
+    /// Frees what a session that ended has left in the table, a part each turn.
+    pub(super) fn reap(&mut self, now: Time) {
+        if self.reap_at.is_none_or(|at| at <= now) {
+            self.rib.reap(REAPED_AT_ONCE);
+            self.reap_at = self.rib.has_gone().then(|| now + REAP_INTERVAL);
+        }
     }
 
     /// What to do next; call until `None` after every input and deadline.

@@ -79,7 +79,7 @@ impl Sending {
 }
 
 impl Speaker {
-    /// Sends every neighbour what it is owed, withdrawals first, then tells what to forward where.
+    /// Sends every neighbour what it is owed, withdrawals first, then tells what to forward where, and frees a part of what is gone.
     pub(super) fn flush(&mut self, now: Time) {
         for index in 0..self.peers.len() {
             self.flush_peer(now, PeerId(u32::try_from(index).unwrap_or(u32::MAX)));
@@ -87,6 +87,7 @@ impl Speaker {
         while let Some((prefix, next_hop)) = self.rib.poll_best() {
             self.output.push_back(Out::Best { prefix, next_hop });
         }
+        self.reap(now);
     }
 
     fn flush_peer(&mut self, now: Time, peer: PeerId) {

@@ -53,6 +53,11 @@ impl Model {
         self.peers[peer].asn == OWN_AS
     }
 
+    fn in_epochs(&self, peer: usize) -> bool {
+        let p = &self.peers[peer];
+        p.import == Import::Observe && p.graceful_restart.is_none_or(|restart| restart.long_lived.is_none())
+    }
+
     /// Our role towards an external neighbour.
     fn role(&self, peer: usize) -> Option<Role> {
         if self.internal(peer) { None } else { self.peers[peer].role }
@@ -260,7 +265,7 @@ impl Bench {
         let peer = self.rng.below(self.model.peers.len() as u64) as usize;
         let id = PeerId(peer as u32);
         let prefix = self.prefixes[self.rng.below(4) as usize];
-        let operation = self.rng.below(28);
+        let operation = self.rng.below(30);
         self.log += &format!("{operation} of {peer} on {prefix}\n");
         match operation {
             0 | 1 => self.session_up(peer),
@@ -306,12 +311,14 @@ impl Bench {
                 self.model.heard[peer].retain(|_, k| k.stale == Stale::No);
                 self.rib.sweep_stale(id, AddressFamily::Ipv4Unicast);
             }
-            12 => {
+            // An observed neighbour's routes become long-lived only if that is configured.
+            12 if !self.model.in_epochs(peer) => {
                 let heard = &mut self.model.heard[peer];
                 heard.retain(|_, k| k.stale == Stale::No || !k.attributes.communities.contains(&NO_LLGR));
                 heard.values_mut().filter(|k| k.stale != Stale::No).for_each(|k| k.stale = Stale::LongLived);
                 self.rib.long_lived_stale(id, AddressFamily::Ipv4Unicast);
             }
+            13 | 14 => self.rib.reap(self.rng.below(4) as usize),
             _ => self.update(peer),
         }
     }
@@ -461,6 +468,8 @@ impl Bench {
         let stored: usize = self.model.heard.iter().map(BTreeMap::len).sum();
         assert!(super::holders(&self.rib).is_none_or(|holders| holders == stored), "offers leak\n{}", self.log);
         if settled {
+            let known = |p: &&Prefix| self.model.originated.contains(p) || self.model.routes(p).next().is_some();
+            assert!(self.rib.prefixes(None).eq(self.prefixes.iter().filter(known).copied()), "prefixes\n{}", self.log);
             assert!(self.rib.is_settled() && self.repeats.iter().all(BTreeSet::is_empty), "{}", self.log);
         }
     }
@@ -473,7 +482,7 @@ fn random_peer(rng: &mut Rng, index: u32) -> PeerConfig {
     PeerConfig {
         // Few ASes, so that MEDs meet.
         asn: if internal { OWN_AS } else { Asn(100 * (1 + rng.below(3) as u32)) },
-        import: if rng.below(8) == 0 { Import::Observe } else { Import::GaoRexford },
+        import: if rng.below(3) == 0 { Import::Observe } else { Import::GaoRexford },
         export: if rng.below(6) == 0 { Export::OwnOnly } else { Export::GaoRexford },
         role: if rng.below(2) == 0 { None } else { Some(ROLES[rng.below(5) as usize]) },
         route_reflector_client: internal && rng.below(2) == 0,
@@ -541,6 +550,10 @@ pub(super) fn play(seed: u64) -> String {
         bench.compare(eager);
     }
     bench.drain(usize::MAX);
+    bench.compare(true);
+    // Two laps reach every prefix.
+    (0..2 * bench.prefixes.len()).for_each(|_| bench.rib.reap(1));
+    assert!(!bench.rib.has_gone(), "{}", bench.log);
     bench.compare(true);
     bench.log
 }

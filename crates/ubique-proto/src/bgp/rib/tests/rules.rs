@@ -395,7 +395,7 @@ fn packing_loses_nothing() {
 #[test]
 fn a_route_is_small() {
     assert_eq!(size_of::<super::super::table::Slot>(), 16);
-    assert!(size_of::<super::super::offers::Offer>() <= 40, "{}", size_of::<super::super::offers::Offer>());
+    assert!(size_of::<super::super::offers::Offer>() <= 48, "{}", size_of::<super::super::offers::Offer>());
     let mut octets = vec![];
     let communities = vec![Community(1), Community(2), Community(3)];
     pack(&Attributes { communities, med: Some(1), ..path(&[1, 2, 3, 4, 5]) }, NEXT_HOP, &mut octets);
