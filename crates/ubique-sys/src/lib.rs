@@ -7,11 +7,12 @@
 //! - [`process`]: pidfds and children, [`sockdiag`]: who serves a port and when that socket dies
 //! - [`packet`], [`tcp`], [`udp`]: sockets beyond the standard library
 //! - [`watchdog`]: a process that ends us when a thread stalls; [`clock`]: time;
-//!   [`priority`]: threads that must run in time
+//!   [`priority`]: threads that must run in time; [`memory`]: giving it back
 //!
 //! Deliberately absent: policy, protocols, async. Linux 5.6 or later (pidfd, `PACKET_IGNORE_OUTGOING`).
 
 pub mod clock;
+pub mod memory;
 mod mmsg;
 pub mod netlink;
 pub mod netns;

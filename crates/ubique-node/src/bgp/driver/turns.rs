@@ -190,8 +190,13 @@ impl Driver {
         let mut progress = false;
         let now = now();
         if self.speaker.next_deadline().is_some_and(|due| due <= judged) {
+            let freeing = self.speaker.rib().has_gone();
             self.speaker.handle_deadline(now);
             self.carry_out(now);
+            if freeing && !self.speaker.rib().has_gone() {
+                // More than one turn's worth: a big table.
+                ubique_sys::memory::trim();
+            }
             progress = true;
         }
         let mut looks = Vec::new();

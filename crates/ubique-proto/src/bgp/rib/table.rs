@@ -2,6 +2,9 @@
 //!
 //! Made for a full table of which nearly every prefix has one route that is only kept: there a prefix takes its packed
 //! key and 16 octets. Whatever more is to be said about a prefix is in a box of its own.
+//!
+//! Most of what a route costs is the first touch of the B-tree's leaf, a cache miss: prefixes come in no order. Sorted
+//! chunks of 256 with an array of their first keys took a tenth less memory and were no faster.
 
 use std::collections::{BTreeMap, btree_map};
 use std::net::{Ipv4Addr, Ipv6Addr};
