@@ -13,3 +13,4 @@ mod peers;
 mod random;
 mod refresh;
 mod simulation;
+mod table;
