@@ -7,7 +7,7 @@ use ubique_node::admin::{self, Announced, Reply, Request, Status};
 
 use crate::Exit;
 use crate::arguments::{AgentArguments, Color, DrainArguments, Output};
-use crate::check::load;
+use crate::check::load_without_warnings;
 use crate::run::chain;
 use crate::say::{say, tell, tell_raw};
 
@@ -80,7 +80,7 @@ pub(crate) fn socket(arguments: &AgentArguments, color: Color) -> Result<PathBuf
         return Ok(socket.clone());
     }
     let Some(file) = &arguments.file else { return Err(Exit::BadInput) };
-    let (service, _) = load(file, Service::parse, color)?;
+    let service = load_without_warnings(file, Service::parse, color)?;
     let site = match (&arguments.site, service.sites.as_slice()) {
         (Some(name), _) if service.site(name).is_some() => name.clone(),
         (None, [only]) => only.name.clone(),

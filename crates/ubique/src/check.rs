@@ -161,14 +161,32 @@ pub fn read(path: &Path) -> Option<Vec<u8>> {
 
 /// Reads and parses a file for a command that needs it; findings go to stderr, errors to the exit code.
 pub fn load<T>(path: &Path, parse: impl Fn(&str, &[u8]) -> Parsed<T>, color: Color) -> Result<(T, Vec<u8>), Exit> {
+    let (value, source, diagnostics) = parsed(path, parse, color)?;
+    say_raw!("{}", render(&diagnostics, &String::from_utf8_lossy(&source), color.stderr));
+    Ok((value, source))
+}
+
+/// The same for commands that ask an agent: its own log and `ubique check` have the warnings.
+pub fn load_without_warnings<T>(
+    path: &Path,
+    parse: impl Fn(&str, &[u8]) -> Parsed<T>,
+    color: Color,
+) -> Result<T, Exit> {
+    parsed(path, parse, color).map(|(value, ..)| value)
+}
+
+/// What a file means; says what is wrong with one that means nothing.
+fn parsed<T>(
+    path: &Path,
+    parse: impl Fn(&str, &[u8]) -> Parsed<T>,
+    color: Color,
+) -> Result<(T, Vec<u8>, Vec<Diagnostic>), Exit> {
     let source = read(path).ok_or(Exit::CouldNotRun)?;
     let parsed = parse(&path.display().to_string(), &source);
-    say_raw!("{}", render(&parsed.diagnostics, &String::from_utf8_lossy(&source), color.stderr));
-    match parsed.value {
-        Some(value) => Ok((value, source)),
-        None => {
-            say!("{}: {}", path.display(), summary(&parsed.diagnostics));
-            Err(Exit::BadInput)
-        }
-    }
+    let Some(value) = parsed.value else {
+        say_raw!("{}", render(&parsed.diagnostics, &String::from_utf8_lossy(&source), color.stderr));
+        say!("{}: {}", path.display(), summary(&parsed.diagnostics));
+        return Err(Exit::BadInput);
+    };
+    Ok((value, source, parsed.diagnostics))
 }

@@ -150,6 +150,20 @@ fn help_leads_with_examples() {
 }
 
 #[test]
+fn commands_that_ask_an_agent_do_not_repeat_warnings() {
+    let text = std::fs::read_to_string(root().join("examples/quickstart.toml")).expect("the example");
+    let upstream = "[[site.upstream]]\nasn      = 64613\naddress  = \"2001:db8:ffff:2::1\"\nrelation = \"transit\"\n";
+    assert!(text.contains(upstream));
+    let path = file("warned.toml", text.replace(upstream, "").as_bytes()).display().to_string();
+    assert!(stderr(&ubique(&["check", &path])).contains("warning"), "there is something to warn of");
+    for command in ["status", "routes"] {
+        let output = ubique(&[command, &path, "--site", "lon"]);
+        assert_eq!(output.status.code(), Some(3), "no agent answers");
+        assert!(!stderr(&output).contains("warning"), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_huge_file_is_refused_at_once() {
     let path = file("huge.toml", &vec![b'#'; 10 << 20]);
     let output = ubique(&["check", &path.display().to_string()]);
