@@ -1,5 +1,7 @@
 //! `ubique replay`: runs a journal through the cores again.
 
+mod names;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -13,6 +15,7 @@ use ubique_proto::journal::{
 use crate::Exit;
 use crate::arguments::{Output, ReplayArguments};
 use crate::say::{say, tell, tell_raw};
+use names::Names;
 
 /// Version of the JSON.
 const SCHEMA_VERSION: u32 = 1;
@@ -39,7 +42,7 @@ struct Summary {
 
 /// `ubique replay`.
 pub fn replay(arguments: &ReplayArguments, output: Output) -> Exit {
-    let mut page = Page { arguments, output, begin: None, first: true };
+    let mut page = Page { arguments, output, names: Names::default(), begin: None, first: true };
     match run(&arguments.journal, &mut page) {
         Ok(summary) => {
             page.end(&summary);
@@ -66,6 +69,7 @@ fn run(path: &Path, page: &mut Page<'_>) -> Result<Summary, String> {
             Parsed::Record(record, used) => {
                 let entry = replay.record(*record).map_err(|e| e.to_string())?;
                 summary.count(&entry);
+                page.names.learn(&entry.event, replay.speaker());
                 page.entry(&entry);
                 at += used;
             }
@@ -114,6 +118,7 @@ impl Summary {
 struct Page<'a> {
     arguments: &'a ReplayArguments,
     output: Output,
+    names: Names,
     /// Time of the first record.
     begin: Option<u64>,
     first: bool,
@@ -127,7 +132,7 @@ impl Page<'_> {
             return;
         }
         match self.output {
-            Output::Table => table(entry, at),
+            Output::Table => table(entry, at, &self.names),
             Output::Json => {
                 let start = if self.first {
                     format!("{{\"schema_version\":{SCHEMA_VERSION},\"records\":[\n")
@@ -172,9 +177,9 @@ impl Page<'_> {
     }
 }
 
-fn table(entry: &Entry, at: f64) {
+fn table(entry: &Entry, at: f64, names: &Names) {
     let core = entry.event.core().map_or("", CoreId::name);
-    let line = |text: &str| tell!("{:>7} {at:>12.6} {core:<6} {}", entry.number, cut(text));
+    let line = |text: &str| tell!("{:>7} {at:>12.6} {core:<6} {}", entry.number, cut(&names.put(text.to_owned())));
     match &entry.event {
         Event::Segment(s) => line(&format!("file {} of {} {}, ubique {}", s.number, s.service, s.site, s.version)),
         Event::Anchor { fresh: true, .. } => line("begins"),

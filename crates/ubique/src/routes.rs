@@ -54,8 +54,11 @@ fn ask(arguments: &RoutesArguments, color: Color) -> Result<(PathBuf, RoutesRequ
             prefix = Some(wanted.trunc());
         } else if let Ok(wanted) = target.parse::<IpAddr>() {
             address = Some(wanted);
-        } else {
+        } else if PathBuf::from(target).exists() {
             file = Some(PathBuf::from(target));
+        } else {
+            say!("ubique: {target:?} is neither a file nor a prefix (198.51.100.0/24) nor an address (198.51.100.53)");
+            return Err(Exit::BadInput);
         }
     }
     if file.is_none() && arguments.socket.is_none() {

@@ -143,7 +143,7 @@ type Done = oneshot::Sender<Result<(), String>>;
 enum Request {
     Status(oneshot::Sender<Box<Status>>),
     Metrics(oneshot::Sender<String>),
-    Routes { which: admin::RoutesRequest, reply: oneshot::Sender<Box<admin::RoutesPage>> },
+    Routes { which: admin::RoutesRequest, reply: oneshot::Sender<Result<Box<admin::RoutesPage>, String>> },
     Drain { reason: String, reply: Done },
     Undrain { reason: String, reply: Done },
 }

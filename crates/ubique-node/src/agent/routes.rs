@@ -16,7 +16,15 @@ const PREFIXES: usize = 256;
 
 impl Agent {
     /// A page of routes.
-    pub(super) fn routes(&self, which: &RoutesRequest) -> RoutesPage {
+    ///
+    /// # Errors
+    /// There is no such neighbour.
+    pub(super) fn routes(&self, which: &RoutesRequest) -> Result<RoutesPage, String> {
+        let mut neighbours = self.bgp.speaker().peers().map(|p| p.config.address);
+        if let Some(peer) = which.peer.filter(|peer| !neighbours.any(|n| n == *peer)) {
+            let all: Vec<String> = self.bgp.speaker().peers().map(|p| p.config.address.to_string()).collect();
+            return Err(format!("no neighbour has the address {peer}; there are {}", all.join(", ")));
+        }
         let mut routes = Vec::new();
         let wanted = which.prefix.or_else(|| which.address.and_then(|address| self.longest(address)));
         let next = if which.prefix.is_some() || which.address.is_some() {
@@ -25,7 +33,7 @@ impl Agent {
         } else {
             self.page(which, &mut routes)
         };
-        RoutesPage { schema_version: SCHEMA_VERSION, routes, next }
+        Ok(RoutesPage { schema_version: SCHEMA_VERSION, routes, next })
     }
 
     /// The longest prefix with a route that holds an address.

@@ -147,7 +147,7 @@ async fn answer(line: &str, requests: mpsc::Sender<Request>) -> Result<String, S
             serde_json::to_string(&status).map_err(|e| e.to_string())
         }
         admin::Request::Routes(which) => {
-            let page = ask(&requests, |reply| Request::Routes { which, reply }).await?;
+            let page = ask(&requests, |reply| Request::Routes { which, reply }).await??;
             serde_json::to_string(&page).map_err(|e| e.to_string())
         }
         admin::Request::Drain { reason } => done(ask(&requests, |reply| Request::Drain { reason, reply }).await?),

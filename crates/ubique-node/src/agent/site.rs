@@ -528,7 +528,7 @@ impl Agent {
             // A client that has gone meanwhile is no concern of ours.
             Request::Status(reply) => drop(reply.send(Box::new(self.status()))),
             Request::Metrics(reply) => drop(reply.send(self.exposition())),
-            Request::Routes { which, reply } => drop(reply.send(Box::new(self.routes(&which)))),
+            Request::Routes { which, reply } => drop(reply.send(self.routes(&which).map(Box::new))),
             Request::Drain { reason, reply } => {
                 tracing::info!(reason, "drain requested");
                 self.reason = "drain";

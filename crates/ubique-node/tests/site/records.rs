@@ -321,6 +321,9 @@ fn routes() {
     prefixes.sort();
     prefixes.dedup();
     assert_eq!(prefixes.len(), 1_001, "each once");
+    let stranger = ask(&Request::Routes(from("192.0.2.99")));
+    let error = stranger.unwrap_err().to_string();
+    assert!(error.contains("no neighbour has the address 192.0.2.99; there are 192.0.2.1, 2001:db8:1::1"), "{error}");
 }
 
 /// With a session key, which no record may hold.

@@ -115,6 +115,11 @@ pub struct Replay {
 }
 
 impl Replay {
+    /// The speaker as far as it is replayed; `None`: it has no anchor, or has gone astray.
+    pub fn speaker(&self) -> Option<&Speaker> {
+        self.speaker.core.as_ref()
+    }
+
     /// Takes the next record. After a difference the core it is about is not replayed until its next anchor.
     ///
     /// # Errors
