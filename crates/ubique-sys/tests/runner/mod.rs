@@ -96,6 +96,9 @@ pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
 }
 
 pub fn run(place: Where, tests: &[Test]) {
+    // Who started this in the background may have left it ignoring SIGINT, and what it starts with it.
+    // SAFETY: the default action needs no handler.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let who = if rustix::process::geteuid().is_root() { "root" } else { "user" };
     let mut failed = Vec::new();
