@@ -250,11 +250,15 @@ impl FromStr for FlowSpec {
                 }
                 (_, Some(field), _) => {
                     comparisons.extend(std::iter::from_fn(|| words.next_if(is_comparison)));
-                    Component::Numeric { field, terms: numbers(field, &comparisons, words.peek())? }
+                    let words_of = (field.word(), field.example());
+                    let term = |and, text: &str| numeric_term(field, and, text);
+                    Component::Numeric { field, terms: terms(words_of, &comparisons, words.peek(), term)? }
                 }
                 (_, _, Some(field)) => {
                     comparisons.extend(std::iter::from_fn(|| words.next_if(is_comparison)));
-                    Component::Bitmask { field, terms: bit_terms(field, &comparisons, words.peek())? }
+                    let words_of = (field.word(), field.example());
+                    let term = |and, text: &str| bitmask_term(field, and, text);
+                    Component::Bitmask { field, terms: terms(words_of, &comparisons, words.peek(), term)? }
                 }
                 _ => return Err(ParseFlowSpecError::Word(word.to_owned())),
             });
@@ -278,9 +282,20 @@ fn prefix(text: &str) -> Option<(Prefix, u8)> {
     Some((Prefix::new(IpAddr::V6(address), length).ok()?.trunc(), offset))
 }
 
-/// The parts of comparisons with whether they belong to the one before.
-fn parts<'a>(comparisons: &'a [&'a str]) -> impl Iterator<Item = (bool, &'a str)> {
-    comparisons.iter().flat_map(|text| text.split('&').enumerate().map(|(at, part)| (at > 0, part)))
+/// The terms of one condition. `next` is the word that stands where the first comparison is missing.
+fn terms<T>(
+    (word, example): (&'static str, &'static str),
+    comparisons: &[&str],
+    next: Option<&&str>,
+    term: impl Fn(bool, &str) -> Option<T>,
+) -> Result<Vec<T>, ParseFlowSpecError> {
+    let wrong = |text: &str| ParseFlowSpecError::Comparison { word, text: text.to_owned(), example };
+    if comparisons.is_empty() {
+        return Err(wrong(next.copied().unwrap_or_default()));
+    }
+    // With whether each belongs to the one before.
+    let parts = comparisons.iter().flat_map(|text| text.split('&').enumerate().map(|(at, part)| (at > 0, part)));
+    parts.map(|(and, text)| term(and, text).ok_or_else(|| wrong(text))).collect()
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -291,56 +306,25 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
-fn numbers(
-    field: NumericField,
-    comparisons: &[&str],
-    next: Option<&&str>,
-) -> Result<Vec<NumericTerm>, ParseFlowSpecError> {
-    let wrong = |text: &str| ParseFlowSpecError::Comparison {
-        word: field.word(),
-        text: text.to_owned(),
-        example: field.example(),
+fn numeric_term(field: NumericField, and: bool, text: &str) -> Option<NumericTerm> {
+    let (&[less, greater, equal], rest) =
+        COMPARISONS.iter().find_map(|(sign, kind)| Some((kind, text.strip_prefix(sign)?)))?;
+    let named = PROTOCOLS.iter().find(|(name, _)| field == NumericField::Protocol && *name == rest);
+    let constant = less == greater && greater == equal;
+    let value = match named {
+        _ if constant => rest.is_empty().then_some(0)?,
+        Some((_, value)) => *value,
+        None => number(rest)?,
     };
-    if comparisons.is_empty() {
-        return Err(wrong(next.copied().unwrap_or_default()));
-    }
-    let term = |(and, text): (bool, &str)| {
-        let (&[less, greater, equal], rest) =
-            COMPARISONS.iter().find_map(|(sign, kind)| Some((kind, text.strip_prefix(sign)?)))?;
-        let named = PROTOCOLS.iter().find(|(name, _)| field == NumericField::Protocol && *name == rest);
-        let constant = less == greater && greater == equal;
-        let value = match named {
-            _ if constant => rest.is_empty().then_some(0)?,
-            Some((_, value)) => *value,
-            None => number(rest)?,
-        };
-        Some(NumericTerm { and, less, greater, equal, value })
-    };
-    parts(comparisons).map(|part| term(part).ok_or_else(|| wrong(part.1))).collect()
+    Some(NumericTerm { and, less, greater, equal, value })
 }
 
-fn bit_terms(
-    field: BitmaskField,
-    comparisons: &[&str],
-    next: Option<&&str>,
-) -> Result<Vec<BitmaskTerm>, ParseFlowSpecError> {
-    let wrong = |text: &str| ParseFlowSpecError::Comparison {
-        word: field.word(),
-        text: text.to_owned(),
-        example: field.example(),
+fn bitmask_term(field: BitmaskField, and: bool, text: &str) -> Option<BitmaskTerm> {
+    let (&[not, all], rest) = BIT_COMPARISONS.iter().find_map(|(sign, kind)| Some((kind, text.strip_prefix(sign)?)))?;
+    let bit = |name: &str| {
+        let named = field.names().iter().find(|(it, _)| *it == name);
+        named.map_or_else(|| number(name), |(_, bit)| Some(*bit))
     };
-    if comparisons.is_empty() {
-        return Err(wrong(next.copied().unwrap_or_default()));
-    }
-    let term = |(and, text): (bool, &str)| {
-        let (&[not, all], rest) =
-            BIT_COMPARISONS.iter().find_map(|(sign, kind)| Some((kind, text.strip_prefix(sign)?)))?;
-        let bit = |name: &str| {
-            let named = field.names().iter().find(|(it, _)| *it == name);
-            named.map_or_else(|| number(name), |(_, bit)| Some(*bit))
-        };
-        let value = rest.split('+').try_fold(0, |bits, name| Some(bits | bit(name)?))?;
-        Some(BitmaskTerm { and, not, all, value })
-    };
-    parts(comparisons).map(|part| term(part).ok_or_else(|| wrong(part.1))).collect()
+    let value = rest.split('+').try_fold(0, |bits, name| Some(bits | bit(name)?))?;
+    Some(BitmaskTerm { and, not, all, value })
 }
