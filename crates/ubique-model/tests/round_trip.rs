@@ -11,7 +11,7 @@ use ubique_model::check::{Check, CheckKind};
 use ubique_model::internet::Internet;
 use ubique_model::location::Location;
 use ubique_model::scenario::Scenario;
-use ubique_model::service::{
+use ubique_model::service::{AdminSettings, ApiSettings, 
     AgentSettings, AoAlgorithm, Bfd, BmpCollector, Capacity, Dynamic, GracefulRestart, JournalSettings, NextHop,
     Records, RehearseSettings, Role, RotatedFile, Service, Site, TcpAo, Upstream,
 };
@@ -267,10 +267,25 @@ fn records() -> impl Strategy<Value = Records> {
         .prop_map(|(bmp, mrt, journal)| Records { bmp, mrt, journal })
 }
 
+fn admin() -> impl Strategy<Value = AdminSettings> {
+    let api = (target(), [text(), text(), text()], prop::collection::vec(text(), 0..3)).prop_map(
+        |(listen, [certificate, key_file, client_ca], clients)| ApiSettings {
+            listen,
+            certificate: certificate.into(),
+            key_file: key_file.into(),
+            client_ca: client_ca.into(),
+            clients,
+        },
+    );
+    (prop::sample::select(vec![0o600, 0o660, 0o666]), prop::option::of(text()), prop::option::of(api))
+        .prop_map(|(mode, group, api)| AdminSettings { mode, group, api })
+}
+
 fn service() -> impl Strategy<Value = Service> {
     let hour = || duration(0, 3_600_000);
-    let agent = (text(), prop::option::of(target()), hour(), hour(), duration(100, 60_000), records()).prop_map(
-        |(socket, metrics, graceful_shutdown, drain, watchdog, records)| AgentSettings {
+    let agent = (text(), prop::option::of(target()), hour(), hour(), duration(100, 60_000), records(), admin()).prop_map(
+        |(socket, metrics, graceful_shutdown, drain, watchdog, records, admin)| AgentSettings {
+            admin,
             records,
             socket: socket.into(),
             metrics,
