@@ -11,9 +11,9 @@ use ubique_model::check::{Check, CheckKind};
 use ubique_model::internet::Internet;
 use ubique_model::location::Location;
 use ubique_model::scenario::Scenario;
-use ubique_model::service::{AdminSettings, ApiSettings, 
-    AgentSettings, AoAlgorithm, Bfd, BmpCollector, Capacity, Dynamic, GracefulRestart, JournalSettings, NextHop,
-    Records, RehearseSettings, Role, RotatedFile, Service, Site, TcpAo, Upstream,
+use ubique_model::service::{
+    AdminSettings, AgentSettings, AoAlgorithm, ApiSettings, Bfd, BmpCollector, Capacity, Dynamic, GracefulRestart,
+    JournalSettings, NextHop, Records, RehearseSettings, Role, RotatedFile, Service, Site, TcpAo, Upstream,
 };
 use ubique_model::{AddressFamily, Asn, Community, ExtendedCommunity, LargeCommunity, Prefix, Relation};
 
@@ -283,17 +283,23 @@ fn admin() -> impl Strategy<Value = AdminSettings> {
 
 fn service() -> impl Strategy<Value = Service> {
     let hour = || duration(0, 3_600_000);
-    let agent = (text(), prop::option::of(target()), hour(), hour(), duration(100, 60_000), records(), admin()).prop_map(
-        |(socket, metrics, graceful_shutdown, drain, watchdog, records, admin)| AgentSettings {
-            admin,
-            records,
-            socket: socket.into(),
-            metrics,
-            graceful_shutdown,
-            drain,
-            watchdog,
-        },
-    );
+    let operator = (prop::collection::vec(text(), 0..3), 0u8..=100, admin());
+    let agent = (text(), prop::option::of(target()), hour(), hour(), duration(100, 60_000), records(), operator)
+        .prop_map(
+            |(socket, metrics, graceful_shutdown, drain, watchdog, records, (drain_hook, confirm_share, admin))| {
+                AgentSettings {
+                    admin,
+                    records,
+                    drain_hook,
+                    confirm_share,
+                    socket: socket.into(),
+                    metrics,
+                    graceful_shutdown,
+                    drain,
+                    watchdog,
+                }
+            },
+        );
     let parts = (
         prop::collection::vec(check(), 0..4),
         prop::collection::vec(site(), 1..4),

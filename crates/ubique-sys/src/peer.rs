@@ -31,13 +31,7 @@ pub fn credentials(socket: impl AsFd) -> io::Result<Credentials> {
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` octets of plain integers into `ucred`, which lives across the call.
     let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut ucred).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut ucred).cast(), &raw mut length)
     };
     check(result)?;
     let groups = groups(fd.as_raw_fd(), GROUPS)?;
@@ -49,13 +43,7 @@ fn groups(fd: i32, room: usize) -> io::Result<Vec<u32>> {
     let mut length = (room * size_of::<u32>()) as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` octets of plain integers into `groups`, which has that many.
     let result = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_PEERGROUPS,
-            groups.as_mut_ptr().cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERGROUPS, groups.as_mut_ptr().cast(), &raw mut length)
     };
     let count = length as usize / size_of::<u32>();
     match check(result) {

@@ -78,6 +78,10 @@ impl Service {
         }
         page.text("graceful-shutdown", format_duration(self.agent.graceful_shutdown));
         page.text("drain", format_duration(self.agent.drain));
+        if !self.agent.drain_hook.is_empty() {
+            page.key("drain-hook", list(self.agent.drain_hook.iter().cloned()));
+        }
+        page.key("confirm-share", self.agent.confirm_share);
         page.text("watchdog", format_duration(self.agent.watchdog));
         if let Some(api) = &self.agent.admin.api {
             print_api(&mut page, api);

@@ -164,7 +164,8 @@ pub(crate) enum Refusal {
 mod tests {
     use super::*;
 
-    const ACCOUNTS: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\nalice:x:1000:1000::/:\nops:x:50:alice\nodd:x:many:\n";
+    const ACCOUNTS: &str =
+        "root:x:0:0:root:/root:/bin/sh\nbroken\nalice:x:1000:1000::/:\nops:x:50:alice\nodd:x:many:\n";
 
     #[test]
     fn accounts_are_found_by_name_and_number() {

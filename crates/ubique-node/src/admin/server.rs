@@ -163,7 +163,13 @@ where
     }
 }
 
-async fn client<F, A>(stream: UnixStream, caller: Rc<Caller>, seat: &Rc<Seat>, seats: &Seats, answer: F) -> io::Result<()>
+async fn client<F, A>(
+    stream: UnixStream,
+    caller: Rc<Caller>,
+    seat: &Rc<Seat>,
+    seats: &Seats,
+    answer: F,
+) -> io::Result<()>
 where
     F: Fn(String, Rc<Caller>) -> A,
     A: Future<Output = String>,

@@ -10,16 +10,14 @@ use crate::admin::{self, Caller, Refusal};
 
 /// The reply line (without its end) to a request line; `Err`: why not.
 pub(super) async fn answer(line: &str, caller: &Caller, requests: mpsc::Sender<Request>) -> Result<String, Refusal> {
-    let request: admin::Request = serde_json::from_str(line)
-        .map_err(|e| Refusal::Malformed(format!("the request cannot be understood: {e}")))?;
+    let request: admin::Request =
+        serde_json::from_str(line).map_err(|e| Refusal::Malformed(format!("the request cannot be understood: {e}")))?;
     if request.acts() {
         caller.permit()?;
     }
     let who = || caller.who();
     match request {
-        admin::Request::Status => {
-            text(&ask(&requests, Request::Status).await?)
-        }
+        admin::Request::Status => text(&ask(&requests, Request::Status).await?),
         admin::Request::Routes(which) => {
             let page = ask(&requests, |reply| Request::Routes { which, reply }).await?;
             text(&page.map_err(Refusal::Refused)?)

@@ -268,7 +268,8 @@ mod tests {
             for name in fields.get("required").and_then(Value::as_array).into_iter().flatten() {
                 line[name.as_str().unwrap()] = example(&fields["properties"][name.as_str().unwrap()]);
             }
-            let request: admin::Request = serde_json::from_value(line.clone()).unwrap_or_else(|e| panic!("{line}: {e}"));
+            let request: admin::Request =
+                serde_json::from_value(line.clone()).unwrap_or_else(|e| panic!("{line}: {e}"));
             assert_eq!(request.acts(), route.method == Method::POST, "{}", route.path);
         }
     }
@@ -324,7 +325,9 @@ mod tests {
     #[test]
     fn the_document_is_valid_openapi() {
         let python = "python3";
-        let has = |code: &str| std::process::Command::new(python).args(["-c", code]).output().is_ok_and(|o| o.status.success());
+        let has = |code: &str| {
+            std::process::Command::new(python).args(["-c", code]).output().is_ok_and(|o| o.status.success())
+        };
         if !has("import openapi_spec_validator") {
             eprintln!("skipped: python3 has no openapi-spec-validator here");
             return;
@@ -340,7 +343,8 @@ mod tests {
     #[test]
     fn parameters_of_a_url_become_fields() {
         let object = query_object("prefix=198.51.100.0%2F24&peer=2001:db8::1&x=a+b&t=true&o=%7B%22a%22:1%7D").unwrap();
-        let expected = json!({ "prefix": "198.51.100.0/24", "peer": "2001:db8::1", "x": "a b", "t": true, "o": { "a": 1 } });
+        let expected =
+            json!({ "prefix": "198.51.100.0/24", "peer": "2001:db8::1", "x": "a b", "t": true, "o": { "a": 1 } });
         assert_eq!(Value::Object(object), expected);
         for bad in ["a=%", "a=%4", "a=%zz", "a=%ff", "a=1&a=2", "a={"] {
             assert!(query_object(bad).is_err(), "{bad}");

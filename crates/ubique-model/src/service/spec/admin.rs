@@ -11,9 +11,19 @@ pub(super) static API: Spec = plain(
     "The requests of the admin socket over HTTPS; both sides show certificates (mutual TLS).",
     &[
         field("listen", Type::Text(&ENDPOINT), Need::Required, "Address and port, of this machine alone."),
-        field("certificate", Type::Text(&PEM), Need::Required, "Our certificate with its chain, PEM; read again when it changes."),
+        field(
+            "certificate",
+            Type::Text(&PEM),
+            Need::Required,
+            "Our certificate with its chain, PEM; read again when it changes.",
+        ),
         field("key-file", Type::Text(&PEM), Need::Required, "Its private key, PEM."),
-        field("client-ca", Type::Text(&PEM), Need::Required, "Authorities whose clients may read, PEM. Best one of your own, for nothing else."),
+        field(
+            "client-ca",
+            Type::Text(&PEM),
+            Need::Required,
+            "Authorities whose clients may read, PEM. Best one of your own, for nothing else.",
+        ),
         field(
             "clients",
             Type::List { item: &Type::Text(&FREE), min: 1, max: MAX_CLIENTS },
