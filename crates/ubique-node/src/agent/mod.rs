@@ -45,6 +45,7 @@ use self::bfd::Bfd;
 use crate::admin::{self, Status};
 use crate::bgp::{BGP_PORT, DriverError, SecretError};
 use crate::checks::CheckError;
+use crate::limits;
 
 pub use http::HttpError;
 pub use neighbours::{Lacking, lacking};
@@ -157,6 +158,7 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
     };
     let with_bfd = bfd::wanted(spec);
     guard::abort_on_panic();
+    limits::raise_descriptors(limits::DESCRIPTORS);
     let watchdog = guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
     let looks = service.checks.iter().filter(|c| matches!(c.kind, CheckKind::Process { .. })).count();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -142,6 +142,10 @@ impl Callers {
         Some((peer, PeerConfig { address, asn, passive: true, ..spec.peer.clone() }))
     }
 
+    pub(super) fn is_dynamic(&self, peer: PeerId) -> bool {
+        self.dynamic.contains_key(&peer)
+    }
+
     pub(super) fn dynamic(&self) -> impl Iterator<Item = PeerId> {
         self.dynamic.keys().copied()
     }
