@@ -215,8 +215,10 @@ async fn serve(
     let (results, mut polled) = mpsc::channel(EVENTS);
     let (events, mut detected) = mpsc::channel(EVENTS);
     let (requests, mut asked) = mpsc::channel(REQUESTS);
+    // First of all: a second agent of the site must not touch the files of the first.
+    let socket = setup::socket(&service, &site, &options)?;
     let mut agent = setup::agent(service, &site, &options, results, &events)?;
-    setup::interfaces(agent.service(), &site, &options, requests)?;
+    setup::interfaces(agent.service(), &options, socket, requests)?;
     drop(events);
     agent.start()?;
     if let Some((heartbeat, beat)) = bfd {

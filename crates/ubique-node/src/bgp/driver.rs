@@ -349,7 +349,8 @@ impl Driver {
         let called = || self.connections.values().filter_map(|c| c.caller);
         let (held, of_range) = match *call {
             Call::Known(peer) => {
-                (self.connections.values().filter(|c| c.peer == peer).count(), self.callers.is_dynamic(peer))
+                let his = |c: &&Connection| c.peer == peer || c.caller == Some(from);
+                (self.connections.values().filter(his).count(), self.callers.is_dynamic(peer))
             }
             Call::FromRange(_) => (called().filter(|caller| *caller == from).count(), true),
             Call::Refused(_) => return None,
