@@ -142,7 +142,8 @@ impl Worker {
 
 /// Waits for the end of a command and kills what is left of its group.
 fn reap(mut child: Child) -> io::Result<ExitStatus> {
-    while waitid(WaitId::Pid(Pid::from_child(&child)), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) == Err(Errno::INTR) {}
+    let (leader, options) = (WaitId::Pid(Pid::from_child(&child)), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+    while waitid(leader.clone(), options).is_err_and(|errno| errno == Errno::INTR) {}
     // Before the leader is reaped: until then its number cannot mean another group. Nobody left in it is as good.
     let _ = signal_group(child.id(), Signal::Kill);
     child.wait()

@@ -342,7 +342,7 @@ fn exec_that_cannot_even_be_started_holds_up_nobody() {
             assert!(tokio::time::timeout(Duration::from_millis(20), check.poll()).await.is_err(), "it cannot start");
         }
         assert!(begin.elapsed() < LIMIT, "the runtime went on");
-        drop(holder.stdin.take());
+        holder.kill().unwrap();
         assert_eq!(tokio::time::timeout(LIMIT, check.poll()).await.unwrap(), Ok(()));
     });
     holder.wait().unwrap();

@@ -44,7 +44,9 @@ fn check_duplicates(sink: &Sink<'_>, site: &SiteDraft) {
         };
         // The same link-local address can be another machine's on another link.
         let interface = upstream.interface.as_ref().filter(|_| is_link_local(address.value)).map(|at| &at.value);
-        let Some(before) = seen.insert((address.value, interface), port.value) else {
+        // Daemons on this machine may have a port each: they are only connected to.
+        let daemon = address.value.is_loopback().then_some(port.value);
+        let Some(before) = seen.insert((address.value, interface, daemon), port.value) else {
             continue;
         };
         let message = format!("upstream {} is given twice at this site", address.value);
@@ -102,8 +104,9 @@ fn check_keys(sink: &Sink<'_>, site: &SiteDraft) {
         if !same.is_empty() {
             let keys = same.join("` and `");
             let message = format!("`{keys}` of {} is that of range {}, too", address.value, range.value);
-            let finding = Finding::new(code::DUPLICATE, message)
-                .cause("keys of overlapping addresses need IDs of their own (RFC 5925 §3.1): the kernel refuses the second");
+            let finding = Finding::new(code::DUPLICATE, message).cause(
+                "keys of overlapping addresses need IDs of their own (RFC 5925 §3.1): the kernel refuses the second",
+            );
             sink.report(&own.span, finding.fix(format!("write another `{keys}` here, and at the neighbour")));
         }
     }
@@ -115,7 +118,8 @@ fn check_total(sink: &Sink<'_>, site: &SiteDraft) {
         total += usize::from(limit.value);
         if total > MAX_NEIGHBOURS {
             let message = format!("upstreams and limits of this site add up to {total}, more than {MAX_NEIGHBOURS}");
-            let finding = Finding::new(code::TOO_MANY, message).cause("a site has at most so many neighbours at a time");
+            let finding =
+                Finding::new(code::TOO_MANY, message).cause("a site has at most so many neighbours at a time");
             return sink.report(&limit.span, finding.fix("write smaller limits: the number of neighbours there are"));
         }
     }

@@ -123,7 +123,10 @@ fn a_host_that_says_nothing_has_one_place_in_a_range() {
     run(async {
         let (mut driver, to) = driver(2, &ASES);
         let mut silent: Vec<_> = (0..5).map(|_| call(1, to)).collect();
-        until(&mut driver, "one of its calls waits", |d| d.waiting.len() == 1 && d.waiting[0].from.to_string() == "127.0.1.1").await;
+        until(&mut driver, "one of its calls waits", |d| {
+            d.waiting.len() == 1 && d.waiting[0].from.to_string() == "127.0.1.1"
+        })
+        .await;
         // The last call counts; those before were closed.
         for stream in &mut silent[..4] {
             until(&mut driver, "closed", |d| d.waiting.len() == 1).await;
