@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -24,6 +24,9 @@ use super::access::{Access, Caller};
 
 /// Clients served at a time, of those who may act and of the others each.
 const CLIENTS: usize = 16;
+
+/// Clients that wait to be accepted.
+const BACKLOG: i32 = 64;
 
 /// How long a client may stay silent between requests, or leave a reply unread.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,19 +76,28 @@ pub(crate) fn bind(path: &Path, access: Access) -> Result<Bound, SocketError> {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(SocketError::NotASocket(path.to_owned()));
         }
-        Ok(_) if BlockingStream::connect(path).is_ok() => {
-            return Err(SocketError::InUse(path.to_owned()));
-        }
+        Ok(_) if is_alive(path).map_err(failed)? => return Err(SocketError::InUse(path.to_owned())),
         Ok(_) => fs::remove_file(path).map_err(failed)?,
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None).map_err(failed)?;
+    socket.bind(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
+    // Nobody can connect before `listen`, so that the mode the file was made with lets nobody in.
     if let Some(group) = access.group
         && let Err(error) = std::os::unix::fs::chown(path, None, Some(group))
     {
         tracing::warn!(%error, group, "the admin socket cannot be given to admin-group: its members may not connect");
     }
     fs::set_permissions(path, fs::Permissions::from_mode(access.mode)).map_err(failed)?;
+    socket.listen(BACKLOG).map_err(failed)?;
+    let listener = UnixListener::from_std(socket.into()).map_err(failed)?;
     Ok(Bound { listener, path: path.to_owned(), access })
+}
+
+/// Whether somebody listens there: only a refusal says that nobody does. One that is stopped, or another user's, lives.
+fn is_alive(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    let refused = socket.connect(&SockAddr::unix(path)?).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    Ok(!refused)
 }
 
 /// A place of a client.
