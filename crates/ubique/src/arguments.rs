@@ -81,6 +81,8 @@ pub enum Command {
     Run(RunArguments),
     /// Show what the agent of a site does, and why.
     Status(AgentArguments),
+    /// The same, live in the terminal; it only looks.
+    Top(AgentArguments),
     /// Move traffic away from a site; it stays away until `undrain`.
     Drain(DrainArguments),
     /// Let a drained site announce again.

@@ -18,6 +18,8 @@ mod replay;
 mod routes;
 mod run;
 mod say;
+mod top;
+mod view;
 
 use std::process::ExitCode;
 
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Rehearse(command) => rehearse::rehearse(&command, output, color).into(),
         Command::Run(command) => run::run(&command, color).into(),
         Command::Status(command) => admin::status(&command, output, color).into(),
+        Command::Top(command) => top::top(&command, color).into(),
         Command::Drain(command) => admin::drain(&command, output).into(),
         Command::Undrain(command) => admin::undrain(&command, output).into(),
         Command::Routes(command) => routes::routes(&command, output, color).into(),
