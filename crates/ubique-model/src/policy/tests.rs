@@ -1,4 +1,5 @@
 use super::*;
+use crate::service::Service;
 
 const ALL: [Relation; 5] =
     [Relation::Transit, Relation::Peer, Relation::RouteServer, Relation::Internal, Relation::Customer];
@@ -50,13 +51,13 @@ address = "2001:db8::1"
 "#;
     let service = Service::parse("s.toml", text).value.unwrap();
     let [v4, v6] = &service.sites[0].upstreams[..] else { panic!() };
-    let sent = announcements(&service, v4);
+    let sent = announcements(&service, v4, &Stance::HEALTHY);
     let prefixes: Vec<String> = sent.iter().map(|a| a.prefix.to_string()).collect();
     assert_eq!(prefixes, ["198.51.100.0/24", "203.0.113.0/24"]);
     assert_eq!(sent[0].communities, ["64500:1".parse().unwrap(), "64500:9".parse().unwrap()]);
     assert_eq!(sent[0].large_communities, [LargeCommunity([64500, 1, 2]), LargeCommunity([64500, 2, 1])]);
     assert_eq!((sent[0].prepend, sent[0].med), (2, Some(7)));
-    let sent = announcements(&service, v6);
+    let sent = announcements(&service, v6, &Stance::HEALTHY);
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].prefix.to_string(), "2001:db8:53::/48");
     assert_eq!((sent[0].prepend, sent[0].med), (0, None));
@@ -66,7 +67,7 @@ address = "2001:db8::1"
 fn a_session_of_several_families_gets_the_prefixes_of_all() {
     let text = include_str!("../../tests/files/service.toml");
     let service = Service::parse("s.toml", text.as_bytes()).value.unwrap();
-    let sent = announcements(&service, &service.sites[0].upstreams[1]);
+    let sent = announcements(&service, &service.sites[0].upstreams[1], &Stance::HEALTHY);
     let prefixes: Vec<String> = sent.iter().map(|a| a.prefix.to_string()).collect();
     assert_eq!(prefixes, ["198.51.100.0/24", "2001:db8:53::/48"]);
     assert_eq!(sent[0].communities, [Community::BLACKHOLE, Community::NO_EXPORT]);

@@ -71,6 +71,8 @@ pub const MAX_OBSERVED_PREFIXES: usize = 20_000;
 pub struct Rib {
     own: Own,
     prefer_oldest: bool,
+    /// Prefixes that other sites announce, too: their routes are always kept.
+    scope: Vec<Prefix>,
     /// By [`PeerId`]; `None`: that number is free.
     peers: Vec<Option<Peer>>,
     table: Table,
@@ -88,6 +90,7 @@ impl Rib {
     pub fn new(config: SpeakerConfig) -> Rib {
         let mut epochs = Epoch::default();
         Rib {
+            scope: config.scope.unwrap_or_default(),
             own: Own { asn: config.asn, router_id: config.router_id },
             prefer_oldest: config.prefer_oldest,
             peers: config.peers.into_iter().map(|config| Some(Peer::new(config, epochs.next()))).collect(),
@@ -146,11 +149,12 @@ impl Rib {
     /// RFC 7911 §5).
     fn learn(&mut self, now: Time, prefix: Prefix, offer: OfferId, terms: &Terms) {
         let (key, mut route) = (terms.key, Route { offer, learned: now });
-        let Rib { table, offers, peers, gone, .. } = self;
+        let Rib { scope, table, offers, peers, gone, .. } = self;
+        let watched = scope.contains(&prefix);
         let mut news = terms.ineligible.is_none();
         match table.find(&prefix) {
             Err(vacancy) => {
-                if !admits(peers, key.peer, prefix, false, false) {
+                if !admits(peers, key.peer, prefix, watched, false, false) {
                     return;
                 }
                 offers.share(offer);
@@ -161,7 +165,7 @@ impl Rib {
                 let known = replaced.filter(|old| standing(peers, offers, old, family).is_some());
                 let lives = |r: &Route| standing(peers, offers, r, family).is_some();
                 let crowded = known.is_none() && slot.count(offers, key.peer, lives) >= MAX_PATHS;
-                if !admits(peers, key.peer, prefix, known.is_some(), crowded) {
+                if !admits(peers, key.peer, prefix, watched, known.is_some(), crowded) {
                     return;
                 }
                 if let Some((before, same)) = known.and_then(|old| offers.terms(old.offer, offer)) {
@@ -280,11 +284,12 @@ impl Rib {
     }
 }
 
-/// Whether a neighbour's limits and families let a route in; counts it. `known`: it replaces another one; `crowded`: there
+/// Whether a neighbour's limits and families let a route in; counts it. `watched`: routes to the prefix are always of
+/// interest; `known`: it replaces another one; `crowded`: there
 /// is no room for another path.
-fn admits(peers: &mut [Option<Peer>], peer: PeerId, prefix: Prefix, known: bool, crowded: bool) -> bool {
+fn admits(peers: &mut [Option<Peer>], peer: PeerId, prefix: Prefix, watched: bool, known: bool, crowded: bool) -> bool {
     let family = Family::of(&prefix);
-    let watched = |peers: &[Option<Peer>]| peers.iter().flatten().any(|p| p.own.contains_key(&prefix));
+    let announced = |peers: &[Option<Peer>]| peers.iter().flatten().any(|p| p.own.contains_key(&prefix));
     let Some(p) = peers.get(peer.0 as usize).and_then(Option::as_ref) else {
         return false;
     };
@@ -293,7 +298,7 @@ fn admits(peers: &mut [Option<Peer>], peer: PeerId, prefix: Prefix, known: bool,
     // What has a limit must be counted up to it.
     let keep = p.config.keep.max(p.config.max_prefix.unwrap_or(0) as usize);
     let full = !known && p.is_observed() && p.counters.received >= keep;
-    let refused = !p.carries(family) || over || crowded || (full && !watched(peers));
+    let refused = !p.carries(family) || over || crowded || (full && !watched && !announced(peers));
     let Some(p) = peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else {
         return false;
     };
