@@ -29,6 +29,9 @@ pub const MAX_COMMUNITIES: usize = 64;
 pub const MAX_RANGES: usize = 16;
 /// Most dynamic neighbours of a range at a time.
 pub const MAX_DYNAMIC: u16 = 256;
+/// Most neighbours of a site, upstreams and the limits of all its ranges together: each may cost some descriptors and
+/// kilobytes.
+pub const MAX_NEIGHBOURS: usize = 1024;
 /// Most ASes of a range.
 pub const MAX_ASNS: usize = 64;
 /// Routes of an upstream that are kept unless the file says otherwise: a full table must not grow the agent.

@@ -28,6 +28,7 @@ use crate::bgp::{Driver, Notice};
 use crate::checks::{PollResult, Runner};
 use crate::clock::{instant, now, rfc3339};
 use crate::journal::Journal;
+use crate::limits::Throttle;
 use crate::monitor::Monitor;
 
 /// Transitions kept for `status`.
@@ -111,7 +112,13 @@ pub(super) struct Agent {
     /// Where tasks report to.
     pub(super) reports: mpsc::Sender<Detected>,
     /// Neighbours from ranges, with what each is.
+<<<<<<< HEAD
     pub(super) dynamic: BTreeMap<PeerId, Upstream>,
+=======
+    dynamic: BTreeMap<PeerId, Upstream>,
+    /// Lines about neighbours from ranges, who come and go as they like.
+    throttle: Throttle,
+>>>>>>> main
     /// Why announcements change now, as a label of metrics.
     pub(super) reason: &'static str,
     /// When to try again to put the addresses on the loopback.
@@ -141,6 +148,7 @@ impl Agent {
             told: Told::default(),
             reports: parts.events,
             dynamic: BTreeMap::new(),
+            throttle: Throttle::default(),
             runners: parts.runners,
             resolve: parts.resolve,
             reason: "start",
@@ -450,8 +458,8 @@ impl Agent {
                 if was_established {
                     tracing::warn!(%address, %asn, cause, state = "down", "session");
                     self.remember(format!("session {address} down"), cause);
-                } else {
-                    tracing::info!(%address, %asn, cause, state = "down", "session did not come up");
+                } else if let Some(unwritten) = self.admit(peer) {
+                    tracing::info!(%address, %asn, cause, unwritten, state = "down", "session did not come up");
                 }
             }
         }
@@ -462,6 +470,37 @@ impl Agent {
         self.spec().upstreams.get(peer.0 as usize).or_else(|| self.dynamic.get(&peer))
     }
 
+<<<<<<< HEAD
+=======
+    /// Whether a line about a neighbour is written: always about those of the service file.
+    fn admit(&mut self, peer: PeerId) -> Option<u64> {
+        if self.dynamic.contains_key(&peer) { self.throttle.admit(now()) } else { Some(0) }
+    }
+
+    fn joined(&mut self, peer: PeerId, address: IpAddr, asn: Asn, range: usize) {
+        let Some(dynamic) = self.spec().dynamic.get(range) else {
+            return;
+        };
+        let upstream = dynamic.upstream(address, asn);
+        let range = dynamic.range;
+        if let Some(unwritten) = self.throttle.admit(now()) {
+            tracing::info!(%address, %asn, %range, unwritten, "neighbour called");
+        }
+        self.announcements.extend(announcements(&self.service, &upstream).into_iter().map(|a| (peer, a)));
+        self.dynamic.insert(peer, upstream);
+        self.announce(Some(peer));
+    }
+
+    fn left(&mut self, peer: PeerId) {
+        self.announcements.retain(|(p, _)| *p != peer);
+        if let Some(upstream) = self.dynamic.remove(&peer)
+            && let Some(unwritten) = self.throttle.admit(now())
+        {
+            tracing::info!(address = %upstream.address, asn = %upstream.asn, unwritten, "neighbour left");
+        }
+    }
+
+>>>>>>> main
     /// A request of an admin client or a scrape.
     pub(super) fn asked(&mut self, request: Request) {
         match request {
