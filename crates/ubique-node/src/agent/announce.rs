@@ -103,7 +103,9 @@ impl Agent {
         };
         let upstream: Upstream = dynamic.upstream(address, asn);
         let range = dynamic.range;
-        tracing::info!(%address, %asn, %range, "neighbour called");
+        if let Some(unwritten) = self.throttle.admit(now()) {
+            tracing::info!(%address, %asn, %range, unwritten, "neighbour called");
+        }
         self.dynamic.insert(peer, upstream);
         self.tell(peer);
     }
@@ -111,7 +113,9 @@ impl Agent {
     pub(super) fn left(&mut self, peer: PeerId) {
         self.told.announced.remove(&peer);
         if let Some(upstream) = self.dynamic.remove(&peer) {
-            tracing::info!(address = %upstream.address, asn = %upstream.asn, "neighbour left");
+            if let Some(unwritten) = self.throttle.admit(now()) {
+                tracing::info!(address = %upstream.address, asn = %upstream.asn, unwritten, "neighbour left");
+            }
             let gone = site::In::Others { upstream: upstream.label(), up: false, others: Others::None };
             self.core.handle_input(now(), gone);
         }

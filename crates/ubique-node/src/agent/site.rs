@@ -112,13 +112,9 @@ pub(super) struct Agent {
     /// Where tasks report to.
     pub(super) reports: mpsc::Sender<Detected>,
     /// Neighbours from ranges, with what each is.
-<<<<<<< HEAD
     pub(super) dynamic: BTreeMap<PeerId, Upstream>,
-=======
-    dynamic: BTreeMap<PeerId, Upstream>,
     /// Lines about neighbours from ranges, who come and go as they like.
-    throttle: Throttle,
->>>>>>> main
+    pub(super) throttle: Throttle,
     /// Why announcements change now, as a label of metrics.
     pub(super) reason: &'static str,
     /// When to try again to put the addresses on the loopback.
@@ -470,37 +466,11 @@ impl Agent {
         self.spec().upstreams.get(peer.0 as usize).or_else(|| self.dynamic.get(&peer))
     }
 
-<<<<<<< HEAD
-=======
     /// Whether a line about a neighbour is written: always about those of the service file.
     fn admit(&mut self, peer: PeerId) -> Option<u64> {
         if self.dynamic.contains_key(&peer) { self.throttle.admit(now()) } else { Some(0) }
     }
 
-    fn joined(&mut self, peer: PeerId, address: IpAddr, asn: Asn, range: usize) {
-        let Some(dynamic) = self.spec().dynamic.get(range) else {
-            return;
-        };
-        let upstream = dynamic.upstream(address, asn);
-        let range = dynamic.range;
-        if let Some(unwritten) = self.throttle.admit(now()) {
-            tracing::info!(%address, %asn, %range, unwritten, "neighbour called");
-        }
-        self.announcements.extend(announcements(&self.service, &upstream).into_iter().map(|a| (peer, a)));
-        self.dynamic.insert(peer, upstream);
-        self.announce(Some(peer));
-    }
-
-    fn left(&mut self, peer: PeerId) {
-        self.announcements.retain(|(p, _)| *p != peer);
-        if let Some(upstream) = self.dynamic.remove(&peer)
-            && let Some(unwritten) = self.throttle.admit(now())
-        {
-            tracing::info!(address = %upstream.address, asn = %upstream.asn, unwritten, "neighbour left");
-        }
-    }
-
->>>>>>> main
     /// A request of an admin client or a scrape.
     pub(super) fn asked(&mut self, request: Request) {
         match request {
