@@ -1,6 +1,7 @@
 //! The service file: one anycast service, its checks, its sites and their upstreams.
 
 mod action;
+mod admin;
 mod parse;
 mod print;
 mod rules;
@@ -18,6 +19,7 @@ use crate::location::Location;
 use crate::net::{Asn, Prefix};
 
 pub use action::{Action, Flap, Guard, Levels, Shed, UpstreamSelector};
+pub use admin::{AdminSettings, ApiSettings};
 pub(crate) use parse::{narrow, values};
 pub use upstream::{AoAlgorithm, Bfd, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
 
@@ -76,6 +78,9 @@ pub struct AgentSettings {
     pub watchdog: Duration,
     /// What it records and exports.
     pub records: Records,
+    /// Who may ask it, and where.
+    #[serde(default)]
+    pub admin: AdminSettings,
 }
 
 /// What `ubique run` records and exports: all off unless written.

@@ -153,6 +153,8 @@ codes! {
         "Load is not failure: clients that a withdrawn site loses overload the next one, and so on. A site that sheds load keeps at least one upstream."
     NO_FLAP_BUDGET "E0319" "no budget for an announcement"
         "An announcement needs room for one more change and one more withdrawal below `suppress`; with less the site would never be announced."
+    API_ON_SERVICE_ADDRESS "E0330" "HTTPS API on a service address"
+        "Requests to an anycast address reach the nearest site: `POST /v1/drain` would drain a site that was not meant. The API listens on an address of one machine."
     // Scenarios and Internets.
     UNKNOWN_LABEL "E0401" "unknown step label"
         "\"@LABEL\" refers to an earlier step that has a site."

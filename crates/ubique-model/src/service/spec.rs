@@ -1,12 +1,15 @@
 //! The keys of a service file: names, types, defaults, limits.
 
 mod action;
+mod admin;
 mod upstream;
 
 use std::time::Duration;
 
 pub use action::{DEGRADED_PREPEND, MAX_SHED};
 use action::{FLAP, GUARD, LEVEL, SHED};
+use admin::API;
+pub use admin::MAX_CLIENTS;
 pub(crate) use upstream::FAMILIES;
 use upstream::{DYNAMIC, UPSTREAM};
 
@@ -133,6 +136,19 @@ static AGENT: Spec = plain(
             Need::Text("/run/ubique/{service}-{site}.sock"),
             "Admin socket; {service} and {site} are replaced.",
         ),
+        field(
+            "socket-mode",
+            Type::Choice(&["0600", "0660", "0666"]),
+            Need::Text("0660"),
+            "Mode of the admin socket: who may connect, and so read. Acting takes more: see `admin-group`.",
+        ),
+        field(
+            "admin-group",
+            Type::Text(&GROUP),
+            Need::Optional,
+            "Group whose members may act (drain, …), beside root and the agent's own user; the socket is given to it. A name of /etc/group, or a number.",
+        ),
+        field("api", Type::Table(&API), Need::Optional, "The same requests over HTTPS; absent: none."),
         field(
             "metrics",
             Type::Text(&ENDPOINT),

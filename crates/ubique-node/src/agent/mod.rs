@@ -13,7 +13,7 @@
 //! - `detect`: sock_diag, pidfd and address events.
 //! - `bfd`: what a neighbour lost to BFD means.
 //! - `site`: the loop's state and what the cores' outputs mean.
-//! - `status`, `metrics`, `http`: what others see.
+//! - `requests`: what callers may ask, `status`, `metrics`, `http`: what others see.
 //!
 //! Deliberately absent: decisions (`ubique_proto`), and reload, which is a later change: SIGHUP is ignored.
 
@@ -25,6 +25,8 @@ mod guard;
 mod http;
 mod metrics;
 mod neighbours;
+mod process;
+mod requests;
 mod restart;
 mod routes;
 mod setup;
@@ -148,8 +150,8 @@ enum Request {
     Status(oneshot::Sender<Box<Status>>),
     Metrics(oneshot::Sender<String>),
     Routes { which: admin::RoutesRequest, reply: oneshot::Sender<Result<Box<admin::RoutesPage>, String>> },
-    Drain { reason: String, reply: Done },
-    Undrain { reason: String, reply: Done },
+    Drain { reason: String, who: String, reply: Done },
+    Undrain { reason: String, who: String, reply: Done },
 }
 
 /// Runs the site `site` of `service` until it is told to stop.

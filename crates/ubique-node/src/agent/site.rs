@@ -478,13 +478,15 @@ impl Agent {
             Request::Status(reply) => drop(reply.send(Box::new(self.status()))),
             Request::Metrics(reply) => drop(reply.send(self.exposition())),
             Request::Routes { which, reply } => drop(reply.send(self.routes(&which).map(Box::new))),
-            Request::Drain { reason, reply } => {
-                tracing::info!(reason, "drain requested");
+            Request::Drain { reason, who, reply } => {
+                tracing::info!(reason, who, "drain requested");
+                self.remember_by("drain requested".into(), reason.clone(), Some(who));
                 self.reason = "drain";
                 let _ = reply.send(self.wish(site::In::Drain { reason }));
             }
-            Request::Undrain { reason, reply } => {
-                tracing::info!(reason, "undrain requested");
+            Request::Undrain { reason, who, reply } => {
+                tracing::info!(reason, who, "undrain requested");
+                self.remember_by("undrain requested".into(), reason.clone(), Some(who));
                 self.reason = "undrain";
                 let _ = reply.send(self.wish(site::In::Undrain { reason }));
             }
@@ -508,9 +510,14 @@ impl Agent {
     }
 
     pub(super) fn remember(&mut self, what: String, cause: String) {
+        self.remember_by(what, cause, None);
+    }
+
+    /// What an operator asked for, with who he is.
+    pub(super) fn remember_by(&mut self, what: String, cause: String, who: Option<String>) {
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
-        self.events.push_back(Event { time: rfc3339(SystemTime::now()), what, cause });
+        self.events.push_back(Event { time: rfc3339(SystemTime::now()), what, cause, who });
     }
 }

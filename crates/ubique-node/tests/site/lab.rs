@@ -11,7 +11,7 @@ use ubique_model::Asn;
 use ubique_model::check::{Check, CheckKind};
 use ubique_model::location::Location;
 use ubique_model::service::{
-    AgentSettings, Capacity, Flap, Guard, Levels, Records, RehearseSettings, Service, Site, Upstream,
+    AdminSettings, AgentSettings, Capacity, Flap, Guard, Levels, Records, RehearseSettings, Service, Site, Upstream,
 };
 use ubique_node::admin::{self, Reply, Request, Status};
 use ubique_sys::netlink::{Netlink, Route};
@@ -262,6 +262,7 @@ pub fn service() -> Service {
             confirm_share: 50,
             watchdog: Duration::from_secs(1),
             records: Records::default(),
+            admin: AdminSettings::default(),
         },
         rehearse: RehearseSettings::default(),
     }
