@@ -13,7 +13,7 @@
 //! - `detect`: sock_diag, pidfd and address events.
 //! - `bfd`: what a neighbour lost to BFD means.
 //! - `site`: the loop's state and what the cores' outputs mean.
-//! - `requests`: what callers may ask, `status`, `metrics`, `http`: what others see.
+//! - `requests`: what callers may ask, `status`, `metrics`, `failover`, `process`, `http`: what others see.
 //!
 //! Deliberately absent: decisions (`ubique_proto`), and reload, which is a later change: SIGHUP is ignored.
 
@@ -21,6 +21,7 @@ mod addresses;
 mod announce;
 mod bfd;
 mod detect;
+mod failover;
 mod guard;
 mod http;
 mod metrics;

@@ -89,6 +89,25 @@ impl Line {
         Line(kept)
     }
 
+    /// The same in lines of at most `room` columns, at most `most` of them, broken between words of the last span; all but
+    /// the first begin with `indent` blanks.
+    pub fn wrap(mut self, room: usize, indent: usize, most: usize) -> Vec<Line> {
+        let Some(last) = self.0.pop() else { return vec![self] };
+        let mut lines = Vec::new();
+        let mut line = self;
+        let mut rest = last.text.as_str();
+        while lines.len() + 1 < most && indent < room && line.width() + width(rest) > room {
+            let free = room.saturating_sub(line.width());
+            let fits = |&(at, _): &(usize, &str)| width(&rest[..at]) <= free;
+            let Some((at, _)) = rest.match_indices(' ').take_while(fits).last() else { break };
+            lines.push(line.and(last.tone, &rest[..at]));
+            rest = rest[at..].trim_start();
+            line = Line::of(Tone::Plain, " ".repeat(indent));
+        }
+        lines.push(line.and(last.tone, rest).cut(room));
+        lines
+    }
+
     /// For a terminal, with its colours or without.
     pub fn paint(&self, color: bool) -> String {
         let paint = |span: &Span| match span.tone.sgr() {

@@ -8,6 +8,18 @@ use super::table::{Cell, lay_out, left, right};
 use super::time::{age, milliseconds, moment};
 use super::{Line, Tone, clean};
 
+/// Columns before the text of a note.
+const NAME: usize = 11;
+
+/// Most lines of a cause or a note.
+const LINES: usize = 3;
+
+/// A flap budget is shown when less of it is left.
+const FLAP_SHOWN: f64 = 0.995;
+
+/// It is low when less is left.
+const FLAP_LOW: f64 = 0.25;
+
 /// A table with its head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panel {
@@ -45,7 +57,7 @@ pub struct Screen {
 pub fn screen(status: &Status, now: Timestamp, room: usize) -> Screen {
     Screen {
         verdict: verdict(status, now, room),
-        notes: notes(status, now).into_iter().map(|line| line.cut(room)).collect(),
+        notes: notes(status).into_iter().flat_map(|line| line.wrap(room, NAME, LINES)).collect(),
         checks: checks(status, now, room),
         upstreams: upstreams(status, now, room),
         events: events(&status.events, now, room),
@@ -80,6 +92,11 @@ fn judgement(status: &Status) -> (Tone, String) {
         State::Announced => (Tone::Warn, format!("announced, acknowledged by {have} of {all} {}", upstreams(all))),
         State::Draining => (Tone::Warn, "draining: upstreams are asked to move traffic away".to_owned()),
         State::Drained => (Tone::Warn, "drained: withdrawn until `ubique undrain`".to_owned()),
+        State::LastResort if have == 0 => (Tone::Bad, "last resort, and no upstream has it".to_owned()),
+        State::LastResort => {
+            (Tone::Bad, "announced as the last resort: not healthy, but no other site is in sight".to_owned())
+        }
+        State::Held => (Tone::Warn, "held back: healthy, not announced yet".to_owned()),
         State::Unhealthy => (Tone::Bad, "withdrawn: not healthy".to_owned()),
         State::Starting => (Tone::Warn, "starting: nothing is announced yet".to_owned()),
         State::Stopping => (Tone::Warn, "stopping: withdrawn, stragglers are served".to_owned()),
@@ -98,12 +115,31 @@ fn verdict(status: &Status, now: Timestamp, room: usize) -> Vec<Line> {
     let first = Line::of(tone, format!("{mark} ")).and(Tone::Strong, name).and(Tone::Plain, "  ").and(tone, words);
     let since = format!("  for {}, since {} UTC: ", age(&status.since, now), moment(&status.since, now));
     let second = Line::of(Tone::Dim, since).and(Tone::Plain, &status.cause);
-    vec![first.cut(room), second.cut(room)]
+    let mut lines = vec![first.cut(room)];
+    lines.extend(second.wrap(room, 2, LINES));
+    lines
 }
 
 /// What is out of the ordinary, each on a line of its own.
-fn notes(_status: &Status, _now: Timestamp) -> Vec<Line> {
-    Vec::new()
+fn notes(status: &Status) -> Vec<Line> {
+    let note = |tone, name: &str, text: &str| Line::of(Tone::Dim, format!("  {name:<9}")).and(tone, text);
+    let mut notes = Vec::new();
+    let stance = status.stance.as_deref().filter(|stance| *stance != "healthy");
+    notes.extend(stance.map(|stance| note(Tone::Warn, "told as", stance)));
+    notes.extend(status.overloaded.as_deref().map(|why| note(Tone::Warn, "overload", why)));
+    notes.extend(status.guard.as_deref().map(|guard| note(Tone::Plain, "guard", guard)));
+    if let Some(flap) = status.flap.as_ref().filter(|flap| flap.left_ratio < FLAP_SHOWN) {
+        let tone = if flap.left_ratio < FLAP_LOW { Tone::Bad } else { Tone::Warn };
+        let text = Line::of(Tone::Dim, format!("  {:<9}", "flaps")).and(tone, bar(flap.left_ratio));
+        notes.push(text.and(Tone::Plain, format!(" {}", flap.text)));
+    }
+    notes
+}
+
+/// Ten cells, filled as far as there is something left.
+fn bar(ratio: f64) -> String {
+    let filled = (ratio.clamp(0.0, 1.0) * 10.0).round() as usize;
+    "█".repeat(filled) + &"░".repeat(10 - filled)
 }
 
 fn checks(status: &Status, now: Timestamp, room: usize) -> Panel {
@@ -202,7 +238,8 @@ fn peer_cells(peer: &PeerStatus, now: Timestamp) -> Vec<Cell> {
 fn prefixes(peer: &PeerStatus) -> Cell {
     let count = |what: Announced| peer.prefixes.iter().filter(|p| p.announced == what).count();
     let (all, have, leaving) = (peer.prefixes.len(), count(Announced::Acknowledged), count(Announced::Withdrawing));
-    let on_the_way = count(Announced::Pending) + count(Announced::Sent);
+    let up = peer.state == "established";
+    let on_the_way = if up { count(Announced::Pending) + count(Announced::Sent) } else { 0 };
     match (have, on_the_way, leaving) {
         (have, 0, 0) if have == all && all > 0 => (Tone::Good, format!("{have}/{all}")),
         (0, 0, 0) => (Tone::Dim, format!("0/{all}")),

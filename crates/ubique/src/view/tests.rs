@@ -122,6 +122,23 @@ fn no_line_is_wider_than_the_terminal() {
 }
 
 #[test]
+fn a_long_cause_takes_lines_of_its_own() {
+    let mut status = bad();
+    status.cause = "one two three four five six seven eight nine ten eleven twelve".into();
+    let seen = text(&screen(&status, now(), 46).verdict);
+    let expected = "\
+✗ resolver at ams  withdrawn: not healthy
+  for 2 h 5 min, since 11:55:00 UTC: one two
+  three four five six seven eight nine ten
+  eleven twelve
+";
+    assert_eq!(seen, expected);
+    status.cause = status.cause.repeat(5);
+    let seen = text(&screen(&status, now(), 46).verdict);
+    assert!(seen.lines().count() == 4 && seen.ends_with("…\n"), "three lines are enough:\n{seen}");
+}
+
+#[test]
 fn what_others_say_cannot_drive_the_terminal() {
     let mut status = bad();
     let evil = "bye\u{1b}]0;owned\u{7}\u{1b}[2J\r\n\u{202e}moc";
