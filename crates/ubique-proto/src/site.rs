@@ -71,6 +71,15 @@ pub enum In {
         /// Why, as typed.
         reason: String,
     },
+    /// The same, withdrawing after `within` at the latest.
+    Leave {
+        /// Why, as typed.
+        reason: String,
+        /// Instead of [`SiteConfig::graceful_shutdown`].
+        within: Duration,
+    },
+    /// Nothing arrives any longer at a site that is leaving: it may withdraw.
+    Emptied,
     /// An operator wants it back.
     Undrain {
         /// Why, as typed.
@@ -142,6 +151,8 @@ pub struct Site {
     healthy: bool,
     health_cause: String,
     drain: Option<String>,
+    /// How long the graceful part of this drain lasts at most.
+    leave_within: Option<Duration>,
     /// When a drain withdraws.
     withdraw_at: Option<Time>,
     /// Until when queries that were routed here before the last withdrawal may still arrive.
@@ -161,6 +172,7 @@ impl Site {
             healthy: false,
             health_cause: String::from("no verdict yet"),
             drain: None,
+            leave_within: None,
             withdraw_at: None,
             stragglers_until: None,
             outputs: VecDeque::new(),
@@ -191,7 +203,21 @@ impl Site {
                     self.resettle(now, None);
                 }
             }
+            In::Leave { reason, within } => {
+                if self.drain.is_none() {
+                    self.drain = Some(reason);
+                    self.leave_within = Some(within);
+                    self.resettle(now, None);
+                }
+            }
+            In::Emptied => {
+                if self.state == State::Draining {
+                    self.withdraw_at = Some(now);
+                    self.settle(now, None);
+                }
+            }
             In::Undrain { reason } => {
+                self.leave_within = None;
                 if self.drain.take().is_some() {
                     let cause = self.healthy.then(|| format!("undrained: {reason}"));
                     self.resettle(now, cause);
@@ -283,7 +309,7 @@ impl Site {
         match state {
             State::Announced => self.outputs.push_back(Out::Announce { cause: cause.clone() }),
             State::Draining => {
-                self.withdraw_at = Some(now + self.config.graceful_shutdown);
+                self.withdraw_at = Some(now + self.graceful());
                 self.outputs.push_back(Out::GracefulShutdown { cause: cause.clone() });
             }
             _ => self.withdraw_if_announced(now, &cause),
@@ -295,10 +321,14 @@ impl Site {
     fn may_drain_gracefully(&self, now: Time) -> bool {
         self.healthy
             && match self.state {
-                State::Announced => !self.config.graceful_shutdown.is_zero(),
+                State::Announced => !self.graceful().is_zero(),
                 State::Draining => self.withdraw_at.is_some_and(|at| at > now),
                 _ => false,
             }
+    }
+
+    fn graceful(&self) -> Duration {
+        self.leave_within.unwrap_or(self.config.graceful_shutdown)
     }
 
     fn stop(&mut self, now: Time, reason: &str) {

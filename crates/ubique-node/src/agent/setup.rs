@@ -150,6 +150,11 @@ async fn answer(line: &str, requests: mpsc::Sender<Request>) -> Result<String, S
             let page = ask(&requests, |reply| Request::Routes { which, reply }).await??;
             serde_json::to_string(&page).map_err(|e| e.to_string())
         }
+        what @ (admin::Request::Act(_)
+        | admin::Request::Actions
+        | admin::Request::Cancel { .. }
+        | admin::Request::DrainWatched(_)
+        | admin::Request::DrainProgress) => ask(&requests, |reply| Request::Operator { what, reply }).await?,
         admin::Request::Drain { reason } => done(ask(&requests, |reply| Request::Drain { reason, reply }).await?),
         admin::Request::Undrain { reason } => done(ask(&requests, |reply| Request::Undrain { reason, reply }).await?),
     }

@@ -18,6 +18,7 @@ use ubique_proto::health::{self, Health};
 use ubique_proto::journal::Recorded;
 use ubique_proto::site::{self, Site, State};
 
+use super::actions::Operator;
 use super::addresses::Addresses;
 use super::bfd::Bfd;
 use super::detect::Detected;
@@ -108,6 +109,7 @@ pub(super) struct Agent {
     pub(super) metrics: Metrics,
     pub(super) events: VecDeque<Event>,
     pub(super) began: Time,
+    pub(super) operator: Operator,
     addresses: Addresses,
     restart: Restart,
     runners: Vec<Runner>,
@@ -117,10 +119,11 @@ pub(super) struct Agent {
     /// What each neighbour is to get.
     announcements: Vec<(PeerId, Announcement)>,
     announcing: Announcing,
+    told: BTreeMap<PeerId, Vec<Prefix>>,
     /// Neighbours from ranges, with what each is.
     dynamic: BTreeMap<PeerId, Upstream>,
     /// Why announcements change now, as a label of metrics.
-    reason: &'static str,
+    pub(super) reason: &'static str,
     /// When to try again to put the addresses on the loopback.
     addresses_due: Option<Time>,
     over: bool,
@@ -133,6 +136,7 @@ impl Agent {
             .flat_map(|(peer, upstream)| announcements(&service, upstream).into_iter().map(move |a| (peer, a)))
             .collect();
         Agent {
+            operator: Operator::new(&service),
             metrics: Metrics::new(service.checks.len()),
             resolved: vec![false; service.checks.len()],
             service,
@@ -150,6 +154,7 @@ impl Agent {
             addresses: parts.addresses,
             restart: parts.restart,
             announcing: Announcing::Nothing,
+            told: BTreeMap::new(),
             dynamic: BTreeMap::new(),
             runners: parts.runners,
             resolve: parts.resolve,
@@ -209,9 +214,11 @@ impl Agent {
             }
         }
         news.into_iter().for_each(|out| self.health_wants(out));
+        self.settle_operator();
         self.come_back();
         self.keep_in_mind();
-        let next = [self.health.next_deadline(), self.core.next_deadline(), self.addresses_due];
+        let next =
+            [self.health.next_deadline(), self.core.next_deadline(), self.addresses_due, self.operator.next_deadline()];
         self.timer.arm(next.into_iter().flatten().min());
     }
 
@@ -332,21 +339,47 @@ impl Agent {
 
     /// What is to be announced now, to one neighbour or to all.
     fn announce(&mut self, to: Option<PeerId>) {
-        let list: Vec<_> = self.announcements.iter().filter(|(p, _)| to.is_none_or(|to| to == *p)).cloned().collect();
-        for (peer, announcement) in list {
-            let announcement = match self.announcing {
-                Announcing::Nothing => return,
-                Announcing::Plainly => announcement,
-                Announcing::Leaving => announcement.graceful_shutdown(),
-            };
-            self.bgp.handle(BgpIn::Announce { peer, announcement });
+        let peers: Vec<PeerId> =
+            self.bgp.speaker().peers().map(|p| p.peer).filter(|p| to.is_none_or(|to| to == *p)).collect();
+        for peer in peers {
+            let Some(upstream) = self.neighbour(peer).cloned() else { continue };
+            let plain = self.plainly(&upstream);
+            let list = self.with_actions(&upstream, plain.clone());
+            let told: Vec<Prefix> = list.iter().map(|a| a.prefix).collect();
+            for prefix in self.told.insert(peer, told.clone()).unwrap_or_default() {
+                if !told.contains(&prefix) {
+                    self.bgp.handle(BgpIn::Withdraw { peer, prefix });
+                }
+            }
+            for announcement in list {
+                self.bgp.handle(BgpIn::Announce { peer, announcement });
+            }
+            self.tell_rules(peer, &plain);
+        }
+    }
+
+    pub(super) fn plainly(&self, upstream: &Upstream) -> Vec<Announcement> {
+        let list = announcements(&self.service, upstream);
+        match self.announcing {
+            Announcing::Nothing => vec![],
+            Announcing::Plainly => list,
+            Announcing::Leaving => list.into_iter().map(Announcement::graceful_shutdown).collect(),
+        }
+    }
+
+    pub(super) fn tell_again(&mut self) {
+        if self.announcing != Announcing::Nothing {
+            self.announce(None);
         }
     }
 
     fn withdraw(&mut self) {
-        for (peer, announcement) in &self.announcements {
-            self.bgp.handle(BgpIn::Withdraw { peer: *peer, prefix: announcement.prefix });
+        for (peer, prefixes) in std::mem::take(&mut self.told) {
+            for prefix in prefixes {
+                self.bgp.handle(BgpIn::Withdraw { peer, prefix });
+            }
         }
+        self.withdraw_rules();
     }
 
     fn remove_addresses(&mut self) {
@@ -517,6 +550,8 @@ impl Agent {
 
     fn left(&mut self, peer: PeerId) {
         self.announcements.retain(|(p, _)| *p != peer);
+        self.told.remove(&peer);
+        self.forget_rules(peer);
         if let Some(upstream) = self.dynamic.remove(&peer) {
             tracing::info!(address = %upstream.address, asn = %upstream.asn, "neighbour left");
         }
@@ -537,8 +572,11 @@ impl Agent {
             Request::Undrain { reason, reply } => {
                 tracing::info!(reason, "undrain requested");
                 self.reason = "undrain";
-                let _ = reply.send(self.wish(site::In::Undrain { reason }));
+                let end = self.wish(site::In::Undrain { reason });
+                self.operator_undrained();
+                let _ = reply.send(end);
             }
+            Request::Operator { what, reply } => self.operator_asked(what, "local", reply),
         }
     }
 
@@ -550,6 +588,14 @@ impl Agent {
         self.core.handle_input(now(), wish);
         self.settle();
         Ok(())
+    }
+
+    /// The same where nobody waits for an answer.
+    pub(super) fn wish_quietly(&mut self, wish: site::In) {
+        self.core.handle_input(now(), wish);
+        while let Some(out) = self.core.poll_output() {
+            self.site_wants(out);
+        }
     }
 
     /// A signal that asks for the end: the first one in order, the second without waiting for the drain time.

@@ -1,4 +1,4 @@
-//! The `exec` check: a command exits with 0.
+//! The `exec` check: a command exits with 0. Hooks of the agent are run the same way.
 //!
 //! It is the leader of a process group of its own, which is killed as a whole when the poll is dropped, when
 //! the command has ended (background children included), and when the agent dies.
@@ -23,9 +23,11 @@ const OUTPUT_BYTES: usize = 1024;
 const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// An `exec` check.
-pub(super) struct Exec {
+pub(crate) struct Exec {
     program: PathBuf,
     arguments: Vec<String>,
+    /// Variables beside the agent's own.
+    environment: Vec<(String, String)>,
     /// The command of the last poll. One that not even SIGKILL ends (a dead file system) must not be joined by others.
     last: Option<PidFd>,
 }
@@ -41,12 +43,21 @@ impl Drop for Group {
 }
 
 impl Exec {
-    pub(super) fn new(command: &[String]) -> Result<Exec, String> {
+    pub(crate) fn new(command: &[String]) -> Result<Exec, String> {
         let (program, arguments) = command.split_first().ok_or("no command is given")?;
-        Ok(Exec { program: PathBuf::from(program), arguments: arguments.to_vec(), last: None })
+        Ok(Exec { program: PathBuf::from(program), arguments: arguments.to_vec(), environment: vec![], last: None })
     }
 
-    pub(super) async fn poll(&mut self) -> Result<(), String> {
+    /// With these variables beside the agent's own.
+    pub(crate) fn with_environment(self, environment: Vec<(String, String)>) -> Exec {
+        Exec { environment, ..self }
+    }
+
+    /// Runs it once.
+    ///
+    /// # Errors
+    /// It did not exit with 0: why, in words.
+    pub(crate) async fn poll(&mut self) -> Result<(), String> {
         if let Some(last) = self.last.take()
             && !last.exited().map_err(|e| words(&e))?
         {
@@ -54,6 +65,7 @@ impl Exec {
             exited(last.try_clone().map_err(|e| words(&e))?).await.map_err(|e| words(&e))?;
         }
         let mut command = command_in(Path::new(&self.program), None);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut command = Command::from(command);
         let mut child: Child =
