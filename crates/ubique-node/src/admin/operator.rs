@@ -11,16 +11,18 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ubique_model::{Asn, Prefix};
 use ubique_proto::actions::Kind;
 use ubique_proto::actions::drain::Stage;
 
 /// `{"query":"act"}`: begin an action, or give one that lasts another end.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ActRequest {
     /// What.
+    #[schemars(with = "serde_json::Value")]
     pub what: Kind,
     /// For how long, s.
     pub for_s: f64,
@@ -36,7 +38,7 @@ pub struct ActRequest {
 }
 
 /// `{"query":"drain-watched"}`: drain, and watch the traffic go.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DrainRequest {
     /// Why.
@@ -62,9 +64,10 @@ pub struct DrainRequest {
 }
 
 /// What an upstream is told of an action.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Reached {
     /// Its AS.
+    #[schemars(with = "u32")]
     pub asn: Asn,
     /// Its address.
     pub address: IpAddr,
@@ -76,7 +79,7 @@ pub struct Reached {
 }
 
 /// What an action means: the reply to a dry run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
     /// Version of the replies.
     pub schema_version: u32,
@@ -95,11 +98,12 @@ pub struct Plan {
 }
 
 /// An action.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ActionView {
     /// Its number.
     pub id: u32,
     /// What it is.
+    #[schemars(with = "serde_json::Value")]
     pub what: Kind,
     /// The same in words.
     pub text: String,
@@ -118,7 +122,7 @@ pub struct ActionView {
 }
 
 /// Reply to `act` (with the action) and to `actions` (with all).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ActionList {
     /// Version of the replies.
     pub schema_version: u32,
@@ -130,18 +134,20 @@ pub struct ActionList {
 }
 
 /// A network that sends.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SenderView {
     /// Its /24 or /48.
+    #[schemars(with = "String")]
     pub prefix: Prefix,
     /// Packets each second.
     pub packets_per_s: f64,
     /// Origin AS of the longest route to it that an upstream sent; `None`: no such route is kept.
+    #[schemars(with = "Option<u32>")]
     pub asn: Option<Asn>,
 }
 
 /// Traffic at a moment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TrafficView {
     /// Packets each second to the service addresses.
     pub packets_per_s: f64,
@@ -150,7 +156,7 @@ pub struct TrafficView {
 }
 
 /// How a hook ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HookView {
     /// With success.
     pub ok: bool,
@@ -160,7 +166,7 @@ pub struct HookView {
 }
 
 /// A drain, under way or the last one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DrainView {
     /// Version of the replies.
     pub schema_version: u32,
@@ -171,6 +177,7 @@ pub struct DrainView {
     /// Why.
     pub reason: String,
     /// Where it is.
+    #[schemars(with = "String")]
     pub stage: Stage,
     /// When it began.
     pub began: String,

@@ -35,7 +35,7 @@ const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_PREPEND: u8 = 16;
 
 /// The answer to an admin client: a line of JSON, or why not.
-pub(super) type Answer = Result<String, String>;
+pub(super) type Answer = Result<String, admin::Refusal>;
 
 /// A task that ends with its owner.
 struct Task(AbortHandle);
@@ -107,13 +107,8 @@ fn seconds(value: f64, most: Duration, what: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{what} is a time of at most {} s, not {value} s", most.as_secs()))
 }
 
-/// An error that a confirmation would cure.
-fn guard_line(error: &str) -> String {
-    serde_json::json!({ "error": error, "guard": true }).to_string()
-}
-
 fn line(value: &impl serde::Serialize) -> Answer {
-    serde_json::to_string(value).map_err(|error| error.to_string())
+    serde_json::to_string(value).map_err(|error| error.to_string().into())
 }
 
 impl Agent {
@@ -126,9 +121,9 @@ impl Agent {
             admin::Request::DrainWatched(drain) => self.drain_watched(drain, who),
             admin::Request::DrainProgress => match self.drain_view() {
                 Some(view) => line(&view),
-                None => Err("there was no drain since the agent started".to_owned()),
+                None => Err("there was no drain since the agent started".to_owned().into()),
             },
-            _ => Err("not a request of an operator".to_owned()),
+            _ => Err("not a request of an operator".to_owned().into()),
         };
         // A client that has gone meanwhile is no concern of ours.
         let _ = reply.send(answer);
@@ -155,8 +150,8 @@ impl Agent {
         };
         self.operator.actions.handle_input(now(), actions::In::Begin(begin));
         match self.settle_actions() {
-            Some(refusal) if refusal.guard => Ok(guard_line(&refusal.message)),
-            Some(refusal) => Err(refusal.message),
+            Some(refusal) if refusal.guard => Err(admin::Refusal::Guarded(refusal.message)),
+            Some(refusal) => Err(refusal.message.into()),
             None => self.actions_list(judged.warnings),
         }
     }
@@ -164,7 +159,7 @@ impl Agent {
     fn cancel(&mut self, id: u32, who: &str, reason: String) -> Answer {
         self.operator.actions.handle_input(now(), actions::In::Cancel { id, who: who.to_owned(), reason });
         match self.settle_actions() {
-            Some(refusal) => Err(refusal.message),
+            Some(refusal) => Err(refusal.message.into()),
             None => Ok(r#"{"ok":true}"#.to_owned()),
         }
     }
@@ -182,7 +177,7 @@ impl Agent {
                 actions::Out::Begun(Action { id, what, who, reason, .. }) => {
                     tracing::warn!(id, %what, who, reason, "action begun");
                     self.operator.stale = true;
-                    self.remember(format!("action {id} begun: {what}"), format!("{who}: {reason}"));
+                    self.remember_by(format!("action {id} begun: {what}"), reason, Some(who));
                 }
                 actions::Out::Ended { action: Action { id, what, .. }, cause } => {
                     tracing::warn!(id, %what, cause, "action ended");
@@ -236,14 +231,14 @@ impl Agent {
         };
         let watch = ask.watch_s.map_or(Ok(WATCH), |value| seconds(value, MAX_WATCH, "how long to watch"))?;
         if ask.prepend > MAX_PREPEND {
-            return Err(format!("a drain prepends at most {MAX_PREPEND} times"));
+            return Err(format!("a drain prepends at most {MAX_PREPEND} times").into());
         }
         if ask.reason.chars().count() > actions::MAX_REASON_CHARS || ask.reason.chars().any(char::is_control) {
-            return Err(format!("a reason is one line of at most {} characters", actions::MAX_REASON_CHARS));
+            return Err(format!("a reason is one line of at most {} characters", actions::MAX_REASON_CHARS).into());
         }
         let countable = arrivals::possible(&self.service.addresses);
         if let (true, Err(why)) = (ask.until_gone, &countable) {
-            return Err(format!("{why}; without that nobody can tell when traffic is gone: give a time instead"));
+            return Err(format!("{why}; without that nobody can tell when traffic is gone: give a time instead").into());
         }
         let hook = !ask.no_hook && !self.service.agent.drain_hook.is_empty();
         if ask.dry_run {
@@ -340,7 +335,7 @@ impl Agent {
         let command = self.service.agent.drain_hook.clone();
         let task = tokio::task::spawn_local(async move {
             let run = async {
-                let mut exec = Exec::new(&command)?.with_environment(environment);
+                let mut exec = Exec::with_environment(&command, environment)?;
                 exec.poll().await
             };
             let end = tokio::time::timeout(HOOK_TIMEOUT, run).await;

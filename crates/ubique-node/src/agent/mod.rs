@@ -12,7 +12,7 @@
 //! - `detect`: sock_diag, pidfd and address events.
 //! - `bfd`: what a neighbour lost to BFD means.
 //! - `site`: the loop's state and what the cores' outputs mean.
-//! - `status`, `metrics`, `http`: what others see.
+//! - `requests`: what callers may ask, `status`, `metrics`, `http`: what others see.
 //!
 //! Deliberately absent: decisions (`ubique_proto`), and reload, which is a later change: SIGHUP is ignored.
 
@@ -25,6 +25,8 @@ mod guard;
 mod http;
 mod metrics;
 mod neighbours;
+mod process;
+mod requests;
 mod restart;
 mod routes;
 mod setup;
@@ -47,6 +49,7 @@ use self::bfd::Bfd;
 use crate::admin::{self, Status};
 use crate::bgp::{BGP_PORT, DriverError, SecretError};
 use crate::checks::CheckError;
+use crate::limits;
 
 pub use http::HttpError;
 pub use neighbours::{Lacking, lacking};
@@ -151,15 +154,18 @@ enum Request {
     },
     Drain {
         reason: String,
+        who: String,
         reply: Done,
     },
     Undrain {
         reason: String,
+        who: String,
         reply: Done,
     },
     /// What [`actions`] answers.
     Operator {
         what: admin::Request,
+        who: String,
         reply: oneshot::Sender<actions::Answer>,
     },
 }
@@ -173,6 +179,7 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
     };
     let with_bfd = bfd::wanted(spec);
     guard::abort_on_panic();
+    limits::raise_descriptors(limits::DESCRIPTORS);
     let watchdog = guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
     let looks = service.checks.iter().filter(|c| matches!(c.kind, CheckKind::Process { .. })).count();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -229,8 +236,10 @@ async fn serve(
     let (results, mut polled) = mpsc::channel(EVENTS);
     let (events, mut detected) = mpsc::channel(EVENTS);
     let (requests, mut asked) = mpsc::channel(REQUESTS);
+    // First of all: a second agent of the site must not touch the files of the first.
+    let socket = setup::socket(&service, &site, &options)?;
     let mut agent = setup::agent(service, &site, &options, results, &events)?;
-    setup::interfaces(agent.service(), &site, &options, requests)?;
+    setup::interfaces(agent.service(), &options, socket, requests)?;
     drop(events);
     agent.start()?;
     if let Some((heartbeat, beat)) = bfd {
