@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use ubique_model::policy::{Announcement, announcements};
+use ubique_model::policy::{Announcement, Stance, announcements};
 use ubique_model::service::{Service, Upstream};
 use ubique_model::{Asn, Prefix};
 use ubique_proto::Time;
@@ -165,7 +165,7 @@ impl Agent {
     }
 
     fn not_stopping(&self) -> Result<(), String> {
-        let stopping = matches!(self.core.status().state, State::Stopping | State::Removing | State::Stopped);
+        let stopping = matches!(self.core.state(), State::Stopping | State::Removing | State::Stopped);
         if stopping { Err("the agent is stopping".to_owned()) } else { Ok(()) }
     }
 
@@ -199,8 +199,7 @@ impl Agent {
         self.operator.actions.handle_deadline(now);
         self.operator.drain.handle_deadline(now);
         // Whatever withdrew the site, nothing is left to be waited for.
-        let announced = matches!(self.core.status().state, State::Announced | State::Draining);
-        if self.operator.drain.stage() == Some(Stage::Leaving) && !announced {
+        if self.operator.drain.stage() == Some(Stage::Leaving) && self.core.state() != State::Draining {
             self.operator.drain.handle_input(now, drain::In::Withdrawn);
         }
         self.settle_drain();
@@ -252,7 +251,7 @@ impl Agent {
     }
 
     fn drain_plan(&self, within: Duration, prepend: u8, hook: bool, countable: Result<(), String>) -> Plan {
-        let announced = self.core.status().state == State::Announced;
+        let announced = self.core.state() == State::Announced;
         let mut warnings: Vec<String> = countable.err().into_iter().collect();
         if hook {
             warnings.push(format!("runs the hook {:?}", self.service.agent.drain_hook.join(" ")));
@@ -303,7 +302,7 @@ impl Agent {
         let reason = self.operator.drain.progress().map_or_else(String::new, |p| p.request.reason.clone());
         self.reason = "drain";
         self.wish_quietly(site::In::Leave { reason, within });
-        if self.core.status().state != State::Draining {
+        if self.core.state() != State::Draining {
             self.operator.drain.handle_input(now(), drain::In::Withdrawn);
         }
     }
@@ -396,7 +395,7 @@ impl Agent {
             let mut plain = self.plainly(upstream);
             let silent = plain.is_empty();
             if silent && if_announced {
-                plain = announcements(&self.service, upstream);
+                plain = announcements(&self.service, upstream, &Stance::HEALTHY);
             }
             let told = told(what, upstream, &plain);
             let later = if silent { "; once the site announces" } else { "" };

@@ -147,12 +147,12 @@ impl Agent {
 
     /// What a state of the site means for BFD.
     pub(super) fn bfd_follow(&mut self, state: site::State) {
-        use site::State::{Announced, Drained, Draining, Removing, Starting, Stopped, Stopping, Unhealthy};
+        use site::State::{Drained, Removing, Stopped, Stopping};
         if let Some(bfd) = &mut self.bfd {
             match state {
                 Drained => bfd.enable(false),
-                Starting | Unhealthy | Announced | Draining => bfd.enable(true),
                 Stopping | Removing | Stopped => {}
+                _ => bfd.enable(true),
             }
         }
     }

@@ -9,6 +9,7 @@
 //! kills it when the runtime stalls. In each case the kernel closes the sessions and the upstreams move on.
 //!
 //! - `addresses`: service addresses on the loopback.
+//! - `announce`: what neighbours are told, and what they show of other sites; `verify`: the start gate's question.
 //! - `detect`: sock_diag, pidfd and address events.
 //! - `bfd`: what a neighbour lost to BFD means.
 //! - `site`: the loop's state and what the cores' outputs mean.
@@ -18,6 +19,7 @@
 
 mod actions;
 mod addresses;
+mod announce;
 mod arrivals;
 mod bfd;
 mod detect;
@@ -32,6 +34,7 @@ mod routes;
 mod setup;
 mod site;
 mod status;
+mod verify;
 
 use std::io;
 use std::net::SocketAddr;

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 use ubique_model::service::{ApiSettings, Service};
 use ubique_proto::health::CheckConfig;
 use ubique_proto::journal::Recorded;
-use ubique_proto::site::SiteConfig;
+use ubique_proto::site::{Memory, SiteConfig};
 use ubique_sys::netlink::AddressMonitor;
 use ubique_sys::sockdiag::DestroyMonitor;
 
@@ -51,10 +51,11 @@ pub(super) fn agent(
     let bgp = neighbours::speaker(&service, spec, index, options.listen, restart.restarted(), records)?;
     let checks: Vec<CheckConfig> = service.checks.iter().map(check_config).collect();
     let health = Recorded::new(now(), (checks, seed()), journal.clone());
-    let site_config = SiteConfig { drain: service.agent.drain, graceful_shutdown: service.agent.graceful_shutdown };
+    let site_config = SiteConfig::of(&service, spec, Memory::default());
     let core = Recorded::new(now(), site_config, journal.clone());
     let resolve = detectors(&service, events)?;
-    let parts = Parts { bgp, health, core, addresses, restart, runners, resolve, journal, monitor };
+    let events = events.clone();
+    let parts = Parts { bgp, health, core, addresses, restart, runners, resolve, events, journal, monitor };
     Ok(Agent::new(service, index, options.version.clone(), parts))
 }
 

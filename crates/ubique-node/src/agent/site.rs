@@ -1,17 +1,15 @@
 //! The state of the loop: three cores, and what their outputs mean.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Sleep;
-use ubique_model::policy::{Announcement, announcements};
+use ubique_model::policy::Level;
 use ubique_model::service::{Service, Site as SiteSpec, Upstream};
-use ubique_model::{Asn, Prefix};
 use ubique_proto::Time;
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId, SessionEvent};
 use ubique_proto::health::{self, Health};
@@ -20,6 +18,7 @@ use ubique_proto::site::{self, Site, State};
 
 use super::actions::Operator;
 use super::addresses::Addresses;
+use super::announce::Told;
 use super::bfd::Bfd;
 use super::detect::Detected;
 use super::metrics::Metrics;
@@ -72,15 +71,6 @@ impl Timer {
     }
 }
 
-/// What the neighbours are told of the prefixes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Announcing {
-    Nothing,
-    Plainly,
-    /// With GRACEFUL_SHUTDOWN (RFC 8326).
-    Leaving,
-}
-
 /// What an agent is made of.
 pub(super) struct Parts {
     pub bgp: Driver,
@@ -91,6 +81,8 @@ pub(super) struct Parts {
     pub runners: Vec<Runner>,
     /// For each check: look for its processes (again).
     pub resolve: Vec<Option<Arc<Notify>>>,
+    /// Where tasks of the agent report to.
+    pub events: mpsc::Sender<Detected>,
     pub journal: Option<Journal>,
     pub monitor: Option<Rc<Monitor>>,
 }
@@ -117,14 +109,14 @@ pub(super) struct Agent {
     resolve: Vec<Option<Arc<Notify>>>,
     /// The processes of a check are known and watched.
     resolved: Vec<bool>,
-    /// What each neighbour is to get.
-    announcements: Vec<(PeerId, Announcement)>,
-    announcing: Announcing,
-    told: BTreeMap<PeerId, Vec<Prefix>>,
+    /// What each neighbour is told.
+    pub(super) told: Told,
+    /// Where tasks report to.
+    pub(super) reports: mpsc::Sender<Detected>,
     /// Neighbours from ranges, with what each is.
-    dynamic: BTreeMap<PeerId, Upstream>,
+    pub(super) dynamic: BTreeMap<PeerId, Upstream>,
     /// Lines about neighbours from ranges, who come and go as they like.
-    throttle: Throttle,
+    pub(super) throttle: Throttle,
     /// Why announcements change now, as a label of metrics.
     pub(super) reason: &'static str,
     /// When to try again to put the addresses on the loopback.
@@ -134,10 +126,6 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn new(service: Service, site: usize, version: String, parts: Parts) -> Agent {
-        let upstreams = (0..).map(PeerId).zip(&service.sites[site].upstreams);
-        let announcements = upstreams
-            .flat_map(|(peer, upstream)| announcements(&service, upstream).into_iter().map(move |a| (peer, a)))
-            .collect();
         Agent {
             operator: Operator::new(&service),
             metrics: Metrics::new(service.checks.len()),
@@ -156,13 +144,12 @@ impl Agent {
             began: now(),
             addresses: parts.addresses,
             restart: parts.restart,
-            announcing: Announcing::Nothing,
-            told: BTreeMap::new(),
+            told: Told::default(),
+            reports: parts.events,
             dynamic: BTreeMap::new(),
             throttle: Throttle::default(),
             runners: parts.runners,
             resolve: parts.resolve,
-            announcements,
             reason: "start",
             addresses_due: None,
             over: false,
@@ -191,11 +178,6 @@ impl Agent {
         self.core.handle_input(now(), site::In::Start);
         self.settle();
         Ok(())
-    }
-
-    /// The prefixes the session with an upstream can carry.
-    pub(super) fn prefixes(&self, peer: PeerId) -> impl Iterator<Item = Prefix> {
-        self.announcements.iter().filter(move |(p, _)| *p == peer).map(|(_, a)| a.prefix)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -235,7 +217,7 @@ impl Agent {
         // Checks begin as down, so that a service that stays down changes nothing: enough failures say it.
         let mut checks = self.health.checks().zip(&self.service.checks);
         let unfit = checks.any(|(c, spec)| !c.up && c.counters.failures >= u64::from(spec.fall));
-        let decided = !matches!(self.core.status().state, State::Starting | State::Unhealthy);
+        let decided = !matches!(self.core.state(), State::Starting | State::Unhealthy | State::Held);
         if unfit || decided {
             self.restart.settle();
             self.bgp.handle(BgpIn::Settled);
@@ -246,11 +228,7 @@ impl Agent {
         if !self.restart.remembers() {
             return;
         }
-        let announced = match self.announcing {
-            Announcing::Nothing => vec![],
-            Announcing::Plainly | Announcing::Leaving => self.service.prefixes.clone(),
-        };
-        self.restart.remember(announced, self.addresses.added().to_vec());
+        self.restart.remember(self.told.prefixes(), self.addresses.added().to_vec());
     }
 
     fn deadlines(&mut self) {
@@ -288,7 +266,8 @@ impl Agent {
             }
             health::Out::Verdict { healthy, cause } => {
                 self.reason = if healthy { "healthy" } else { "unhealthy" };
-                self.core.handle_input(now(), site::In::Verdict { healthy, cause });
+                let level = if healthy { Level::Healthy } else { Level::Failed };
+                self.core.handle_input(now(), site::In::Verdict { level, answers: false, cause });
                 // Withdrawals go out before anything else is looked at.
                 while let Some(out) = self.core.poll_output() {
                     self.site_wants(out);
@@ -300,17 +279,10 @@ impl Agent {
     fn site_wants(&mut self, out: site::Out) {
         match out {
             site::Out::AddAddresses => self.add_addresses(),
-            site::Out::Announce { .. } => {
-                self.announcing = Announcing::Plainly;
-                self.announce(None);
-                self.metrics.transition(self.reason);
-            }
-            site::Out::GracefulShutdown { .. } => {
-                self.announcing = Announcing::Leaving;
-                self.announce(None);
-            }
+            site::Out::Verify => self.verify(),
+            site::Out::Probe { upstream, within } => self.probe(upstream, within),
+            site::Out::Announce { stance, cause } => self.announce(stance, cause),
             site::Out::Withdraw { .. } => {
-                self.announcing = Announcing::Nothing;
                 self.withdraw();
                 self.metrics.transition(self.reason);
             }
@@ -320,9 +292,7 @@ impl Agent {
             }
             site::Out::State { state, cause } => {
                 self.bfd_follow(state);
-                let state = state_name(state);
-                tracing::info!(site = self.spec().name, state, cause, "site");
-                self.remember(format!("site {state}"), cause);
+                self.entered(state, cause);
             }
             site::Out::Exit => self.over = true,
         }
@@ -339,51 +309,6 @@ impl Agent {
                 tracing::error!(%error, "service addresses cannot be put on the loopback: trying again");
             }
         }
-    }
-
-    /// What is to be announced now, to one neighbour or to all.
-    fn announce(&mut self, to: Option<PeerId>) {
-        let peers: Vec<PeerId> =
-            self.bgp.speaker().peers().map(|p| p.peer).filter(|p| to.is_none_or(|to| to == *p)).collect();
-        for peer in peers {
-            let Some(upstream) = self.neighbour(peer).cloned() else { continue };
-            let plain = self.plainly(&upstream);
-            let list = self.with_actions(&upstream, plain.clone());
-            let told: Vec<Prefix> = list.iter().map(|a| a.prefix).collect();
-            for prefix in self.told.insert(peer, told.clone()).unwrap_or_default() {
-                if !told.contains(&prefix) {
-                    self.bgp.handle(BgpIn::Withdraw { peer, prefix });
-                }
-            }
-            for announcement in list {
-                self.bgp.handle(BgpIn::Announce { peer, announcement });
-            }
-            self.tell_rules(peer, &plain);
-        }
-    }
-
-    pub(super) fn plainly(&self, upstream: &Upstream) -> Vec<Announcement> {
-        let list = announcements(&self.service, upstream);
-        match self.announcing {
-            Announcing::Nothing => vec![],
-            Announcing::Plainly => list,
-            Announcing::Leaving => list.into_iter().map(Announcement::graceful_shutdown).collect(),
-        }
-    }
-
-    pub(super) fn tell_again(&mut self) {
-        if self.announcing != Announcing::Nothing {
-            self.announce(None);
-        }
-    }
-
-    fn withdraw(&mut self) {
-        for (peer, prefixes) in std::mem::take(&mut self.told) {
-            for prefix in prefixes {
-                self.bgp.handle(BgpIn::Withdraw { peer, prefix });
-            }
-        }
-        self.withdraw_rules();
     }
 
     fn remove_addresses(&mut self) {
@@ -413,7 +338,7 @@ impl Agent {
     pub(super) async fn farewell(&mut self, limit: Duration) {
         self.bgp.stop_listening();
         let _ = tokio::time::timeout(limit, self.withdrawn()).await;
-        let message = format!("site {}: {}", self.spec().name, self.core.status().cause);
+        let message = format!("site {}: {}", self.spec().name, self.core.status(now()).cause);
         self.close_sessions(&message);
         let until = tokio::time::Instant::now() + limit;
         let words = async {
@@ -454,6 +379,10 @@ impl Agent {
             Detected::Gone { check, cause } => {
                 self.health.handle_input(now(), health::In::Gone { check, cause });
                 self.failed(check);
+            }
+            Detected::Verified { result } => self.core.handle_input(now(), site::In::Verified { result }),
+            Detected::Probed { upstream, answered } => {
+                self.core.handle_input(now(), site::In::Probed { upstream, answered });
             }
             Detected::AddressRemoved { which } => {
                 let ours = |(index, address)| index == self.addresses.index() && self.addresses.wants(&address);
@@ -511,6 +440,7 @@ impl Agent {
             Notice::Session { peer, event } => (peer, event),
             Notice::Joined { peer, address, asn, range } => return self.joined(peer, address, asn, range),
             Notice::Left { peer } => return self.left(peer),
+            Notice::Scope { peer } => return self.look_at(peer),
             // An announcing edge installs no routes; acknowledgements are read back when somebody asks.
             Notice::Best { .. } | Notice::Acknowledged { .. } => return,
         };
@@ -518,6 +448,7 @@ impl Agent {
             return;
         };
         let (address, asn) = (upstream.address, upstream.asn);
+        self.look_at(peer);
         match event {
             SessionEvent::Up { router_id, hold_time } => {
                 tracing::info!(%address, %asn, %router_id, ?hold_time, state = "up", "session");
@@ -543,31 +474,6 @@ impl Agent {
     /// Whether a line about a neighbour is written: always about those of the service file.
     fn admit(&mut self, peer: PeerId) -> Option<u64> {
         if self.dynamic.contains_key(&peer) { self.throttle.admit(now()) } else { Some(0) }
-    }
-
-    fn joined(&mut self, peer: PeerId, address: IpAddr, asn: Asn, range: usize) {
-        let Some(dynamic) = self.spec().dynamic.get(range) else {
-            return;
-        };
-        let upstream = dynamic.upstream(address, asn);
-        let range = dynamic.range;
-        if let Some(unwritten) = self.throttle.admit(now()) {
-            tracing::info!(%address, %asn, %range, unwritten, "neighbour called");
-        }
-        self.announcements.extend(announcements(&self.service, &upstream).into_iter().map(|a| (peer, a)));
-        self.dynamic.insert(peer, upstream);
-        self.announce(Some(peer));
-    }
-
-    fn left(&mut self, peer: PeerId) {
-        self.announcements.retain(|(p, _)| *p != peer);
-        self.told.remove(&peer);
-        self.forget_rules(peer);
-        if let Some(upstream) = self.dynamic.remove(&peer)
-            && let Some(unwritten) = self.throttle.admit(now())
-        {
-            tracing::info!(address = %upstream.address, asn = %upstream.asn, unwritten, "neighbour left");
-        }
     }
 
     /// A request of an admin client or a scrape.
@@ -597,7 +503,7 @@ impl Agent {
 
     /// What an operator wants, carried out when this returns.
     fn wish(&mut self, wish: site::In) -> Result<(), String> {
-        if matches!(self.core.status().state, State::Stopping | State::Removing | State::Stopped) {
+        if matches!(self.core.state(), State::Stopping | State::Removing | State::Stopped) {
             return Err("the agent is stopping".to_owned());
         }
         self.core.handle_input(now(), wish);
@@ -629,19 +535,5 @@ impl Agent {
             self.events.pop_front();
         }
         self.events.push_back(Event { time: rfc3339(SystemTime::now()), what, cause, who });
-    }
-}
-
-/// The word for a state, as `status` spells it.
-pub(super) fn state_name(state: State) -> &'static str {
-    match state {
-        State::Starting => "starting",
-        State::Unhealthy => "unhealthy",
-        State::Announced => "announced",
-        State::Draining => "draining",
-        State::Drained => "drained",
-        State::Stopping => "stopping",
-        State::Removing => "removing",
-        State::Stopped => "stopped",
     }
 }
