@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use ubique_model::policy::Announcement;
 use ubique_model::{Family, Prefix};
 
-use super::entry::{Route, Source};
+use super::entry::{Route, RouteKey, Source};
 use super::epoch::{Epoch, Held, standing};
 use super::offers::{Offer, Terms};
 use super::out::AdjOut;
-use super::{Counters, MAX_PREFIXES, Rib, policy};
+use super::{Counters, Excess, MAX_OCTETS, MAX_OCTETS_PER_ROUTE, MAX_PREFIXES, Rib, policy};
 use crate::Time;
 use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::speaker::{Export, Import, Local, PeerConfig, PeerId};
@@ -50,7 +50,7 @@ pub(super) struct Peer {
     pub counters: Counters,
     /// Its routes of each family, by [`Family`].
     pub held: [Held; 2],
-    pub over_limit: Option<(AddressFamily, u32)>,
+    pub over_limit: Option<Excess>,
 }
 
 impl Peer {
@@ -87,6 +87,13 @@ impl Peer {
         let counted = self.config.max_prefix.map_or(0, |max| max as usize);
         let observed = if self.is_observed() { self.config.keep.max(counted) } else { usize::MAX };
         observed.min(self.limit() as usize)
+    }
+
+    /// Octets of attributes that are kept at most.
+    pub(super) fn room_octets(&self) -> usize {
+        let counted = self.config.max_prefix.map_or(0, |max| max as usize);
+        let observed = self.config.keep.max(counted).saturating_mul(MAX_OCTETS_PER_ROUTE);
+        if self.is_observed() { observed.min(MAX_OCTETS) } else { MAX_OCTETS }
     }
 
     /// Whether nothing it says is used.
@@ -241,7 +248,7 @@ impl Rib {
         let mut touched = vec![];
         // Whether the route stays; one that is gone already is not ours to remove.
         let judge = |prefix: Prefix, route: &mut Route| {
-            let Some(offer) = offers.get(route.offer).filter(|offer| offer.terms.key.peer == peer) else {
+            let Some(offer) = offers.get(route.offer).filter(|offer| offer.terms.peer == peer) else {
                 return true;
             };
             if standing(peers, offers, route, family).is_none() {
@@ -252,7 +259,7 @@ impl Rib {
             offers.release(route.offer);
             let told = after.is_none() || (before.stale != Stale::LongLived && stale == Some(Stale::LongLived));
             if told && before.ineligible.is_none() {
-                touched.push((prefix, before.key));
+                touched.push((prefix, RouteKey { peer, path_id: route.path_id }));
             }
             match after {
                 Some(after) => {

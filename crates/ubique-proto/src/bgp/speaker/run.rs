@@ -14,7 +14,7 @@ use super::{ConnId, In, Out, PeerConfig, PeerId, Restarted, SessionEvent, Speake
 use crate::bgp::family::AddressFamily;
 use crate::bgp::message::{Notification, Update};
 use crate::bgp::notification::{cease, code};
-use crate::bgp::rib::Rib;
+use crate::bgp::rib::{Excess, Rib};
 use crate::bgp::session::{Ended, Output, Refresh, Session, SessionConfig};
 use crate::rng::Rng;
 use crate::time::Time;
@@ -382,9 +382,13 @@ impl Speaker {
         if let Some(family) = update.end_of_rib {
             p.retention.end_of_rib(&mut self.rib, peer, family);
         }
-        if let Some((family, limit)) = over_limit.filter(|_| p.session.established().is_some()) {
+        if let Some(excess) = over_limit.filter(|_| p.session.established().is_some()) {
             // For an operator to look at: the neighbour leaks, and would do so again.
-            p.session.disable(now, too_many_prefixes(family, limit));
+            let notification = match excess {
+                Excess::Prefixes(family, limit) => too_many_prefixes(family, limit),
+                Excess::Octets => Notification::new(code::CEASE, cease::OUT_OF_RESOURCES),
+            };
+            p.session.disable(now, notification);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::Time;
 use crate::bgp::attributes::{AsPath, Attributes, NextHop, Segment};
 use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::message::{Reach, Update};
-use crate::bgp::rib::{Counters, Rib};
+use crate::bgp::rib::{Counters, Excess, Rib};
 use crate::bgp::speaker::{Export, Import, PeerConfig, PeerId, SpeakerConfig};
 
 use Relation::{Customer, Peer, Transit};
@@ -184,7 +184,7 @@ fn too_many_prefixes_end_the_session_of_a_router_but_not_of_an_edge() {
         assert_eq!(rib.over_limit(PeerId(peer)), None);
         rib.update(Time(3), PeerId(peer), &announce(&many, path(&[100])));
     }
-    assert_eq!(rib.over_limit(PeerId(0)), Some((AddressFamily::Ipv4Unicast, 2)));
+    assert_eq!(rib.over_limit(PeerId(0)), Some(Excess::Prefixes(AddressFamily::Ipv4Unicast, 2)));
     assert_eq!((rib.counters(PeerId(0)).received, rib.counters(PeerId(0)).ignored), (2, 3));
     rib.peer_down(PeerId(0));
     assert_eq!(rib.over_limit(PeerId(0)), None);
