@@ -397,8 +397,7 @@ impl Speaker {
         let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else { return };
         let Some(negotiated) = p.session.negotiated() else { return };
         match refresh {
-            Refresh::Request if negotiated.enhanced_route_refresh => p.sending.asked.insert(family),
-            Refresh::Request => p.sending.repeat(&mut self.rib, peer, family),
+            Refresh::Request => p.sending.asked.insert(family),
             Refresh::Begin => {
                 let gr = negotiated.graceful_restart.is_some();
                 p.retention.refresh_begins(now, &mut self.rib, peer, family, gr);
