@@ -177,9 +177,7 @@ impl Speaker {
             }
             In::AddPeer { peer, config } => self.add_peer(peer, *config),
             In::RemovePeer { peer } => self.remove_peer(now, peer),
-            In::BfdDown { peer, control_independent } => {
-                self.with(now, peer, |p| p.session.bfd_down(now, control_independent));
-            }
+            In::BfdDown { peer, control_independent } => self.bfd_down(now, peer, control_independent),
             In::Settled => {
                 self.config.restarted = None;
                 self.with_all(now, Peer::settle);
@@ -287,6 +285,18 @@ impl Speaker {
     fn stop(&mut self, now: Time, peer: PeerId, notification: Notification) {
         self.with(now, peer, |p| p.session.disable(now, notification));
         if let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) {
+            p.retention.ended(&mut self.rib, peer);
+        }
+    }
+
+    /// A neighbour that restarts is waited for no longer when its forwarding is gone as well (RFC 5882 §4.3.1).
+    fn bfd_down(&mut self, now: Time, peer: PeerId, control_independent: bool) {
+        self.with(now, peer, |p| p.session.bfd_down(now, control_independent));
+        if let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut)
+            && control_independent
+            && p.session.established().is_none()
+            && !p.retention.families().is_empty()
+        {
             p.retention.ended(&mut self.rib, peer);
         }
     }

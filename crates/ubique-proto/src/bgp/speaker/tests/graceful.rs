@@ -203,6 +203,24 @@ fn bfd_that_shares_the_fate_of_the_control_plane_says_only_that_it_restarts() {
 }
 
 #[test]
+fn bfd_that_outlives_the_control_plane_ends_a_restart_under_way() {
+    for (control_independent, left) in [(true, ""), (false, STALE)] {
+        let mut b = established(helper(Some(1000)), &open(true));
+        b.close();
+        b.wait(s(5));
+        b.input(In::BfdDown { peer: P0, control_independent });
+        assert_eq!(b.held(), left);
+        // Long-lived ones, too, and while the neighbour is about to come back.
+        let mut b = established(helper(Some(1000)), &patient(30, true, 500));
+        b.close();
+        b.wait(s(40));
+        b.accepted();
+        b.input(In::BfdDown { peer: P0, control_independent });
+        assert_eq!(b.held(), if control_independent { "" } else { LONG_STALE });
+    }
+}
+
+#[test]
 fn a_neighbour_that_connects_again_has_restarted_silently() {
     let mut b = established(helper(None), &open(true));
     b.wait(CROSSING_TIME);
