@@ -166,13 +166,14 @@ impl Rib {
 
     /// The session ended, or a restart took too long: its routes are gone, and what was sent over it no longer counts.
     pub fn peer_down(&mut self, peer: PeerId) {
-        self.peer_stale(Time::ZERO, peer, AddressFamilies::NONE);
+        self.peer_stale(peer, AddressFamilies::NONE, AddressFamilies::NONE);
     }
 
     /// The session ended and is expected back: the neighbour's unicast routes of `families` stay, stale; those of other
     /// families go, and so does what was stale before (RFC 4724 §4.2), unless it is long-lived (RFC 9494 §4.2) and there is
-    /// no more of it than of routes in general.
-    pub fn peer_stale(&mut self, _now: Time, peer: PeerId, families: AddressFamilies) {
+    /// no more of it than of routes in general. What is stale in families of `refreshing`, which the neighbour was sending
+    /// anew, was vouched for until then, and stays as the rest.
+    pub fn peer_stale(&mut self, peer: PeerId, families: AddressFamilies, refreshing: AddressFamilies) {
         let Some(p) = self.peer_mut(peer) else { return };
         p.session = None;
         p.out = AdjOut::default();
@@ -181,7 +182,9 @@ impl Rib {
             let stays = families.contains(family);
             let fits = self.peer(peer).is_some_and(|p| p.held[family as usize].routes <= p.room());
             if self.in_epochs(peer) {
-                self.drop_unvouched(peer, family);
+                if !refreshing.contains(family) {
+                    self.drop_unvouched(peer, family);
+                }
                 self.begin_epoch(peer, family);
                 if !stays {
                     self.drop_unvouched(peer, family);
@@ -190,6 +193,7 @@ impl Rib {
             }
             self.review(peer, family, |offer| match offer.terms.stale {
                 Stale::No if stays => Some(Stale::Restart),
+                Stale::Restart if stays && refreshing.contains(family) => Some(Stale::Restart),
                 Stale::LongLived if stays && fits => Some(Stale::LongLived),
                 _ => None,
             });

@@ -82,7 +82,8 @@ impl Retention {
         let asked = negotiated.graceful_restart.as_ref().map_or(Duration::ZERO, |restart| restart.restart_time);
         let restart = now + asked.min(config.restart_time);
         let families = negotiated.restarts().intersection(AddressFamilies::UNICAST);
-        let running = std::mem::take(self).kept;
+        let Retention { kept: running, refreshed, .. } = std::mem::take(self);
+        let refreshing = refreshed.iter().filter(|r| r.until.is_some()).map(|r| r.family).collect();
         self.kept = families
             .iter()
             .map(|family| {
@@ -97,7 +98,7 @@ impl Retention {
                 }
             })
             .collect();
-        rib.peer_stale(now, peer, families);
+        rib.peer_stale(peer, families, refreshing);
         self.expire(now, rib, peer);
     }
 

@@ -47,7 +47,7 @@ fn up_with_both(rib: &mut Rib) {
 
 /// The session is lost and comes back; all routes are stale.
 fn restart(rib: &mut Rib) {
-    rib.peer_stale(Time(1), P0, AddressFamilies::UNICAST);
+    rib.peer_stale(P0, AddressFamilies::UNICAST, AddressFamilies::NONE);
     up_with_both(rib);
 }
 

@@ -298,10 +298,13 @@ impl Bench {
             }
             9 => {
                 let heard = &mut self.model.heard[peer];
-                heard.retain(|_, k| k.stale != Stale::Restart);
+                // In the middle of a refresh nothing is stale for good.
+                let refreshing = self.rng.below(2) == 0;
+                heard.retain(|_, k| k.stale != Stale::Restart || refreshing);
                 heard.values_mut().for_each(|k| k.stale = k.stale.max(Stale::Restart));
                 self.session_over(peer);
-                self.rib.peer_stale(self.now, id, AddressFamilies::UNICAST);
+                let refreshing = if refreshing { AddressFamilies::UNICAST } else { AddressFamilies::NONE };
+                self.rib.peer_stale(id, AddressFamilies::UNICAST, refreshing);
             }
             10 => {
                 self.model.heard[peer].values_mut().for_each(|k| k.stale = k.stale.max(Stale::Restart));

@@ -71,7 +71,7 @@ fn a_graceful_restart_keeps_routes_until_they_are_swept() {
     let mut rib = rib(vec![neighbor(0, Customer), neighbor(1, Peer)]);
     rib.update(Time(1), PeerId(0), &announce(&[P, Q], path(&[100])));
     assert!(sent(&mut rib, 1).is_some() && rib.poll_best().is_some() && rib.poll_best().is_some());
-    rib.peer_stale(Time(2), PeerId(0), AddressFamilies::only(V4));
+    rib.peer_stale(PeerId(0), AddressFamilies::only(V4), AddressFamilies::NONE);
     assert!(rib.received(PeerId(0), None).all(|r| r.stale == Stale::Restart));
     up(&mut rib, 0);
     rib.update(Time(3), PeerId(0), &announce(&[P], path(&[100])));
@@ -83,7 +83,7 @@ fn a_graceful_restart_keeps_routes_until_they_are_swept() {
     assert_eq!(rib.received(PeerId(0), None).map(|r| (r.stale, r.learned)).collect::<Vec<_>>(), [(Stale::No, Time(1))]);
     // A family that is not kept goes at once, and so does what was stale when the session is lost again.
     rib.mark_stale(PeerId(0), V4);
-    rib.peer_stale(Time(4), PeerId(0), AddressFamilies::only(V4));
+    rib.peer_stale(PeerId(0), AddressFamilies::only(V4), AddressFamilies::NONE);
     assert_eq!(rib.counters(PeerId(0)).received, 0);
 }
 
@@ -95,7 +95,7 @@ fn long_lived_stale_routes_come_last_and_go_to_those_who_understand() {
     let mut rib = rib(vec![neighbor(0, Customer), knows, neighbor(2, Customer), neighbor(3, Transit)]);
     rib.update(Time(1), PeerId(0), &announce(&[P], path(&[100])));
     rib.update(Time(1), PeerId(0), &announce(&[Q], tagged(0xFFFF_0007)));
-    rib.peer_stale(Time(2), PeerId(0), AddressFamilies::only(V4));
+    rib.peer_stale(PeerId(0), AddressFamilies::only(V4), AddressFamilies::NONE);
     assert_eq!(changes(&mut rib, 2).len(), 2);
     changes(&mut rib, 1);
     rib.long_lived_stale(PeerId(0), V4);

@@ -6,7 +6,7 @@ use crate::bgp::family::AddressFamilies;
 use crate::bgp::message::{Capability, GracefulRestart, Notification, Open};
 use crate::bgp::notification::{cease, code};
 use crate::bgp::session::CROSSING_TIME;
-use crate::bgp::speaker::{GracefulRestartConfig, In, Restarted, STALE_MAX, SpeakerConfig};
+use crate::bgp::speaker::{GracefulRestartConfig, Import, In, Restarted, STALE_MAX, SpeakerConfig};
 
 const ROUTES: [&str; 2] = ["198.51.100.0/24", "203.0.113.0/24"];
 
@@ -122,6 +122,25 @@ fn a_second_loss_deletes_what_was_still_stale() {
     assert_eq!(b.held(), "198.51.100.0/24~");
     b.wait(s(30));
     assert_eq!(b.held(), "");
+}
+
+#[test]
+fn a_loss_in_the_middle_of_a_refresh_deletes_nothing() {
+    let capabilities = || vec![Capability::EnhancedRouteRefresh, graceful(30, true, &[(V4, true)])];
+    for (import, long_lived_s) in [(Import::Observe, None), (Import::Observe, Some(9)), (Import::GaoRexford, None)] {
+        let mut config = helper(long_lived_s);
+        config.peers[0].import = import;
+        let mut b = established(config, &open_with(&[V4], capabilities()));
+        b.receive_refresh(V4, 1);
+        b.receive(update(2, &[], &ROUTES[..1]));
+        b.close();
+        assert_eq!(b.held(), STALE);
+        b.connect(&open_with(&[V4], capabilities()));
+        b.receive(update(2, &[], &ROUTES[..1]));
+        // But what is stale since the restart, and not since a refresh, is.
+        b.close();
+        assert_eq!(b.held(), "198.51.100.0/24~");
+    }
 }
 
 #[test]
