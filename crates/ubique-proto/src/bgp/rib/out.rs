@@ -257,7 +257,7 @@ impl Rib {
         };
         let from = self.peer(key.peer).filter(|_| key.peer != to)?;
         let route = Opened::new(&self.offers, &slot.route(&self.offers, key)?)?;
-        policy::may_export(own, &from.config, &route, &peer.config)
+        policy::may_export(own, &from.config, &route, &peer.config, peer.session.as_ref()?)
             .then(|| policy::exported(own, &from.config, from.router_id, &route, &peer.config))
     }
 

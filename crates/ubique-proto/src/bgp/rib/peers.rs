@@ -12,7 +12,6 @@ use super::epoch::{Epoch, Held, standing};
 use super::offers::{Offer, Terms};
 use super::out::AdjOut;
 use super::{Counters, Excess, MAX_OCTETS, MAX_OCTETS_PER_ROUTE, MAX_PREFIXES, Rib, policy};
-use crate::Time;
 use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::speaker::{Export, Import, Local, PeerConfig, PeerId};
 
@@ -36,6 +35,8 @@ pub(super) struct Session {
     pub families: AddressFamilies,
     /// Families for which IPv6 next hops are agreed on (RFC 8950).
     pub extended_next_hop: AddressFamilies,
+    /// The neighbour knows what a long-lived stale route is (RFC 9494).
+    pub long_lived: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -136,15 +137,16 @@ impl Rib {
 
     /// The session is established: everything the neighbour should hold of `families` is now owed to it. `local` are
     /// our addresses on it, `router_id` the neighbour's BGP identifier; for `extended_next_hop` it takes IPv6 next hops
-    /// (RFC 8950). Stale routes stay until [`Rib::sweep_stale`].
+    /// (RFC 8950), and with `long_lived` it announced the capability of RFC 9494. Stale routes stay until
+    /// [`Rib::sweep_stale`].
     pub fn peer_up(
         &mut self,
-        _now: Time,
         peer: PeerId,
         local: impl Into<Local>,
         router_id: Ipv4Addr,
         families: AddressFamilies,
         extended_next_hop: AddressFamilies,
+        long_lived: bool,
     ) {
         if self.peer(peer).is_some_and(|p| p.session.is_some()) {
             self.peer_down(peer);
@@ -152,7 +154,7 @@ impl Rib {
         let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else {
             return;
         };
-        p.session = Some(Session { local: local.into(), families, extended_next_hop });
+        p.session = Some(Session { local: local.into(), families, extended_next_hop, long_lived });
         p.router_id = router_id;
         p.out = AdjOut::default();
         p.over_limit = None;

@@ -342,7 +342,8 @@ impl Speaker {
                     p.ledger.restart();
                     p.sending.restart();
                     let n = &negotiated;
-                    self.rib.peer_up(now, peer, local, n.router_id, n.families, n.extended_next_hop);
+                    let long_lived = !n.long_lived.is_empty();
+                    self.rib.peer_up(peer, local, n.router_id, n.families, n.extended_next_hop, long_lived);
                     p.retention.returned(now, &mut self.rib, peer, n);
                     let event = SessionEvent::Up { router_id: n.router_id, hold_time: n.hold_time };
                     self.session_event(now, peer, event);

@@ -36,12 +36,12 @@ fn many(family: AddressFamily, range: std::ops::Range<u32>) -> Update {
 
 fn up_with_both(rib: &mut Rib) {
     rib.peer_up(
-        Time::ZERO,
         P0,
         std::net::IpAddr::V4(local(0)),
         router_id(0),
         AddressFamilies::UNICAST,
         AddressFamilies::NONE,
+        true,
     );
 }
 

@@ -154,8 +154,8 @@ fn a_session_carries_the_family_of_its_address() {
     let own_id = Ipv4Addr::new(10, 1, 1, 1);
     let mut rib = Rib::new(SpeakerConfig { peers, ..SpeakerConfig::new(OWN_AS, own_id, 0) });
     let v6_only = AddressFamilies::only(Family::Ipv6);
-    rib.peer_up(Time(1), PeerId(0), v6(11), router_id(0), v6_only, AddressFamilies::NONE);
-    rib.peer_up(Time(1), PeerId(1), v6(12), router_id(1), v6_only, AddressFamilies::NONE);
+    rib.peer_up(PeerId(0), v6(11), router_id(0), v6_only, AddressFamilies::NONE, false);
+    rib.peer_up(PeerId(1), v6(12), router_id(1), v6_only, AddressFamilies::NONE, false);
     up(&mut rib, 2);
     let mut update = announce(&["2001:db8:53::/48"], path(&[100]));
     update.announced.push(Reach { next_hop: NEXT_HOP, prefixes: vec![prefix(P).into()] });
