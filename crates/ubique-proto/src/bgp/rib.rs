@@ -40,7 +40,7 @@ use ubique_model::{Family, Prefix};
 use self::entry::{Route, RouteKey, Source};
 use self::epoch::{Epoch, Gone, depart, standing};
 use self::offers::{OfferId, Offers, Terms};
-pub use self::out::Change;
+pub use self::out::{Change, MAX_CHANGE};
 use self::peers::Peer;
 pub use self::peers::Stale;
 pub use self::policy::DEFAULT_LOCAL_PREF;
