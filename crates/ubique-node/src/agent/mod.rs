@@ -9,25 +9,30 @@
 //! kills it when the runtime stalls. In each case the kernel closes the sessions and the upstreams move on.
 //!
 //! - `addresses`: service addresses on the loopback.
+//! - `announce`: what neighbours are told, and what they show of other sites; `verify`: the start gate's question.
 //! - `detect`: sock_diag, pidfd and address events.
 //! - `bfd`: what a neighbour lost to BFD means.
 //! - `site`: the loop's state and what the cores' outputs mean.
-//! - `status`, `metrics`, `http`: what others see.
+//! - `requests`: what callers may ask, `status`, `metrics`, `http`: what others see.
 //!
 //! Deliberately absent: decisions (`ubique_proto`), and reload, which is a later change: SIGHUP is ignored.
 
 mod addresses;
+mod announce;
 mod bfd;
 mod detect;
 mod guard;
 mod http;
 mod metrics;
 mod neighbours;
+mod process;
+mod requests;
 mod restart;
 mod routes;
 mod setup;
 mod site;
 mod status;
+mod verify;
 
 use std::io;
 use std::net::SocketAddr;
@@ -45,6 +50,7 @@ use self::bfd::Bfd;
 use crate::admin::{self, Status};
 use crate::bgp::{BGP_PORT, DriverError, SecretError};
 use crate::checks::CheckError;
+use crate::limits;
 
 pub use http::HttpError;
 pub use neighbours::{Lacking, lacking};
@@ -144,8 +150,8 @@ enum Request {
     Status(oneshot::Sender<Box<Status>>),
     Metrics(oneshot::Sender<String>),
     Routes { which: admin::RoutesRequest, reply: oneshot::Sender<Result<Box<admin::RoutesPage>, String>> },
-    Drain { reason: String, reply: Done },
-    Undrain { reason: String, reply: Done },
+    Drain { reason: String, who: String, reply: Done },
+    Undrain { reason: String, who: String, reply: Done },
 }
 
 /// Runs the site `site` of `service` until it is told to stop.
@@ -157,6 +163,7 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
     };
     let with_bfd = bfd::wanted(spec);
     guard::abort_on_panic();
+    limits::raise_descriptors(limits::DESCRIPTORS);
     let watchdog = guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
     let looks = service.checks.iter().filter(|c| matches!(c.kind, CheckKind::Process { .. })).count();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -213,8 +220,10 @@ async fn serve(
     let (results, mut polled) = mpsc::channel(EVENTS);
     let (events, mut detected) = mpsc::channel(EVENTS);
     let (requests, mut asked) = mpsc::channel(REQUESTS);
+    // First of all: a second agent of the site must not touch the files of the first.
+    let socket = setup::socket(&service, &site, &options)?;
     let mut agent = setup::agent(service, &site, &options, results, &events)?;
-    setup::interfaces(agent.service(), &site, &options, requests)?;
+    setup::interfaces(agent.service(), &options, socket, requests)?;
     drop(events);
     agent.start()?;
     if let Some((heartbeat, beat)) = bfd {

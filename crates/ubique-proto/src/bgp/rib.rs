@@ -80,6 +80,8 @@ pub const MAX_OCTETS_PER_ROUTE: usize = 256;
 pub struct Rib {
     own: Own,
     prefer_oldest: bool,
+    /// Prefixes that other sites announce, too: their routes are always kept.
+    scope: Vec<Prefix>,
     /// By [`PeerId`]; `None`: that number is free.
     peers: Vec<Option<Peer>>,
     table: Table,
@@ -97,6 +99,7 @@ impl Rib {
     pub fn new(config: SpeakerConfig) -> Rib {
         let mut epochs = Epoch::default();
         Rib {
+            scope: config.scope.unwrap_or_default(),
             own: Own { asn: config.asn, router_id: config.router_id },
             prefer_oldest: config.prefer_oldest,
             peers: config.peers.into_iter().map(|config| Some(Peer::new(config, epochs.next()))).collect(),
@@ -154,12 +157,12 @@ impl Rib {
     fn learn(&mut self, now: Time, Nlri { prefix, path_id }: Nlri, offer: OfferId, terms: &Terms) {
         let key = RouteKey { peer: terms.peer, path_id };
         let mut route = Route { offer, path_id, learned: now };
-        let Rib { table, offers, peers, gone, .. } = self;
-        let octets = offers.octets(key.peer);
+        let Rib { scope, table, offers, peers, gone, .. } = self;
+        let wanted = Wanted { prefix, shared: scope.contains(&prefix), octets: offers.octets(key.peer) };
         let mut news = terms.ineligible.is_none();
         match table.find(&prefix) {
             Err(vacancy) => {
-                if !admits(peers, key.peer, prefix, octets, None, false) {
+                if !admits(peers, key.peer, wanted, None, false) {
                     return;
                 }
                 offers.share(offer);
@@ -169,7 +172,7 @@ impl Rib {
                 let (replaced, family) = (slot.route(offers, key), Family::of(&prefix));
                 let before = replaced.and_then(|old| standing(peers, offers, &old, family));
                 let crowded = before != Some(Stale::No) && is_crowded(peers, offers, slot, key.peer, family);
-                if !admits(peers, key.peer, prefix, octets, before, crowded) {
+                if !admits(peers, key.peer, wanted, before, crowded) {
                     // What it replaces is no longer so (RFC 4271 §9).
                     if replaced.is_some() {
                         self.forget(key.peer, Nlri { prefix, path_id });
@@ -311,19 +314,23 @@ fn is_crowded(peers: &[Option<Peer>], offers: &Offers, slot: &Slot, peer: PeerId
     vouched >= MAX_PATHS || slot.count(offers, peer, |route| stands(route).is_some()) >= 2 * MAX_PATHS
 }
 
-/// Whether a neighbour's limits and families let a route in; counts it. `octets`: held of it with this one; `before`: how stale the one is that it replaces;
+/// A prefix that a neighbour has a route to.
+#[derive(Clone, Copy)]
+struct Wanted {
+    prefix: Prefix,
+    /// Other sites announce it, too.
+    shared: bool,
+    /// Octets of attributes held of the neighbour, with those of this route.
+    octets: usize,
+}
+
+/// Whether a neighbour's limits and families let a route in; counts it. `before`: how stale the one is that it replaces;
 /// `crowded`: there is no room for another path. Limits are for what the neighbour vouches for: after a restart it names
 /// anew what is still there, stale.
-fn admits(
-    peers: &mut [Option<Peer>],
-    peer: PeerId,
-    prefix: Prefix,
-    octets: usize,
-    before: Option<Stale>,
-    crowded: bool,
-) -> bool {
+fn admits(peers: &mut [Option<Peer>], peer: PeerId, wanted: Wanted, before: Option<Stale>, crowded: bool) -> bool {
+    let Wanted { prefix, shared, octets } = wanted;
     let family = Family::of(&prefix);
-    let watched = |peers: &[Option<Peer>]| peers.iter().flatten().any(|p| p.own.contains_key(&prefix));
+    let watched = |peers: &[Option<Peer>]| shared || peers.iter().flatten().any(|p| p.own.contains_key(&prefix));
     let Some(p) = peers.get(peer.0 as usize).and_then(Option::as_ref) else {
         return false;
     };

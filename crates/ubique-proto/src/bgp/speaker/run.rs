@@ -21,7 +21,7 @@ use crate::time::Time;
 
 /// Neighbours a speaker has at most, dynamic ones included: each holds a few kilobytes, and anyone in a listened-to
 /// prefix may become one.
-pub const MAX_PEERS: usize = 1024;
+pub const MAX_PEERS: usize = ubique_model::service::spec::MAX_NEIGHBOURS;
 
 /// Prefixes looked at in one turn when routes that are gone leave the table: about a millisecond.
 const REAPED_AT_ONCE: usize = 4096;
@@ -255,6 +255,11 @@ impl Speaker {
         known
     }
 
+    /// One of the prefixes that other sites announce, too.
+    fn watches(&self, prefix: &Prefix) -> bool {
+        self.config.scope.as_ref().is_some_and(|scope| scope.contains(prefix))
+    }
+
     /// The lowest vacant number only, so that numbers stay small and both sides agree on them.
     fn add_peer(&mut self, peer: PeerId, config: PeerConfig) {
         let vacant = self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len());
@@ -385,6 +390,10 @@ impl Speaker {
     fn update(&mut self, now: Time, peer: PeerId, update: &Update) {
         self.last_activity = now;
         self.rib.update(now, peer, update);
+        let announced = update.announced.iter().flat_map(|reach| &reach.prefixes);
+        if update.withdrawn.iter().chain(announced).any(|nlri| self.watches(&nlri.prefix)) {
+            self.output.push_back(Out::Scope { peer });
+        }
         let over_limit = self.rib.over_limit(peer);
         let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else {
             return;
