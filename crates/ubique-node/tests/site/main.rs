@@ -13,6 +13,7 @@ mod faults;
 mod interfaces;
 mod lab;
 mod observability;
+mod operator;
 mod records;
 mod roles;
 mod routers;
@@ -33,6 +34,7 @@ fn main() {
         faults::TESTS,
         interfaces::TESTS,
         observability::TESTS,
+        operator::TESTS,
         records::TESTS,
         routers::TESTS,
         sessions::TESTS,

@@ -1,12 +1,15 @@
 //! From a status to lines.
 
 use jiff::Timestamp;
-use ubique_node::admin::{Announced, CheckStatus, Event, PeerStatus, Status};
+use ubique_node::admin::{Announced, CheckStatus, DrainView, Event, PeerStatus, SenderView, Status, TrafficView};
 use ubique_proto::site::State;
 
 use super::table::{Cell, lay_out, left, right};
-use super::time::{age, milliseconds, moment};
+use super::time::{age, duration, milliseconds, moment};
 use super::{Line, Tone, clean};
+
+/// Networks named that still send to a site being drained.
+const SENDERS: usize = 3;
 
 /// Columns before the text of a note.
 const NAME: usize = 11;
@@ -127,6 +130,19 @@ fn notes(status: &Status) -> Vec<Line> {
     let stance = status.stance.as_deref().filter(|stance| *stance != "healthy");
     notes.extend(stance.map(|stance| note(Tone::Warn, "told as", stance)));
     notes.extend(status.overloaded.as_deref().map(|why| note(Tone::Warn, "overload", why)));
+    notes.extend(
+        status
+            .drain
+            .as_deref()
+            .filter(|drain| !drain.is_over())
+            .map(|drain| note(Tone::Warn, "drain", &drained(drain))),
+    );
+    for action in &status.actions {
+        let left = i64::try_from(action.left_s).unwrap_or(i64::MAX);
+        let text =
+            format!("#{} {}, {} left · {}: {}", action.id, action.text, duration(left), action.who, action.reason);
+        notes.push(note(Tone::Warn, "action", &text));
+    }
     notes.extend(status.guard.as_deref().map(|guard| note(Tone::Plain, "guard", guard)));
     if let Some(flap) = status.flap.as_ref().filter(|flap| flap.left_ratio < FLAP_SHOWN) {
         let tone = if flap.left_ratio < FLAP_LOW { Tone::Bad } else { Tone::Warn };
@@ -134,6 +150,26 @@ fn notes(status: &Status) -> Vec<Line> {
         notes.push(text.and(Tone::Plain, format!(" {}", flap.text)));
     }
     notes
+}
+
+/// Where a drain is: what still comes, and from whom.
+fn drained(drain: &DrainView) -> String {
+    let stage = serde_json::to_value(drain.stage).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+    let mut text = format!("{stage} for {}", duration(drain.stage_s as i64));
+    let rate = |at: &Option<TrafficView>| at.as_ref().map(|t| format!("{:.0}", t.packets_per_s));
+    if let (Some(before), Some(now)) = (rate(&drain.before), rate(&drain.now)) {
+        text += &format!(", {before} → {now} packets/s");
+    }
+    text += &format!(" · {}: {}", drain.who, drain.reason);
+    let sender = |s: &SenderView| match s.asn {
+        Some(asn) => format!("{} (AS{asn})", s.prefix),
+        None => s.prefix.to_string(),
+    };
+    let senders: Vec<String> = drain.senders.iter().take(SENDERS).map(sender).collect();
+    if !senders.is_empty() {
+        text += &format!("; still sending: {}", senders.join(", "));
+    }
+    text
 }
 
 /// Ten cells, filled as far as there is something left.

@@ -122,6 +122,32 @@ fn no_line_is_wider_than_the_terminal() {
 }
 
 #[test]
+fn drains_actions_and_budgets_are_told_above_the_tables() {
+    let mut status = good();
+    status.state = ubique_proto::site::State::Draining;
+    status.flap = Some(ubique_node::admin::FlapStatus { left_ratio: 0.2, text: "flap budget 1200 of 6000".into() });
+    status.guard = Some("another site is seen".into());
+    status.actions = serde_json::from_value(json!([{ "id": 3, "what": { "kind": "blackhole", "prefix": "198.51.100.53/32" },
+        "text": "blackhole 198.51.100.53/32", "who": "alice (uid 1000, pid 7)", "reason": "flood", "since": "", "until": "",
+        "left_s": 725, "upstreams": [] }]))
+    .unwrap();
+    status.drain =
+        serde_json::from_value(json!({ "schema_version": 1, "site": "ams", "who": "bob (uid 0)", "reason": "disks",
+        "stage": "leaving", "began": "", "lasted_s": 14.0, "stage_s": 12.5, "within_s": 60.0,
+        "before": { "packets_per_s": 5000.0, "connections": null }, "now": { "packets_per_s": 12.0, "connections": 3 },
+        "gone": false, "gone_after_s": null,
+        "senders": [{ "prefix": "203.0.113.0/24", "packets_per_s": 12.0, "asn": 64511 }] }))
+        .unwrap();
+    let expected = "
+  drain    leaving for 12 s, 5000 → 12 packets/s · bob (uid 0): disks; still sending: 203.0.113.0/24 (AS64511)
+  action   #3 blackhole 198.51.100.53/32, 12 min left · alice (uid 1000, pid 7): flood
+  guard    another site is seen
+  flaps    ██░░░░░░░░ flap budget 1200 of 6000
+";
+    assert_eq!(format!("\n{}", text(&screen(&status, now(), 120).notes)), expected);
+}
+
+#[test]
 fn a_long_cause_takes_lines_of_its_own() {
     let mut status = bad();
     status.cause = "one two three four five six seven eight nine ten eleven twelve".into();
