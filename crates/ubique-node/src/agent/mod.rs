@@ -17,8 +17,10 @@
 //!
 //! Deliberately absent: decisions (`ubique_proto`), and reload, which is a later change: SIGHUP is ignored.
 
+mod actions;
 mod addresses;
 mod announce;
+mod arrivals;
 mod bfd;
 mod detect;
 mod guard;
@@ -149,9 +151,26 @@ type Done = oneshot::Sender<Result<(), String>>;
 enum Request {
     Status(oneshot::Sender<Box<Status>>),
     Metrics(oneshot::Sender<String>),
-    Routes { which: admin::RoutesRequest, reply: oneshot::Sender<Result<Box<admin::RoutesPage>, String>> },
-    Drain { reason: String, who: String, reply: Done },
-    Undrain { reason: String, who: String, reply: Done },
+    Routes {
+        which: admin::RoutesRequest,
+        reply: oneshot::Sender<Result<Box<admin::RoutesPage>, String>>,
+    },
+    Drain {
+        reason: String,
+        who: String,
+        reply: Done,
+    },
+    Undrain {
+        reason: String,
+        who: String,
+        reply: Done,
+    },
+    /// What [`actions`] answers.
+    Operator {
+        what: admin::Request,
+        who: String,
+        reply: oneshot::Sender<actions::Answer>,
+    },
 }
 
 /// Runs the site `site` of `service` until it is told to stop.
@@ -249,6 +268,7 @@ async fn serve(
                 agent.stop(signal);
             }
             Some(request) = asked.recv() => agent.asked(request),
+            news = agent.operator.next() => agent.operator_noticed(news),
             () = hungry() => agent.feed_collectors(),
         }
         while let Ok(result) = polled.try_recv() {

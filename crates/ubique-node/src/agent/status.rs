@@ -33,6 +33,8 @@ impl Agent {
                 .map(|(spec, core)| check_status(kind_name(&spec.kind), self.when(core.since), core))
                 .collect(),
             peers: self.peer_statuses(),
+            actions: self.action_views(),
+            drain: self.drain_view().map(Box::new),
             events: self.events.iter().cloned().collect(),
         }
     }
