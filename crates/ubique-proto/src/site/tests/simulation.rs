@@ -10,6 +10,7 @@
 //! - And the other way round: a service that is well for a while is announced, unless the budget says when.
 
 mod faults;
+mod setup;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
