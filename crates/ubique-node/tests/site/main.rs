@@ -7,8 +7,10 @@
 
 mod agent;
 mod bfd;
+mod confine;
 mod conformance;
 mod daemons;
+mod doctor;
 mod faults;
 mod interfaces;
 mod lab;
@@ -18,6 +20,7 @@ mod roles;
 mod routers;
 mod runner;
 mod sessions;
+mod upstream;
 
 use runner::Test;
 
@@ -29,13 +32,16 @@ fn main() {
     let tests: Vec<Test> = [
         agent::TESTS,
         bfd::TESTS,
+        confine::TESTS,
         conformance::TESTS,
+        doctor::TESTS,
         faults::TESTS,
         interfaces::TESTS,
         operator::TESTS,
         records::TESTS,
         routers::TESTS,
         sessions::TESTS,
+        upstream::TESTS,
     ]
     .concat();
     runner::run(&tests);
