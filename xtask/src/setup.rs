@@ -21,6 +21,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("promtool", "prometheus"),
     ("openssl", "openssl"),
     ("curl", "curl"),
+    ("systemd-analyze", "systemd"),
+    ("nft", "nftables"),
+    ("debootstrap", "debootstrap"),
 ];
 
 /// Installs what is missing. Not root or not Debian: says what to do; tests that lack a program skip with a clear line.

@@ -32,6 +32,7 @@ use crate::clock::{instant, now, rfc3339};
 use crate::journal::Journal;
 use crate::limits::Throttle;
 use crate::monitor::Monitor;
+use crate::notify::Notifier;
 
 /// Transitions kept for `status`.
 const EVENTS_KEPT: usize = 50;
@@ -104,6 +105,7 @@ pub(super) struct Agent {
     pub(super) failover: Failover,
     pub(super) events: VecDeque<Event>,
     pub(super) began: Time,
+    pub(super) notifier: Notifier,
     pub(super) operator: Operator,
     addresses: Addresses,
     restart: Restart,
@@ -145,6 +147,7 @@ impl Agent {
             timer: Timer::new(),
             events: VecDeque::new(),
             began: now(),
+            notifier: Notifier::from_environment(),
             addresses: parts.addresses,
             restart: parts.restart,
             told: Told::default(),
@@ -206,6 +209,7 @@ impl Agent {
         self.settle_operator();
         self.come_back();
         self.keep_in_mind();
+        self.tell_manager();
         let next =
             [self.health.next_deadline(), self.core.next_deadline(), self.addresses_due, self.operator.next_deadline()];
         self.timer.arm(next.into_iter().flatten().min());
@@ -530,6 +534,7 @@ impl Agent {
     /// A signal that asks for the end: the first one in order, the second without waiting for the drain time.
     pub(super) fn stop(&mut self, signal: &str) {
         self.reason = "stop";
+        self.notifier.stopping();
         self.core.handle_input(now(), site::In::Stop { reason: signal.to_owned() });
     }
 

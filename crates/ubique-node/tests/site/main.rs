@@ -7,8 +7,10 @@
 
 mod agent;
 mod bfd;
+mod confine;
 mod conformance;
 mod daemons;
+mod doctor;
 mod faults;
 mod interfaces;
 mod lab;
@@ -19,6 +21,7 @@ mod roles;
 mod routers;
 mod runner;
 mod sessions;
+mod upstream;
 
 use runner::Test;
 
@@ -30,7 +33,9 @@ fn main() {
     let tests: Vec<Test> = [
         agent::TESTS,
         bfd::TESTS,
+        confine::TESTS,
         conformance::TESTS,
+        doctor::TESTS,
         faults::TESTS,
         interfaces::TESTS,
         observability::TESTS,
@@ -38,6 +43,7 @@ fn main() {
         records::TESTS,
         routers::TESTS,
         sessions::TESTS,
+        upstream::TESTS,
     ]
     .concat();
     runner::run(&tests);

@@ -24,6 +24,7 @@ pub fn play(role: &str, arguments: Vec<String>) -> i32 {
             routers::run(spec).map_or_else(complain, |()| 0)
         }
         ("ask", [socket, line]) => ask(socket, line),
+        ("doctor", [file, site]) => crate::doctor::play(file, site),
         ("dns", addresses) => dns(addresses),
         ("http", [address]) => http(address),
         ("collector", [address, how @ ..]) => collector(address, !how.is_empty()),
