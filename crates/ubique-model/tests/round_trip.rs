@@ -269,10 +269,13 @@ fn records() -> impl Strategy<Value = Records> {
 
 fn service() -> impl Strategy<Value = Service> {
     let hour = || duration(0, 3_600_000);
-    let agent = (text(), prop::option::of(target()), hour(), hour(), duration(100, 60_000), records()).prop_map(
-        |(socket, metrics, graceful_shutdown, drain, watchdog, records)| AgentSettings {
+    // A path of its own, as it must have.
+    let paths = (text(), text().prop_map(|text| format!("{text}.state")));
+    let agent = (paths, prop::option::of(target()), hour(), hour(), duration(100, 60_000), records()).prop_map(
+        |((socket, state), metrics, graceful_shutdown, drain, watchdog, records)| AgentSettings {
             records,
             socket: socket.into(),
+            state: state.into(),
             metrics,
             graceful_shutdown,
             drain,

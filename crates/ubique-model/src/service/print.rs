@@ -69,6 +69,7 @@ impl Service {
         page.key("addresses", list(self.addresses.iter().map(ToString::to_string)));
         page.table("[agent]");
         page.text("socket", self.agent.socket.to_string_lossy());
+        page.text("state", self.agent.state.to_string_lossy());
         if let Some(metrics) = self.agent.metrics {
             page.shown("metrics", metrics);
         }
