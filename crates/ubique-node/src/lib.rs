@@ -27,3 +27,4 @@ mod mrt;
 mod random;
 pub mod routers;
 mod spool;
+mod state;

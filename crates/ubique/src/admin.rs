@@ -56,7 +56,10 @@ fn act(arguments: &DrainArguments, request: &Request, would: &str, done: &str, o
         };
     }
     match ask(&arguments.agent, request, color) {
-        Ok(_) => {
+        Ok(reply) => {
+            if let Reply::Done { warning: Some(warning) } = reply {
+                say!("ubique: {warning}");
+            }
             match output {
                 Output::Json => tell!("{{\"schema_version\":{},\"ok\":true}}", admin::SCHEMA_VERSION),
                 Output::Table => say!("{done}: {}", arguments.reason),
@@ -67,7 +70,7 @@ fn act(arguments: &DrainArguments, request: &Request, would: &str, done: &str, o
     }
 }
 
-fn ask(arguments: &AgentArguments, request: &Request, color: Color) -> Result<Reply, Exit> {
+pub(crate) fn ask(arguments: &AgentArguments, request: &Request, color: Color) -> Result<Reply, Exit> {
     let path = socket(arguments, color)?;
     admin::request(&path, request).map_err(|error| {
         say!("ubique: {}", chain(&error));
@@ -103,6 +106,9 @@ fn table(status: &Status) -> String {
         status.since,
         status.cause
     );
+    if let Some(why) = &status.not_kept {
+        text.push_str(&format!("a restart will forget drains and timed actions: {why}\n\n"));
+    }
     text.push_str(&format!(
         "{:<24} {:<8} {:<5} {:>9} {:>9}  last result\n",
         "check", "kind", "state", "polls", "failed"

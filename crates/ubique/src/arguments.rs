@@ -85,6 +85,10 @@ pub enum Command {
     Drain(DrainArguments),
     /// Let a drained site announce again.
     Undrain(DrainArguments),
+    /// Have an agent read its service file again: what differs is carried out, and only that.
+    Reload(ChangeArguments),
+    /// Have an agent replace its program in place, under graceful restart.
+    Upgrade(ChangeArguments),
     /// Show the routes an agent has received and sent, and why each is chosen or not.
     Routes(RoutesArguments),
     /// Run an agent's journal through the cores again: to the same outputs, or to the record where they differ.
@@ -239,6 +243,26 @@ pub struct DrainArguments {
     /// Say what would happen, and stop.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `ubique reload` and `upgrade`.
+#[derive(Debug, Args)]
+#[command(before_help = "\
+Examples:
+  ubique reload service.toml --site lon --dry-run   what would change, like a plan
+  ubique reload service.toml --site lon             carry it out; exit code 4: it needs --yes
+  ubique upgrade service.toml --site lon            after a new version was installed
+")]
+pub struct ChangeArguments {
+    /// Which agent.
+    #[command(flatten)]
+    pub agent: AgentArguments,
+    /// Say what would happen, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also do what clients would notice: prefixes that come or go, sessions that drop our routes.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `ubique routes`.

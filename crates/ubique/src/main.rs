@@ -14,6 +14,7 @@ mod diagnostics;
 mod internal;
 mod logging;
 mod rehearse;
+mod reload;
 mod replay;
 mod routes;
 mod run;
@@ -36,6 +37,8 @@ pub enum Exit {
     BadInput = 2,
     /// The work could not be done here.
     CouldNotRun = 3,
+    /// A guard refused it.
+    Refused = 4,
 }
 
 impl From<Exit> for ExitCode {
@@ -55,6 +58,8 @@ fn main() -> ExitCode {
         Command::Status(command) => admin::status(&command, output, color).into(),
         Command::Drain(command) => admin::drain(&command, output).into(),
         Command::Undrain(command) => admin::undrain(&command, output).into(),
+        Command::Reload(command) => reload::reload(&command, output, color).into(),
+        Command::Upgrade(command) => reload::upgrade(&command, output, color).into(),
         Command::Routes(command) => routes::routes(&command, output, color).into(),
         Command::Replay(command) => replay::replay(&command, output).into(),
         Command::Completions { shell } => {

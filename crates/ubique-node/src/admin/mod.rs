@@ -4,6 +4,7 @@
 //! socket file. `{"query":"status"}` is answered by a [`Status`]; `{"query":"drain","reason":"…"}` and
 //! `undrain` by `{"ok":true}`; anything that cannot be done by `{"error":"…"}`.
 
+mod reload;
 mod routes;
 mod server;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use ubique_model::{Asn, Prefix, Relation};
 use ubique_proto::site::State;
 
+pub use reload::{ReloadOutcome, ReloadReply, ReloadRequest, UpgradeReply};
 pub use routes::{Direction, Place, RouteView, RoutesPage, RoutesRequest};
 pub use server::SocketError;
 pub(crate) use server::{bind, error_line, serve};
@@ -32,6 +34,9 @@ const REPLY_BYTES: u64 = 16 << 20;
 /// How long a client waits for the agent.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The same where the agent reads files or tries a program first.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "query", rename_all = "kebab-case", deny_unknown_fields)]
@@ -45,6 +50,10 @@ pub enum Request {
     },
     /// Which routes do you have? One page; the next is asked for with its `next`.
     Routes(RoutesRequest),
+    /// Read the service file again and carry out what differs.
+    Reload(ReloadRequest),
+    /// Execute the program at its path again, in place.
+    Upgrade(ReloadRequest),
     /// Announce it again once it is healthy.
     Undrain {
         /// Why, for the log.
@@ -59,8 +68,15 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Request::Routes`].
     Routes(Box<RoutesPage>),
+    /// To [`Request::Reload`].
+    Reload(Box<ReloadReply>),
+    /// To [`Request::Upgrade`].
+    Upgrade(UpgradeReply),
     /// The request was carried out.
-    Done,
+    Done {
+        /// What whoever asked should know all the same.
+        warning: Option<String>,
+    },
 }
 
 /// The state of an agent. Times are RFC 3339, UTC.
@@ -86,6 +102,9 @@ pub struct Status {
     pub checks: Vec<CheckStatus>,
     /// The upstreams, in the order of the service file, then the neighbours from ranges.
     pub peers: Vec<PeerStatus>,
+    /// Why what must survive a restart is not on the disk, when that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_kept: Option<String>,
     /// The last transitions, oldest first.
     pub events: Vec<Event>,
 }
@@ -264,12 +283,20 @@ pub fn request(path: &Path, request: &Request) -> Result<Reply, RequestError> {
     match request {
         Request::Routes(_) => serde_json::from_value(value).map(Reply::Routes).map_err(RequestError::Malformed),
         Request::Status => serde_json::from_value(value).map(Reply::Status).map_err(RequestError::Malformed),
-        Request::Drain { .. } | Request::Undrain { .. } => Ok(Reply::Done),
+        Request::Reload(_) => serde_json::from_value(value).map(Reply::Reload).map_err(RequestError::Malformed),
+        Request::Upgrade(_) => serde_json::from_value(value).map(Reply::Upgrade).map_err(RequestError::Malformed),
+        Request::Drain { .. } | Request::Undrain { .. } => {
+            Ok(Reply::Done { warning: value.get("warning").and_then(|w| w.as_str()).map(str::to_owned) })
+        }
     }
 }
 
 fn converse(mut stream: &UnixStream, request: &Request) -> io::Result<String> {
-    stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    let patience = match request {
+        Request::Reload(_) | Request::Upgrade(_) => CHANGE_TIMEOUT,
+        _ => CLIENT_TIMEOUT,
+    };
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use ubique_model::policy::{Announcement, announcements};
 use ubique_model::service::{Service, Site as SiteSpec, Upstream};
@@ -19,14 +18,18 @@ use ubique_proto::journal::Recorded;
 use ubique_proto::site::{self, Site, State};
 
 use super::addresses::Addresses;
-use super::bfd::Bfd;
+use super::bfd::{Bfd, Starter};
 use super::detect::Detected;
+use super::keep::{Remembered, Waiting};
 use super::metrics::Metrics;
+use super::neighbours::Unarmed;
 use super::restart::Restart;
+use super::setup::Watched;
+use super::upgrade::Leaving;
 use super::{AgentError, Request};
 use crate::admin::Event;
 use crate::bgp::{Driver, Notice};
-use crate::checks::{PollResult, Runner};
+use crate::checks::PollResult;
 use crate::clock::{instant, now, rfc3339};
 use crate::journal::Journal;
 use crate::monitor::Monitor;
@@ -86,11 +89,21 @@ pub(super) struct Parts {
     pub core: Recorded<Site, Journal>,
     pub addresses: Addresses,
     pub restart: Restart,
-    pub runners: Vec<Runner>,
-    /// For each check: look for its processes (again).
-    pub resolve: Vec<Option<Arc<Notify>>>,
+    pub watched: Watched,
+    pub inputs: Inputs,
+    /// Upstreams whose key is missing, with why.
+    pub unarmed: Unarmed,
+    pub memory: Remembered,
+    pub bfd_starter: Starter,
     pub journal: Option<Journal>,
     pub monitor: Option<Rc<Monitor>>,
+}
+
+/// Where what happens is told to the loop.
+pub(super) struct Inputs {
+    pub results: mpsc::Sender<PollResult>,
+    pub events: mpsc::Sender<Detected>,
+    pub requests: mpsc::Sender<Request>,
 }
 
 /// The agent.
@@ -108,17 +121,25 @@ pub(super) struct Agent {
     pub(super) metrics: Metrics,
     pub(super) events: VecDeque<Event>,
     pub(super) began: Time,
-    addresses: Addresses,
-    restart: Restart,
-    runners: Vec<Runner>,
-    resolve: Vec<Option<Arc<Notify>>>,
+    pub(super) addresses: Addresses,
+    pub(super) restart: Restart,
+    /// The program is about to be replaced.
+    pub(super) leaving: Option<Leaving>,
+    pub(super) watched: Watched,
+    pub(super) inputs: Inputs,
+    pub(super) memory: Remembered,
+    pub(super) bfd_starter: Starter,
     /// The processes of a check are known and watched.
-    resolved: Vec<bool>,
+    pub(super) resolved: Vec<bool>,
+    /// The neighbours of the service file.
+    pub(super) upstreams: BTreeMap<PeerId, Upstream>,
+    /// Those of them whose key is missing.
+    pub(super) unarmed: Waiting,
     /// What each neighbour is to get.
-    announcements: Vec<(PeerId, Announcement)>,
+    pub(super) announcements: Vec<(PeerId, Announcement)>,
     announcing: Announcing,
     /// Neighbours from ranges, with what each is.
-    dynamic: BTreeMap<PeerId, Upstream>,
+    pub(super) dynamic: BTreeMap<PeerId, Upstream>,
     /// Why announcements change now, as a label of metrics.
     reason: &'static str,
     /// When to try again to put the addresses on the loopback.
@@ -128,11 +149,8 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn new(service: Service, site: usize, version: String, parts: Parts) -> Agent {
-        let upstreams = (0..).map(PeerId).zip(&service.sites[site].upstreams);
-        let announcements = upstreams
-            .flat_map(|(peer, upstream)| announcements(&service, upstream).into_iter().map(move |a| (peer, a)))
-            .collect();
-        Agent {
+        let upstreams: BTreeMap<_, _> = (0..).map(PeerId).zip(service.sites[site].upstreams.clone()).collect();
+        let mut agent = Agent {
             metrics: Metrics::new(service.checks.len()),
             resolved: vec![false; service.checks.len()],
             service,
@@ -151,13 +169,21 @@ impl Agent {
             restart: parts.restart,
             announcing: Announcing::Nothing,
             dynamic: BTreeMap::new(),
-            runners: parts.runners,
-            resolve: parts.resolve,
-            announcements,
+            leaving: None,
+            watched: parts.watched,
+            inputs: parts.inputs,
+            memory: parts.memory,
+            bfd_starter: parts.bfd_starter,
+            upstreams,
+            unarmed: Waiting::new(),
+            announcements: Vec::new(),
             reason: "start",
             addresses_due: None,
             over: false,
-        }
+        };
+        agent.announce_what_changed();
+        agent.await_keys(parts.unarmed);
+        agent
     }
 
     pub(super) fn service(&self) -> &Service {
@@ -178,8 +204,15 @@ impl Agent {
         for address in found {
             tracing::warn!(%address, "service address was on the loopback already: it will not be removed");
         }
-        self.bgp.handle(BgpIn::Start);
+        for peer in self.upstreams.keys().filter(|peer| !self.unarmed.contains_key(peer)) {
+            self.bgp.handle(BgpIn::StartPeer(*peer));
+        }
+        self.bfd_adapt();
         self.core.handle_input(now(), site::In::Start);
+        if let Some(reason) = self.kept_drain() {
+            tracing::warn!(reason, "this site was drained before the agent began: it stays so until `ubique undrain`");
+            self.core.handle_input(now(), site::In::Drain { reason });
+        }
         self.settle();
         Ok(())
     }
@@ -211,8 +244,12 @@ impl Agent {
         news.into_iter().for_each(|out| self.health_wants(out));
         self.come_back();
         self.keep_in_mind();
-        let next = [self.health.next_deadline(), self.core.next_deadline(), self.addresses_due];
-        self.timer.arm(next.into_iter().flatten().min());
+        let addresses = [self.addresses_due, self.addresses.next_deadline()];
+        let next = [self.health.next_deadline(), self.core.next_deadline()]
+            .into_iter()
+            .chain(addresses)
+            .chain([self.leaving.as_ref().map(|l| l.due)]);
+        self.timer.arm(next.flatten().min());
     }
 
     /// After a restart the neighbours wait until we have said everything: what is announced, or that nothing is
@@ -253,17 +290,23 @@ impl Agent {
         if self.addresses_due.is_some_and(|at| at <= now) {
             self.add_addresses();
         }
+        if self.addresses.next_deadline().is_some_and(|at| at <= now) {
+            match self.addresses.handle_deadline(now) {
+                Ok(gone) => tracing::info!(?gone, "reload: addresses removed"),
+                Err(error) => tracing::error!(%error, "an address cannot be removed from the loopback"),
+            }
+        }
     }
 
     fn health_wants(&mut self, out: health::Out) {
         match out {
             health::Out::Poll { check, poll } => {
-                if let Some(runner) = self.runners.get(check) {
+                if let Some(runner) = self.watched.runners.get(check) {
                     runner.poll(poll);
                 }
             }
             health::Out::Abandon { check, .. } => {
-                if let Some(runner) = self.runners.get(check) {
+                if let Some(runner) = self.watched.runners.get(check) {
                     runner.abandon();
                 }
                 self.failed(check);
@@ -330,9 +373,21 @@ impl Agent {
         }
     }
 
+    /// What each neighbour is to get, as the service is now; those that it changes for are told.
+    pub(super) fn announce_what_changed(&mut self) {
+        let neighbours = self.upstreams.iter().chain(&self.dynamic);
+        let all = neighbours.flat_map(|(&peer, u)| announcements(&self.service, u).into_iter().map(move |a| (peer, a)));
+        let before = std::mem::replace(&mut self.announcements, all.collect());
+        let changed = self.announcements.iter().filter(|a| !before.contains(a)).cloned().collect();
+        self.tell(changed);
+    }
+
     /// What is to be announced now, to one neighbour or to all.
     fn announce(&mut self, to: Option<PeerId>) {
-        let list: Vec<_> = self.announcements.iter().filter(|(p, _)| to.is_none_or(|to| to == *p)).cloned().collect();
+        self.tell(self.announcements.iter().filter(|(p, _)| to.is_none_or(|to| to == *p)).cloned().collect());
+    }
+
+    fn tell(&mut self, list: Vec<(PeerId, Announcement)>) {
         for (peer, announcement) in list {
             let announcement = match self.announcing {
                 Announcing::Nothing => return,
@@ -456,7 +511,9 @@ impl Agent {
 
     /// Who serves is looked up when it begins to serve: that is a search through all processes.
     fn succeeded(&mut self, check: usize) {
-        if let (Some(known @ false), Some(Some(resolve))) = (self.resolved.get_mut(check), self.resolve.get(check)) {
+        if let (Some(known @ false), Some(Some(resolve))) =
+            (self.resolved.get_mut(check), self.watched.resolve.get(check))
+        {
             *known = true;
             resolve.notify_one();
         }
@@ -500,7 +557,7 @@ impl Agent {
 
     /// What a neighbour is: an upstream of the service file, or one of a range.
     pub(super) fn neighbour(&self, peer: PeerId) -> Option<&Upstream> {
-        self.spec().upstreams.get(peer.0 as usize).or_else(|| self.dynamic.get(&peer))
+        self.upstreams.get(&peer).or_else(|| self.dynamic.get(&peer))
     }
 
     fn joined(&mut self, peer: PeerId, address: IpAddr, asn: Asn, range: usize) {
@@ -532,24 +589,37 @@ impl Agent {
             Request::Drain { reason, reply } => {
                 tracing::info!(reason, "drain requested");
                 self.reason = "drain";
-                let _ = reply.send(self.wish(site::In::Drain { reason }));
+                let done = self.wish(site::In::Drain { reason: reason.clone() });
+                let _ = reply.send(done.map(|()| self.keep_drain(Some(reason), None)));
             }
+            Request::Reload { reread, how, who, reply } => {
+                let done = self.reload(*reread, how, &who);
+                let _ = reply.send(done);
+            }
+            Request::Upgrade { how, program, reply } => drop(reply.send(self.upgrade(how, program))),
+            Request::Armed { peer, endpoint } => self.armed(peer, *endpoint),
             Request::Undrain { reason, reply } => {
                 tracing::info!(reason, "undrain requested");
                 self.reason = "undrain";
-                let _ = reply.send(self.wish(site::In::Undrain { reason }));
+                let done = self.wish(site::In::Undrain { reason });
+                let _ = reply.send(done.map(|()| self.keep_drain(None, None)));
             }
         }
     }
 
     /// What an operator wants, carried out when this returns.
     fn wish(&mut self, wish: site::In) -> Result<(), String> {
-        if matches!(self.core.status().state, State::Stopping | State::Removing | State::Stopped) {
+        if self.is_ending() {
             return Err("the agent is stopping".to_owned());
         }
         self.core.handle_input(now(), wish);
         self.settle();
         Ok(())
+    }
+
+    /// Whether nothing is begun any more.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.core.status().state, State::Stopping | State::Removing | State::Stopped)
     }
 
     /// A signal that asks for the end: the first one in order, the second without waiting for the drain time.

@@ -45,6 +45,8 @@ pub(super) struct Thread {
     shared: Arc<Shared>,
     gaps: Gaps,
     latest: Duration,
+    /// Not all sessions are administratively down.
+    enabled: bool,
     /// Why sockets cannot be opened, and when it is tried again.
     error: Option<(String, Time)>,
     published: Time,
@@ -71,6 +73,7 @@ impl Thread {
             shared,
             gaps: Gaps::default(),
             latest: Duration::ZERO,
+            enabled: true,
             error: None,
             published: Time::ZERO,
             changed: true,
@@ -141,6 +144,8 @@ impl Thread {
                     now,
                     In::Configure { session, interval: to.interval, receive: to.receive, multiplier: to.multiplier },
                 ),
+                Ok(Command::Add(session, peer)) => self.add(now, session, peer),
+                Ok(Command::Remove(session)) => self.remove(now, session),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     self.enable(now, false);
                     return false;
@@ -150,7 +155,26 @@ impl Thread {
         }
     }
 
+    fn add(&mut self, now: Time, session: SessionId, peer: Peer) {
+        self.core.handle_input(now, In::Add { session, config: config(&peer) });
+        if !self.enabled {
+            self.core.handle_input(now, In::Disable { session });
+        }
+        self.lines.insert(session, Line { peer, sender: None, sent_up: None, send_error: None });
+        self.open(now);
+    }
+
+    fn remove(&mut self, now: Time, session: SessionId) {
+        self.core.handle_input(now, In::Disable { session });
+        // Its last word leaves while it still has a socket.
+        self.carry_out();
+        self.core.handle_input(now, In::Remove { session });
+        self.lines.remove(&session);
+        self.changed = true;
+    }
+
     fn enable(&mut self, now: Time, enabled: bool) {
+        self.enabled = enabled;
         for &session in self.lines.keys() {
             let input = if enabled { In::Enable { session } } else { In::Disable { session } };
             self.core.handle_input(now, input);
@@ -217,7 +241,7 @@ impl Thread {
         line.sent_up = up.then_some(sent);
     }
 
-    /// Never waits: see [`super::NOTICES_PER_SESSION`].
+    /// Never waits: see [`super::NOTICES`].
     fn tell(&mut self, notice: Notice) {
         let _ = self.news.try_send(notice);
         self.changed = true;

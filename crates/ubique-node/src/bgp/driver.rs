@@ -1,5 +1,6 @@
 //! The driver itself: one pollable value.
 
+mod change;
 mod turns;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,7 +24,7 @@ use super::Tap;
 use super::callers::{Call, Caller, Callers, Range, Refusal};
 use super::connection::Connection;
 use super::interfaces;
-use super::socket::{self, Endpoint, Listener, ListenerSpec, Place};
+use super::socket::{self, Endpoint, Listener, Place};
 use crate::clock::{instant, now};
 use crate::journal::Journal;
 use turns::Round;
@@ -112,6 +113,19 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// The neighbour it is about.
+    fn peer(&self) -> Option<PeerId> {
+        match self {
+            Notice::Session { peer, .. }
+            | Notice::Acknowledged { peer }
+            | Notice::Joined { peer, .. }
+            | Notice::Left { peer } => Some(*peer),
+            Notice::Best { .. } => None,
+        }
+    }
+}
+
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>;
 
 /// A speaker with its sockets.
@@ -122,6 +136,8 @@ pub struct Driver {
     /// What addresses of ours are no next hops.
     scope: Vec<Prefix>,
     place: Option<Place>,
+    /// Where listeners are; `None`: nowhere.
+    port: Option<u16>,
     listeners: Vec<Listener>,
     /// Who has not said yet which AS he is in.
     waiting: Vec<Caller>,
@@ -145,10 +161,10 @@ impl Driver {
     /// Opens the listeners; no session starts before [`In::Start`]. Must be called on a tokio runtime.
     pub fn new(config: DriverConfig) -> Result<Driver, DriverError> {
         let callers = Callers::new(config.endpoints, config.ranges);
-        let listeners = match config.listen {
-            Some(port) => listeners(config.place.as_ref(), port, &callers)?,
-            None => Vec::new(),
-        };
+        let mut listeners = Vec::new();
+        if let Some(port) = config.listen {
+            change::adapt(config.place.as_ref(), port, &callers, &mut listeners)?;
+        }
         Ok(Driver {
             callers,
             scope: config.speaker.scope.clone().unwrap_or_default(),
@@ -159,6 +175,7 @@ impl Driver {
             ),
             tap: config.tap,
             place: config.place,
+            port: config.listen,
             listeners,
             waiting: Vec::new(),
             connecting: BTreeMap::new(),
@@ -184,6 +201,11 @@ impl Driver {
     /// Why a neighbour cannot be connected to, when that is so.
     pub fn connect_error(&self, peer: PeerId) -> Option<&str> {
         self.connect_errors.get(&peer).map(String::as_str)
+    }
+
+    /// The transport side of a neighbour.
+    pub fn endpoint(&self, peer: PeerId) -> Option<&Endpoint> {
+        self.callers.endpoint(peer)
     }
 
     /// Connections refused because no neighbour has that address, or it has too many already.
@@ -292,6 +314,7 @@ impl Driver {
 
     /// Takes no more calls.
     pub fn stop_listening(&mut self) {
+        self.port = None;
         self.listeners.clear();
         self.waiting.clear();
     }
@@ -397,21 +420,4 @@ impl Driver {
         self.speaker.handle_input(now, In::RemovePeer { peer });
         self.carry_out(now);
     }
-}
-
-/// One for each family and interface that somebody may call at.
-fn listeners(place: Option<&Place>, port: u16, callers: &Callers) -> Result<Vec<Listener>, DriverError> {
-    let mut wanted: Vec<(Family, Option<&str>)> =
-        callers.all().map(|(_, e)| (e.family(), e.interface.as_deref())).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    let shared = |family| wanted.iter().filter(|(f, _)| *f == family).count() > 1;
-    let mut listeners = Vec::new();
-    for &(family, interface) in &wanted {
-        let here = |e: &Endpoint| e.interface.is_none() || e.interface.as_deref() == interface;
-        let who = callers.all().filter(|(_, e)| e.family() == family && here(e)).collect();
-        let spec = ListenerSpec { family, interface, port, shared: shared(family), callers: who };
-        listeners.push(socket::listen(place, &spec).map_err(|source| DriverError::Listen { port, family, source })?);
-    }
-    Ok(listeners)
 }

@@ -12,7 +12,9 @@ mod daemons;
 mod faults;
 mod interfaces;
 mod lab;
+mod load;
 mod records;
+mod reload;
 mod roles;
 mod routers;
 mod runner;
@@ -25,6 +27,15 @@ fn main() {
     if let (Some("role"), Some(role)) = (arguments.next().as_deref(), arguments.next()) {
         std::process::exit(roles::play(&role, arguments.collect()));
     }
+    // What an agent asks of the program that is to replace it.
+    match std::env::args().collect::<Vec<_>>().as_slice() {
+        [_, version] if version == "--version" => return println!("ubique test"),
+        [_, check, file, here] if check == "check" && here == "--here" => {
+            let text = std::fs::read(file).unwrap();
+            std::process::exit(i32::from(ubique_model::service::Service::parse(file, &text).value.is_none()));
+        }
+        _ => {}
+    }
     let tests: Vec<Test> = [
         agent::TESTS,
         bfd::TESTS,
@@ -32,6 +43,7 @@ fn main() {
         faults::TESTS,
         interfaces::TESTS,
         records::TESTS,
+        reload::TESTS,
         routers::TESTS,
         sessions::TESTS,
     ]

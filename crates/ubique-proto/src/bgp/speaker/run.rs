@@ -177,6 +177,7 @@ impl Speaker {
             }
             In::AddPeer { peer, config } => self.add_peer(peer, *config),
             In::RemovePeer { peer } => self.remove_peer(now, peer),
+            In::Rescope { scope } => self.config.scope = Some(scope),
             In::BfdDown { peer, control_independent } => {
                 self.with(now, peer, |p| p.session.bfd_down(now, control_independent));
             }
