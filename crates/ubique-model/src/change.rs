@@ -176,8 +176,8 @@ pub fn effective(old: &Service, new: &Service, site: &str) -> Service {
     let mut runs = new.clone();
     runs.name.clone_from(&old.name);
     runs.asn = old.asn;
-    let AgentSettings { graceful_shutdown, drain, .. } = new.agent;
-    runs.agent = AgentSettings { graceful_shutdown, drain, ..old.agent.clone() };
+    let AgentSettings { graceful_shutdown, drain, drain_hook, confirm_share, .. } = new.agent.clone();
+    runs.agent = AgentSettings { graceful_shutdown, drain, drain_hook, confirm_share, ..old.agent.clone() };
     let before = old.site(site);
     if let (Some(before), Some(after)) = (before, runs.sites.iter_mut().find(|s| s.name == site)) {
         after.router_id = before.router_id;

@@ -269,19 +269,25 @@ fn records() -> impl Strategy<Value = Records> {
 
 fn service() -> impl Strategy<Value = Service> {
     let hour = || duration(0, 3_600_000);
+    let operator = (prop::collection::vec(text(), 0..3), 0u8..=100);
     // A path of its own, as it must have.
     let paths = (text(), text().prop_map(|text| format!("{text}.state")));
-    let agent = (paths, prop::option::of(target()), hour(), hour(), duration(100, 60_000), records()).prop_map(
-        |((socket, state), metrics, graceful_shutdown, drain, watchdog, records)| AgentSettings {
-            records,
-            socket: socket.into(),
-            state: state.into(),
-            metrics,
-            graceful_shutdown,
-            drain,
-            watchdog,
-        },
-    );
+    let agent = (paths, prop::option::of(target()), hour(), hour(), duration(100, 60_000), records(), operator)
+        .prop_map(
+            |((socket, state), metrics, graceful_shutdown, drain, watchdog, records, (drain_hook, confirm_share))| {
+                AgentSettings {
+                    records,
+                    drain_hook,
+                    confirm_share,
+                    socket: socket.into(),
+                    state: state.into(),
+                    metrics,
+                    graceful_shutdown,
+                    drain,
+                    watchdog,
+                }
+            },
+        );
     let parts = (
         prop::collection::vec(check(), 0..4),
         prop::collection::vec(site(), 1..4),

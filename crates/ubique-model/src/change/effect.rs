@@ -37,12 +37,15 @@ pub(super) const SESSION: &[&str] = &[
 /// Keys of a check that change how its results are counted; any other key makes it another check.
 const COUNTING: &[&str] = &["every", "timeout", "fall", "rise", "on-failure", "group", "weight"];
 
+/// Keys of `[agent]` that count from the next drain or action on; the others need a restart: see [`super::effective`].
+const LIVE: &[&str] = &["graceful-shutdown", "drain", "drain-hook", "confirm-share"];
+
 /// Why a setting waits for a restart; `None`: it does not.
 pub(super) fn needs_restart(header: &str, key: &str) -> Option<&'static str> {
     match (header, key) {
         ("[service]", "name") => Some("socket, state and metrics are named after it"),
         ("[service]", "asn") => Some("every session and every announcement carries it"),
-        ("[agent]", "graceful-shutdown" | "drain") => None,
+        ("[agent]", key) if LIVE.contains(&key) => None,
         ("[agent]", "watchdog") => Some("the watchdog process is started with the agent"),
         ("[agent]", "state") => Some("the state is read when the agent starts"),
         ("[agent]", _) => Some("it is opened when the agent starts"),
@@ -66,7 +69,7 @@ pub(super) fn of_table(sign: Sign, table: &Table, keys: &[KeyChange]) -> String 
         ("[[check]]", Sign::Changed) => "is another check: its state begins anew",
         ("[rehearse]", _) => "is for rehearsals only",
         ("[[site]]", _) if only(&["location", "capacity"]) => "changes nothing that is announced",
-        ("[agent]", _) if only(&["graceful-shutdown", "drain"]) => "counts from the next drain or stop on",
+        ("[agent]", _) if only(LIVE) => "counts from the next drain, stop or action on",
         ("[service]" | "[[site]]" | "[[site.upstream]]", _) => "",
         (header, _) if keys.iter().all(|k| needs_restart(header, &k.key).is_some()) => "",
         _ => "applies at once",

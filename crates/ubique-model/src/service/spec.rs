@@ -138,6 +138,19 @@ static AGENT: Spec = plain(
             "How long the service goes on serving after a withdrawal before its addresses are removed.",
         ),
         field(
+            "drain-hook",
+            COMMAND,
+            Need::Optional,
+            "Command that has the service shorten its connections when a drain begins; not a shell, killed with its group after 10 s. \
+             It finds UBIQUE_SERVICE, UBIQUE_SITE and UBIQUE_REASON in its environment.",
+        ),
+        field(
+            "confirm-share",
+            Type::Integer { min: 0, max: 100 },
+            Need::Integer(50),
+            "An operator's action that moves more of the service's traffic at this site than so many per cent must be confirmed; 100: none.",
+        ),
+        field(
             "watchdog",
             Type::Duration { min: Duration::from_millis(100), max: Duration::from_secs(60) },
             Need::Text("1s"),
