@@ -28,6 +28,9 @@ impl Agent {
         let runs = effective(&self.service, &reread.service, &change.site);
         let site = runs.sites.iter().position(|s| s.name == change.site);
         let site = site.ok_or("the site is gone")?;
+        if runs.checks != self.service.checks {
+            return Err("the checks of a running agent cannot be changed yet: restart it".to_owned());
+        }
         let polled = runs.checks != self.service.checks || runs.addresses != self.service.addresses;
         let watched = if polled { Some(setup::watch(&runs, &self.inputs.results, &self.inputs.events)) } else { None };
         let watched = watched.transpose().map_err(|error| error.to_string())?;

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use ubique_proto::bgp::session::Negotiated;
 use ubique_sys::process::command_in;
 
 use super::site::Agent;
@@ -132,7 +133,11 @@ impl Agent {
         }
         let lacking: Vec<String> = self
             .peers()
-            .filter(|(_, peer)| peer.negotiated.is_some_and(|n| n.graceful_restart.is_none()))
+            // What the neighbour offers counts when we do, too.
+            .filter(|(ours, peer)| {
+                let agreed = |n: &Negotiated| ours.graceful_restart.is_some() && n.graceful_restart.is_some();
+                peer.negotiated.is_some_and(|n| !agreed(n))
+            })
             .map(|(upstream, _)| format!("AS{} {}", upstream.asn, upstream.address))
             .collect();
         if !lacking.is_empty() && !how.yes {

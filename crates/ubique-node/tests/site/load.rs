@@ -66,15 +66,16 @@ fn send(sockets: &[UdpSocket], rate: u32, stop: &AtomicBool) -> u64 {
     while !stop.load(Ordering::Relaxed) {
         let due = (start.elapsed().as_secs_f64() * f64::from(rate)) as u64;
         // A pause of this process must not become a flood.
-        for _ in sent..due.min(sent + u64::from(rate) / 50) {
-            let query = sent.to_be_bytes();
-            let socket = &sockets[sent as usize % sockets.len()];
+        let until = due.min(sent + u64::from(rate) / 50);
+        for number in sent..until {
+            let query = number.to_be_bytes();
+            let socket = &sockets[number as usize % sockets.len()];
             // A refusal that came for an earlier one (ICMP) is told here, and that one is missing already.
             if socket.send(&query).is_err() {
                 let _ = socket.send(&query);
             }
-            sent += 1;
         }
+        sent = sent.max(until);
         std::thread::sleep(TICK);
     }
     sent
