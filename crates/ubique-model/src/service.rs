@@ -1,5 +1,6 @@
 //! The service file: one anycast service, its checks, its sites and their upstreams.
 
+mod admin;
 mod parse;
 mod print;
 mod rules;
@@ -16,6 +17,7 @@ use crate::check::Check;
 use crate::location::Location;
 use crate::net::{Asn, Prefix};
 
+pub use admin::{AdminSettings, ApiSettings};
 pub(crate) use parse::{narrow, values};
 pub use upstream::{AoAlgorithm, Bfd, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
 
@@ -68,6 +70,9 @@ pub struct AgentSettings {
     pub watchdog: Duration,
     /// What it records and exports.
     pub records: Records,
+    /// Who may ask it, and where.
+    #[serde(default)]
+    pub admin: AdminSettings,
 }
 
 /// What `ubique run` records and exports: all off unless written.

@@ -12,8 +12,8 @@ use ubique_model::internet::Internet;
 use ubique_model::location::Location;
 use ubique_model::scenario::Scenario;
 use ubique_model::service::{
-    AgentSettings, AoAlgorithm, Bfd, BmpCollector, Capacity, Dynamic, GracefulRestart, JournalSettings, NextHop,
-    Records, RehearseSettings, Role, RotatedFile, Service, Site, TcpAo, Upstream,
+    AdminSettings, AgentSettings, AoAlgorithm, ApiSettings, Bfd, BmpCollector, Capacity, Dynamic, GracefulRestart,
+    JournalSettings, NextHop, Records, RehearseSettings, Role, RotatedFile, Service, Site, TcpAo, Upstream,
 };
 use ubique_model::{AddressFamily, Asn, Community, ExtendedCommunity, LargeCommunity, Prefix, Relation};
 
@@ -267,15 +267,38 @@ fn records() -> impl Strategy<Value = Records> {
         .prop_map(|(bmp, mrt, journal)| Records { bmp, mrt, journal })
 }
 
+fn admin() -> impl Strategy<Value = AdminSettings> {
+    let api = (target(), [text(), text(), text()], prop::collection::vec(text(), 0..3)).prop_map(
+        |(listen, [certificate, key_file, client_ca], clients)| ApiSettings {
+            listen,
+            certificate: certificate.into(),
+            key_file: key_file.into(),
+            client_ca: client_ca.into(),
+            clients,
+        },
+    );
+    (prop::sample::select(vec![0o600, 0o660, 0o666]), prop::option::of(text()), prop::option::of(api))
+        .prop_map(|(mode, group, api)| AdminSettings { mode, group, api })
+}
+
 fn service() -> impl Strategy<Value = Service> {
     let hour = || duration(0, 3_600_000);
-    let operator = (prop::collection::vec(text(), 0..3), 0u8..=100);
+    let operator = (prop::collection::vec(text(), 0..3), 0u8..=100, admin());
     // A path of its own, as it must have.
     let paths = (text(), text().prop_map(|text| format!("{text}.state")));
     let agent = (paths, prop::option::of(target()), hour(), hour(), duration(100, 60_000), records(), operator)
         .prop_map(
-            |((socket, state), metrics, graceful_shutdown, drain, watchdog, records, (drain_hook, confirm_share))| {
+            |(
+                (socket, state),
+                metrics,
+                graceful_shutdown,
+                drain,
+                watchdog,
+                records,
+                (drain_hook, confirm_share, admin),
+            )| {
                 AgentSettings {
+                    admin,
                     records,
                     drain_hook,
                     confirm_share,

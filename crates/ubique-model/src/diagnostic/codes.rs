@@ -147,6 +147,8 @@ codes! {
     NOT_ON_THIS_MACHINE "E0316" "not possible on this machine"
         "The kernel of this machine lacks something the file asks for. `ubique check --here` looks, and `ubique run` refuses to start: \
          a session that should be authenticated must not come up without."
+    API_ON_SERVICE_ADDRESS "E0330" "HTTPS API on a service address"
+        "Requests to an anycast address reach the nearest site: `POST /v1/drain` would drain a site that was not meant. The API listens on an address of one machine."
     // Scenarios and Internets.
     UNKNOWN_LABEL "E0401" "unknown step label"
         "\"@LABEL\" refers to an earlier step that has a site."

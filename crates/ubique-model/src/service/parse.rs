@@ -3,6 +3,7 @@
 //! Each table becomes a draft that keeps places; [`super::rules`] compares drafts with each other; when nothing is
 //! wrong, the drafts become the model.
 
+mod admin;
 mod upstream;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -56,7 +57,7 @@ impl Service {
 fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>) -> Option<Service> {
     let root = TableReader::root(sink, &spec::FILE, root);
     let head = root.table("service").map(|t| read_head(&t)).unwrap_or_default();
-    let agent = root.table("agent").and_then(|t| read_agent(&t));
+    let agent = root.table("agent").and_then(|t| read_agent(&t, &head));
     let rehearse = root.table("rehearse").map(|t| read_rehearse(&t));
     let checks = check::parse::read_all(&root);
     let drafts: Vec<SiteDraft> = root.tables("site").iter().map(read_site).collect();
@@ -101,7 +102,7 @@ fn read_head(table: &TableReader<'_>) -> Head {
     }
 }
 
-fn read_agent(table: &TableReader<'_>) -> Option<AgentSettings> {
+fn read_agent(table: &TableReader<'_>, head: &Head) -> Option<AgentSettings> {
     let socket = table.text("socket", text::path);
     let state = table.text("state", text::path);
     let metrics = table.text("metrics", text::endpoint);
@@ -114,6 +115,7 @@ fn read_agent(table: &TableReader<'_>) -> Option<AgentSettings> {
     if let Some(state) = &state {
         rules::check_state(table.sink(), state, socket.as_ref().map(|at| &at.value), records.as_ref());
     }
+    let admin = admin::read_admin(table, &head.addresses);
     Some(AgentSettings {
         socket: socket?.value,
         state: state?.value,
@@ -124,6 +126,7 @@ fn read_agent(table: &TableReader<'_>) -> Option<AgentSettings> {
         confirm_share: confirm_share?.value,
         watchdog: watchdog?.value,
         records: records?,
+        admin: admin?,
     })
 }
 

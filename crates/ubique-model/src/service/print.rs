@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{NextHop, Records, RotatedFile, Service, Site, Upstream};
+use super::{ApiSettings, NextHop, Records, RotatedFile, Service, Site, Upstream};
 use crate::check::{Check, CheckKind};
 use crate::quantity::{format_bit_rate, format_duration, format_query_rate};
 
@@ -70,6 +70,10 @@ impl Service {
         page.table("[agent]");
         page.text("socket", self.agent.socket.to_string_lossy());
         page.text("state", self.agent.state.to_string_lossy());
+        page.text("socket-mode", format!("{:04o}", self.agent.admin.mode));
+        if let Some(group) = &self.agent.admin.group {
+            page.text("admin-group", group);
+        }
         if let Some(metrics) = self.agent.metrics {
             page.shown("metrics", metrics);
         }
@@ -80,6 +84,9 @@ impl Service {
         }
         page.key("confirm-share", self.agent.confirm_share);
         page.text("watchdog", format_duration(self.agent.watchdog));
+        if let Some(api) = &self.agent.admin.api {
+            print_api(&mut page, api);
+        }
         print_records(&mut page, &self.agent.records);
         let commands = [("command", &self.rehearse.command), ("agent", &self.rehearse.agent)];
         let mut commands = commands.into_iter().filter(|(_, words)| !words.is_empty()).peekable();
@@ -96,6 +103,17 @@ impl Service {
             print_site(&mut page, site);
         }
         page.0
+    }
+}
+
+fn print_api(page: &mut Page, api: &ApiSettings) {
+    page.table("[agent.api]");
+    page.shown("listen", api.listen);
+    page.text("certificate", api.certificate.to_string_lossy());
+    page.text("key-file", api.key_file.to_string_lossy());
+    page.text("client-ca", api.client_ca.to_string_lossy());
+    if !api.clients.is_empty() {
+        page.key("clients", list(api.clients.iter().cloned()));
     }
 }
 

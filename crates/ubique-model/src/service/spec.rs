@@ -1,9 +1,12 @@
 //! The keys of a service file: names, types, defaults, limits.
 
+mod admin;
 mod upstream;
 
 use std::time::Duration;
 
+use admin::API;
+pub use admin::MAX_CLIENTS;
 pub(crate) use upstream::FAMILIES;
 use upstream::{DYNAMIC, UPSTREAM};
 
@@ -26,6 +29,9 @@ pub const MAX_COMMUNITIES: usize = 64;
 pub const MAX_RANGES: usize = 16;
 /// Most dynamic neighbours of a range at a time.
 pub const MAX_DYNAMIC: u16 = 256;
+/// Most neighbours of a site, upstreams and the limits of all its ranges together: each may cost some descriptors and
+/// kilobytes.
+pub const MAX_NEIGHBOURS: usize = 1024;
 /// Most ASes of a range.
 pub const MAX_ASNS: usize = 64;
 /// Routes of an upstream that are kept unless the file says otherwise: a full table must not grow the agent.
@@ -119,6 +125,19 @@ static AGENT: Spec = plain(
             Need::Text("/var/lib/ubique/{service}-{site}.state"),
             "File of what survives a restart: drains, timed actions, the memory of flapping; {service} and {site} are replaced.",
         ),
+        field(
+            "socket-mode",
+            Type::Choice(&["0600", "0660", "0666"]),
+            Need::Text("0660"),
+            "Mode of the admin socket: who may connect, and so read. Acting takes more: see `admin-group`.",
+        ),
+        field(
+            "admin-group",
+            Type::Text(&GROUP),
+            Need::Optional,
+            "Group whose members may act (drain, …), beside root and the agent's own user; the socket is given to it. A name of /etc/group, or a number.",
+        ),
+        field("api", Type::Table(&API), Need::Optional, "The same requests over HTTPS; absent: none."),
         field(
             "metrics",
             Type::Text(&ENDPOINT),

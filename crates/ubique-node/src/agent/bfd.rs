@@ -249,9 +249,9 @@ impl Agent {
         let observed = self.bfd_observed();
         let address = |peer: &PeerId| self.neighbour(*peer).map(|upstream| upstream.address);
         let seen: Vec<_> = observed.iter().filter_map(|(peer, status)| Some((address(peer)?, status))).collect();
-        out.family("ubique_bfd_session_up", "gauge", "1 while the BFD session is Up.");
+        out.family("ubique_bfd_up", "gauge", "1 while the BFD session is Up.");
         for (peer, status) in &seen {
-            out.sample("ubique_bfd_session_up", &[("peer", peer)], u8::from(status.state == "up"));
+            out.sample("ubique_bfd_up", &[("peer", peer)], u8::from(status.state == "up"));
         }
         out.family(
             "ubique_bfd_detection_seconds",

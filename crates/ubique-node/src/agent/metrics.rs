@@ -92,6 +92,7 @@ impl Agent {
         self.check_metrics(&mut out);
         self.duration_metrics(&mut out);
         self.record_metrics(&mut out);
+        self.process_metrics(&mut out);
         out.text
     }
 
@@ -106,6 +107,8 @@ impl Agent {
         let state = self.core.status().state;
         out.family("ubique_site_ready", "gauge", "1 while the site is meant to be announced.");
         out.sample("ubique_site_ready", &[], u8::from(matches!(state, State::Announced | State::Draining)));
+        out.family("ubique_site_healthy", "gauge", "1 while the checks say that the site is fit to serve.");
+        out.sample("ubique_site_healthy", &[], u8::from(self.health.healthy()));
         out.family("ubique_site_state", "gauge", "1 for the state the site is in.");
         for each in [
             State::Starting,

@@ -12,7 +12,7 @@
 //! - `detect`: sock_diag, pidfd and address events.
 //! - `bfd`: what a neighbour lost to BFD means.
 //! - `site`: the loop's state and what the cores' outputs mean.
-//! - `status`, `metrics`, `http`: what others see.
+//! - `requests`: what callers may ask, `status`, `metrics`, `http`: what others see.
 //!
 //! - `reload`, `apply`: another service file while all goes on; `upgrade`: another program; `keep`: what survives both.
 //!
@@ -27,7 +27,9 @@ mod http;
 mod keep;
 mod metrics;
 mod neighbours;
+mod process;
 mod reload;
+mod requests;
 mod restart;
 mod routes;
 mod setup;
@@ -48,12 +50,13 @@ use ubique_model::service::Service;
 use ubique_proto::bgp::speaker::PeerId;
 
 use self::bfd::{Bfd, Starter};
-use self::reload::{Reloader, Reread};
+use self::reload::Reread;
+use self::requests::Desk;
 use self::site::Inputs;
-use self::upgrade::Upgrader;
 use crate::admin::{self, Status};
 use crate::bgp::{BGP_PORT, DriverError, Endpoint};
 use crate::checks::CheckError;
+use crate::limits;
 use crate::state::Receipt;
 
 pub use http::HttpError;
@@ -169,10 +172,12 @@ enum Request {
     },
     Drain {
         reason: String,
+        who: String,
         reply: Kept,
     },
     Undrain {
         reason: String,
+        who: String,
         reply: Kept,
     },
     Reload {
@@ -201,6 +206,7 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
         return Err(AgentError::NoSuchSite(site.to_owned()));
     }
     guard::abort_on_panic();
+    limits::raise_descriptors(limits::DESCRIPTORS);
     let watchdog = guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
     let looks = service.checks.iter().filter(|c| matches!(c.kind, CheckKind::Process { .. })).count();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -265,11 +271,12 @@ async fn serve(
     let (results, mut polled) = mpsc::channel(EVENTS);
     let (events, mut detected) = mpsc::channel(EVENTS);
     let (requests, mut asked) = mpsc::channel(REQUESTS);
-    let reloader = Reloader::new(&options, &site, requests.clone());
-    let upgrader = Upgrader::new(&options, requests.clone());
-    let inputs = Inputs { results, events, requests: requests.clone() };
+    // First of all: a second agent of the site must not touch the files of the first.
+    let socket = setup::socket(&service, &site, &options)?;
+    let desk = Desk::new(&options, &site, requests.clone());
+    let inputs = Inputs { results, events, requests };
     let mut agent = setup::agent(service, &site, &options, inputs, bfd)?;
-    setup::interfaces(agent.service(), &site, &options, (requests, &reloader, &upgrader))?;
+    setup::interfaces(agent.service(), &options, socket, &desk)?;
     agent.start()?;
     let monitor = agent.monitor.clone();
     let hungry = async || match &monitor {
@@ -292,12 +299,12 @@ async fn serve(
                     agent.stop(signal);
                 }
                 Signalled::Reload => {
-                    let reloader = reloader.clone();
+                    let reloader = desk.reloader.clone();
                     // What it says is in the log; nobody can say yes to it.
                     tokio::task::spawn_local(async move { reloader.reload(Default::default(), "SIGHUP".into()).await });
                 }
                 Signalled::Upgrade => {
-                    let upgrader = upgrader.clone();
+                    let upgrader = desk.upgrader.clone();
                     tokio::task::spawn_local(async move { upgrader.upgrade(Default::default(), "SIGUSR2".into()).await });
                 }
             },

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
-use ubique_model::service::Service;
+use ubique_model::service::{ApiSettings, Service};
 use ubique_proto::health::CheckConfig;
 use ubique_proto::journal::Recorded;
 use ubique_proto::site::SiteConfig;
@@ -17,18 +17,17 @@ use super::addresses::Addresses;
 use super::bfd::Starter;
 use super::detect::{self, Detected, Server, Subject};
 use super::keep::Remembered;
-use super::reload::Reloader;
+use super::requests::Desk;
 use super::restart::Restart;
 use super::site::{Agent, Inputs, Parts};
-use super::upgrade::Upgrader;
-use super::{AgentError, AgentOptions, Request, http, neighbours, system};
-use crate::admin;
+use super::{AgentError, AgentOptions, http, neighbours, system};
+use crate::admin::{self, Access, Caller};
 use crate::checks::{CheckError, PollResult, Runner};
 use crate::clock::now;
 use crate::journal::Journal;
 use crate::monitor::Monitor;
 use crate::random::seed;
-use crate::state::{Keeper, Receipt};
+use crate::state::Keeper;
 
 /// The polls and detectors of a list of checks.
 pub(super) struct Watched {
@@ -178,76 +177,54 @@ fn sockets(servers: Vec<Server>, out: mpsc::Sender<Detected>) -> Option<Task> {
     }
 }
 
-/// Opens the admin socket and the metrics endpoint.
-pub(super) fn interfaces(
-    service: &Service,
-    site: &str,
-    options: &AgentOptions,
-    (requests, reloader, upgrader): (mpsc::Sender<Request>, &Reloader, &Upgrader),
-) -> Result<(), AgentError> {
-    let change = (reloader.clone(), upgrader.clone());
+/// Opens the admin socket. Refused while another agent of the site lives.
+pub(super) fn socket(service: &Service, site: &str, options: &AgentOptions) -> Result<admin::Bound, AgentError> {
     let template = &service.agent.socket;
     let path = options.socket.clone().unwrap_or_else(|| admin::socket_path(template, &service.name, site));
-    let socket = admin::bind(&path)?;
+    let settings = &service.agent.admin;
+    let access = Access::new(settings.mode, settings.group.as_deref());
+    Ok(admin::bind(&path, access)?)
+}
+
+/// Answers at the admin socket and opens the metrics endpoint.
+pub(super) fn interfaces(
+    service: &Service,
+    options: &AgentOptions,
+    socket: admin::Bound,
+    desk: &Desk,
+) -> Result<(), AgentError> {
     if let Some(address) = options.metrics.or(service.agent.metrics) {
         let listener = http::bind(address)?;
-        tokio::task::spawn_local(http::serve(listener, requests.clone()));
+        tokio::task::spawn_local(http::serve(listener, desk.requests.clone()));
     }
-    let answer = move |line: String| {
-        let (requests, change) = (requests.clone(), change.clone());
-        async move { answer(&line, requests, change).await.unwrap_or_else(|error| admin::error_line(&error)) }
+    api(service.agent.admin.api.as_ref(), desk);
+    let desk = desk.clone();
+    let answer = move |line: String, caller: Rc<Caller>| {
+        let desk = desk.clone();
+        async move {
+            let answer = desk.answer(&line, &caller).await;
+            answer.unwrap_or_else(|refusal| admin::error_line(&refusal.to_string()))
+        }
     };
     tokio::task::spawn_local(admin::serve(socket, answer));
     Ok(())
 }
 
-async fn answer(
-    line: &str,
-    requests: mpsc::Sender<Request>,
-    (reloader, upgrader): (Reloader, Upgrader),
-) -> Result<String, String> {
-    let request: admin::Request =
-        serde_json::from_str(line).map_err(|e| format!("the request cannot be understood: {e}"))?;
-    match request {
-        admin::Request::Status => {
-            let status = ask(&requests, Request::Status).await?;
-            serde_json::to_string(&status).map_err(|e| e.to_string())
-        }
-        admin::Request::Routes(which) => {
-            let page = ask(&requests, |reply| Request::Routes { which, reply }).await??;
-            serde_json::to_string(&page).map_err(|e| e.to_string())
-        }
-        admin::Request::Reload(how) => {
-            let reply = reloader.reload(how, "admin socket".to_owned()).await;
-            serde_json::to_string(&reply).map_err(|e| e.to_string())
-        }
-        admin::Request::Upgrade(how) => {
-            let reply = upgrader.upgrade(how, "admin socket".to_owned()).await;
-            serde_json::to_string(&reply).map_err(|e| e.to_string())
-        }
-        admin::Request::Drain { reason } => done(ask(&requests, |reply| Request::Drain { reason, reply }).await?).await,
-        admin::Request::Undrain { reason } => {
-            done(ask(&requests, |reply| Request::Undrain { reason, reply }).await?).await
-        }
-    }
-}
-
-/// It is done; whether it survives a restart is said when the disk has answered.
-async fn done(end: Result<Receipt, String>) -> Result<String, String> {
-    let warning = match end?.kept().await {
-        Ok(()) => return Ok(r#"{"ok":true}"#.to_owned()),
-        Err(why) => format!("done, but will not survive a restart because {why}"),
+/// Serves the same requests over HTTPS.
+#[cfg(feature = "tls")]
+fn api(settings: Option<&ApiSettings>, desk: &Desk) {
+    let Some(settings) = settings else { return };
+    let desk = desk.clone();
+    let answer = move |line: String, caller: Rc<Caller>| {
+        let desk = desk.clone();
+        async move { desk.answer(&line, &caller).await }
     };
-    Ok(serde_json::json!({ "ok": true, "warning": warning }).to_string())
+    tokio::task::spawn_local(crate::api::serve(settings.clone(), answer));
 }
 
-/// Asks the loop and waits for its answer.
-async fn ask<T>(
-    requests: &mpsc::Sender<Request>,
-    request: impl FnOnce(oneshot::Sender<T>) -> Request,
-) -> Result<T, String> {
-    let ending = |()| "the agent is ending".to_owned();
-    let (reply, answer) = oneshot::channel();
-    requests.send(request(reply)).await.map_err(|_| ending(()))?;
-    answer.await.map_err(|_| ending(()))
+#[cfg(not(feature = "tls"))]
+fn api(settings: Option<&ApiSettings>, _: &Desk) {
+    if settings.is_some() {
+        tracing::error!("this program was built without TLS: [agent.api] does nothing");
+    }
 }

@@ -32,6 +32,7 @@ use crate::bgp::{Driver, Notice};
 use crate::checks::PollResult;
 use crate::clock::{instant, now, rfc3339};
 use crate::journal::Journal;
+use crate::limits::Throttle;
 use crate::monitor::Monitor;
 
 /// Transitions kept for `status`.
@@ -140,6 +141,8 @@ pub(super) struct Agent {
     announcing: Announcing,
     /// Neighbours from ranges, with what each is.
     pub(super) dynamic: BTreeMap<PeerId, Upstream>,
+    /// Lines about neighbours from ranges, who come and go as they like.
+    throttle: Throttle,
     /// Why announcements change now, as a label of metrics.
     reason: &'static str,
     /// When to try again to put the addresses on the loopback.
@@ -169,6 +172,7 @@ impl Agent {
             restart: parts.restart,
             announcing: Announcing::Nothing,
             dynamic: BTreeMap::new(),
+            throttle: Throttle::default(),
             leaving: None,
             watched: parts.watched,
             inputs: parts.inputs,
@@ -548,8 +552,8 @@ impl Agent {
                 if was_established {
                     tracing::warn!(%address, %asn, cause, state = "down", "session");
                     self.remember(format!("session {address} down"), cause);
-                } else {
-                    tracing::info!(%address, %asn, cause, state = "down", "session did not come up");
+                } else if let Some(unwritten) = self.admit(peer) {
+                    tracing::info!(%address, %asn, cause, unwritten, state = "down", "session did not come up");
                 }
             }
         }
@@ -560,13 +564,20 @@ impl Agent {
         self.upstreams.get(&peer).or_else(|| self.dynamic.get(&peer))
     }
 
+    /// Whether a line about a neighbour is written: always about those of the service file.
+    fn admit(&mut self, peer: PeerId) -> Option<u64> {
+        if self.dynamic.contains_key(&peer) { self.throttle.admit(now()) } else { Some(0) }
+    }
+
     fn joined(&mut self, peer: PeerId, address: IpAddr, asn: Asn, range: usize) {
         let Some(dynamic) = self.spec().dynamic.get(range) else {
             return;
         };
         let upstream = dynamic.upstream(address, asn);
         let range = dynamic.range;
-        tracing::info!(%address, %asn, %range, "neighbour called");
+        if let Some(unwritten) = self.throttle.admit(now()) {
+            tracing::info!(%address, %asn, %range, unwritten, "neighbour called");
+        }
         self.announcements.extend(announcements(&self.service, &upstream).into_iter().map(|a| (peer, a)));
         self.dynamic.insert(peer, upstream);
         self.announce(Some(peer));
@@ -574,8 +585,10 @@ impl Agent {
 
     fn left(&mut self, peer: PeerId) {
         self.announcements.retain(|(p, _)| *p != peer);
-        if let Some(upstream) = self.dynamic.remove(&peer) {
-            tracing::info!(address = %upstream.address, asn = %upstream.asn, "neighbour left");
+        if let Some(upstream) = self.dynamic.remove(&peer)
+            && let Some(unwritten) = self.throttle.admit(now())
+        {
+            tracing::info!(address = %upstream.address, asn = %upstream.asn, unwritten, "neighbour left");
         }
     }
 
@@ -586,8 +599,9 @@ impl Agent {
             Request::Status(reply) => drop(reply.send(Box::new(self.status()))),
             Request::Metrics(reply) => drop(reply.send(self.exposition())),
             Request::Routes { which, reply } => drop(reply.send(self.routes(&which).map(Box::new))),
-            Request::Drain { reason, reply } => {
-                tracing::info!(reason, "drain requested");
+            Request::Drain { reason, who, reply } => {
+                tracing::info!(reason, who, "drain requested");
+                self.remember_by("drain requested".into(), reason.clone(), Some(who));
                 self.reason = "drain";
                 let done = self.wish(site::In::Drain { reason: reason.clone() });
                 let _ = reply.send(done.map(|()| self.keep_drain(Some(reason), None)));
@@ -598,8 +612,9 @@ impl Agent {
             }
             Request::Upgrade { how, program, reply } => drop(reply.send(self.upgrade(how, program))),
             Request::Armed { peer, endpoint } => self.armed(peer, *endpoint),
-            Request::Undrain { reason, reply } => {
-                tracing::info!(reason, "undrain requested");
+            Request::Undrain { reason, who, reply } => {
+                tracing::info!(reason, who, "undrain requested");
+                self.remember_by("undrain requested".into(), reason.clone(), Some(who));
                 self.reason = "undrain";
                 let done = self.wish(site::In::Undrain { reason });
                 let _ = reply.send(done.map(|()| self.keep_drain(None, None)));
@@ -629,10 +644,15 @@ impl Agent {
     }
 
     pub(super) fn remember(&mut self, what: String, cause: String) {
+        self.remember_by(what, cause, None);
+    }
+
+    /// What an operator asked for, with who he is.
+    pub(super) fn remember_by(&mut self, what: String, cause: String, who: Option<String>) {
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
-        self.events.push_back(Event { time: rfc3339(SystemTime::now()), what, cause });
+        self.events.push_back(Event { time: rfc3339(SystemTime::now()), what, cause, who });
     }
 }
 

@@ -167,5 +167,7 @@ fn check_status(kind: &str, since: String, core: CoreCheck<'_>) -> CheckStatus {
         last_result: core.last.map(|_| core.last_error.unwrap_or("ok").to_owned()),
         polls: core.counters.successes + core.counters.failures,
         failures: core.counters.failures,
+        p50_ms: None,
+        p99_ms: None,
     }
 }

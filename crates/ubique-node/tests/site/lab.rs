@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use ubique_model::Asn;
 use ubique_model::check::{Check, CheckKind};
 use ubique_model::location::Location;
-use ubique_model::service::{AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream};
+use ubique_model::service::{
+    AdminSettings, AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream,
+};
 use ubique_node::admin::{self, Reply, Request, Status};
 use ubique_sys::netlink::{Netlink, Route};
 use ubique_sys::netns::NetNs;
@@ -268,6 +270,7 @@ pub fn service() -> Service {
             confirm_share: 50,
             watchdog: Duration::from_secs(1),
             records: Records::default(),
+            admin: AdminSettings::default(),
         },
         rehearse: RehearseSettings::default(),
     }
