@@ -15,11 +15,15 @@ const SOCKETS: usize = 16;
 /// Between two bursts.
 const TICK: Duration = Duration::from_millis(2);
 
+/// Shorter loads prove little.
+const AT_LEAST: Duration = Duration::from_secs(1);
+
 /// How long the last answers may take.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 
 /// A client that asks `rate` times a second, until it is told to stop.
 pub struct Load {
+    start: Instant,
     stop: Arc<AtomicBool>,
     sent: JoinHandle<u64>,
     answered: Vec<JoinHandle<()>>,
@@ -42,11 +46,12 @@ impl Load {
         let answered = answered.collect();
         let told = stop.clone();
         let sent = std::thread::spawn(move || send(&sockets, rate, &told));
-        Load { stop, sent, answered, count, over }
+        Load { start: Instant::now(), stop, sent, answered, count, over }
     }
 
     /// How many queries were sent, and how many of them were never answered.
     pub fn end(self) -> (u64, u64) {
+        std::thread::sleep(AT_LEAST.saturating_sub(self.start.elapsed()));
         self.stop.store(true, Ordering::Relaxed);
         let sent = self.sent.join().unwrap();
         let start = Instant::now();

@@ -298,7 +298,7 @@ fn upgrade() {
     until_true("nothing is stale any more", || bird.has_both() && !is_stale(&mut bird));
     let (sent, lost) = load.end();
     println!("upgraded in {:?}: {sent} queries at {RATE}/s, {lost} lost", start.elapsed());
-    assert!(sent > u64::from(RATE) / 10 && lost == 0, "{lost} of {sent} lost");
+    assert!(sent > u64::from(RATE) / 2 && lost == 0, "{lost} of {sent} lost");
     assert_ne!(status().peers[0].since, before.peers[0].since);
     assert_eq!(lab.service_addresses(), 2);
     let command = fs::read(format!("/proc/{}/cmdline", agent.pid())).unwrap();
