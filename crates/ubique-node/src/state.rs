@@ -9,7 +9,6 @@
 //! operator's answer waits for that, for a bounded time. A disk that refuses is tried again, and only the last wish counts.
 //!
 //! Parts are named and belong to who keeps them ([`State::keep`], [`State::part`]); one that cannot be read is lost alone.
-//! Moments that end something are kept as an [`Expiry`], which a wall clock that jumped cannot prolong.
 //!
 //! Deliberately absent: what the parts mean, and what is true for one boot only (the agent's `restart`).
 
@@ -113,29 +112,8 @@ impl State {
     }
 }
 
-/// A moment at which something ends, kept so that a wall clock that jumped back does not prolong it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Expiry {
-    /// The moment, ms since 1970.
-    at_ms: u64,
-    /// How much was left when this was written, ms.
-    left_ms: u64,
-}
-
-impl Expiry {
-    /// In `left` from `wall`, which is now.
-    pub(crate) fn after(wall: SystemTime, left: Duration) -> Expiry {
-        let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        Expiry { at_ms: unix_ms(wall).saturating_add(left_ms), left_ms }
-    }
-
-    /// What is left of it at `wall`; zero: it is over.
-    pub(crate) fn left(&self, wall: SystemTime) -> Duration {
-        Duration::from_millis(self.at_ms.saturating_sub(unix_ms(wall)).min(self.left_ms))
-    }
-}
-
-fn unix_ms(wall: SystemTime) -> u64 {
+/// The wall clock as it is kept: ms since 1970.
+pub(crate) fn unix_ms(wall: SystemTime) -> u64 {
     let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,11 +3,12 @@
 use super::tables::Table;
 use super::{Change, Fate, KeyChange, Sign, UpstreamChange, same};
 use crate::net::Prefix;
-use crate::policy::{Announcement, announcements};
+use crate::policy::{Announcement, Stance, announcements};
 use crate::service::{Service, Site, Upstream};
 
 /// Keys of an upstream that only change what is announced to it.
-pub(super) const ATTRIBUTES: &[&str] = &["communities", "extended-communities", "large-communities", "prepend", "med"];
+pub(super) const ATTRIBUTES: &[&str] =
+    &["communities", "extended-communities", "large-communities", "prepend", "med", "degraded", "failed", "full-view"];
 
 /// Keys of an upstream that its session is made of.
 pub(super) const SESSION: &[&str] = &[
@@ -85,6 +86,9 @@ pub(super) fn with_attributes(of: &Upstream, from: &Upstream) -> Upstream {
         large_communities: from.large_communities.clone(),
         prepend: from.prepend,
         med: from.med,
+        degraded: from.degraded.clone(),
+        failed: from.failed.clone(),
+        full_view: from.full_view,
         ..of.clone()
     }
 }
@@ -118,8 +122,8 @@ pub(super) fn of_upstream(
     before: Option<&Upstream>,
     after: Option<&Upstream>,
 ) -> Option<UpstreamChange> {
-    let was = before.map(|u| announcements(old, u)).unwrap_or_default();
-    let is = after.map(|u| announcements(new, u)).unwrap_or_default();
+    let was = before.map(|u| announcements(old, u, &Stance::HEALTHY)).unwrap_or_default();
+    let is = after.map(|u| announcements(new, u, &Stance::HEALTHY)).unwrap_or_default();
     let fate = match (before, after) {
         (Some(before), Some(after)) if same_session(before, after) => Fate::Stays,
         (Some(_), Some(_)) => Fate::Resets,
@@ -153,7 +157,7 @@ pub(super) fn of_upstream(
 
 /// The session of an upstream resets for a reason that the files do not show.
 pub(super) fn reset(service: &Service, upstream: &Upstream, because: Vec<String>) -> UpstreamChange {
-    let now = announcements(service, upstream);
+    let now = announcements(service, upstream, &Stance::HEALTHY);
     UpstreamChange {
         asn: upstream.asn,
         address: upstream.address,

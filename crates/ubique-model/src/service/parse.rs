@@ -3,6 +3,7 @@
 //! Each table becomes a draft that keeps places; [`super::rules`] compares drafts with each other; when nothing is
 //! wrong, the drafts become the model.
 
+mod action;
 mod admin;
 mod upstream;
 
@@ -11,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use toml::Spanned;
 use toml::de::DeTable;
 
+pub(super) use action::Rules;
 pub(super) use upstream::{DynamicDraft, SessionDraft, UpstreamDraft};
 
 use super::{
@@ -61,17 +63,26 @@ fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>) -> Option<Service> {
     let rehearse = root.table("rehearse").map(|t| read_rehearse(&t));
     let checks = check::parse::read_all(&root);
     let drafts: Vec<SiteDraft> = root.tables("site").iter().map(read_site).collect();
+    let rules = action::read_rules(&root);
     rules::check(&root, &head, &drafts);
-    Some(Service {
+    rules::check_actions(sink, &head, &rules, &drafts);
+    let steps: Vec<Span> = rules.shed.iter().map(|step| step.span.clone()).collect();
+    let service = Service {
         name: head.name?.value,
         asn: head.asn?.value,
         prefixes: values(head.prefixes),
         addresses: values(head.addresses),
         checks: checks.into_iter().collect::<Option<Vec<Check>>>()?,
+        levels: rules.levels(),
+        shed: values(rules.shed),
+        flap: rules.flap?.map(|at| at.value),
+        guard: rules.guard?,
         sites: drafts.into_iter().map(SiteDraft::finish).collect::<Option<Vec<Site>>>()?,
         agent: agent?,
         rehearse: rehearse?,
-    })
+    };
+    rules::check_shedding(sink, &service, &steps);
+    Some(service)
 }
 
 /// The values without their places.

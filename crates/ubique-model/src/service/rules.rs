@@ -1,9 +1,12 @@
 //! What the parts of a service file demand of each other.
 
+mod action;
 mod upstream;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+
+pub(super) use action::{check_actions, check_shedding};
 
 use super::Records;
 use super::parse::{DynamicDraft, Head, SiteDraft, UpstreamDraft};

@@ -1,10 +1,13 @@
 //! The keys of a service file: names, types, defaults, limits.
 
+mod action;
 mod admin;
 mod upstream;
 
 use std::time::Duration;
 
+pub use action::{DEGRADED_PREPEND, MAX_SHED};
+use action::{FLAP, GUARD, LEVEL, SHED};
 use admin::API;
 pub use admin::MAX_CLIENTS;
 pub(crate) use upstream::FAMILIES;
@@ -81,6 +84,20 @@ pub(crate) static FILE: Spec = plain(
             Need::Optional,
             "What makes a site fit to serve; all must pass.",
         ),
+        field("level", Type::Table(&LEVEL), Need::Optional, "What upstreams are told of a site that is not healthy."),
+        field(
+            "shed",
+            Type::Tables { spec: &SHED, max: MAX_SHED },
+            Need::Optional,
+            "Steps against overload, in order; each adds to the ones before.",
+        ),
+        field(
+            "flap",
+            Type::Switch(&FLAP),
+            Need::Described("true"),
+            "Announcements keep within what the damping of upstreams forgives.",
+        ),
+        field("guard", Type::Table(&GUARD), Need::Optional, "What keeps the service reachable."),
         field(
             "site",
             Type::Tables { spec: &SITE, max: MAX_SITES },

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ubique_model::change::{Change, Fate, effective, same};
 use ubique_model::service::{Service, Upstream};
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
+use ubique_proto::site::{self, SiteConfig};
 
 use super::neighbours;
 use super::reload::Reread;
@@ -26,8 +27,8 @@ impl Agent {
     /// Something that was tried first is impossible: nothing has changed.
     pub(super) fn apply(&mut self, change: &Change, reread: Reread) -> Result<(), String> {
         let runs = effective(&self.service, &reread.service, &change.site);
-        let site = runs.sites.iter().position(|s| s.name == change.site);
-        let site = site.ok_or("the site is gone")?;
+        let place = runs.sites.iter().position(|s| s.name == change.site);
+        let place = place.ok_or("the site is gone")?;
         if runs.checks != self.service.checks {
             return Err("the checks of a running agent cannot be changed yet: restart it".to_owned());
         }
@@ -41,17 +42,13 @@ impl Agent {
             let Some(peer) = self.peer_at(upstream.address, upstream.interface.as_deref()) else { continue };
             if matches!(upstream.fate, Fate::Goes | Fate::Resets) {
                 self.dismiss(peer, &upstream.sentence);
-                continue;
-            }
-            for &prefix in &upstream.withdraws {
-                self.bgp.handle(BgpIn::Withdraw { peer, prefix });
             }
         }
-        self.bgp.rescope(runs.prefixes.clone());
         self.service = runs;
-        self.site = site;
+        self.site = place;
+        self.bgp.rescope(self.service.prefixes.clone());
         self.welcome(reread.endpoints);
-        self.announce_what_changed();
+        self.tell_all();
         self.bfd_adapt();
         if let Err(error) = self.bgp.listen() {
             tracing::error!(
@@ -79,7 +76,7 @@ impl Agent {
             bfd.remove(peer);
         }
         self.unarmed.remove(&peer);
-        self.announcements.retain(|(p, _)| *p != peer);
+        self.forget(peer);
         if let Some(upstream) = self.upstreams.remove(&peer) {
             tracing::info!(address = %upstream.address, asn = %upstream.asn, why, "reload: session closed");
         }
@@ -110,7 +107,12 @@ impl Agent {
         }
     }
 
-    fn configure_cores(&mut self) {}
+    /// Counters, budgets and thresholds as they are now; what the cores know of the service stays.
+    fn configure_cores(&mut self) {
+        let memory = self.core.memory(now());
+        let config = Box::new(SiteConfig::of(&self.service, self.spec(), memory));
+        self.core.handle_input(now(), site::In::Configure { config });
+    }
 
     fn peer_at(&self, address: IpAddr, interface: Option<&str>) -> Option<PeerId> {
         let at = |u: &Upstream| u.address == address && u.interface.as_deref() == interface;

@@ -173,7 +173,7 @@ impl Agent {
                 Ok(bfd) => self.bfd = Some(bfd),
                 Err(error) => tracing::error!(%error, "no BFD: sessions go by their hold timers"),
             }
-            self.bfd_follow(self.core.status().state);
+            self.bfd_follow(self.core.state());
         }
         let Some(bfd) = &mut self.bfd else { return };
         let known: Vec<PeerId> = bfd.sessions.values().map(|(neighbour, _)| *neighbour).collect();
@@ -198,12 +198,12 @@ impl Agent {
 
     /// What a state of the site means for BFD.
     pub(super) fn bfd_follow(&mut self, state: site::State) {
-        use site::State::{Announced, Drained, Draining, Removing, Starting, Stopped, Stopping, Unhealthy};
+        use site::State::{Drained, Removing, Stopped, Stopping};
         if let Some(bfd) = &mut self.bfd {
             match state {
                 Drained => bfd.enable(false),
-                Starting | Unhealthy | Announced | Draining => bfd.enable(true),
                 Stopping | Removing | Stopped => {}
+                _ => bfd.enable(true),
             }
         }
     }

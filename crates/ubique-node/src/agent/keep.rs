@@ -1,57 +1,87 @@
 //! What the agent keeps for its successor, and finds of its predecessor: see `crate::state`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use ubique_model::service::Service;
+use ubique_proto::Time;
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
+use ubique_proto::site::Memory;
 
 use super::apply::KEY_RETRY;
 use super::setup::Task;
 use super::site::Agent;
 use super::{Request, neighbours, reload};
 use crate::bgp::Endpoint;
-use crate::state::{Expiry, Keeper, Receipt, State};
+use crate::clock::now;
+use crate::state::{Keeper, Receipt, State, unix_ms};
 
 /// The state on the disk and what it is to be.
 pub(super) struct Remembered {
     pub keeper: Keeper,
     pub kept: State,
+    /// What is kept of the site core, and since when.
+    site: Option<(Memory, Time)>,
 }
 
-/// A drain that a restart does not end.
+impl Remembered {
+    /// Reads what the former agent left at `path`; must be called on the runtime.
+    pub(super) fn start(path: PathBuf, service: &str, site: &str) -> Remembered {
+        let (keeper, kept) = Keeper::start(path, service, site);
+        Remembered { keeper, kept, site: None }
+    }
+
+    /// What the site core knew, as it is by now. A clock that went back makes nothing younger.
+    pub(super) fn site(&self, service: &Service) -> Memory {
+        let Some(KeptSite { memory, at_ms }) = self.kept.part(SITE) else { return Memory::default() };
+        let elapsed = Duration::from_millis(unix_ms(SystemTime::now()).saturating_sub(at_ms));
+        if let Some(reason) = &memory.drain {
+            tracing::warn!(reason, "this site was drained before the agent began: it stays so until `ubique undrain`");
+        }
+        memory.aged(service.flap.as_ref(), elapsed)
+    }
+}
+
+/// Points of a penalty that rounding may add.
+const ROUNDING: u32 = 1;
+
+/// What the site core must know after a restart, and when that was so.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Drain {
-    reason: String,
-    /// When it ends by itself; `None`: somebody ends it.
-    until: Option<Expiry>,
+struct KeptSite {
+    memory: Memory,
+    /// ms since 1970.
+    at_ms: u64,
 }
 
 /// The name of its part.
-const DRAIN: &str = "drain";
+const SITE: &str = "site";
 
 /// Upstreams whose key cannot be read, each with the task that tries again.
 pub(super) type Waiting = BTreeMap<PeerId, Task>;
 
 impl Agent {
-    /// Why an operator wanted the site empty before this agent began, when that still holds.
-    pub(super) fn kept_drain(&self) -> Option<String> {
-        let drain: Drain = self.memory.kept.part(DRAIN)?;
-        let over = drain.until.is_some_and(|until| until.left(SystemTime::now()).is_zero());
-        (!over).then_some(drain.reason)
-    }
-
-    /// Keeps a wish of an operator: the site empty because of `reason`, for so long, or not any more.
-    pub(super) fn keep_drain(&mut self, reason: Option<String>, lasts: Option<Duration>) -> Receipt {
-        let until = lasts.map(|lasts| Expiry::after(SystemTime::now(), lasts));
-        let drain = reason.map(|reason| Drain { reason, until });
-        self.memory.kept.keep(DRAIN, drain.as_ref());
+    /// Keeps what the site core must know after a restart, when that is worse than what is kept, or another.
+    pub(super) fn keep_site(&mut self) -> Receipt {
+        let now = now();
+        let memory = self.core.memory(now);
+        let known = self.memory.site.as_ref().is_some_and(|(known, at)| {
+            let expected = known.clone().aged(self.service.flap.as_ref(), now.since(*at));
+            memory.penalty <= expected.penalty.saturating_add(ROUNDING)
+                && Memory { penalty: 0, ..memory.clone() } == Memory { penalty: 0, ..expected }
+        });
+        if !known {
+            let kept = KeptSite { memory: memory.clone(), at_ms: unix_ms(SystemTime::now()) };
+            self.memory.kept.keep(SITE, Some(&kept));
+            self.memory.site = Some((memory, now));
+        }
         self.keep()
     }
 
     /// Has written what changed of what must survive; the receipt tells when it is on the disk.
     pub(super) fn keep(&mut self) -> Receipt {
-        let Remembered { keeper, kept } = &self.memory;
+        let Remembered { keeper, kept, .. } = &self.memory;
         keeper.keep(kept)
     }
 

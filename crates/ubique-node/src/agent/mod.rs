@@ -9,6 +9,7 @@
 //! kills it when the runtime stalls. In each case the kernel closes the sessions and the upstreams move on.
 //!
 //! - `addresses`: service addresses on the loopback.
+//! - `announce`: what neighbours are told, and what they show of other sites; `verify`: the start gate's question.
 //! - `detect`: sock_diag, pidfd and address events.
 //! - `bfd`: what a neighbour lost to BFD means.
 //! - `site`: the loop's state and what the cores' outputs mean.
@@ -19,6 +20,7 @@
 //! Deliberately absent: decisions (`ubique_proto`).
 
 mod addresses;
+mod announce;
 mod apply;
 mod bfd;
 mod detect;
@@ -36,6 +38,7 @@ mod setup;
 mod site;
 mod status;
 mod upgrade;
+mod verify;
 
 use std::io;
 use std::net::SocketAddr;
@@ -320,6 +323,8 @@ async fn serve(
         }
         if agent.is_over() {
             agent.farewell(FAREWELL).await;
+            // Why it could not be is in the log.
+            let _ = agent.keep_site().kept().await;
             return Ok(if signals_seen > 1 { End::Hurried } else { End::Stopped });
         }
     }

@@ -8,9 +8,11 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use ubique_model::change::{self, Change};
 use ubique_model::diagnostic::Severity;
 use ubique_model::service::{Records, Service};
@@ -20,6 +22,9 @@ use super::site::Agent;
 use super::{AgentOptions, Request, neighbours};
 use crate::admin::{ReloadOutcome, ReloadReply, ReloadRequest, SCHEMA_VERSION};
 use crate::bgp::Endpoint;
+
+/// How long one reload waits for another to be read.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where an agent that plays in a rehearsal keeps what survives a restart: the lab's `/run` is its own.
 const REHEARSED_STATE: &str = "/run/ubique/{service}-{site}.kept";
@@ -95,8 +100,9 @@ impl Reloader {
     async fn read(&self) -> Result<Reread, Unusable> {
         let file = self.file.clone().ok_or("the agent was started without a service file".to_owned())?;
         // A file system that does not answer takes one thread, not all of them.
-        let busy = self.busy.clone().try_acquire_owned();
-        let turn = busy.map_err(|_| "another reload is being read: try again when it is through".to_owned())?;
+        let Ok(Ok(turn)) = timeout(PATIENCE, self.busy.clone().acquire_owned()).await else {
+            return Err("another reload is being read, and its disk does not answer".to_owned().into());
+        };
         let (site, records) = (self.site.clone(), self.records);
         let read = spawn_blocking(move || {
             let _turn = turn;

@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 use ubique_model::service::{ApiSettings, Service};
 use ubique_proto::health::CheckConfig;
 use ubique_proto::journal::Recorded;
-use ubique_proto::site::SiteConfig;
+use ubique_proto::site::{Memory, SiteConfig};
 use ubique_sys::netlink::AddressMonitor;
 use ubique_sys::sockdiag::DestroyMonitor;
 
@@ -27,7 +27,6 @@ use crate::clock::now;
 use crate::journal::Journal;
 use crate::monitor::Monitor;
 use crate::random::seed;
-use crate::state::Keeper;
 
 /// The polls and detectors of a list of checks.
 pub(super) struct Watched {
@@ -93,11 +92,13 @@ pub(super) fn agent(
     let (bgp, unarmed) = neighbours::speaker(&service, spec, index, options.listen, restart.restarted(), records)?;
     let checks: Vec<CheckConfig> = service.checks.iter().map(check_config).collect();
     let health = Recorded::new(now(), (checks, seed()), journal.clone());
-    let site_config = SiteConfig { drain: service.agent.drain, graceful_shutdown: service.agent.graceful_shutdown };
-    let core = Recorded::new(now(), site_config, journal.clone());
     let kept = admin::socket_path(&service.agent.state, &service.name, site);
-    let (keeper, kept) = Keeper::start(kept, &service.name, site);
-    let memory = Remembered { keeper, kept };
+    let memory = Remembered::start(kept, &service.name, site);
+    let former = memory.site(&service);
+    // Neighbours that kept our routes have seen no withdrawal.
+    let announced = former.announced && restart.restarted().is_none();
+    let site_config = SiteConfig::of(&service, spec, Memory { announced, ..former });
+    let core = Recorded::new(now(), site_config, journal.clone());
     let parts = Parts {
         bgp,
         health,

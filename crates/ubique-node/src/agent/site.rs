@@ -1,16 +1,14 @@
 //! The state of the loop: three cores, and what their outputs mean.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
-use ubique_model::policy::{Announcement, announcements};
+use ubique_model::policy::Level;
 use ubique_model::service::{Service, Site as SiteSpec, Upstream};
-use ubique_model::{Asn, Prefix};
 use ubique_proto::Time;
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId, SessionEvent};
 use ubique_proto::health::{self, Health};
@@ -18,6 +16,7 @@ use ubique_proto::journal::Recorded;
 use ubique_proto::site::{self, Site, State};
 
 use super::addresses::Addresses;
+use super::announce::Told;
 use super::bfd::{Bfd, Starter};
 use super::detect::Detected;
 use super::keep::{Remembered, Waiting};
@@ -74,15 +73,6 @@ impl Timer {
     }
 }
 
-/// What the neighbours are told of the prefixes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Announcing {
-    Nothing,
-    Plainly,
-    /// With GRACEFUL_SHUTDOWN (RFC 8326).
-    Leaving,
-}
-
 /// What an agent is made of.
 pub(super) struct Parts {
     pub bgp: Driver,
@@ -136,15 +126,14 @@ pub(super) struct Agent {
     pub(super) upstreams: BTreeMap<PeerId, Upstream>,
     /// Those of them whose key is missing.
     pub(super) unarmed: Waiting,
-    /// What each neighbour is to get.
-    pub(super) announcements: Vec<(PeerId, Announcement)>,
-    announcing: Announcing,
+    /// What each neighbour is told.
+    pub(super) told: Told,
     /// Neighbours from ranges, with what each is.
     pub(super) dynamic: BTreeMap<PeerId, Upstream>,
     /// Lines about neighbours from ranges, who come and go as they like.
-    throttle: Throttle,
+    pub(super) throttle: Throttle,
     /// Why announcements change now, as a label of metrics.
-    reason: &'static str,
+    pub(super) reason: &'static str,
     /// When to try again to put the addresses on the loopback.
     addresses_due: Option<Time>,
     over: bool,
@@ -170,7 +159,7 @@ impl Agent {
             began: now(),
             addresses: parts.addresses,
             restart: parts.restart,
-            announcing: Announcing::Nothing,
+            told: Told::default(),
             dynamic: BTreeMap::new(),
             throttle: Throttle::default(),
             leaving: None,
@@ -180,12 +169,10 @@ impl Agent {
             bfd_starter: parts.bfd_starter,
             upstreams,
             unarmed: Waiting::new(),
-            announcements: Vec::new(),
             reason: "start",
             addresses_due: None,
             over: false,
         };
-        agent.announce_what_changed();
         agent.await_keys(parts.unarmed);
         agent
     }
@@ -213,17 +200,8 @@ impl Agent {
         }
         self.bfd_adapt();
         self.core.handle_input(now(), site::In::Start);
-        if let Some(reason) = self.kept_drain() {
-            tracing::warn!(reason, "this site was drained before the agent began: it stays so until `ubique undrain`");
-            self.core.handle_input(now(), site::In::Drain { reason });
-        }
         self.settle();
         Ok(())
-    }
-
-    /// The prefixes the session with an upstream can carry.
-    pub(super) fn prefixes(&self, peer: PeerId) -> impl Iterator<Item = Prefix> {
-        self.announcements.iter().filter(move |(p, _)| *p == peer).map(|(_, a)| a.prefix)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -248,6 +226,7 @@ impl Agent {
         news.into_iter().for_each(|out| self.health_wants(out));
         self.come_back();
         self.keep_in_mind();
+        self.keep_site();
         let addresses = [self.addresses_due, self.addresses.next_deadline()];
         let next = [self.health.next_deadline(), self.core.next_deadline()]
             .into_iter()
@@ -265,7 +244,7 @@ impl Agent {
         // Checks begin as down, so that a service that stays down changes nothing: enough failures say it.
         let mut checks = self.health.checks().zip(&self.service.checks);
         let unfit = checks.any(|(c, spec)| !c.up && c.counters.failures >= u64::from(spec.fall));
-        let decided = !matches!(self.core.status().state, State::Starting | State::Unhealthy);
+        let decided = !matches!(self.core.state(), State::Starting | State::Unhealthy | State::Held);
         if unfit || decided {
             self.restart.settle();
             self.bgp.handle(BgpIn::Settled);
@@ -276,11 +255,7 @@ impl Agent {
         if !self.restart.remembers() {
             return;
         }
-        let announced = match self.announcing {
-            Announcing::Nothing => vec![],
-            Announcing::Plainly | Announcing::Leaving => self.service.prefixes.clone(),
-        };
-        self.restart.remember(announced, self.addresses.added().to_vec());
+        self.restart.remember(self.told.prefixes(), self.addresses.added().to_vec());
     }
 
     fn deadlines(&mut self) {
@@ -324,7 +299,8 @@ impl Agent {
             }
             health::Out::Verdict { healthy, cause } => {
                 self.reason = if healthy { "healthy" } else { "unhealthy" };
-                self.core.handle_input(now(), site::In::Verdict { healthy, cause });
+                let level = if healthy { Level::Healthy } else { Level::Failed };
+                self.core.handle_input(now(), site::In::Verdict { level, answers: false, cause });
                 // Withdrawals go out before anything else is looked at.
                 while let Some(out) = self.core.poll_output() {
                     self.site_wants(out);
@@ -336,17 +312,10 @@ impl Agent {
     fn site_wants(&mut self, out: site::Out) {
         match out {
             site::Out::AddAddresses => self.add_addresses(),
-            site::Out::Announce { .. } => {
-                self.announcing = Announcing::Plainly;
-                self.announce(None);
-                self.metrics.transition(self.reason);
-            }
-            site::Out::GracefulShutdown { .. } => {
-                self.announcing = Announcing::Leaving;
-                self.announce(None);
-            }
+            site::Out::Verify => self.verify(),
+            site::Out::Probe { upstream, within } => self.probe(upstream, within),
+            site::Out::Announce { stance, cause } => self.announce(stance, cause),
             site::Out::Withdraw { .. } => {
-                self.announcing = Announcing::Nothing;
                 self.withdraw();
                 self.metrics.transition(self.reason);
             }
@@ -356,9 +325,7 @@ impl Agent {
             }
             site::Out::State { state, cause } => {
                 self.bfd_follow(state);
-                let state = state_name(state);
-                tracing::info!(site = self.spec().name, state, cause, "site");
-                self.remember(format!("site {state}"), cause);
+                self.entered(state, cause);
             }
             site::Out::Exit => self.over = true,
         }
@@ -374,37 +341,6 @@ impl Agent {
                 self.addresses_due = Some(now() + ADDRESSES_RETRY);
                 tracing::error!(%error, "service addresses cannot be put on the loopback: trying again");
             }
-        }
-    }
-
-    /// What each neighbour is to get, as the service is now; those that it changes for are told.
-    pub(super) fn announce_what_changed(&mut self) {
-        let neighbours = self.upstreams.iter().chain(&self.dynamic);
-        let all = neighbours.flat_map(|(&peer, u)| announcements(&self.service, u).into_iter().map(move |a| (peer, a)));
-        let before = std::mem::replace(&mut self.announcements, all.collect());
-        let changed = self.announcements.iter().filter(|a| !before.contains(a)).cloned().collect();
-        self.tell(changed);
-    }
-
-    /// What is to be announced now, to one neighbour or to all.
-    fn announce(&mut self, to: Option<PeerId>) {
-        self.tell(self.announcements.iter().filter(|(p, _)| to.is_none_or(|to| to == *p)).cloned().collect());
-    }
-
-    fn tell(&mut self, list: Vec<(PeerId, Announcement)>) {
-        for (peer, announcement) in list {
-            let announcement = match self.announcing {
-                Announcing::Nothing => return,
-                Announcing::Plainly => announcement,
-                Announcing::Leaving => announcement.graceful_shutdown(),
-            };
-            self.bgp.handle(BgpIn::Announce { peer, announcement });
-        }
-    }
-
-    fn withdraw(&mut self) {
-        for (peer, announcement) in &self.announcements {
-            self.bgp.handle(BgpIn::Withdraw { peer: *peer, prefix: announcement.prefix });
         }
     }
 
@@ -435,7 +371,7 @@ impl Agent {
     pub(super) async fn farewell(&mut self, limit: Duration) {
         self.bgp.stop_listening();
         let _ = tokio::time::timeout(limit, self.withdrawn()).await;
-        let message = format!("site {}: {}", self.spec().name, self.core.status().cause);
+        let message = format!("site {}: {}", self.spec().name, self.core.status(now()).cause);
         self.close_sessions(&message);
         let until = tokio::time::Instant::now() + limit;
         let words = async {
@@ -476,6 +412,10 @@ impl Agent {
             Detected::Gone { check, cause } => {
                 self.health.handle_input(now(), health::In::Gone { check, cause });
                 self.failed(check);
+            }
+            Detected::Verified { result } => self.core.handle_input(now(), site::In::Verified { result }),
+            Detected::Probed { upstream, answered } => {
+                self.core.handle_input(now(), site::In::Probed { upstream, answered });
             }
             Detected::AddressRemoved { which } => {
                 let ours = |(index, address)| index == self.addresses.index() && self.addresses.wants(&address);
@@ -535,6 +475,7 @@ impl Agent {
             Notice::Session { peer, event } => (peer, event),
             Notice::Joined { peer, address, asn, range } => return self.joined(peer, address, asn, range),
             Notice::Left { peer } => return self.left(peer),
+            Notice::Scope { peer } => return self.look_at(peer),
             // An announcing edge installs no routes; acknowledgements are read back when somebody asks.
             Notice::Best { .. } | Notice::Acknowledged { .. } => return,
         };
@@ -542,6 +483,7 @@ impl Agent {
             return;
         };
         let (address, asn) = (upstream.address, upstream.asn);
+        self.look_at(peer);
         match event {
             SessionEvent::Up { router_id, hold_time } => {
                 tracing::info!(%address, %asn, %router_id, ?hold_time, state = "up", "session");
@@ -569,29 +511,6 @@ impl Agent {
         if self.dynamic.contains_key(&peer) { self.throttle.admit(now()) } else { Some(0) }
     }
 
-    fn joined(&mut self, peer: PeerId, address: IpAddr, asn: Asn, range: usize) {
-        let Some(dynamic) = self.spec().dynamic.get(range) else {
-            return;
-        };
-        let upstream = dynamic.upstream(address, asn);
-        let range = dynamic.range;
-        if let Some(unwritten) = self.throttle.admit(now()) {
-            tracing::info!(%address, %asn, %range, unwritten, "neighbour called");
-        }
-        self.announcements.extend(announcements(&self.service, &upstream).into_iter().map(|a| (peer, a)));
-        self.dynamic.insert(peer, upstream);
-        self.announce(Some(peer));
-    }
-
-    fn left(&mut self, peer: PeerId) {
-        self.announcements.retain(|(p, _)| *p != peer);
-        if let Some(upstream) = self.dynamic.remove(&peer)
-            && let Some(unwritten) = self.throttle.admit(now())
-        {
-            tracing::info!(address = %upstream.address, asn = %upstream.asn, unwritten, "neighbour left");
-        }
-    }
-
     /// A request of an admin client or a scrape.
     pub(super) fn asked(&mut self, request: Request) {
         match request {
@@ -603,8 +522,8 @@ impl Agent {
                 tracing::info!(reason, who, "drain requested");
                 self.remember_by("drain requested".into(), reason.clone(), Some(who));
                 self.reason = "drain";
-                let done = self.wish(site::In::Drain { reason: reason.clone() });
-                let _ = reply.send(done.map(|()| self.keep_drain(Some(reason), None)));
+                let done = self.wish(site::In::Drain { reason });
+                let _ = reply.send(done.map(|()| self.keep_site()));
             }
             Request::Reload { reread, how, who, reply } => {
                 let done = self.reload(*reread, how, &who);
@@ -617,7 +536,7 @@ impl Agent {
                 self.remember_by("undrain requested".into(), reason.clone(), Some(who));
                 self.reason = "undrain";
                 let done = self.wish(site::In::Undrain { reason });
-                let _ = reply.send(done.map(|()| self.keep_drain(None, None)));
+                let _ = reply.send(done.map(|()| self.keep_site()));
             }
         }
     }
@@ -634,7 +553,7 @@ impl Agent {
 
     /// Whether nothing is begun any more.
     pub(super) fn is_ending(&self) -> bool {
-        matches!(self.core.status().state, State::Stopping | State::Removing | State::Stopped)
+        matches!(self.core.state(), State::Stopping | State::Removing | State::Stopped)
     }
 
     /// A signal that asks for the end: the first one in order, the second without waiting for the drain time.
@@ -653,19 +572,5 @@ impl Agent {
             self.events.pop_front();
         }
         self.events.push_back(Event { time: rfc3339(SystemTime::now()), what, cause, who });
-    }
-}
-
-/// The word for a state, as `status` spells it.
-pub(super) fn state_name(state: State) -> &'static str {
-    match state {
-        State::Starting => "starting",
-        State::Unhealthy => "unhealthy",
-        State::Announced => "announced",
-        State::Draining => "draining",
-        State::Drained => "drained",
-        State::Stopping => "stopping",
-        State::Removing => "removing",
-        State::Stopped => "stopped",
     }
 }

@@ -113,7 +113,7 @@ impl Router {
                 Notice::Session { peer, event } => {
                     tracing::debug!(asn = %self.spec.asn, peer = peer.0, ?event, "session");
                 }
-                Notice::Acknowledged { .. } | Notice::Joined { .. } | Notice::Left { .. } => {}
+                Notice::Scope { .. } | Notice::Acknowledged { .. } | Notice::Joined { .. } | Notice::Left { .. } => {}
             }
         }
         if let Err(error) = self.kernel.apply() {

@@ -11,7 +11,7 @@ use ubique_model::Asn;
 use ubique_model::check::{Check, CheckKind};
 use ubique_model::location::Location;
 use ubique_model::service::{
-    AdminSettings, AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream,
+    AdminSettings, AgentSettings, Capacity, Flap, Guard, Levels, Records, RehearseSettings, Service, Site, Upstream,
 };
 use ubique_node::admin::{self, Reply, Request, Status};
 use ubique_sys::netlink::{Netlink, Route};
@@ -252,6 +252,11 @@ pub fn service() -> Service {
             dns_check("answers", &format!("{SERVICE_V4}:53")),
             dns_check("answers6", &format!("[{SERVICE_V6}]:53")),
         ],
+        levels: Levels::default(),
+        shed: vec![],
+        flap: Some(Flap::default()),
+        // Services of these tests do not always answer on both addresses.
+        guard: Guard { start: false, ..Guard::default() },
         sites: vec![Site {
             name: "ams".into(),
             location: Location { name: "Amsterdam, NL".into(), latitude: 52.37, longitude: 4.9 },

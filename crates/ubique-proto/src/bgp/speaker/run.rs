@@ -177,7 +177,7 @@ impl Speaker {
             }
             In::AddPeer { peer, config } => self.add_peer(peer, *config),
             In::RemovePeer { peer } => self.remove_peer(now, peer),
-            In::Rescope { scope } => self.config.scope = Some(scope),
+            In::Rescope { scope } => self.rescope(now, scope),
             In::BfdDown { peer, control_independent } => {
                 self.with(now, peer, |p| p.session.bfd_down(now, control_independent));
             }
@@ -247,6 +247,16 @@ impl Speaker {
         self.config.scope.as_ref().is_none_or(|scope| scope.iter().any(|within| within.contains(prefix)))
     }
 
+    /// Routes to prefixes that are new to us may not have been kept: neighbours are asked for them again.
+    fn rescope(&mut self, now: Time, scope: Vec<Prefix>) {
+        let wider = scope.iter().any(|prefix| !self.in_scope(prefix));
+        self.rib.rescope(&scope);
+        self.config.scope = Some(scope);
+        if wider {
+            self.with_all(now, |p| p.session.request_refresh(now));
+        }
+    }
+
     /// Whether the connection is for a neighbour we have; closes it when not.
     fn adopt(&mut self, peer: PeerId, conn: ConnId) -> bool {
         let known = self.peer_mut(peer).is_some();
@@ -256,6 +266,11 @@ impl Speaker {
             self.output.push_back(Out::Close { conn });
         }
         known
+    }
+
+    /// One of the prefixes that other sites announce, too.
+    fn watches(&self, prefix: &Prefix) -> bool {
+        self.config.scope.as_ref().is_some_and(|scope| scope.contains(prefix))
     }
 
     /// The lowest vacant number only, so that numbers stay small and both sides agree on them.
@@ -375,6 +390,10 @@ impl Speaker {
     fn update(&mut self, now: Time, peer: PeerId, update: &Update) {
         self.last_activity = now;
         self.rib.update(now, peer, update);
+        let announced = update.announced.iter().flat_map(|reach| &reach.prefixes);
+        if update.withdrawn.iter().chain(announced).any(|nlri| self.watches(&nlri.prefix)) {
+            self.output.push_back(Out::Scope { peer });
+        }
         let over_limit = self.rib.over_limit(peer);
         let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else {
             return;
