@@ -1,9 +1,15 @@
 //! What can be typed.
 
+mod operator;
+
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use operator::{
+    ActionArguments, ActionsArguments, AttractArguments, BlackholeArguments, DrainArguments, FilterArguments, Until,
+};
 
 /// One IP address, everywhere: rehearse and run an anycast service.
 #[derive(Debug, Parser)]
@@ -81,14 +87,22 @@ pub enum Command {
     Run(RunArguments),
     /// Show what the agent of a site does, and why.
     Status(AgentArguments),
-    /// Move traffic away from a site; it stays away until `undrain`.
+    /// Move traffic away from a site, watch it go, and name who still sends; it stays away until `undrain`.
     Drain(DrainArguments),
     /// Let a drained site announce again.
-    Undrain(DrainArguments),
+    Undrain(UndrainArguments),
     /// Have an agent read its service file again: what differs is carried out, and only that.
     Reload(ChangeArguments),
     /// Have an agent replace its program in place, under graceful restart.
     Upgrade(ChangeArguments),
+    /// Announce a more-specific for a while, so that its traffic comes to this site.
+    Attract(AttractArguments),
+    /// Have upstreams discard what goes to an address, for a while.
+    Blackhole(BlackholeArguments),
+    /// Have upstreams discard or limit what a FlowSpec rule matches, for a while.
+    Filter(FilterArguments),
+    /// Show the timed actions of an agent, or cancel one.
+    Actions(ActionsArguments),
     /// Show the routes an agent has received and sent, and why each is chosen or not.
     Routes(RoutesArguments),
     /// Run an agent's journal through the cores again: to the same outputs, or to the record where they differ.
@@ -231,9 +245,13 @@ pub struct AgentArguments {
     pub socket: Option<PathBuf>,
 }
 
-/// `ubique drain` and `undrain`.
+/// `ubique undrain`.
 #[derive(Debug, Args)]
-pub struct DrainArguments {
+#[command(before_help = "\
+Examples:
+  ubique undrain service.toml --site lon --reason 'disks are in'
+")]
+pub struct UndrainArguments {
     /// Which agent.
     #[command(flatten)]
     pub agent: AgentArguments,

@@ -11,8 +11,10 @@ mod admin;
 mod arguments;
 mod check;
 mod diagnostics;
+mod drain;
 mod internal;
 mod logging;
+mod operator;
 mod rehearse;
 mod reload;
 mod replay;
@@ -37,7 +39,7 @@ pub enum Exit {
     BadInput = 2,
     /// The work could not be done here.
     CouldNotRun = 3,
-    /// A guard refused it.
+    /// A guard refused; a confirmation would let it pass.
     Refused = 4,
 }
 
@@ -56,10 +58,14 @@ fn main() -> ExitCode {
         Command::Rehearse(command) => rehearse::rehearse(&command, output, color).into(),
         Command::Run(command) => run::run(&command, color).into(),
         Command::Status(command) => admin::status(&command, output, color).into(),
-        Command::Drain(command) => admin::drain(&command, output).into(),
+        Command::Drain(command) => drain::drain(&command, output, color).into(),
         Command::Undrain(command) => admin::undrain(&command, output).into(),
         Command::Reload(command) => reload::reload(&command, output, color).into(),
         Command::Upgrade(command) => reload::upgrade(&command, output, color).into(),
+        Command::Attract(command) => operator::attract(&command, output, color).into(),
+        Command::Blackhole(command) => operator::blackhole(&command, output, color).into(),
+        Command::Filter(command) => operator::filter(&command, output, color).into(),
+        Command::Actions(command) => operator::actions(&command, output, color).into(),
         Command::Routes(command) => routes::routes(&command, output, color).into(),
         Command::Replay(command) => replay::replay(&command, output).into(),
         Command::Completions { shell } => {

@@ -19,9 +19,11 @@
 //!
 //! Deliberately absent: decisions (`ubique_proto`).
 
+mod actions;
 mod addresses;
 mod announce;
 mod apply;
+mod arrivals;
 mod bfd;
 mod detect;
 mod guard;
@@ -199,6 +201,12 @@ enum Request {
         peer: PeerId,
         endpoint: Box<Endpoint>,
     },
+    /// What [`actions`] answers.
+    Operator {
+        what: admin::Request,
+        who: String,
+        reply: oneshot::Sender<actions::Answer>,
+    },
 }
 
 /// Runs the site `site` of `service` until it is told to stop.
@@ -312,6 +320,7 @@ async fn serve(
                 }
             },
             Some(request) = asked.recv() => agent.asked(request),
+            news = agent.operator.next() => agent.operator_noticed(news),
             () = hungry() => agent.feed_collectors(),
         }
         while let Ok(result) = polled.try_recv() {

@@ -41,6 +41,13 @@ impl Desk {
                 let page = ask(requests, |reply| Request::Routes { which, reply }).await?;
                 text(&page.map_err(Refusal::Refused)?)
             }
+            what @ (admin::Request::Act(_)
+            | admin::Request::Actions
+            | admin::Request::Cancel { .. }
+            | admin::Request::DrainWatched(_)
+            | admin::Request::DrainProgress) => {
+                ask(requests, |reply| Request::Operator { what, who: who(), reply }).await?
+            }
             admin::Request::Reload(how) => text(&self.reloader.reload(how, who()).await),
             admin::Request::Upgrade(how) => text(&self.upgrader.upgrade(how, who()).await),
             admin::Request::Drain { reason } => {

@@ -204,7 +204,7 @@ pub(super) fn interfaces(
         let desk = desk.clone();
         async move {
             let answer = desk.answer(&line, &caller).await;
-            answer.unwrap_or_else(|refusal| admin::error_line(&refusal.to_string()))
+            answer.unwrap_or_else(|refusal| refusal.line())
         }
     };
     tokio::task::spawn_local(admin::serve(socket, answer));

@@ -15,6 +15,7 @@ use ubique_proto::health::{self, Health};
 use ubique_proto::journal::Recorded;
 use ubique_proto::site::{self, Site, State};
 
+use super::actions::Operator;
 use super::addresses::Addresses;
 use super::announce::Told;
 use super::bfd::{Bfd, Starter};
@@ -112,6 +113,7 @@ pub(super) struct Agent {
     pub(super) metrics: Metrics,
     pub(super) events: VecDeque<Event>,
     pub(super) began: Time,
+    pub(super) operator: Operator,
     pub(super) addresses: Addresses,
     pub(super) restart: Restart,
     /// The program is about to be replaced.
@@ -143,6 +145,7 @@ impl Agent {
     pub(super) fn new(service: Service, site: usize, version: String, parts: Parts) -> Agent {
         let upstreams: BTreeMap<_, _> = (0..).map(PeerId).zip(service.sites[site].upstreams.clone()).collect();
         let mut agent = Agent {
+            operator: Operator::new(&service),
             metrics: Metrics::new(service.checks.len()),
             resolved: vec![false; service.checks.len()],
             service,
@@ -224,15 +227,13 @@ impl Agent {
             }
         }
         news.into_iter().for_each(|out| self.health_wants(out));
+        self.settle_operator();
         self.come_back();
         self.keep_in_mind();
         self.keep_site();
-        let addresses = [self.addresses_due, self.addresses.next_deadline()];
-        let next = [self.health.next_deadline(), self.core.next_deadline()]
-            .into_iter()
-            .chain(addresses)
-            .chain([self.leaving.as_ref().map(|l| l.due)]);
-        self.timer.arm(next.flatten().min());
+        let cores = [self.health.next_deadline(), self.core.next_deadline(), self.operator.next_deadline()];
+        let own = [self.addresses_due, self.addresses.next_deadline(), self.leaving.as_ref().map(|l| l.due)];
+        self.timer.arm(cores.into_iter().chain(own).flatten().min());
     }
 
     /// After a restart the neighbours wait until we have said everything: what is announced, or that nothing is
@@ -536,8 +537,10 @@ impl Agent {
                 self.remember_by("undrain requested".into(), reason.clone(), Some(who));
                 self.reason = "undrain";
                 let done = self.wish(site::In::Undrain { reason });
+                self.operator_undrained();
                 let _ = reply.send(done.map(|()| self.keep_site()));
             }
+            Request::Operator { what, who, reply } => self.operator_asked(what, &who, reply),
         }
     }
 
@@ -554,6 +557,14 @@ impl Agent {
     /// Whether nothing is begun any more.
     pub(super) fn is_ending(&self) -> bool {
         matches!(self.core.state(), State::Stopping | State::Removing | State::Stopped)
+    }
+
+    /// The same where nobody waits for an answer.
+    pub(super) fn wish_quietly(&mut self, wish: site::In) {
+        self.core.handle_input(now(), wish);
+        while let Some(out) = self.core.poll_output() {
+            self.site_wants(out);
+        }
     }
 
     /// A signal that asks for the end: the first one in order, the second without waiting for the drain time.

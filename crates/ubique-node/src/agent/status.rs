@@ -35,6 +35,8 @@ impl Agent {
                 .collect(),
             peers: self.peer_statuses(),
             not_kept: self.memory.keeper.error(),
+            actions: self.action_views(),
+            drain: self.drain_view().map(Box::new),
             events: self.events.iter().cloned().collect(),
         }
     }

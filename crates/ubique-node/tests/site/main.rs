@@ -13,6 +13,7 @@ mod faults;
 mod interfaces;
 mod lab;
 mod load;
+mod operator;
 mod records;
 mod reload;
 mod roles;
@@ -42,6 +43,7 @@ fn main() {
         conformance::TESTS,
         faults::TESTS,
         interfaces::TESTS,
+        operator::TESTS,
         records::TESTS,
         reload::TESTS,
         routers::TESTS,
