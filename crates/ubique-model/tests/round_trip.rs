@@ -330,7 +330,7 @@ fn admin() -> impl Strategy<Value = AdminSettings> {
 
 fn service() -> impl Strategy<Value = Service> {
     let hour = || duration(0, 3_600_000);
-    let operator = (prop::collection::vec(text(), 0..3), 0u8..=100, admin());
+    let operator = (prop::collection::vec(text(), 0..3), 0u8..=100, admin(), any::<bool>());
     // A path of its own, as it must have.
     let paths = (text(), text().prop_map(|text| format!("{text}.state")));
     let agent = (paths, prop::option::of(target()), hour(), hour(), duration(100, 60_000), records(), operator)
@@ -342,13 +342,14 @@ fn service() -> impl Strategy<Value = Service> {
                 drain,
                 watchdog,
                 records,
-                (drain_hook, confirm_share, admin),
+                (drain_hook, confirm_share, admin, sandbox),
             )| {
                 AgentSettings {
                     admin,
                     records,
                     drain_hook,
                     confirm_share,
+                    sandbox,
                     socket: socket.into(),
                     state: state.into(),
                     metrics,

@@ -11,9 +11,11 @@ mod admin;
 mod arguments;
 mod check;
 mod diagnostics;
+mod doctor;
 mod drain;
 mod internal;
 mod logging;
+mod man;
 mod operator;
 mod rehearse;
 mod reload;
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Command::Filter(command) => operator::filter(&command, output, color).into(),
         Command::Actions(command) => operator::actions(&command, output, color).into(),
         Command::Routes(command) => routes::routes(&command, output, color).into(),
+        Command::Doctor(command) => doctor::doctor(&command, output, color).into(),
         Command::Replay(command) => replay::replay(&command, output).into(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "ubique", &mut std::io::stdout());

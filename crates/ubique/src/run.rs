@@ -7,7 +7,7 @@ use std::process::Command;
 
 use ubique_model::policy::{Stance, announcements};
 use ubique_model::service::{Service, Site};
-use ubique_node::agent::{self, AgentOptions, End};
+use ubique_node::agent::{self, AgentOptions, End, Privileges};
 
 use crate::Exit;
 use crate::arguments::{Color, RunArguments};
@@ -39,6 +39,8 @@ pub fn run(arguments: &RunArguments, color: Color) -> Exit {
         // A reload finds it wherever the agent is by then.
         file: std::path::absolute(&arguments.file).ok(),
         no_records: arguments.no_records,
+        // Before the log's thread.
+        privileges: Some(Privileges::reduce(&service)),
         ..AgentOptions::default()
     };
     let guard = logging::start(arguments.log_json, color.stderr);

@@ -48,6 +48,7 @@ pub(super) fn needs_restart(header: &str, key: &str) -> Option<&'static str> {
         ("[service]", "asn") => Some("every session and every announcement carries it"),
         ("[agent]", key) if LIVE.contains(&key) => None,
         ("[agent]", "watchdog") => Some("the watchdog process is started with the agent"),
+        ("[agent]", "sandbox") => Some("what was given up does not come back"),
         ("[agent]", "state") => Some("the state is read when the agent starts"),
         ("[agent]", _) => Some("it is opened when the agent starts"),
         ("[agent.mrt]" | "[agent.journal]" | "[[agent.bmp]]", _) => Some("records and exports begin with the agent"),

@@ -12,6 +12,7 @@
 //! - `announce`: what neighbours are told, and what they show of other sites; `verify`: the start gate's question.
 //! - `detect`: sock_diag, pidfd and address events.
 //! - `bfd`: what a neighbour lost to BFD means.
+//! - `confine`: what the agent gives up: capabilities, system calls.
 //! - `site`: the loop's state and what the cores' outputs mean.
 //! - `requests`: what callers may ask, `status`, `metrics`, `http`: what others see.
 //!
@@ -25,6 +26,7 @@ mod announce;
 mod apply;
 mod arrivals;
 mod bfd;
+mod confine;
 mod detect;
 mod guard;
 mod http;
@@ -64,6 +66,7 @@ use crate::checks::CheckError;
 use crate::limits;
 use crate::state::Receipt;
 
+pub use confine::{Privileges, outgrown};
 pub use http::HttpError;
 pub use neighbours::{Lacking, lacking};
 pub use reload::without_records;
@@ -96,6 +99,8 @@ pub struct AgentOptions {
     pub no_records: bool,
     /// Port to accept BGP connections on; `None`: only connect.
     pub listen: Option<u16>,
+    /// What was given up before threads were started; `None`: [`run`] does that.
+    pub privileges: Option<Privileges>,
 }
 
 impl Default for AgentOptions {
@@ -107,6 +112,7 @@ impl Default for AgentOptions {
             file: None,
             no_records: false,
             listen: Some(BGP_PORT),
+            privileges: None,
         }
     }
 }
@@ -191,6 +197,8 @@ enum Request {
         who: String,
         reply: oneshot::Sender<admin::ReloadReply>,
     },
+    /// What a signal asked for is over: the service manager waits for that.
+    Reloaded,
     Upgrade {
         how: admin::ReloadRequest,
         program: PathBuf,
@@ -218,7 +226,9 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
     }
     guard::abort_on_panic();
     limits::raise_descriptors(limits::DESCRIPTORS);
-    let watchdog = guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
+    let privileges = options.privileges.clone().unwrap_or_else(|| Privileges::reduce(&service));
+    let watchdog =
+        guard::Guard::start(service.agent.watchdog, privileges.watchdog()).map_err(system("start the watchdog"))?;
     let looks = service.checks.iter().filter(|c| matches!(c.kind, CheckKind::Process { .. })).count();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -230,6 +240,7 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
         let signals = Signals::new().map_err(system("handle signals"))?;
         let (heartbeats, beat) = watchdog.heartbeats();
         tokio::task::spawn_local(watchdog.beat());
+        let options = AgentOptions { privileges: Some(privileges), ..options };
         serve(service, site.to_owned(), options, signals, Starter { heartbeats, beat }).await
     });
     // A thread that waits for a dead file system does not keep the others.
@@ -289,6 +300,10 @@ async fn serve(
     let mut agent = setup::agent(service, &site, &options, inputs, bfd)?;
     setup::interfaces(agent.service(), &options, socket, &desk)?;
     agent.start()?;
+    if let Some(privileges) = &options.privileges {
+        privileges.filter();
+    }
+    agent.notifier.ready();
     let monitor = agent.monitor.clone();
     let hungry = async || match &monitor {
         Some(monitor) => monitor.hungry().await,
@@ -310,9 +325,13 @@ async fn serve(
                     agent.stop(signal);
                 }
                 Signalled::Reload => {
-                    let reloader = desk.reloader.clone();
-                    // What it says is in the log; nobody can say yes to it.
-                    tokio::task::spawn_local(async move { reloader.reload(Default::default(), "SIGHUP".into()).await });
+                    agent.notifier.reloading();
+                    let desk = desk.clone();
+                    tokio::task::spawn_local(async move {
+                        // What it says is in the log; nobody can say yes to it.
+                        desk.reloader.reload(Default::default(), "SIGHUP".into()).await;
+                        let _ = desk.requests.send(Request::Reloaded).await;
+                    });
                 }
                 Signalled::Upgrade => {
                     let upgrader = desk.upgrader.clone();
@@ -322,6 +341,7 @@ async fn serve(
             Some(request) = asked.recv() => agent.asked(request),
             news = agent.operator.next() => agent.operator_noticed(news),
             () = hungry() => agent.feed_collectors(),
+            () = agent.notifier.due() => agent.notifier.alive(),
         }
         while let Ok(result) = polled.try_recv() {
             agent.polled(result);

@@ -34,6 +34,7 @@ use crate::clock::{instant, now, rfc3339};
 use crate::journal::Journal;
 use crate::limits::Throttle;
 use crate::monitor::Monitor;
+use crate::notify::Notifier;
 
 /// Transitions kept for `status`.
 const EVENTS_KEPT: usize = 50;
@@ -113,6 +114,7 @@ pub(super) struct Agent {
     pub(super) metrics: Metrics,
     pub(super) events: VecDeque<Event>,
     pub(super) began: Time,
+    pub(super) notifier: Notifier,
     pub(super) operator: Operator,
     pub(super) addresses: Addresses,
     pub(super) restart: Restart,
@@ -160,6 +162,7 @@ impl Agent {
             timer: Timer::new(),
             events: VecDeque::new(),
             began: now(),
+            notifier: Notifier::from_environment(),
             addresses: parts.addresses,
             restart: parts.restart,
             told: Told::default(),
@@ -231,6 +234,7 @@ impl Agent {
         self.come_back();
         self.keep_in_mind();
         self.keep_site();
+        self.tell_manager();
         let cores = [self.health.next_deadline(), self.core.next_deadline(), self.operator.next_deadline()];
         let own = [self.addresses_due, self.addresses.next_deadline(), self.leaving.as_ref().map(|l| l.due)];
         self.timer.arm(cores.into_iter().chain(own).flatten().min());
@@ -530,6 +534,7 @@ impl Agent {
                 let done = self.reload(*reread, how, &who);
                 let _ = reply.send(done);
             }
+            Request::Reloaded => self.notifier.ready(),
             Request::Upgrade { how, program, reply } => drop(reply.send(self.upgrade(how, program))),
             Request::Armed { peer, endpoint } => self.armed(peer, *endpoint),
             Request::Undrain { reason, who, reply } => {
@@ -570,6 +575,7 @@ impl Agent {
     /// A signal that asks for the end: the first one in order, the second without waiting for the drain time.
     pub(super) fn stop(&mut self, signal: &str) {
         self.reason = "stop";
+        self.notifier.stopping();
         self.core.handle_input(now(), site::In::Stop { reason: signal.to_owned() });
     }
 

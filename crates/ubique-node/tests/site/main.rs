@@ -7,8 +7,10 @@
 
 mod agent;
 mod bfd;
+mod confine;
 mod conformance;
 mod daemons;
+mod doctor;
 mod faults;
 mod interfaces;
 mod lab;
@@ -20,6 +22,7 @@ mod roles;
 mod routers;
 mod runner;
 mod sessions;
+mod upstream;
 
 use runner::Test;
 
@@ -40,7 +43,9 @@ fn main() {
     let tests: Vec<Test> = [
         agent::TESTS,
         bfd::TESTS,
+        confine::TESTS,
         conformance::TESTS,
+        doctor::TESTS,
         faults::TESTS,
         interfaces::TESTS,
         operator::TESTS,
@@ -48,6 +53,7 @@ fn main() {
         reload::TESTS,
         routers::TESTS,
         sessions::TESTS,
+        upstream::TESTS,
     ]
     .concat();
     runner::run(&tests);
