@@ -23,6 +23,8 @@ mod replay;
 mod routes;
 mod run;
 mod say;
+mod top;
+mod view;
 
 use std::process::ExitCode;
 
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Rehearse(command) => rehearse::rehearse(&command, output, color).into(),
         Command::Run(command) => run::run(&command, color).into(),
         Command::Status(command) => admin::status(&command, output, color).into(),
+        Command::Top(command) => top::top(&command, color).into(),
         Command::Drain(command) => drain::drain(&command, output, color).into(),
         Command::Undrain(command) => admin::undrain(&command, output).into(),
         Command::Reload(command) => reload::reload(&command, output, color).into(),

@@ -15,6 +15,7 @@ mod faults;
 mod interfaces;
 mod lab;
 mod load;
+mod observability;
 mod operator;
 mod records;
 mod reload;
@@ -48,6 +49,7 @@ fn main() {
         doctor::TESTS,
         faults::TESTS,
         interfaces::TESTS,
+        observability::TESTS,
         operator::TESTS,
         records::TESTS,
         reload::TESTS,
