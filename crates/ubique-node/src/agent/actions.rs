@@ -198,6 +198,7 @@ impl Agent {
         let now = now();
         self.operator.actions.handle_deadline(now);
         self.operator.drain.handle_deadline(now);
+        self.settle_drain();
         // Whatever withdrew the site, nothing is left to be waited for.
         if self.operator.drain.stage() == Some(Stage::Leaving) && self.core.state() != State::Draining {
             self.operator.drain.handle_input(now, drain::In::Withdrawn);
