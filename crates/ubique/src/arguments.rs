@@ -87,6 +87,8 @@ pub enum Command {
     Run(RunArguments),
     /// Show what the agent of a site does, and why.
     Status(AgentArguments),
+    /// The same, live in the terminal; it only looks.
+    Top(AgentArguments),
     /// Move traffic away from a site, watch it go, and name who still sends; it stays away until `undrain`.
     Drain(DrainArguments),
     /// Let a drained site announce again.
@@ -101,6 +103,8 @@ pub enum Command {
     Actions(ActionsArguments),
     /// Show the routes an agent has received and sent, and why each is chosen or not.
     Routes(RoutesArguments),
+    /// Find what keeps a site from working: kernel settings, rights, clock, firewall, upstreams; or print an upstream's side.
+    Doctor(DoctorArguments),
     /// Run an agent's journal through the cores again: to the same outputs, or to the record where they differ.
     Replay(ReplayArguments),
     /// Print a completion script for a shell.
@@ -292,6 +296,43 @@ pub struct RoutesArguments {
     pub limit: u64,
 }
 
+/// `ubique doctor`.
+#[derive(Debug, Args)]
+#[command(before_help = "\
+Examples:
+  ubique doctor                                           this machine
+  ubique doctor service.toml --site lon                   and the way to the site's upstreams
+  ubique doctor service.toml --site lon --output json     for machines; exit code 1 with errors or warnings
+  ubique doctor service.toml --site lon --upstream bird   what the upstreams are to configure
+")]
+pub struct DoctorArguments {
+    /// Service file; without one only the machine itself is looked at.
+    #[arg(required_if_eq_any = [("upstream", "bird"), ("upstream", "frr"), ("upstream", "junos"), ("upstream", "ios-xr")])]
+    pub file: Option<PathBuf>,
+    /// Which of its sites this machine is; not needed when it has only one.
+    #[arg(long, requires = "file")]
+    pub site: Option<String>,
+    /// Admin socket of the agent, instead of the service file's.
+    #[arg(long, requires = "file")]
+    pub socket: Option<PathBuf>,
+    /// Print the upstreams' side of the sessions, as the configuration of such routers.
+    #[arg(long, value_enum)]
+    pub upstream: Option<RouterKind>,
+}
+
+/// Routers of upstreams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RouterKind {
+    /// BIRD 2.
+    Bird,
+    /// FRR.
+    Frr,
+    /// Junos OS.
+    Junos,
+    /// Cisco IOS XR.
+    IosXr,
+}
+
 /// `ubique replay`.
 #[derive(Debug, Args)]
 #[command(before_help = "\
@@ -377,6 +418,11 @@ pub enum InternalCommand {
         /// Where to listen, UDP and TCP.
         #[arg(long, required = true)]
         listen: Vec<std::net::SocketAddr>,
+    },
+    /// Write the manual pages into a directory.
+    Man {
+        /// Where.
+        directory: PathBuf,
     },
     /// Delay error of the wire at 20,000 packets a second, as JSON rows.
     BenchWire,

@@ -11,15 +11,19 @@ mod admin;
 mod arguments;
 mod check;
 mod diagnostics;
+mod doctor;
 mod drain;
 mod internal;
 mod logging;
+mod man;
 mod operator;
 mod rehearse;
 mod replay;
 mod routes;
 mod run;
 mod say;
+mod top;
+mod view;
 
 use std::process::ExitCode;
 
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Command::Rehearse(command) => rehearse::rehearse(&command, output, color).into(),
         Command::Run(command) => run::run(&command, color).into(),
         Command::Status(command) => admin::status(&command, output, color).into(),
+        Command::Top(command) => top::top(&command, color).into(),
         Command::Drain(command) => drain::drain(&command, output, color).into(),
         Command::Undrain(command) => admin::undrain(&command, output).into(),
         Command::Attract(command) => operator::attract(&command, output, color).into(),
@@ -64,6 +69,7 @@ fn main() -> ExitCode {
         Command::Filter(command) => operator::filter(&command, output, color).into(),
         Command::Actions(command) => operator::actions(&command, output, color).into(),
         Command::Routes(command) => routes::routes(&command, output, color).into(),
+        Command::Doctor(command) => doctor::doctor(&command, output, color).into(),
         Command::Replay(command) => replay::replay(&command, output).into(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "ubique", &mut std::io::stdout());

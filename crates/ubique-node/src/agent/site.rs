@@ -21,6 +21,7 @@ use super::addresses::Addresses;
 use super::announce::Told;
 use super::bfd::Bfd;
 use super::detect::Detected;
+use super::failover::Failover;
 use super::metrics::Metrics;
 use super::restart::Restart;
 use super::{AgentError, Request};
@@ -31,6 +32,7 @@ use crate::clock::{instant, now, rfc3339};
 use crate::journal::Journal;
 use crate::limits::Throttle;
 use crate::monitor::Monitor;
+use crate::notify::Notifier;
 
 /// Transitions kept for `status`.
 const EVENTS_KEPT: usize = 50;
@@ -100,8 +102,10 @@ pub(super) struct Agent {
     pub(super) monitor: Option<Rc<Monitor>>,
     pub(super) timer: Timer,
     pub(super) metrics: Metrics,
+    pub(super) failover: Failover,
     pub(super) events: VecDeque<Event>,
     pub(super) began: Time,
+    pub(super) notifier: Notifier,
     pub(super) operator: Operator,
     addresses: Addresses,
     restart: Restart,
@@ -129,6 +133,7 @@ impl Agent {
         Agent {
             operator: Operator::new(&service),
             metrics: Metrics::new(service.checks.len()),
+            failover: Failover::default(),
             resolved: vec![false; service.checks.len()],
             service,
             site,
@@ -142,6 +147,7 @@ impl Agent {
             timer: Timer::new(),
             events: VecDeque::new(),
             began: now(),
+            notifier: Notifier::from_environment(),
             addresses: parts.addresses,
             restart: parts.restart,
             told: Told::default(),
@@ -203,6 +209,7 @@ impl Agent {
         self.settle_operator();
         self.come_back();
         self.keep_in_mind();
+        self.tell_manager();
         let next =
             [self.health.next_deadline(), self.core.next_deadline(), self.addresses_due, self.operator.next_deadline()];
         self.timer.arm(next.into_iter().flatten().min());
@@ -267,6 +274,7 @@ impl Agent {
             health::Out::Verdict { healthy, cause } => {
                 self.reason = if healthy { "healthy" } else { "unhealthy" };
                 let level = if healthy { Level::Healthy } else { Level::Failed };
+                self.failover.judged(self.reason != "healthy", now());
                 self.core.handle_input(now(), site::In::Verdict { level, answers: false, cause });
                 // Withdrawals go out before anything else is looked at.
                 while let Some(out) = self.core.poll_output() {
@@ -284,6 +292,7 @@ impl Agent {
             site::Out::Announce { stance, cause } => self.announce(stance, cause),
             site::Out::Withdraw { .. } => {
                 self.withdraw();
+                self.failover.withdrew(now());
                 self.metrics.transition(self.reason);
             }
             site::Out::RemoveAddresses => {
@@ -422,6 +431,7 @@ impl Agent {
 
     /// Who serves is looked up when it begins to serve: that is a search through all processes.
     fn succeeded(&mut self, check: usize) {
+        self.failover.succeeded(check);
         if let (Some(known @ false), Some(Some(resolve))) = (self.resolved.get_mut(check), self.resolve.get(check)) {
             *known = true;
             resolve.notify_one();
@@ -429,6 +439,7 @@ impl Agent {
     }
 
     fn failed(&mut self, check: usize) {
+        self.failover.failed(check, now());
         if let Some(known) = self.resolved.get_mut(check) {
             *known = false;
         }
@@ -442,7 +453,8 @@ impl Agent {
             Notice::Left { peer } => return self.left(peer),
             Notice::Scope { peer } => return self.look_at(peer),
             // An announcing edge installs no routes; acknowledgements are read back when somebody asks.
-            Notice::Best { .. } | Notice::Acknowledged { .. } => return,
+            Notice::Acknowledged { .. } => return self.failover_acknowledged(),
+            Notice::Best { .. } => return,
         };
         let Some(upstream) = self.neighbour(peer) else {
             return;
@@ -522,6 +534,7 @@ impl Agent {
     /// A signal that asks for the end: the first one in order, the second without waiting for the drain time.
     pub(super) fn stop(&mut self, signal: &str) {
         self.reason = "stop";
+        self.notifier.stopping();
         self.core.handle_input(now(), site::In::Stop { reason: signal.to_owned() });
     }
 

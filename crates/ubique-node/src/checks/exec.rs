@@ -133,6 +133,9 @@ impl Worker {
 
     fn start(&self) -> io::Result<(Child, Started, oneshot::Sender<io::Result<ExitStatus>>)> {
         let mut command = command_in(Path::new(&self.program), None);
+        for variable in crate::notify::VARIABLES {
+            command.env_remove(variable);
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;

@@ -98,7 +98,7 @@ fn http(lab: &Lab, request: &str) -> String {
         .unwrap()
 }
 
-fn get(lab: &Lab, path: &str) -> String {
+pub fn get(lab: &Lab, path: &str) -> String {
     http(lab, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
 }
 

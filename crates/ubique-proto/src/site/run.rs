@@ -195,6 +195,11 @@ impl Site {
         }
     }
 
+    /// Its parameters.
+    pub fn config(&self) -> &SiteConfig {
+        &self.config
+    }
+
     /// The state, which needs no time.
     pub fn state(&self) -> State {
         self.state
@@ -295,9 +300,16 @@ impl Site {
             answers: self.answers,
             try_at: self.flap.as_ref().map_or(now, |budget| budget.announce_at(now)),
         };
-        for upstream in self.guard.advance(now, situation) {
+        let probes = self.guard.advance(now, situation);
+        self.stand(now, cause);
+        // After the withdrawal that they follow.
+        for upstream in probes {
             self.outputs.push_back(Out::Probe { upstream, within: self.config.guard.last_site });
         }
+    }
+
+    /// Tells upstreams what follows from all that is known, or waits until it may.
+    fn stand(&mut self, now: Time, cause: Option<String>) {
         let (state, stance, standing_cause) = self.target(now);
         self.waits_until = self.waits(now, stance);
         if self.waits_until.is_some() {

@@ -1,5 +1,9 @@
 //! Four rungs: every state × every input, named cases, random lives under the invariants, a driver on a clock.
 
+mod flapping;
+mod guards;
+mod simulation;
+
 use super::*;
 use crate::rng::Rng;
 
