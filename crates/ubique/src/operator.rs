@@ -157,7 +157,8 @@ fn confirmed(plan: &Plan, yes: bool, terminal: bool, typed: impl FnOnce() -> Str
     if !plan.confirm || yes {
         return Ok(());
     }
-    let share = format!("{}: concerns {} % of the service's traffic at this site", plan.what, plan.share);
+    let (what, site) = (&plan.what, &plan.site);
+    let share = format!("{what} at site {site}: concerns {} % of the service's traffic there", plan.share);
     if !terminal {
         say!("ubique: {share}: say --yes when that is meant (agent.confirm-share)");
         return Err(Exit::Refused);
@@ -257,7 +258,7 @@ mod tests {
     fn much_is_done_only_when_it_is_meant() {
         let plan = |confirm| Plan {
             schema_version: 1,
-            what: "drain site lon".into(),
+            what: "drain".into(),
             site: "lon".into(),
             share: 100,
             confirm,
