@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use ubique_model::service::{BmpCollector, JournalSettings, RotatedFile};
+use ubique_model::service::{ApiSettings, BmpCollector, JournalSettings, RotatedFile};
 use ubique_node::admin::Request;
+use ubique_sys::process::command_in;
 
 use crate::daemons::{BIRD, Bird};
 use crate::interfaces::get;
@@ -22,10 +23,13 @@ const fn test(name: &'static str, run: fn()) -> Test {
 
 pub const TESTS: &[Test] = &[
     test("who_asks_is_known_and_only_operators_act", access),
+    Test { name: "https_clients_act_under_the_name_of_their_certificate", needs: &[BIRD, OPENSSL, CURL], run: https },
     test("every_metric_of_rules_and_dashboards_is_there", every_metric),
     Test { name: "alert_rules_pass_their_unit_tests", needs: &[PROMTOOL], run: rules },
 ];
 
+const OPENSSL: &str = "/usr/bin/openssl";
+const CURL: &str = "/usr/bin/curl";
 const PROMTOOL: &str = "/usr/bin/promtool";
 
 /// A user and a group that nobody has.
@@ -77,6 +81,60 @@ fn access() {
     for line in ["refused: may read, not act", "drain requested", &expected] {
         until_true("it is logged", || agent.log().contains(line));
     }
+}
+
+/// A certificate of its own authority: enough to be a server, an authority of clients and a client.
+fn certificate(name: &str) {
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    let line = format!("req -x509 {key} -keyout /run/{name}.key -out /run/{name}.pem -days 2 -subj /CN={name}");
+    let output = Command::new(OPENSSL).args(line.split(' ')).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn https() {
+    let lab = Lab::new();
+    let mut bird = Bird::start(&lab.router, "");
+    // The authority signs the client: one that signs itself cannot be both.
+    certificate("server");
+    certificate("authority");
+    fs::write("/run/ext", "subjectAltName=DNS:ops.example.net\n").unwrap();
+    for line in [
+        "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout /run/ops.key -out /run/ops.csr -subj /CN=ops",
+        "x509 -req -in /run/ops.csr -out /run/ops.pem -CA /run/authority.pem -CAkey /run/authority.key -CAcreateserial -days 2 -extfile /run/ext",
+    ] {
+        assert!(Command::new(OPENSSL).args(line.split(' ')).stderr(Stdio::null()).status().unwrap().success());
+    }
+    let mut service = lab::service();
+    service.agent.admin.api = Some(ApiSettings {
+        listen: format!("{}:8443", lab::SITE_V4).parse().unwrap(),
+        certificate: "/run/server.pem".into(),
+        key_file: "/run/server.key".into(),
+        client_ca: "/run/authority.pem".into(),
+        clients: vec!["ops".into()],
+    });
+    let agent = lab.agent(&service);
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    until_true("both prefixes announced", || bird.has_both());
+    // From the router: what is asked arrives over the network.
+    let curl = |path: &str, extra: &[&str]| {
+        let mut command = command_in(Path::new(CURL), Some(&lab.router));
+        command.args(["-sSk", "--max-time", "20"]).args(extra).arg(format!("https://{}:8443{path}", lab::SITE_V4));
+        let output = command.output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    let ops = ["--cert", "/run/ops.pem", "--key", "/run/ops.key"];
+    assert!(curl("/v1/status", &[]).contains("curl: ("), "nobody without a certificate");
+    assert!(curl("/v1/status", &ops).contains("\"state\":\"announced\""));
+    assert!(curl("/v1/openapi.json", &ops).contains("\"/v1/drain\""));
+    let drain = [&ops[..], &["-H", "Content-Type: application/json", "-d", r#"{"reason":"disks"}"#]].concat();
+    assert_eq!(curl("/v1/drain", &drain), r#"{"ok":true}"#);
+    until_true("withdrawn", || bird.has_none());
+    let event = status().events.into_iter().find(|e| e.who.as_deref() == Some("CN=ops")).unwrap();
+    assert!(event.cause.contains("disks"), "{event:?}");
+    let secret = fs::read_to_string("/run/server.key").unwrap();
+    let line = secret.lines().nth(1).unwrap();
+    assert!(!agent.log().contains(line), "the key is not in the log");
 }
 
 /// Words that are names of metrics, without those that rules define.
