@@ -13,7 +13,7 @@ use ubique_model::policy::{Announcement, announcements};
 use ubique_model::service::{Service, Site as SiteSpec, Upstream};
 use ubique_model::{Asn, Prefix};
 use ubique_proto::Time;
-use ubique_proto::bgp::speaker::{In as BgpIn, PeerId, SessionEvent};
+use ubique_proto::bgp::speaker::{In as BgpIn, Order, PeerId, SessionEvent};
 use ubique_proto::health::{self, Health};
 use ubique_proto::journal::Recorded;
 use ubique_proto::site::{self, Site, State};
@@ -336,21 +336,20 @@ impl Agent {
 
     /// What is to be announced now, to one neighbour or to all.
     fn announce(&mut self, to: Option<PeerId>) {
-        let list: Vec<_> = self.announcements.iter().filter(|(p, _)| to.is_none_or(|to| to == *p)).cloned().collect();
-        for (peer, announcement) in list {
-            let announcement = match self.announcing {
-                Announcing::Nothing => return,
-                Announcing::Plainly => announcement,
-                Announcing::Leaving => announcement.graceful_shutdown(),
-            };
-            self.bgp.handle(BgpIn::Announce { peer, announcement });
-        }
+        let shape: fn(Announcement) -> Announcement = match self.announcing {
+            Announcing::Nothing => return,
+            Announcing::Plainly => |announcement| announcement,
+            Announcing::Leaving => Announcement::graceful_shutdown,
+        };
+        let list = self.announcements.iter().filter(|(p, _)| to.is_none_or(|to| to == *p)).cloned();
+        let orders = list.map(|(peer, a)| Order::Announce { peer, announcement: shape(a) }).collect();
+        self.bgp.handle(BgpIn::Orders(orders));
     }
 
+    /// In one go: the last neighbour must not wait until all others were told of each prefix.
     fn withdraw(&mut self) {
-        for (peer, announcement) in &self.announcements {
-            self.bgp.handle(BgpIn::Withdraw { peer: *peer, prefix: announcement.prefix });
-        }
+        let order = |(peer, a): &(PeerId, Announcement)| Order::Withdraw { peer: *peer, prefix: a.prefix };
+        self.bgp.handle(BgpIn::Orders(self.announcements.iter().map(order).collect()));
     }
 
     fn remove_addresses(&mut self) {

@@ -114,8 +114,9 @@ impl Callers {
     }
 
     /// Everything somebody may call for: configured neighbours and ranges, with the addresses each has.
-    pub(super) fn all(&self) -> impl Iterator<Item = (Prefix, &Endpoint)> {
-        let known = self.endpoints.values().map(|e| (Prefix::from(e.remote), e));
+    pub(super) fn configured(&self) -> impl Iterator<Item = (Prefix, &Endpoint)> {
+        let known = self.endpoints.iter().filter(|(peer, _)| !self.is_dynamic(**peer));
+        let known = known.map(|(_, e)| (Prefix::from(e.remote), e));
         known.chain(self.ranges.iter().map(|r| (r.prefix, &r.endpoint)))
     }
 

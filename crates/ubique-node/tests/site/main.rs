@@ -12,6 +12,7 @@ mod daemons;
 mod faults;
 mod interfaces;
 mod lab;
+mod links;
 mod records;
 mod roles;
 mod routers;
@@ -31,6 +32,7 @@ fn main() {
         conformance::TESTS,
         faults::TESTS,
         interfaces::TESTS,
+        links::TESTS,
         records::TESTS,
         routers::TESTS,
         sessions::TESTS,
