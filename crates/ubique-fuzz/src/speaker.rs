@@ -508,7 +508,7 @@ pub(crate) fn configurations() -> Vec<(CoreId, Vec<u8>)> {
         rise: 2,
     };
     let _ = Recorded::<Health, Tape>::new(start, (vec![check], 1), Some(tape.clone()));
-    let site = SiteConfig { drain: Duration::from_secs(1), graceful_shutdown: Duration::from_secs(1) };
+    let site = SiteConfig::new(Duration::from_secs(1), Duration::from_secs(1));
     let _ = Recorded::<Site, Tape>::new(start, site, Some(tape.clone()));
     let _ = Recorded::<Bfd, Tape>::new(start, 1, Some(tape.clone()));
     let anchor = |octets: &Vec<u8>| match journal::parse(octets) {

@@ -1,5 +1,7 @@
 //! The service file: one anycast service, its checks, its sites and their upstreams.
 
+mod action;
+mod admin;
 mod parse;
 mod print;
 mod rules;
@@ -16,6 +18,8 @@ use crate::check::Check;
 use crate::location::Location;
 use crate::net::{Asn, Prefix};
 
+pub use action::{Action, Flap, Guard, Levels, Shed, UpstreamSelector};
+pub use admin::{AdminSettings, ApiSettings};
 pub(crate) use parse::{narrow, values};
 pub use upstream::{AoAlgorithm, Bfd, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
 
@@ -32,6 +36,14 @@ pub struct Service {
     pub addresses: Vec<IpAddr>,
     /// What makes a site fit to serve; all must pass.
     pub checks: Vec<Check>,
+    /// What upstreams are told of a site that is not healthy.
+    pub levels: Levels,
+    /// Steps against overload, in order.
+    pub shed: Vec<Shed>,
+    /// What damping of upstreams is assumed to hold against us; `None`: nothing.
+    pub flap: Option<Flap>,
+    /// What keeps the service reachable.
+    pub guard: Guard,
     /// The places that announce.
     pub sites: Vec<Site>,
     /// How the agent behaves.
@@ -66,6 +78,9 @@ pub struct AgentSettings {
     pub watchdog: Duration,
     /// What it records and exports.
     pub records: Records,
+    /// Who may ask it, and where.
+    #[serde(default)]
+    pub admin: AdminSettings,
 }
 
 /// What `ubique run` records and exports: all off unless written.

@@ -147,6 +147,14 @@ codes! {
     NOT_ON_THIS_MACHINE "E0316" "not possible on this machine"
         "The kernel of this machine lacks something the file asks for. `ubique check --here` looks, and `ubique run` refuses to start: \
          a session that should be authenticated must not come up without."
+    PREFIX_OUTSIDE "E0317" "longer prefix outside the service's"
+        "What is announced in addition lies within one of the service's prefixes and is longer: a site never announces what is not its own."
+    SHED_WITHDRAWS_ALL "E0318" "load would withdraw a site"
+        "Load is not failure: clients that a withdrawn site loses overload the next one, and so on. A site that sheds load keeps at least one upstream."
+    NO_FLAP_BUDGET "E0319" "no budget for an announcement"
+        "An announcement needs room for one more change and one more withdrawal below `suppress`; with less the site would never be announced."
+    API_ON_SERVICE_ADDRESS "E0330" "HTTPS API on a service address"
+        "Requests to an anycast address reach the nearest site: `POST /v1/drain` would drain a site that was not meant. The API listens on an address of one machine."
     // Scenarios and Internets.
     UNKNOWN_LABEL "E0401" "unknown step label"
         "\"@LABEL\" refers to an earlier step that has a site."

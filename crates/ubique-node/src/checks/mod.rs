@@ -13,7 +13,7 @@ mod process;
 
 mod tcp;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -146,6 +146,24 @@ async fn run(
             None => wish.mark_changed(),
         }
     }
+}
+
+/// One poll outside of a check's rhythm.
+pub(crate) async fn once(kind: &CheckKind, timeout: Duration) -> Result<(), String> {
+    let mut checker = Checker::new(kind)?;
+    tokio::time::timeout(timeout, checker.poll()).await.unwrap_or_else(|_| Err(format!("timeout after {timeout:?}")))
+}
+
+/// The same question to another address; `None` for checks that ask no server.
+pub(crate) fn at(kind: &CheckKind, address: IpAddr) -> Option<CheckKind> {
+    let mut kind = kind.clone();
+    match &mut kind {
+        CheckKind::Dns { target, .. } | CheckKind::Http { target, .. } | CheckKind::Tcp { target } => {
+            target.set_ip(address);
+        }
+        CheckKind::Process { .. } | CheckKind::Exec { .. } => return None,
+    }
+    Some(kind)
 }
 
 /// The word for a kind, as the service file spells it.

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use ubique_model::Asn;
 use ubique_model::check::{Check, CheckKind};
 use ubique_model::location::Location;
-use ubique_model::service::{AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream};
+use ubique_model::service::{
+    AdminSettings, AgentSettings, Capacity, Flap, Guard, Levels, Records, RehearseSettings, Service, Site, Upstream,
+};
 use ubique_node::admin::{self, Reply, Request, Status};
 use ubique_sys::netlink::{Netlink, Route};
 use ubique_sys::netns::NetNs;
@@ -238,6 +240,11 @@ pub fn service() -> Service {
             dns_check("answers", &format!("{SERVICE_V4}:53")),
             dns_check("answers6", &format!("[{SERVICE_V6}]:53")),
         ],
+        levels: Levels::default(),
+        shed: vec![],
+        flap: Some(Flap::default()),
+        // Services of these tests do not always answer on both addresses.
+        guard: Guard { start: false, ..Guard::default() },
         sites: vec![Site {
             name: "ams".into(),
             location: Location { name: "Amsterdam, NL".into(), latitude: 52.37, longitude: 4.9 },
@@ -255,6 +262,7 @@ pub fn service() -> Service {
             confirm_share: 50,
             watchdog: Duration::from_secs(1),
             records: Records::default(),
+            admin: AdminSettings::default(),
         },
         rehearse: RehearseSettings::default(),
     }

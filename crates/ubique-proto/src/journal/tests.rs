@@ -15,6 +15,8 @@ use crate::bgp::speaker::{self, ConnId, PeerConfig, PeerId, Speaker, SpeakerConf
 use crate::bgp::wire;
 use crate::health::{self, CheckConfig, Health};
 use crate::rng::Rng;
+use ubique_model::policy::Level;
+
 use crate::site::{self, Site, SiteConfig};
 
 /// A journal in memory.
@@ -211,7 +213,7 @@ impl World {
             fall: 2,
             rise: 2,
         };
-        let site = SiteConfig { drain: Duration::from_secs(5), graceful_shutdown: Duration::from_secs(1) };
+        let site = SiteConfig::new(Duration::from_secs(5), Duration::from_secs(1));
         let now = Time(1);
         World {
             speaker: Recorded::new(now, config, Some(memory.clone())),
@@ -246,7 +248,10 @@ impl World {
                         1 => site::In::AddressesAdded,
                         2 => site::In::Drain { reason },
                         3 => site::In::Undrain { reason },
-                        _ => site::In::Verdict { healthy: rng.below(2) == 0, cause: reason },
+                        _ => {
+                            let level = Level::ALL[rng.below(3) as usize];
+                            site::In::Verdict { level, answers: rng.below(2) == 0, cause: reason }
+                        }
                     },
                 );
             }
