@@ -405,13 +405,17 @@ impl Driver {
 
     /// An accepted connection of a neighbour, on which he has `said` something already.
     fn take(&mut self, now: Time, peer: PeerId, stream: TcpStream, said: Vec<u8>) {
-        if let Some((conn, local)) = self.adopt(peer, stream) {
-            self.speaker.handle_input(now, In::Accepted { peer, conn, local });
-            self.carry_out(now);
-            if !said.is_empty() {
-                self.speaker.handle_input(now, In::Received { conn, bytes: said });
-                self.carry_out(now);
+        let Some((conn, local)) = self.adopt(peer, stream) else {
+            if let Some(from) = self.callers.endpoint(peer).map(|e| e.remote) {
+                self.refuse(now, from, "it was gone at once");
             }
+            return;
+        };
+        self.speaker.handle_input(now, In::Accepted { peer, conn, local });
+        self.carry_out(now);
+        if !said.is_empty() {
+            self.speaker.handle_input(now, In::Received { conn, bytes: said });
+            self.carry_out(now);
         }
     }
 
