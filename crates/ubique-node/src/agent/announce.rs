@@ -49,9 +49,7 @@ impl Agent {
     /// Tells every neighbour what the site stands for.
     pub(super) fn announce(&mut self, stance: Stance, cause: String) {
         let before = self.told.stance.replace(stance);
-        let peers: Vec<PeerId> = self.bgp.speaker().peers().map(|p| p.peer).collect();
-        let orders = peers.into_iter().flat_map(|peer| self.orders(peer)).collect();
-        self.bgp.handle(BgpIn::Orders(orders));
+        self.tell_again();
         if before.is_none() {
             self.metrics.transition(self.reason);
         } else {
@@ -60,17 +58,35 @@ impl Agent {
         }
     }
 
-    /// What one neighbour is to be told.
-    fn orders(&mut self, peer: PeerId) -> Vec<Order> {
-        let (Some(stance), Some(upstream)) = (self.told.stance, self.neighbour(peer)) else {
-            return vec![];
-        };
-        let list: Vec<Announcement> = announcements(&self.service, upstream, &stance);
-        let now_told: Vec<Prefix> = list.iter().map(|a| a.prefix).collect();
-        let before = self.told.announced.insert(peer, now_told.clone()).unwrap_or_default();
-        let gone = before.into_iter().filter(|prefix| !now_told.contains(prefix));
-        let withdrawals = gone.map(|prefix| Order::Withdraw { peer, prefix });
-        withdrawals.chain(list.into_iter().map(|announcement| Order::Announce { peer, announcement })).collect()
+    /// Tells these neighbours, all of them in one go; then what rules of operators they get.
+    fn tell(&mut self, peers: Vec<PeerId>) {
+        let mut orders = vec![];
+        let mut rules = vec![];
+        for peer in peers {
+            let (Some(stance), Some(upstream)) = (self.told.stance, self.neighbour(peer)) else {
+                continue;
+            };
+            let plain = announcements(&self.service, upstream, &stance);
+            let list = self.with_actions(upstream, plain.clone());
+            let now_told: Vec<Prefix> = list.iter().map(|a| a.prefix).collect();
+            let before = self.told.announced.insert(peer, now_told.clone()).unwrap_or_default();
+            let gone = before.into_iter().filter(|prefix| !now_told.contains(prefix));
+            orders.extend(gone.map(|prefix| Order::Withdraw { peer, prefix }));
+            orders.extend(list.into_iter().map(|announcement| Order::Announce { peer, announcement }));
+            rules.push((peer, plain));
+        }
+        self.bgp.handle(BgpIn::Orders(orders));
+        rules.into_iter().for_each(|(peer, plain)| self.tell_rules(peer, &plain));
+    }
+
+    /// Tells every neighbour again, after an action began or ended.
+    pub(super) fn tell_again(&mut self) {
+        self.tell(self.bgp.speaker().peers().map(|p| p.peer).collect());
+    }
+
+    /// What a neighbour is told now but for operators' actions.
+    pub(super) fn plainly(&self, upstream: &Upstream) -> Vec<Announcement> {
+        self.told.stance.map_or(vec![], |stance| announcements(&self.service, upstream, &stance))
     }
 
     /// Takes everything back from everybody, in one go: the last neighbour must not wait until all others were told of each
@@ -82,6 +98,7 @@ impl Agent {
             prefixes.into_iter().map(move |prefix| Order::Withdraw { peer, prefix })
         };
         self.bgp.handle(BgpIn::Orders(told.flat_map(order).collect()));
+        self.withdraw_rules();
     }
 
     /// The site changed its state.
@@ -106,12 +123,12 @@ impl Agent {
             tracing::info!(%address, %asn, %range, unwritten, "neighbour called");
         }
         self.dynamic.insert(peer, upstream);
-        let orders = self.orders(peer);
-        self.bgp.handle(BgpIn::Orders(orders));
+        self.tell(vec![peer]);
     }
 
     pub(super) fn left(&mut self, peer: PeerId) {
         self.told.announced.remove(&peer);
+        self.forget_rules(peer);
         if let Some(upstream) = self.dynamic.remove(&peer) {
             if let Some(unwritten) = self.throttle.admit(now()) {
                 tracing::info!(address = %upstream.address, asn = %upstream.asn, unwritten, "neighbour left");
