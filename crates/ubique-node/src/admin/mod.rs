@@ -124,6 +124,18 @@ pub struct Status {
     pub cause: String,
     /// Verdict over all checks.
     pub healthy: bool,
+    /// What upstreams are told: `healthy`, `degraded`, …; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stance: Option<String>,
+    /// Why the service has more to do than it can; absent: it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overloaded: Option<String>,
+    /// The flap budget; absent: flap control is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flap: Option<FlapStatus>,
+    /// What the last-site guard sees; absent: there is nothing to guard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<String>,
     /// The checks, in the order of the service file.
     pub checks: Vec<CheckStatus>,
     /// The upstreams, in the order of the service file, then the neighbours from ranges.
@@ -136,6 +148,15 @@ pub struct Status {
     pub drain: Option<Box<DrainView>>,
     /// The last transitions, oldest first.
     pub events: Vec<Event>,
+}
+
+/// The flap budget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FlapStatus {
+    /// What is left of it, 0 to 1.
+    pub left_ratio: f64,
+    /// The same in words, with what waits for it.
+    pub text: String,
 }
 
 /// State of a check.

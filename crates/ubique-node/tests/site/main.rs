@@ -15,6 +15,7 @@ mod faults;
 mod interfaces;
 mod lab;
 mod links;
+mod observability;
 mod operator;
 mod records;
 mod roles;
@@ -39,6 +40,7 @@ fn main() {
         faults::TESTS,
         interfaces::TESTS,
         links::TESTS,
+        observability::TESTS,
         operator::TESTS,
         records::TESTS,
         routers::TESTS,
