@@ -48,14 +48,9 @@ impl Agent {
         self.site = place;
         self.bgp.rescope(self.service.prefixes.clone());
         self.welcome(reread.endpoints);
-        self.tell_all();
+        self.tell_again();
         self.bfd_adapt();
-        if let Err(error) = self.bgp.listen() {
-            tracing::error!(
-                error = super::reload::words(&error),
-                "reload: some neighbours cannot call us, we still call them"
-            );
-        }
+        self.bgp.listen();
         if let Some(watched) = watched {
             self.watch_instead(watched);
         }

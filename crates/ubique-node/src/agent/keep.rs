@@ -13,7 +13,7 @@ use ubique_proto::site::Memory;
 use super::apply::KEY_RETRY;
 use super::setup::Task;
 use super::site::Agent;
-use super::{Request, neighbours, reload};
+use super::{Request, neighbours};
 use crate::bgp::Endpoint;
 use crate::clock::now;
 use crate::state::{Keeper, Receipt, State, unix_ms};
@@ -116,9 +116,7 @@ impl Agent {
         }
         tracing::info!(address = %endpoint.remote, "the key of this neighbour is there");
         self.bgp.rekey(peer, endpoint.key);
-        if let Err(error) = self.bgp.listen() {
-            tracing::error!(error = reload::words(&error), "a neighbour cannot call us, we still call it");
-        }
+        self.bgp.listen();
         self.bgp.handle(BgpIn::StartPeer(peer));
     }
 }

@@ -300,6 +300,7 @@ async fn serve(
     let inputs = Inputs { results, events, requests };
     let mut agent = setup::agent(service, &site, &options, inputs, bfd)?;
     setup::interfaces(agent.service(), &options, socket, &desk)?;
+    // The last that can fail: who does not run leaves no addresses behind.
     agent.start()?;
     if let Some(privileges) = &options.privileges {
         privileges.filter();

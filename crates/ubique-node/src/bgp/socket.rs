@@ -185,56 +185,7 @@ fn open(place: Option<&Place>, family: Family) -> io::Result<Socket> {
 }
 
 /// A listener for one family, on one interface or on all.
-pub(super) struct Listener {
-    pub(super) socket: TcpListener,
-    pub(super) family: Family,
-    /// `None`: for whoever has no interface of its own.
-    pub(super) interface: Option<String>,
-    /// Whose segments are authenticated by TCP MD5.
-    keyed: Vec<Prefix>,
-}
-
-impl Listener {
-    /// Takes other callers, with their keys. A connection that stands keeps what it was opened with.
-    pub(super) fn adapt(&mut self, spec: &ListenerSpec<'_>) -> io::Result<()> {
-        let fd = self.socket.as_fd();
-        let keyed = keyed(spec);
-        for gone in self.keyed.iter().filter(|peers| !keyed.contains(peers)) {
-            tcp::set_md5(fd, *gone, &[])?;
-        }
-        if spec.shared {
-            tcp::set_reuse_port(fd)?;
-        }
-        admit(fd, spec)?;
-        self.keyed = keyed;
-        Ok(())
-    }
-}
-
-fn keyed(spec: &ListenerSpec<'_>) -> Vec<Prefix> {
-    let md5 = |endpoint: &Endpoint| matches!(endpoint.key, Some(Key::Md5(_)));
-    spec.callers.iter().filter(|(_, e)| md5(e)).map(|(peers, _)| *peers).collect()
-}
-
-/// Who may call a listener, and from how far away.
-fn admit(fd: BorrowedFd<'_>, spec: &ListenerSpec<'_>) -> io::Result<()> {
-    for (peers, endpoint) in &spec.callers {
-        match endpoint.key.as_ref().map(|key| (key, key.set(fd, *peers))) {
-            // A key of TCP-AO that is there already is not taken again.
-            Some((Key::Ao { .. }, Err(error))) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Some((_, outcome)) => outcome?,
-            None => {}
-        }
-    }
-    // A neighbour with GTSM drops an answer to its SYN that has less than the full TTL. Connections inherit what the
-    // listener demands, so that with GTSM on all of them not even a SYN from far away is looked at.
-    let guarded = spec.callers.iter().any(|(_, e)| e.min_ttl > 0);
-    if guarded {
-        tcp::set_ttl(fd, u8::MAX)?;
-    }
-    let least = spec.callers.iter().map(|(_, e)| e.min_ttl).min().unwrap_or(0);
-    tcp::set_min_ttl(fd, least)
-}
+pub(super) type Listener = TcpListener;
 
 /// What a listener is made of.
 pub(super) struct ListenerSpec<'c> {
@@ -264,13 +215,22 @@ pub(super) fn listen(place: Option<&Place>, spec: &ListenerSpec<'_>) -> io::Resu
     if let Some(interface) = spec.interface {
         tcp::bind_to_interface(socket.as_fd(), interface)?;
     }
-    admit(socket.as_fd(), spec)?;
+    for (peers, endpoint) in &spec.callers {
+        if let Some(key) = &endpoint.key {
+            let named = |e: io::Error| io::Error::new(e.kind(), format!("the key of {peers}: {e}"));
+            key.set(socket.as_fd(), *peers).map_err(named)?;
+        }
+    }
+    // A neighbour with GTSM drops an answer to its SYN that has less than the full TTL. Connections inherit what the
+    // listener demands, so that with GTSM on all of them not even a SYN from far away is looked at.
+    if spec.callers.iter().any(|(_, e)| e.min_ttl > 0) {
+        tcp::set_ttl(socket.as_fd(), u8::MAX)?;
+        tcp::set_min_ttl(socket.as_fd(), spec.callers.iter().map(|(_, e)| e.min_ttl).min().unwrap_or(0))?;
+    }
     tcp::set_priority_cs6(socket.as_fd())?;
     socket.bind(&SocketAddr::new(any, spec.port).into())?;
     socket.listen(BACKLOG)?;
-    let socket = TcpListener::from_std(socket.into())?;
-    let interface = spec.interface.map(str::to_owned);
-    Ok(Listener { socket, family: spec.family, interface, keyed: keyed(spec) })
+    TcpListener::from_std(socket.into())
 }
 
 /// A socket that is ready to connect to the neighbour.

@@ -14,6 +14,7 @@ mod doctor;
 mod faults;
 mod interfaces;
 mod lab;
+mod links;
 mod load;
 mod observability;
 mod operator;
@@ -49,6 +50,7 @@ fn main() {
         doctor::TESTS,
         faults::TESTS,
         interfaces::TESTS,
+        links::TESTS,
         observability::TESTS,
         operator::TESTS,
         records::TESTS,

@@ -1,12 +1,11 @@
 //! Neighbours that come and go while the driver runs: a reload. Whoever is not named keeps his session.
 
-use ubique_model::{Family, Prefix};
+use ubique_model::Prefix;
 use ubique_proto::bgp::notification::cease;
 use ubique_proto::bgp::speaker::{In, PeerConfig, PeerId};
 
-use super::{Driver, DriverError, Endpoint};
-use crate::bgp::callers::Callers;
-use crate::bgp::socket::{self, Key, Listener, ListenerSpec, Place};
+use super::{Driver, Endpoint, now};
+use crate::bgp::socket::Key;
 
 impl Driver {
     /// A further neighbour, disabled until [`In::StartPeer`]; `None`: there are too many. Call [`Driver::listen`] after
@@ -50,35 +49,8 @@ impl Driver {
         self.handle(In::Rescope { scope });
     }
 
-    /// Makes the listeners fit the neighbours: those that stay open miss no call.
-    pub fn listen(&mut self) -> Result<(), DriverError> {
-        let Some(port) = self.port else { return Ok(()) };
-        adapt(self.place.as_ref(), port, &self.callers, &mut self.listeners)
+    /// Makes the listeners fit the neighbours: one for which nothing changes misses no call.
+    pub fn listen(&mut self) {
+        self.listeners.adapt(now(), self.place.as_ref(), &self.callers);
     }
-}
-
-/// One for each family and interface that somebody may call at. Those that are there already are kept, with other keys.
-pub(super) fn adapt(
-    place: Option<&Place>,
-    port: u16,
-    callers: &Callers,
-    listeners: &mut Vec<Listener>,
-) -> Result<(), DriverError> {
-    let mut wanted: Vec<(Family, Option<&str>)> =
-        callers.all().map(|(_, e)| (e.family(), e.interface.as_deref())).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    listeners.retain(|l| wanted.contains(&(l.family, l.interface.as_deref())));
-    let shared = |family| wanted.iter().filter(|(f, _)| *f == family).count() > 1;
-    for &(family, interface) in &wanted {
-        let here = |e: &Endpoint| e.interface.is_none() || e.interface.as_deref() == interface;
-        let who = callers.all().filter(|(_, e)| e.family() == family && here(e)).collect();
-        let spec = ListenerSpec { family, interface, port, shared: shared(family), callers: who };
-        let failed = |source| DriverError::Listen { port, family, source };
-        match listeners.iter_mut().find(|l| (l.family, l.interface.as_deref()) == (family, interface)) {
-            Some(listener) => listener.adapt(&spec).map_err(failed)?,
-            None => listeners.push(socket::listen(place, &spec).map_err(failed)?),
-        }
-    }
-    Ok(())
 }
