@@ -18,6 +18,12 @@ const PACKAGES: &[(&str, &str)] = &[
     ("bgpdump", "bgpdump"),
     ("/usr/sbin/pmbmpd", "pmacct"),
     ("stress-ng", "stress-ng"),
+    ("promtool", "prometheus"),
+    ("openssl", "openssl"),
+    ("curl", "curl"),
+    ("systemd-analyze", "systemd"),
+    ("nft", "nftables"),
+    ("debootstrap", "debootstrap"),
 ];
 
 /// Installs what is missing. Not root or not Debian: says what to do; tests that lack a program skip with a clear line.

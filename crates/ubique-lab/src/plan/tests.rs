@@ -77,6 +77,7 @@ fn service(sites: Vec<Site>) -> Service {
             drain_hook: vec![],
             confirm_share: 50,
             watchdog: Duration::from_secs(1),
+            sandbox: true,
             records: Records::default(),
             admin: AdminSettings::default(),
         },

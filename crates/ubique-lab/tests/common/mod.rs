@@ -76,6 +76,7 @@ pub fn service() -> Service {
             drain_hook: vec![],
             confirm_share: 50,
             watchdog: Duration::from_secs(2),
+            sandbox: true,
             records: Records::default(),
             admin: AdminSettings::default(),
         },

@@ -16,10 +16,12 @@ use ubique_proto::health::{self, Health};
 use ubique_proto::journal::Recorded;
 use ubique_proto::site::{self, Site, State};
 
+use super::actions::Operator;
 use super::addresses::Addresses;
 use super::announce::Told;
 use super::bfd::Bfd;
 use super::detect::Detected;
+use super::failover::Failover;
 use super::metrics::Metrics;
 use super::restart::Restart;
 use super::{AgentError, Request};
@@ -30,6 +32,7 @@ use crate::clock::{instant, now, rfc3339};
 use crate::journal::Journal;
 use crate::limits::Throttle;
 use crate::monitor::Monitor;
+use crate::notify::Notifier;
 
 /// Transitions kept for `status`.
 const EVENTS_KEPT: usize = 50;
@@ -99,8 +102,11 @@ pub(super) struct Agent {
     pub(super) monitor: Option<Rc<Monitor>>,
     pub(super) timer: Timer,
     pub(super) metrics: Metrics,
+    pub(super) failover: Failover,
     pub(super) events: VecDeque<Event>,
     pub(super) began: Time,
+    pub(super) notifier: Notifier,
+    pub(super) operator: Operator,
     addresses: Addresses,
     restart: Restart,
     runners: Vec<Runner>,
@@ -125,7 +131,9 @@ pub(super) struct Agent {
 impl Agent {
     pub(super) fn new(service: Service, site: usize, version: String, parts: Parts) -> Agent {
         Agent {
+            operator: Operator::new(&service),
             metrics: Metrics::new(service.checks.len()),
+            failover: Failover::default(),
             resolved: vec![false; service.checks.len()],
             service,
             site,
@@ -139,6 +147,7 @@ impl Agent {
             timer: Timer::new(),
             events: VecDeque::new(),
             began: now(),
+            notifier: Notifier::from_environment(),
             addresses: parts.addresses,
             restart: parts.restart,
             told: Told::default(),
@@ -197,9 +206,12 @@ impl Agent {
             }
         }
         news.into_iter().for_each(|out| self.health_wants(out));
+        self.settle_operator();
         self.come_back();
         self.keep_in_mind();
-        let next = [self.health.next_deadline(), self.core.next_deadline(), self.addresses_due];
+        self.tell_manager();
+        let next =
+            [self.health.next_deadline(), self.core.next_deadline(), self.addresses_due, self.operator.next_deadline()];
         self.timer.arm(next.into_iter().flatten().min());
     }
 
@@ -262,6 +274,7 @@ impl Agent {
             health::Out::Verdict { healthy, cause } => {
                 self.reason = if healthy { "healthy" } else { "unhealthy" };
                 let level = if healthy { Level::Healthy } else { Level::Failed };
+                self.failover.judged(self.reason != "healthy", now());
                 self.core.handle_input(now(), site::In::Verdict { level, answers: false, cause });
                 // Withdrawals go out before anything else is looked at.
                 while let Some(out) = self.core.poll_output() {
@@ -279,6 +292,7 @@ impl Agent {
             site::Out::Announce { stance, cause } => self.announce(stance, cause),
             site::Out::Withdraw { .. } => {
                 self.withdraw();
+                self.failover.withdrew(now());
                 self.metrics.transition(self.reason);
             }
             site::Out::RemoveAddresses => {
@@ -417,6 +431,7 @@ impl Agent {
 
     /// Who serves is looked up when it begins to serve: that is a search through all processes.
     fn succeeded(&mut self, check: usize) {
+        self.failover.succeeded(check);
         if let (Some(known @ false), Some(Some(resolve))) = (self.resolved.get_mut(check), self.resolve.get(check)) {
             *known = true;
             resolve.notify_one();
@@ -424,6 +439,7 @@ impl Agent {
     }
 
     fn failed(&mut self, check: usize) {
+        self.failover.failed(check, now());
         if let Some(known) = self.resolved.get_mut(check) {
             *known = false;
         }
@@ -437,7 +453,8 @@ impl Agent {
             Notice::Left { peer } => return self.left(peer),
             Notice::Scope { peer } => return self.look_at(peer),
             // An announcing edge installs no routes; acknowledgements are read back when somebody asks.
-            Notice::Best { .. } | Notice::Acknowledged { .. } => return,
+            Notice::Acknowledged { .. } => return self.failover_acknowledged(),
+            Notice::Best { .. } => return,
         };
         let Some(upstream) = self.neighbour(peer) else {
             return;
@@ -488,8 +505,11 @@ impl Agent {
                 tracing::info!(reason, who, "undrain requested");
                 self.remember_by("undrain requested".into(), reason.clone(), Some(who));
                 self.reason = "undrain";
-                let _ = reply.send(self.wish(site::In::Undrain { reason }));
+                let end = self.wish(site::In::Undrain { reason });
+                self.operator_undrained();
+                let _ = reply.send(end);
             }
+            Request::Operator { what, who, reply } => self.operator_asked(what, &who, reply),
         }
     }
 
@@ -503,9 +523,18 @@ impl Agent {
         Ok(())
     }
 
+    /// The same where nobody waits for an answer.
+    pub(super) fn wish_quietly(&mut self, wish: site::In) {
+        self.core.handle_input(now(), wish);
+        while let Some(out) = self.core.poll_output() {
+            self.site_wants(out);
+        }
+    }
+
     /// A signal that asks for the end: the first one in order, the second without waiting for the drain time.
     pub(super) fn stop(&mut self, signal: &str) {
         self.reason = "stop";
+        self.notifier.stopping();
         self.core.handle_input(now(), site::In::Stop { reason: signal.to_owned() });
     }
 

@@ -11,11 +11,19 @@ use ubique_proto::bgp::wire::MAX_MESSAGE;
 use ubique_proto::health::CheckStatus as CoreCheck;
 
 use super::site::Agent;
-use crate::admin::{Announced, CheckStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status};
+use crate::admin::{Announced, CheckStatus, FlapStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status};
 use crate::checks::kind_name;
 use crate::clock::{now, rfc3339, wall};
 
 impl Agent {
+    /// One line for the service manager, when it differs from the last one.
+    pub(super) fn tell_manager(&mut self) {
+        if self.notifier.is_heard() {
+            let status = self.core.status(now());
+            self.notifier.status(&format!("{}: {}", status.state.word(), status.cause));
+        }
+    }
+
     /// Everything, now.
     pub(super) fn status(&self) -> Status {
         let site = self.core.status(now());
@@ -29,10 +37,19 @@ impl Agent {
             since: self.when(site.since),
             cause: site.cause.to_owned(),
             healthy: self.health.healthy(),
+            stance: site.stance.map(|stance| stance.to_string()),
+            overloaded: site.overload.map(str::to_owned),
+            flap: site.flap.map(|flap| FlapStatus {
+                left_ratio: flap.left / f64::from(flap.suppress).max(1.0),
+                text: flap.words(now()),
+            }),
+            guard: site.guard.clone(),
             checks: checks
                 .map(|(spec, core)| check_status(kind_name(&spec.kind), self.when(core.since), core))
                 .collect(),
             peers: self.peer_statuses(),
+            actions: self.action_views(),
+            drain: self.drain_view().map(Box::new),
             events: self.events.iter().cloned().collect(),
         }
     }

@@ -165,7 +165,7 @@ fn requests_that_are_none_get_an_answer_that_says_so() {
     let large = format!("{{\"reason\":\"{}\"}}", "x".repeat(REQUEST_BYTES));
     for (path, extra, expected) in [
         ("/v1/nothing", vec![], 404),
-        ("/v1/drain", vec![], 405),
+        ("/v1/undrain", vec![], 405),
         ("/v1/status", [POST, &["{}"]].concat(), 405),
         ("/v1/openapi.json", [POST, &["{}"]].concat(), 405),
         ("/v1/drain", vec!["-d", "reason=disks"], 415),

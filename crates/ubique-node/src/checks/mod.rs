@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use ubique_model::check::CheckKind;
 
+pub(crate) use exec::Exec;
 pub(crate) use process::Find;
 
 /// Why a check cannot be set up.

@@ -7,16 +7,21 @@
 
 mod agent;
 mod bfd;
+mod confine;
 mod conformance;
 mod daemons;
+mod doctor;
 mod faults;
 mod interfaces;
 mod lab;
+mod observability;
+mod operator;
 mod records;
 mod roles;
 mod routers;
 mod runner;
 mod sessions;
+mod upstream;
 
 use runner::Test;
 
@@ -28,12 +33,17 @@ fn main() {
     let tests: Vec<Test> = [
         agent::TESTS,
         bfd::TESTS,
+        confine::TESTS,
         conformance::TESTS,
+        doctor::TESTS,
         faults::TESTS,
         interfaces::TESTS,
+        observability::TESTS,
+        operator::TESTS,
         records::TESTS,
         routers::TESTS,
         sessions::TESTS,
+        upstream::TESTS,
     ]
     .concat();
     runner::run(&tests);
