@@ -253,10 +253,11 @@ async fn serve(
     let mut agent = setup::agent(service, &site, &options, results, &events)?;
     setup::interfaces(agent.service(), &options, socket, requests)?;
     drop(events);
-    agent.start()?;
     if let Some((heartbeat, beat)) = bfd {
         agent.bfd = Some(Bfd::start(agent.spec(), heartbeat, beat, agent.journal.clone())?);
     }
+    // The last that can fail: who does not run leaves no addresses behind.
+    agent.start()?;
     if let Some(privileges) = &options.privileges {
         privileges.filter();
     }

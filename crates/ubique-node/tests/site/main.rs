@@ -14,6 +14,7 @@ mod doctor;
 mod faults;
 mod interfaces;
 mod lab;
+mod links;
 mod observability;
 mod operator;
 mod records;
@@ -38,6 +39,7 @@ fn main() {
         doctor::TESTS,
         faults::TESTS,
         interfaces::TESTS,
+        links::TESTS,
         observability::TESTS,
         operator::TESTS,
         records::TESTS,

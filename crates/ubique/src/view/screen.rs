@@ -83,16 +83,20 @@ fn judgement(status: &Status) -> (Tone, String) {
     let (have, all) = reach(status);
     let upstreams = |n: usize| if n == 1 { "upstream" } else { "upstreams" };
     match status.state {
-        State::Announced if have == all && all > 0 => (
-            Tone::Good,
-            format!(
-                "announced, acknowledged by {} {}",
-                if all == 1 { "its".into() } else { format!("all {all}") },
-                upstreams(all)
-            ),
-        ),
         State::Announced if have == 0 => (Tone::Bad, "meant to be announced, but no upstream has it".to_owned()),
-        State::Announced => (Tone::Warn, format!("announced, acknowledged by {have} of {all} {}", upstreams(all))),
+        State::Announced => {
+            let (well, how) = match status.stance.as_deref().filter(|stance| *stance != "healthy") {
+                Some(stance) => (false, format!("announced as {stance}")),
+                None => (true, "announced".to_owned()),
+            };
+            let by = match (have == all, all) {
+                (true, 1) => "its".to_owned(),
+                (true, all) => format!("all {all}"),
+                (false, all) => format!("{have} of {all}"),
+            };
+            let tone = if well && have == all { Tone::Good } else { Tone::Warn };
+            (tone, format!("{how}, acknowledged by {by} {}", upstreams(all)))
+        }
         State::Draining => (Tone::Warn, "draining: upstreams are asked to move traffic away".to_owned()),
         State::Drained => (Tone::Warn, "drained: withdrawn until `ubique undrain`".to_owned()),
         State::LastResort if have == 0 => (Tone::Bad, "last resort, and no upstream has it".to_owned()),

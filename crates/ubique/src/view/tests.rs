@@ -109,6 +109,25 @@ fn a_site_that_is_not_says_so_first() {
 }
 
 #[test]
+fn the_verdict_says_how_and_to_how_many_it_is_announced() {
+    let seen = |change: fn(&mut Status)| {
+        let mut status = good();
+        change(&mut status);
+        let first = screen(&status, now(), 120).verdict.remove(0);
+        (first.0.last().unwrap().tone, first.paint(false).split_once("ams  ").unwrap().1.to_owned())
+    };
+    assert_eq!(seen(|_| {}).0, Tone::Good);
+    let degraded = seen(|s| s.stance = Some("degraded, shedding by 1".into()));
+    assert_eq!(degraded, (Tone::Warn, "announced as degraded, shedding by 1, acknowledged by all 2 upstreams".into()));
+    let half = seen(|s| s.peers[1].state = "active".into());
+    assert_eq!(half, (Tone::Warn, "announced, acknowledged by 1 of 2 upstreams".into()));
+    let one = seen(|s| s.peers.truncate(1));
+    assert_eq!(one, (Tone::Good, "announced, acknowledged by its upstream".into()));
+    let last = seen(|s| s.state = ubique_proto::site::State::LastResort);
+    assert_eq!(last.0, Tone::Bad);
+}
+
+#[test]
 fn no_line_is_wider_than_the_terminal() {
     for status in [good(), bad()] {
         for room in 1..220 {

@@ -36,7 +36,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Taken back, and the neighbour knows of it or never knew of the other.
+    /// Nothing is wanted, and the neighbour holds nothing.
     fn is_settled(&self, acknowledged: u64) -> bool {
         match (&self.wanted, &self.told) {
             (Some(_), _) | (None, Told::Announced { .. }) => false,
@@ -61,7 +61,9 @@ impl Ledger {
     }
 
     pub(super) fn withdraw(&mut self, prefix: &Prefix) {
-        let Some(entry) = self.entries.get_mut(prefix) else { return };
+        let Some(entry) = self.entries.get_mut(prefix) else {
+            return;
+        };
         entry.wanted = None;
         if entry.is_settled(self.acknowledged) {
             self.entries.remove(prefix);
