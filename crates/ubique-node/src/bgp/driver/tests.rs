@@ -81,6 +81,7 @@ fn what_came_due_during_a_round_waits_for_the_next() {
             ranges: vec![],
             place: None,
             listen: None,
+            must_listen: false,
             journal: None,
             tap: None,
         })
