@@ -40,8 +40,11 @@ use crate::admin::{Caller, REQUEST_BYTES, Refusal};
 use crate::clock::now;
 use crate::limits::Throttle;
 
-/// Connections at a time; more are closed at once.
+/// Connections of clients at a time; more are closed at once.
 const CONNECTIONS: usize = 16;
+
+/// Handshakes at a time: strangers wait in these, and keep nobody with a certificate from a connection.
+const HANDSHAKES: usize = 64;
 
 /// How long the handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,35 +71,36 @@ where
     tracing::info!(address = %settings.listen, "HTTPS API");
     let mut keys = Keys::new(settings.clone());
     let throttle = Rc::new(RefCell::new(Throttle::default()));
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let (hall, room) = (Arc::new(Semaphore::new(HANDSHAKES)), Arc::new(Semaphore::new(CONNECTIONS)));
     loop {
         let Ok((stream, address)) = listener.accept().await else {
             // Too many open files: passes, and must not spin.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Ok(permit) = room.clone().try_acquire_owned() else {
+        let Ok(waiting) = hall.clone().try_acquire_owned() else {
             continue;
         };
         let Some(acceptor) = keys.acceptor() else {
             continue;
         };
         let (answer, operators, throttle) = (answer.clone(), settings.clients.clone(), throttle.clone());
+        let room = room.clone();
         tokio::task::spawn_local(async move {
-            let life = async {
-                match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, &operators, answer).await,
-                    Ok(Err(error)) => {
-                        // Whoever may connect can cause this line.
-                        if let Some(unwritten) = throttle.borrow_mut().admit(now()) {
-                            tracing::info!(%address, %error, unwritten, "HTTPS API: no handshake");
-                        }
-                    }
-                    Err(_) => {}
+            let shaken = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+            drop(waiting);
+            match (shaken, room.try_acquire()) {
+                (Ok(Ok(stream)), Ok(_permit)) => {
+                    let _ = timeout(CONNECTION_TIMEOUT, connection(stream, &operators, answer)).await;
                 }
-            };
-            let _ = timeout(CONNECTION_TIMEOUT, life).await;
-            drop(permit);
+                (Ok(Err(error)), _) => {
+                    // Whoever may connect can cause this line.
+                    if let Some(unwritten) = throttle.borrow_mut().admit(now()) {
+                        tracing::info!(%address, %error, unwritten, "HTTPS API: no handshake");
+                    }
+                }
+                (Ok(Ok(_)) | Err(_), _) => {}
+            }
         });
     }
 }

@@ -12,7 +12,7 @@ use ubique_proto::bgp::message::Message;
 use ubique_proto::bgp::speaker::{PeerConfig, PeerId};
 use ubique_proto::bgp::wire::{DecodeContext, Framer, MAX_MESSAGE};
 
-use super::socket::Endpoint;
+use super::socket::{Endpoint, Key};
 
 /// How long a caller from a range of several ASes may take for its OPEN; a speaker sends it at once.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
@@ -105,6 +105,32 @@ impl Callers {
         Callers { ranges, endpoints: (0..).map(PeerId).zip(endpoints).collect(), dynamic: BTreeMap::new() }
     }
 
+    /// A neighbour with an address of its own: its number, the lowest that is free.
+    pub(super) fn add(&mut self, endpoint: Endpoint) -> PeerId {
+        let peer = self.vacant();
+        self.endpoints.insert(peer, endpoint);
+        peer
+    }
+
+    pub(super) fn remove(&mut self, peer: PeerId) {
+        self.endpoints.remove(&peer);
+        self.dynamic.remove(&peer);
+    }
+
+    pub(super) fn arm(&mut self, peer: PeerId, key: Option<Key>) {
+        if let Some(endpoint) = self.endpoints.get_mut(&peer) {
+            endpoint.key = key;
+        }
+    }
+
+    fn vacant(&self) -> PeerId {
+        let mut number = 0;
+        while self.endpoints.contains_key(&PeerId(number)) {
+            number += 1;
+        }
+        PeerId(number)
+    }
+
     pub(super) fn endpoint(&self, peer: PeerId) -> Option<&Endpoint> {
         self.endpoints.get(&peer)
     }
@@ -114,8 +140,9 @@ impl Callers {
     }
 
     /// Everything somebody may call for: configured neighbours and ranges, with the addresses each has.
-    pub(super) fn all(&self) -> impl Iterator<Item = (Prefix, &Endpoint)> {
-        let known = self.endpoints.values().map(|e| (Prefix::from(e.remote), e));
+    pub(super) fn configured(&self) -> impl Iterator<Item = (Prefix, &Endpoint)> {
+        let known = self.endpoints.iter().filter(|(peer, _)| !self.is_dynamic(**peer));
+        let known = known.map(|(_, e)| (Prefix::from(e.remote), e));
         known.chain(self.ranges.iter().map(|r| (r.prefix, &r.endpoint)))
     }
 
@@ -129,6 +156,10 @@ impl Callers {
             let several = known.next().is_some();
             return if several { Call::Refused("several neighbors have this address") } else { Call::Known(peer) };
         }
+        // Nor is it one of a range, with the keys of that.
+        if self.endpoints.iter().any(|(peer, e)| e.remote == from && !self.is_dynamic(*peer)) {
+            return Call::Refused("the neighbor with this address has another interface");
+        }
         let Some(index) = self.ranges.iter().position(|r| r.prefix.contains(&from)) else {
             return Call::Refused("no neighbor has this address");
         };
@@ -139,7 +170,7 @@ impl Callers {
     /// A neighbour of a range: its number, the lowest that is free, and what it is.
     pub(super) fn join(&mut self, range: usize, address: IpAddr, asn: Asn) -> Option<(PeerId, PeerConfig)> {
         let spec = self.ranges.get(range)?;
-        let peer = (0..).map(PeerId).find(|p| !self.endpoints.contains_key(p))?;
+        let peer = self.vacant();
         self.endpoints.insert(peer, Endpoint { remote: address, ..spec.endpoint.clone() });
         self.dynamic.insert(peer, range);
         Some((peer, PeerConfig { address, asn, passive: true, ..spec.peer.clone() }))
@@ -205,6 +236,15 @@ mod tests {
         assert_eq!(known(c.call(from, Some("eth1"), |_| 0)), Some(2));
         assert_eq!(known(c.call(from, Some("eth2"), |_| 0)), None);
         assert_eq!(known(c.call(from, None, |_| 0)), None);
+    }
+
+    #[test]
+    fn a_neighbour_on_another_interface_than_its_own_is_not_of_a_range() {
+        let mut c = callers();
+        c.endpoints.insert(PeerId(0), endpoint("192.0.2.1", Some("eth0")));
+        let from = "192.0.2.1".parse().unwrap();
+        assert_eq!(known(c.call(from, Some("eth0"), |_| 0)), Some(0));
+        assert!(matches!(c.call(from, None, |_| 0), Call::Refused(_)));
     }
 
     #[test]

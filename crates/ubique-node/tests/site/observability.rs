@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
 use ubique_model::service::{ApiSettings, BmpCollector, JournalSettings, RotatedFile};
 use ubique_node::admin::Request;
 use ubique_sys::process::command_in;
@@ -25,6 +26,7 @@ pub const TESTS: &[Test] = &[
     test("who_asks_is_known_and_only_operators_act", access),
     Test { name: "https_clients_act_under_the_name_of_their_certificate", needs: &[BIRD, OPENSSL, CURL], run: https },
     test("every_metric_of_rules_and_dashboards_is_there", every_metric),
+    Test { name: "queries_of_dashboards_are_promql", needs: &[PROMTOOL], run: dashboards },
     Test { name: "alert_rules_pass_their_unit_tests", needs: &[PROMTOOL], run: rules },
 ];
 
@@ -209,6 +211,38 @@ fn promtool(arguments: &[&str]) -> Output {
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "promtool {arguments:?}: {said}");
     output
+}
+
+/// All values under this key.
+fn values<'v>(key: &str, value: &'v Value, found: &mut Vec<&'v str>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get(key).and_then(Value::as_str));
+            fields.values().for_each(|v| values(key, v, found));
+        }
+        Value::Array(items) => items.iter().for_each(|v| values(key, v, found)),
+        _ => {}
+    }
+}
+
+/// Prometheus reads every query of the dashboards, with what Grafana puts in for its variables.
+fn dashboards() {
+    let mut rules = "groups:\n  - name: dashboards\n    rules:\n".to_owned();
+    for (name, panels) in [("fleet", 12), ("site", 18)] {
+        let file = root().join(format!("pkg/grafana/{name}.json"));
+        let dashboard: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let shown = dashboard["panels"].as_array().unwrap().iter().filter(|p| p["type"] != "row");
+        let told = shown.filter(|p| p["title"].is_string() && p["description"].is_string());
+        assert!(told.count() >= panels, "panels of {name} with a title and what they mean");
+        let mut queries = Vec::new();
+        values("expr", &dashboard, &mut queries);
+        for (number, query) in queries.iter().enumerate() {
+            let query = query.replace("$__rate_interval", "5m").replace("$__interval", "1m").replace("$service", "dns");
+            rules += &format!("      - record: {name}:query:n{number}\n        expr: {}\n", Value::from(query));
+        }
+    }
+    fs::write("/run/dashboards.yml", &rules).unwrap();
+    promtool(&["check", "rules", "/run/dashboards.yml"]);
 }
 
 /// Each alert has a unit test and a section of the runbook.

@@ -83,16 +83,20 @@ fn judgement(status: &Status) -> (Tone, String) {
     let (have, all) = reach(status);
     let upstreams = |n: usize| if n == 1 { "upstream" } else { "upstreams" };
     match status.state {
-        State::Announced if have == all && all > 0 => (
-            Tone::Good,
-            format!(
-                "announced, acknowledged by {} {}",
-                if all == 1 { "its".into() } else { format!("all {all}") },
-                upstreams(all)
-            ),
-        ),
         State::Announced if have == 0 => (Tone::Bad, "meant to be announced, but no upstream has it".to_owned()),
-        State::Announced => (Tone::Warn, format!("announced, acknowledged by {have} of {all} {}", upstreams(all))),
+        State::Announced => {
+            let (well, how) = match status.stance.as_deref().filter(|stance| *stance != "healthy") {
+                Some(stance) => (false, format!("announced as {stance}")),
+                None => (true, "announced".to_owned()),
+            };
+            let by = match (have == all, all) {
+                (true, 1) => "its".to_owned(),
+                (true, all) => format!("all {all}"),
+                (false, all) => format!("{have} of {all}"),
+            };
+            let tone = if well && have == all { Tone::Good } else { Tone::Warn };
+            (tone, format!("{how}, acknowledged by {by} {}", upstreams(all)))
+        }
         State::Draining => (Tone::Warn, "draining: upstreams are asked to move traffic away".to_owned()),
         State::Drained => (Tone::Warn, "drained: withdrawn until `ubique undrain`".to_owned()),
         State::LastResort if have == 0 => (Tone::Bad, "last resort, and no upstream has it".to_owned()),
@@ -129,6 +133,7 @@ fn notes(status: &Status) -> Vec<Line> {
     let mut notes = Vec::new();
     let stance = status.stance.as_deref().filter(|stance| *stance != "healthy");
     notes.extend(stance.map(|stance| note(Tone::Warn, "told as", stance)));
+    notes.extend(status.not_kept.as_deref().map(|why| note(Tone::Bad, "not kept", why)));
     notes.extend(status.overloaded.as_deref().map(|why| note(Tone::Warn, "overload", why)));
     notes.extend(
         status
@@ -144,6 +149,7 @@ fn notes(status: &Status) -> Vec<Line> {
         notes.push(note(Tone::Warn, "action", &text));
     }
     notes.extend(status.guard.as_deref().map(|guard| note(Tone::Plain, "guard", guard)));
+    notes.extend(status.not_kept.as_deref().map(|why| note(Tone::Warn, "not kept", why)));
     if let Some(flap) = status.flap.as_ref().filter(|flap| flap.left_ratio < FLAP_SHOWN) {
         let tone = if flap.left_ratio < FLAP_LOW { Tone::Bad } else { Tone::Warn };
         let text = Line::of(Tone::Dim, format!("  {:<9}", "flaps")).and(tone, bar(flap.left_ratio));

@@ -31,7 +31,7 @@ fn status(state: &str, checks: Vec<Value>, peers: Vec<Value>) -> Status {
     let event = |time: &str, what: &str| json!({ "time": time, "what": what, "cause": "all 2 checks are up" });
     serde_json::from_value(json!({
         "schema_version": 1, "version": "1.0.0", "service": "resolver", "site": "ams", "state": state,
-        "since": "2026-11-21T11:55:00.000Z", "cause": "all 2 checks are up", "healthy": healthy,
+        "since": "2026-11-21T11:55:00.000Z", "cause": "all 2 checks are up", "healthy": healthy, "level": "healthy",
         "checks": checks, "peers": peers,
         "events": [
             event("2026-11-20T09:00:00.000Z", "site starting"),
@@ -106,6 +106,25 @@ fn a_site_that_is_not_says_so_first() {
     let first = screen(&no_upstream, now(), 100).verdict.remove(0);
     assert_eq!(first.paint(false), "✗ resolver at ams  meant to be announced, but no upstream has it");
     assert_eq!(first.0.last().unwrap().tone, Tone::Bad);
+}
+
+#[test]
+fn the_verdict_says_how_and_to_how_many_it_is_announced() {
+    let seen = |change: fn(&mut Status)| {
+        let mut status = good();
+        change(&mut status);
+        let first = screen(&status, now(), 120).verdict.remove(0);
+        (first.0.last().unwrap().tone, first.paint(false).split_once("ams  ").unwrap().1.to_owned())
+    };
+    assert_eq!(seen(|_| {}).0, Tone::Good);
+    let degraded = seen(|s| s.stance = Some("degraded, shedding by 1".into()));
+    assert_eq!(degraded, (Tone::Warn, "announced as degraded, shedding by 1, acknowledged by all 2 upstreams".into()));
+    let half = seen(|s| s.peers[1].state = "active".into());
+    assert_eq!(half, (Tone::Warn, "announced, acknowledged by 1 of 2 upstreams".into()));
+    let one = seen(|s| s.peers.truncate(1));
+    assert_eq!(one, (Tone::Good, "announced, acknowledged by its upstream".into()));
+    let last = seen(|s| s.state = ubique_proto::site::State::LastResort);
+    assert_eq!(last.0, Tone::Bad);
 }
 
 #[test]

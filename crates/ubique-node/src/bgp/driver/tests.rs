@@ -38,11 +38,12 @@ fn driver(limit: usize, asns: &[Asn]) -> (Driver, SocketAddr) {
         ranges: vec![range],
         place: None,
         listen: Some(0),
+        must_listen: true,
         journal: None,
         tap: None,
     });
     let driver = driver.unwrap();
-    let port = driver.listeners[0].socket.local_addr().unwrap().port();
+    let port = driver.listeners.local_addr(0).unwrap().port();
     (driver, (Ipv4Addr::LOCALHOST, port).into())
 }
 
@@ -63,6 +64,40 @@ async fn until(driver: &mut Driver, what: &str, done: impl Fn(&Driver) -> bool) 
         assert!(begin.elapsed() < PATIENCE, "{what}");
         let _ = tokio::time::timeout(Duration::from_millis(1), driver.next()).await;
     }
+}
+
+#[test]
+fn what_came_due_during_a_round_waits_for_the_next() {
+    run(async {
+        let (slow, quick) = (Duration::from_millis(100), Duration::from_millis(50));
+        let silent = IpAddr::from(Ipv4Addr::new(127, 0, 2, 1));
+        let peer = |connect_retry| PeerConfig { connect_retry, ..PeerConfig::new(silent, ASES[0], Relation::Peer) };
+        let mut driver = Driver::new(DriverConfig {
+            speaker: SpeakerConfig {
+                peers: vec![peer(slow), peer(quick)],
+                ..SpeakerConfig::new(Asn(64500), Ipv4Addr::new(192, 0, 2, 2), 1)
+            },
+            endpoints: vec![Endpoint::new(silent), Endpoint::new(silent)],
+            ranges: vec![],
+            place: None,
+            listen: None,
+            must_listen: false,
+            journal: None,
+            tap: None,
+        })
+        .unwrap();
+        driver.handle(In::Start);
+        // Both attempts have taken too long, the round began in between.
+        let (first, begin) = (driver.speaker.next_deadline().unwrap(), now());
+        while now().since(begin) < slow {
+            std::hint::spin_loop();
+        }
+        assert!(driver.deadlines(first));
+        let second = driver.speaker.next_deadline().unwrap();
+        assert!(first < second && second <= begin + slow, "it is still to be judged");
+        assert!(driver.deadlines(now()));
+        assert!(driver.speaker.next_deadline().unwrap() > begin + slow);
+    });
 }
 
 fn open(asn: Asn) -> Vec<u8> {

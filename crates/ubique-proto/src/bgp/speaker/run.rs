@@ -10,7 +10,7 @@ use super::graceful::Retention;
 use super::ledger::Ledger;
 use super::send::Sending;
 use super::status::Faults;
-use super::{ConnId, In, Out, PeerConfig, PeerId, Restarted, SessionEvent, SpeakerConfig};
+use super::{ConnId, In, Order, Out, PeerConfig, PeerId, Restarted, SessionEvent, SpeakerConfig};
 use crate::bgp::family::AddressFamily;
 use crate::bgp::message::{Notification, Update};
 use crate::bgp::notification::{cease, code};
@@ -161,12 +161,11 @@ impl Speaker {
             }
             In::Acknowledged { conn, offset } => self.acknowledged(now, conn, offset),
             In::Announce { peer, announcement } => self.announce(peer, announcement),
-            In::Withdraw { peer, prefix } => {
-                if let Some(p) = self.peer_mut(peer) {
-                    p.ledger.withdraw(&prefix);
-                    self.rib.withdraw(peer, prefix);
-                }
-            }
+            In::Withdraw { peer, prefix } => self.withdraw(peer, prefix),
+            In::Orders(orders) => orders.into_iter().for_each(|order| match order {
+                Order::Announce { peer, announcement } => self.announce(peer, announcement),
+                Order::Withdraw { peer, prefix } => self.withdraw(peer, prefix),
+            }),
             In::Originate { prefix } => self.rib.originate(prefix),
             In::RequestRefresh { peer } => self.with(now, peer, |p| p.session.request_refresh(now)),
             In::AnnounceFlow { peer, flow, actions } => self.announce_flow(peer, flow, actions),
@@ -177,6 +176,7 @@ impl Speaker {
             }
             In::AddPeer { peer, config } => self.add_peer(peer, *config),
             In::RemovePeer { peer } => self.remove_peer(now, peer),
+            In::Rescope { scope } => self.rescope(now, scope),
             In::BfdDown { peer, control_independent } => self.bfd_down(now, peer, control_independent),
             In::Settled => {
                 self.config.restarted = None;
@@ -239,9 +239,26 @@ impl Speaker {
         }
     }
 
+    fn withdraw(&mut self, peer: PeerId, prefix: Prefix) {
+        if let Some(p) = self.peer_mut(peer) {
+            p.ledger.withdraw(&prefix);
+            self.rib.withdraw(peer, prefix);
+        }
+    }
+
     /// Whether it may be announced at all.
     pub(super) fn in_scope(&self, prefix: &Prefix) -> bool {
         self.config.scope.as_ref().is_none_or(|scope| scope.iter().any(|within| within.contains(prefix)))
+    }
+
+    /// Routes to prefixes that are new to us may not have been kept: neighbours are asked for them again.
+    fn rescope(&mut self, now: Time, scope: Vec<Prefix>) {
+        let wider = scope.iter().any(|prefix| !self.in_scope(prefix));
+        self.rib.rescope(&scope);
+        self.config.scope = Some(scope);
+        if wider {
+            self.with_all(now, |p| p.session.request_refresh(now));
+        }
     }
 
     /// Whether the connection is for a neighbour we have; closes it when not.
