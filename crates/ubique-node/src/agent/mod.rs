@@ -67,7 +67,7 @@ use crate::checks::CheckError;
 use crate::limits;
 use crate::state::Receipt;
 
-pub use confine::{Privileges, outgrown};
+pub use confine::Privileges;
 pub use http::HttpError;
 pub use neighbours::{Lacking, lacking};
 pub use reload::without_records;
