@@ -9,6 +9,18 @@ use serde::{Deserialize, Serialize};
 use crate::net::{AddressFamily, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, Relation};
 use crate::service::{Service, Upstream};
 
+/// How well a site serves; the worst is the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should.
+    Healthy,
+    /// It serves, but others should be preferred.
+    Degraded,
+    /// It does not serve.
+    Failed,
+}
+
 /// LOCAL_PREF of a route by the relation to the neighbour it came from: customers pay, transit costs.
 pub fn local_preference(from: Relation) -> u32 {
     match from {

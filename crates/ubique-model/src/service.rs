@@ -1,7 +1,7 @@
 //! The service file: one anycast service, its checks, its sites and their upstreams.
 
 mod parse;
-mod print;
+pub(crate) mod print;
 mod rules;
 pub mod spec;
 mod upstream;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::Check;
+use crate::check::{Check, Group};
 use crate::location::Location;
 use crate::net::{Asn, Prefix};
 
@@ -30,8 +30,11 @@ pub struct Service {
     pub prefixes: Vec<Prefix>,
     /// Addresses clients talk to; each lies in one of `prefixes`. On the loopback of each healthy site.
     pub addresses: Vec<IpAddr>,
-    /// What makes a site fit to serve; all must pass.
+    /// What makes a site fit to serve.
     pub checks: Vec<Check>,
+    /// Checks that count together.
+    #[serde(default)]
+    pub groups: Vec<Group>,
     /// The places that announce.
     pub sites: Vec<Site>,
     /// How the agent behaves.

@@ -66,6 +66,7 @@ fn service(sites: Vec<Site>) -> Service {
         prefixes: vec!["198.51.100.0/24".parse().unwrap(), "2001:db8:53::/48".parse().unwrap()],
         addresses: vec!["198.51.100.53".parse().unwrap()],
         checks: vec![],
+        groups: vec![],
         sites,
         agent: AgentSettings {
             socket: "/run/ubique/{site}.sock".into(),

@@ -62,6 +62,7 @@ pub fn service() -> Service {
         prefixes: vec!["198.51.100.0/24".parse().unwrap(), "2001:db8:53::/48".parse().unwrap()],
         addresses: vec!["198.51.100.53".parse().unwrap(), "2001:db8:53::53".parse().unwrap()],
         checks: vec![],
+        groups: vec![],
         sites: vec![
             site("lon", london(), vec![upstream(100, "192.0.2.1"), upstream(100, "2001:db8:1::1")]),
             site("par", paris(), vec![upstream(200, "192.0.2.5"), upstream(200, "2001:db8:1::5")]),

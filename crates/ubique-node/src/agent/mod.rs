@@ -37,7 +37,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
-use ubique_model::check::CheckKind;
+use ubique_model::check::{Check, CheckKind};
 use ubique_model::service::Service;
 use ubique_sys::watchdog::Heartbeat;
 
@@ -55,7 +55,7 @@ const REQUESTS: usize = 16;
 /// Results of polls, and events, that wait for the loop; the sender of one more waits.
 const EVENTS: usize = 64;
 
-/// Threads for what may block, beside one for each `process` check.
+/// Threads for what may block, beside one for each check that looks for processes.
 const BLOCKING_THREADS: usize = 3;
 
 /// How long the end waits for the upstreams to take the last NOTIFICATION.
@@ -158,7 +158,8 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
     let with_bfd = bfd::wanted(spec);
     guard::abort_on_panic();
     let watchdog = guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
-    let looks = service.checks.iter().filter(|c| matches!(c.kind, CheckKind::Process { .. })).count();
+    let looks = |c: &&Check| matches!(c.kind, CheckKind::Process { .. } | CheckKind::Systemd { .. });
+    let looks = service.checks.iter().filter(looks).count();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS + looks)

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot};
+use ubique_model::check::{Check, CheckKind, Counts};
 use ubique_model::service::Service;
-use ubique_proto::health::CheckConfig;
+use ubique_proto::health::{CheckConfig, GroupConfig, Role};
 use ubique_proto::journal::Recorded;
 use ubique_proto::site::SiteConfig;
 use ubique_sys::netlink::AddressMonitor;
@@ -37,7 +38,7 @@ pub(super) fn agent(
     let spec = &service.sites[index];
     let mut runners = Vec::new();
     for (number, check) in service.checks.iter().enumerate() {
-        runners.push(Runner::start(number, &check.name, &check.kind, results.clone())?);
+        runners.push(Runner::start(number, &check.name, &check.kind, &service.addresses, results.clone())?);
     }
     let mut addresses = Addresses::new(&service.addresses).map_err(AgentError::Addresses)?;
     let present = addresses.present().map_err(AgentError::Addresses)?;
@@ -49,8 +50,8 @@ pub(super) fn agent(
     let monitor = Monitor::start(&service, site, &options.version).map_err(system("start the MRT files"))?.map(Rc::new);
     let records = (&journal, &monitor);
     let bgp = neighbours::speaker(&service, spec, index, options.listen, restart.restarted(), records)?;
-    let checks: Vec<CheckConfig> = service.checks.iter().map(check_config).collect();
-    let health = Recorded::new(now(), (checks, seed()), journal.clone());
+    let (checks, groups) = health_config(&service);
+    let health = Recorded::new(now(), (checks, groups, seed()), journal.clone());
     let site_config = SiteConfig { drain: service.agent.drain, graceful_shutdown: service.agent.graceful_shutdown };
     let core = Recorded::new(now(), site_config, journal.clone());
     let resolve = detectors(&service, events)?;
@@ -64,13 +65,39 @@ fn state_path(service: &Service, site: &str, options: &AgentOptions) -> PathBuf 
     admin::socket_path(template, &service.name, site).with_extension("state")
 }
 
-fn check_config(check: &ubique_model::check::Check) -> CheckConfig {
+/// The checks and groups of a service, as the health core takes them.
+pub(super) fn health_config(service: &Service) -> (Vec<CheckConfig>, Vec<GroupConfig>) {
+    let group = |group: &ubique_model::check::Group| GroupConfig {
+        name: group.name.clone(),
+        healthy: group.healthy,
+        degraded: group.degraded,
+    };
+    (service.checks.iter().map(check_config).collect(), service.groups.iter().map(group).collect())
+}
+
+fn check_config(check: &Check) -> CheckConfig {
+    let role = match (&check.kind, &check.counts) {
+        (CheckKind::Load { metric, high, low }, _) => {
+            let thousandths = |amount: u64| amount.saturating_mul(1000);
+            Role::Load { high: thousandths(*high), low: thousandths(*low), unit: metric.unit().to_owned() }
+        }
+        (_, Counts::Alone(level)) => Role::Alone(*level),
+        (_, Counts::Member { group, weight }) => Role::Member { group: group.clone(), weight: *weight },
+    };
+    // Thresholds of load are terms of the test, not the test.
+    let what = match &check.kind {
+        CheckKind::Load { metric, .. } => serde_json::to_string(metric),
+        kind => serde_json::to_string(kind),
+    };
     CheckConfig {
         name: check.name.clone(),
+        what: what.unwrap_or_default(),
         every: check.every,
         timeout: check.timeout,
+        latency: check.latency,
         fall: check.fall,
         rise: check.rise,
+        role,
     }
 }
 
@@ -86,9 +113,9 @@ fn detectors(service: &Service, events: &mpsc::Sender<Detected>) -> Result<Vec<O
     let mut servers = Vec::new();
     let mut resolve = Vec::new();
     for (number, check) in service.checks.iter().enumerate() {
-        let server = Server::of(number, &check.kind, &service.addresses);
-        servers.extend(server.clone());
-        resolve.push(Subject::of(&check.kind, server).map(|subject| {
+        let local = Server::of(number, &check.kind, &service.addresses);
+        servers.extend(local.iter().cloned());
+        resolve.push(Subject::of(&check.kind, local).map(|subject| {
             let notify = Arc::new(Notify::new());
             let watch = detect::processes(number, subject, notify.clone(), events.clone());
             tokio::task::spawn_local(watch);

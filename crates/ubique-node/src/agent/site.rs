@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::time::Sleep;
-use ubique_model::policy::{Announcement, announcements};
+use ubique_model::policy::{Announcement, Level, announcements};
 use ubique_model::service::{Service, Site as SiteSpec, Upstream};
 use ubique_model::{Asn, Prefix};
 use ubique_proto::Time;
@@ -133,7 +133,7 @@ impl Agent {
             .flat_map(|(peer, upstream)| announcements(&service, upstream).into_iter().map(move |a| (peer, a)))
             .collect();
         Agent {
-            metrics: Metrics::new(service.checks.len()),
+            metrics: Metrics::new(),
             resolved: vec![false; service.checks.len()],
             service,
             site,
@@ -222,8 +222,7 @@ impl Agent {
             return;
         }
         // Checks begin as down, so that a service that stays down changes nothing: enough failures say it.
-        let mut checks = self.health.checks().zip(&self.service.checks);
-        let unfit = checks.any(|(c, spec)| !c.up && c.counters.failures >= u64::from(spec.fall));
+        let unfit = self.health.best_case() == Level::Failed;
         let decided = !matches!(self.core.status().state, State::Starting | State::Unhealthy);
         if unfit || decided {
             self.restart.settle();
@@ -275,7 +274,12 @@ impl Agent {
                 let what = format!("check {name} {state}");
                 self.remember(what, cause);
             }
-            health::Out::Verdict { healthy, cause } => {
+            health::Out::Overload { on, cause } => {
+                tracing::warn!(on, cause, "overload");
+                self.remember(format!("overload {}", if on { "began" } else { "ended" }), cause);
+            }
+            health::Out::Verdict { level, cause } => {
+                let healthy = level != Level::Failed;
                 self.reason = if healthy { "healthy" } else { "unhealthy" };
                 self.core.handle_input(now(), site::In::Verdict { healthy, cause });
                 // Withdrawals go out before anything else is looked at.
@@ -446,12 +450,16 @@ impl Agent {
     /// The end of a poll.
     pub(super) fn polled(&mut self, end: PollResult) {
         let PollResult { check, poll, result, took } = end;
-        self.metrics.polled(check, took);
         match &result {
-            Ok(()) => self.succeeded(check),
+            Ok(_) => self.succeeded(check),
             Err(_) => self.failed(check),
         }
-        self.health.handle_input(now(), health::In::Result { check, poll, result });
+        let input = match result {
+            Ok(Some(value)) => health::In::Load { check, poll, took, value },
+            Ok(None) => health::In::Result { check, poll, took, result: Ok(()) },
+            Err(error) => health::In::Result { check, poll, took, result: Err(error) },
+        };
+        self.health.handle_input(now(), input);
     }
 
     /// Who serves is looked up when it begins to serve: that is a search through all processes.

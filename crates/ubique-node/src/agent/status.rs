@@ -1,6 +1,7 @@
 //! What `ubique status` shows, read from the cores.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ubique_model::Prefix;
 use ubique_model::service::Upstream;
@@ -10,11 +11,12 @@ use ubique_proto::bgp::message::Role;
 use ubique_proto::bgp::session::{Negotiated, State as SessionState};
 use ubique_proto::bgp::speaker::{Delivery, PeerId, PeerStatus as SpeakerPeer};
 use ubique_proto::bgp::wire::MAX_MESSAGE;
-use ubique_proto::health::CheckStatus as CoreCheck;
+use ubique_proto::health::{CheckStatus as CoreCheck, GroupStatus as CoreGroup, Role as CheckRole};
 
 use super::site::Agent;
-use crate::admin::{Announced, CheckStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status};
-use crate::checks::kind_name;
+use crate::admin::{
+    Announced, CheckStatus, GroupStatus, LoadStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status,
+};
 use crate::clock::{rfc3339, wall};
 
 impl Agent {
@@ -31,9 +33,10 @@ impl Agent {
             since: self.when(site.since),
             cause: site.cause.to_owned(),
             healthy: self.health.healthy(),
-            checks: checks
-                .map(|(spec, core)| check_status(kind_name(&spec.kind), self.when(core.since), core))
-                .collect(),
+            level: self.health.level(),
+            overload: self.health.overload().0.then(|| self.health.overload().1.to_owned()),
+            groups: self.health.groups().map(group_status).collect(),
+            checks: checks.map(|(spec, core)| check_status(spec.kind.word(), self.when(core.since), core)).collect(),
             peers: self.peer_statuses(),
             events: self.events.iter().cloned().collect(),
         }
@@ -151,6 +154,26 @@ fn role_word(role: Role) -> String {
     }
 }
 
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// From thousandths.
+fn units(value: u64) -> f64 {
+    value as f64 / 1e3
+}
+
+fn group_status(core: CoreGroup<'_>) -> GroupStatus {
+    GroupStatus {
+        name: core.config.name.clone(),
+        level: core.level,
+        up: core.up,
+        weight: core.weight,
+        healthy: core.config.healthy,
+        degraded: core.config.degraded,
+    }
+}
+
 fn check_status(kind: &str, since: String, core: CoreCheck<'_>) -> CheckStatus {
     CheckStatus {
         name: core.name.to_owned(),
@@ -161,5 +184,24 @@ fn check_status(kind: &str, since: String, core: CoreCheck<'_>) -> CheckStatus {
         last_result: core.last.map(|_| core.last_error.unwrap_or("ok").to_owned()),
         polls: core.counters.successes + core.counters.failures,
         failures: core.counters.failures,
+        p50_ms: core.recent.quantile(0.5).map(ms),
+        p99_ms: core.recent.quantile(0.99).map(ms),
+        group: match core.role {
+            CheckRole::Member { group, .. } => Some(group.clone()),
+            CheckRole::Alone(_) | CheckRole::Load { .. } => None,
+        },
+        on_failure: match core.role {
+            CheckRole::Alone(level) => Some(*level),
+            CheckRole::Member { .. } | CheckRole::Load { .. } => None,
+        },
+        load: match core.role {
+            CheckRole::Load { high, low, unit } => Some(LoadStatus {
+                value: core.value.map(units),
+                high: units(*high),
+                low: units(*low),
+                unit: unit.clone(),
+            }),
+            CheckRole::Alone(_) | CheckRole::Member { .. } => None,
+        },
     }
 }

@@ -47,6 +47,11 @@ impl Exec {
     }
 
     pub(super) async fn poll(&mut self) -> Result<(), String> {
+        self.run().await.map(drop)
+    }
+
+    /// The beginning of what it prints.
+    pub(super) async fn run(&mut self) -> Result<Vec<u8>, String> {
         if let Some(last) = self.last.take()
             && !last.exited().map_err(|e| words(&e))?
         {
@@ -81,7 +86,8 @@ impl Exec {
         let (end, ()) = tokio::join!(ending, reading);
         end.map_err(|e| words(&e))?;
         let status = child.wait().await.map_err(|e| words(&e))?;
-        verdict(status, if errors.is_empty() { &said } else { &errors })
+        verdict(status, if errors.is_empty() { &said } else { &errors })?;
+        Ok(said)
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Core, CoreId, SNAPSHOT_MAX};
 use crate::bfd::{self, Bfd};
 use crate::bgp::speaker::{self, Speaker, SpeakerConfig};
-use crate::health::{self, CheckConfig, Health};
+use crate::health::{self, CheckConfig, GroupConfig, Health};
 use crate::site::{self, Site, SiteConfig};
 use crate::time::Time;
 
@@ -92,7 +92,9 @@ macro_rules! core {
 }
 
 core!(Bfd, bfd, Bfd, u64, Bfd::new);
-core!(Health, health, Health, (Vec<CheckConfig>, u64), |(checks, seed)| Health::new(checks, seed));
+core!(Health, health, Health, (Vec<CheckConfig>, Vec<GroupConfig>, u64), |(checks, groups, seed)| {
+    Health::new(checks, groups, seed)
+});
 core!(Site, site, Site, SiteConfig, Site::new);
 core!(Speaker, speaker, Bgp, SpeakerConfig, Speaker::new);
 

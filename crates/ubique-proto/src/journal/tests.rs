@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ubique_model::policy::Announcement;
+use ubique_model::policy::{Announcement, Level};
 use ubique_model::{Asn, Relation};
 
 use super::*;
@@ -206,16 +206,19 @@ impl World {
         };
         let check = |name: &str| CheckConfig {
             name: name.into(),
+            what: name.into(),
             every: Duration::from_secs(1),
             timeout: Duration::from_millis(500),
+            latency: None,
             fall: 2,
             rise: 2,
+            role: health::Role::Alone(Level::Failed),
         };
         let site = SiteConfig { drain: Duration::from_secs(5), graceful_shutdown: Duration::from_secs(1) };
         let now = Time(1);
         World {
             speaker: Recorded::new(now, config, Some(memory.clone())),
-            health: Recorded::new(now, (vec![check("a"), check("b")], seed), Some(memory.clone())),
+            health: Recorded::new(now, (vec![check("a"), check("b")], vec![], seed), Some(memory.clone())),
             site: Recorded::new(now, site, Some(memory.clone())),
             bfd: Recorded::new(now, seed, Some(memory.clone())),
             discriminators: [0; 2],
@@ -232,7 +235,10 @@ impl World {
             1 => {
                 let (check, result) =
                     (rng.below(2) as usize, if rng.below(2) == 0 { Ok(()) } else { Err("no".into()) });
-                self.health.handle_input(now, health::In::Result { check, poll: rng.below(30), result });
+                self.health.handle_input(
+                    now,
+                    health::In::Result { check, poll: rng.below(30), took: Duration::from_millis(1), result },
+                );
             }
             2 if due(self.bfd.next_deadline()) => self.bfd.handle_deadline(now),
             2 => self.bfd.handle_input(now, bfd_input(rng, now, &self.discriminators)),
