@@ -17,3 +17,8 @@ pub(crate) fn rib(input: &[u8]) {
 fn holders(_: &ubique_proto::bgp::rib::Rib) -> Option<usize> {
     None
 }
+
+/// As above.
+fn unvouched(_: &ubique_proto::bgp::rib::Rib, _: ubique_proto::bgp::speaker::PeerId) -> Option<usize> {
+    None
+}

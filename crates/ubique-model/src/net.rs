@@ -1,5 +1,6 @@
 //! Numbers of the routing system: AS numbers, prefixes, address families, communities, relations.
 
+pub mod action;
 mod extended;
 mod family;
 
@@ -74,7 +75,8 @@ impl fmt::Display for Family {
     }
 }
 
-/// A standard community (RFC 1997), printed as `high:low`, read as that or as one of [`Community::WORDS`].
+/// A standard community (RFC 1997), printed as `high:low`, read as that, as one of
+/// [`Community::WORDS`], or as what a network calls it ([`action`]).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Community(pub u32);
@@ -118,6 +120,10 @@ impl FromStr for Community {
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some((_, community)) = Community::WORDS.iter().find(|(word, _)| *word == text) {
             return Ok(*community);
+        }
+        if let Some(named) = action::named(text) {
+            return named
+                .map_err(|unknown| format!("{text:?} is not a community: {}; {}", unknown.reason, unknown.fix));
         }
         let bad = || format!("{text:?} is not a community: write \"ASN:VALUE\", both at most 65535");
         let (high, low) = text.split_once(':').ok_or_else(bad)?;

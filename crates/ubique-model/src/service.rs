@@ -61,6 +61,10 @@ pub struct AgentSettings {
     pub graceful_shutdown: Duration,
     /// How long the service goes on serving after a withdrawal before the addresses are removed.
     pub drain: Duration,
+    /// Command that has the service shorten its connections when a drain begins; empty: none.
+    pub drain_hook: Vec<String>,
+    /// Actions that move more of the service's traffic at this site than this, per cent, must be confirmed.
+    pub confirm_share: u8,
     /// How long an essential thread may stall before the watchdog ends the agent.
     pub watchdog: Duration,
     /// What it records and exports.

@@ -366,16 +366,20 @@ fn records() -> impl Strategy<Value = Records> {
 
 fn service() -> impl Strategy<Value = Service> {
     let hour = || duration(0, 3_600_000);
-    let agent = (text(), prop::option::of(target()), hour(), hour(), duration(100, 60_000), records()).prop_map(
-        |(socket, metrics, graceful_shutdown, drain, watchdog, records)| AgentSettings {
-            records,
-            socket: socket.into(),
-            metrics,
-            graceful_shutdown,
-            drain,
-            watchdog,
-        },
-    );
+    let operator = (prop::collection::vec(text(), 0..3), 0u8..=100);
+    let agent = (text(), prop::option::of(target()), hour(), hour(), duration(100, 60_000), records(), operator)
+        .prop_map(|(socket, metrics, graceful_shutdown, drain, watchdog, records, (drain_hook, confirm_share))| {
+            AgentSettings {
+                records,
+                drain_hook,
+                confirm_share,
+                socket: socket.into(),
+                metrics,
+                graceful_shutdown,
+                drain,
+                watchdog,
+            }
+        });
     let parts = (
         prop::collection::vec(check(), 0..4),
         prop::collection::vec(site(), 1..4),

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use ubique_sys::process::PidFd;
 
 /// A kernel object that becomes readable.
 pub(crate) struct Watched<T>(pub T);
@@ -23,9 +22,4 @@ pub(crate) fn watch<T: AsFd>(object: T) -> io::Result<AsyncFd<Watched<T>>> {
         reason = "its unsafe successor demands what `AsFd` says: the descriptor lives as long as its owner"
     )]
     AsyncFd::with_interest(Watched(object), Interest::READABLE)
-}
-
-/// Waits until the process has ended; it need not be a child.
-pub(crate) async fn exited(process: PidFd) -> io::Result<()> {
-    watch(process)?.readable().await.map(drop)
 }

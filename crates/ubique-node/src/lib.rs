@@ -22,6 +22,7 @@ pub mod checks;
 mod clock;
 mod fd;
 pub mod journal;
+mod limits;
 mod monitor;
 mod mrt;
 mod random;

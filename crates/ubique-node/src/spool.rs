@@ -4,6 +4,11 @@
 //! are there. At the configured size the file becomes `path.1`, that one `path.2`, and so on; the last one goes. A file
 //! that was there before becomes `path.1`, too. A queue that is full loses records, which are counted; a file that
 //! cannot be written (a full disk) ends the recording, is said once, and is tried again after [`RETRY`].
+//!
+//! What is recorded is wanted most when things go wrong, so nothing old goes before there is something new: a file is begun
+//! as `path.new`, and files move on when it has taken its first records. Stubs take no places: after a failure a file that
+//! holds less than [`STUB_BYTES`] is replaced, and so is that of an agent that was started again and again
+//! ([`Writer::is_loop`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -33,6 +38,12 @@ const GATHER: Duration = Duration::from_millis(2);
 
 /// After a failure the file is tried again this much later.
 const RETRY: Duration = Duration::from_secs(60);
+
+/// A shorter file is replaced when recording goes on after a failure: a full disk must not turn the files over.
+const STUB_BYTES: u64 = 1 << 20;
+
+/// Starts that follow each other faster than this are a loop.
+const LOOP: Duration = Duration::from_secs(60);
 
 /// Owner and group may read: what neighbours send is nobody else's business.
 const MODE: u32 = 0o640;
@@ -122,7 +133,7 @@ impl Spool {
         let (queue, jobs) = sync_channel(QUEUE_RECORDS);
         let shared = Arc::new(Shared::default());
         let size = config.size;
-        let mut writer = Writer { config, shared: shared.clone(), file: None, segment: 0, retry: None };
+        let mut writer = Writer::new(config, shared.clone());
         thread::Builder::new().name(writer.config.what.replace(' ', "-")).spawn(move || writer.run(&jobs))?;
         Ok(Spool { queue, shared, size })
     }
@@ -211,13 +222,27 @@ struct Writer {
     config: SpoolConfig,
     shared: Arc<Shared>,
     file: Option<File>,
+    /// The file is `path.new` still: what happens to `path` when it has taken its first records.
+    begun: Option<Old>,
     segment: u64,
     retry: Option<Instant>,
 }
 
+/// What becomes of the newest file when there is a newer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Old {
+    MovesOn,
+    IsReplaced,
+}
+
 impl Writer {
+    fn new(config: SpoolConfig, shared: Arc<Shared>) -> Writer {
+        Writer { config, shared, file: None, begun: None, segment: 0, retry: None }
+    }
+
     fn run(&mut self, jobs: &Receiver<Job>) {
-        let opened = self.next();
+        let old = if self.is_loop() { Old::IsReplaced } else { Old::MovesOn };
+        let opened = self.begin(old);
         self.check(opened);
         let mut batch = Vec::new();
         loop {
@@ -248,8 +273,10 @@ impl Writer {
             }
             job = if batch.len() < BATCH_BYTES { jobs.try_recv().ok() } else { None };
         }
-        if let Some(file) = &mut self.file {
-            let written = file.write_all(batch);
+        if !batch.is_empty()
+            && let Some(file) = &mut self.file
+        {
+            let written = file.write_all(batch).and_then(|()| self.establish());
             self.check(written);
         }
         batch.shrink_to(2 * BATCH_BYTES);
@@ -260,34 +287,60 @@ impl Writer {
             && segment > self.segment
         {
             self.segment = segment;
-            let opened = self.next();
+            let opened = self.begin(Old::MovesOn);
             self.check(opened);
         }
     }
 
-    /// Moves the files on by one and starts the newest.
-    fn next(&mut self) -> io::Result<()> {
+    /// Starts the next file, as `path.new`.
+    fn begin(&mut self, old: Old) -> io::Result<()> {
         self.file = None;
         let path = &self.config.path;
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        let old = |number: u32| if number == 0 { path.clone() } else { numbered(path, number) };
-        for number in (1..self.config.files).rev() {
-            move_on(&old(number - 1), &old(number))?;
-        }
-        if self.config.files == 1 {
-            remove(path)?;
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
+        let new = suffixed(path, "new");
+        remove(&new)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&new)?;
         file.write_all(&(self.config.header)(self.segment))?;
         self.file = Some(file);
+        self.begun = Some(old);
         Ok(())
+    }
+
+    /// The file that was begun has records: it takes its place, and the others move on by one.
+    fn establish(&mut self) -> io::Result<()> {
+        let Some(old) = self.begun.take() else {
+            return Ok(());
+        };
+        let path = &self.config.path;
+        if old == Old::MovesOn {
+            let at = |number: u32| if number == 0 { path.clone() } else { numbered(path, number) };
+            for number in (1..self.config.files).rev() {
+                move_on(&at(number - 1), &at(number))?;
+            }
+        }
+        fs::rename(suffixed(path, "new"), path)
+    }
+
+    /// Whether the two files before were begun a moment ago by agents that ended at once: the third of a loop, and those
+    /// after it, replace each other, so that what led into the loop stays.
+    fn is_loop(&self) -> bool {
+        // One that was full was not ended by an end of the agent.
+        let young = |path: &Path, limit| {
+            let short = fs::metadata(path).is_ok_and(|m| m.len() < self.config.size);
+            short && age(path).is_some_and(|age| age < limit)
+        };
+        young(&self.config.path, LOOP) && young(&numbered(&self.config.path, 1), 2 * LOOP)
     }
 
     fn check(&mut self, done: io::Result<()>) {
         let Err(error) = done else { return };
         self.file = None;
+        if self.begun.take().is_some() {
+            // It holds nothing, and the disk may be full.
+            let _ = remove(&suffixed(&self.config.path, "new"));
+        }
         self.shared.failures.fetch_add(1, Ordering::Relaxed);
         let said_before = self.shared.broken.swap(true, Ordering::AcqRel);
         if !said_before {
@@ -304,7 +357,8 @@ impl Writer {
         }
         self.shared.filled.store(0, Ordering::Release);
         self.segment = self.shared.segment.fetch_add(1, Ordering::AcqRel) + 1;
-        match self.next() {
+        let short = fs::metadata(&self.config.path).is_ok_and(|m| m.len() < STUB_BYTES.min(self.config.size));
+        match self.begin(if short { Old::IsReplaced } else { Old::MovesOn }) {
             Ok(()) => {
                 self.shared.broken.store(false, Ordering::Release);
                 tracing::info!(path = %self.config.path.display(), "the {} is written again", self.config.what);
@@ -315,9 +369,19 @@ impl Writer {
 }
 
 fn numbered(path: &Path, number: u32) -> PathBuf {
+    suffixed(path, &number.to_string())
+}
+
+fn suffixed(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
+    name.push(format!(".{end}"));
     name.into()
+}
+
+/// How long ago a file was begun; `None`: there is none, or its file system does not tell.
+fn age(path: &Path) -> Option<Duration> {
+    // One from the future was begun before the clock was set.
+    Some(fs::metadata(path).ok()?.created().ok()?.elapsed().unwrap_or(Duration::MAX))
 }
 
 fn move_on(from: &Path, to: &Path) -> io::Result<()> {
@@ -388,9 +452,34 @@ mod tests {
         assert!(!folder.0.join("a/file.3").exists());
         drop(spool);
         let spool = folder.spool(4, 3);
-        until("a new one is begun", || folder.read("file") == "<0>");
+        until("a new one is begun", || folder.read("file.new") == "<0>");
+        assert_eq!(folder.read("file"), "<4>ii", "which is empty so far");
+        assert!(say(&spool, "jj"));
+        until("it has taken its place", || folder.read("file") == "<0>jj");
         assert_eq!((folder.read("file.1"), folder.read("file.2")), ("<4>ii".into(), "<3>gghh".into()));
-        assert_eq!(spool.counters(), Counters::default());
+        assert_eq!(spool.counters(), Counters { octets: 2, ..Counters::default() });
+    }
+
+    #[test]
+    fn agents_that_end_at_once_again_and_again_leave_what_was_before_them() {
+        let folder = Folder::new("loop");
+        fs::write(folder.0.join("probe"), "").unwrap();
+        if age(&folder.0.join("probe")).is_none() {
+            eprintln!("skipped: this file system does not tell when a file was begun");
+            return;
+        }
+        for life in ["first", "second", "third", "fourth", "fifth"] {
+            let spool = folder.spool(100, 3);
+            assert!(say(&spool, life));
+            until("written", || folder.read("file") == format!("<0>{life}"));
+        }
+        assert_eq!((folder.read("file.1"), folder.read("file.2")), ("<0>first".into(), String::new()));
+        // A file that was full was not begun by a start.
+        fs::write(folder.0.join("a/file.1"), [b'x'; 100]).unwrap();
+        let spool = folder.spool(100, 3);
+        assert!(say(&spool, "sixth"));
+        until("written", || folder.read("file") == "<0>sixth");
+        assert_eq!(folder.read("file.1"), "<0>fifth");
     }
 
     #[test]
@@ -410,7 +499,7 @@ mod tests {
         assert!(spool.write(segment, b"aa".to_vec()));
         assert!(!spool.write(segment, b"late".to_vec()));
         assert_eq!(spool.counters().lost, 1);
-        until("the next one is begun", || folder.read("file") == "<1>");
+        until("the next one is begun", || folder.read("file.new") == "<1>");
     }
 
     /// The loop and BFD: what each writes for a file stands in that file or is counted as lost.
@@ -470,16 +559,42 @@ mod tests {
         let config = SpoolConfig { what: "test", path, size: 1 << 20, files: 2, header };
         let shared = Arc::new(Shared::default());
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut writer = Writer { config, shared: shared.clone(), file: Some(full), segment: 0, retry: None };
+        let mut writer = Writer { file: Some(full), ..Writer::new(config, shared.clone()) };
         let (_queue, jobs) = sync_channel(1);
-        shared.waiting.store(3, Ordering::Release);
-        WAITING.fetch_add(3, Ordering::AcqRel);
-        writer.take(Job::Record(0, b"abc".to_vec()), &jobs, &mut vec![]);
+        let record = |writer: &mut Writer| {
+            shared.waiting.fetch_add(3, Ordering::AcqRel);
+            WAITING.fetch_add(3, Ordering::AcqRel);
+            writer.take(Job::Record(writer.segment, b"abc".to_vec()), &jobs, &mut vec![]);
+        };
+        record(&mut writer);
         assert!(shared.broken.load(Ordering::Acquire) && writer.file.is_none() && writer.retry.is_some());
         assert_eq!(shared.waiting.load(Ordering::Acquire), 0);
         writer.mend();
         assert!(!shared.broken.load(Ordering::Acquire) && writer.file.is_some(), "there is room again");
         assert_eq!(writer.segment, 1, "cores are asked for their state");
+        record(&mut writer);
+        let read = |name: &str| fs::read_to_string(folder.0.join(name)).unwrap_or_default();
+        assert_eq!(read("file"), "abc");
+        // Again and again there is room for the beginning of a file and for nothing else.
+        for _ in 0..3 {
+            writer.check(Err(io::ErrorKind::StorageFull.into()));
+            writer.mend();
+            writer.file = Some(OpenOptions::new().write(true).open("/dev/full").unwrap());
+            record(&mut writer);
+            assert!(!folder.0.join("file.new").exists() && writer.retry.is_some());
+        }
+        assert_eq!((read("file"), read("file.1")), ("abc".into(), String::new()), "nothing has moved");
+        // Or for a stub.
+        for _ in 0..3 {
+            writer.mend();
+            record(&mut writer);
+            writer.check(Err(io::ErrorKind::StorageFull.into()));
+        }
+        assert_eq!((read("file"), read("file.1")), ("abc".into(), String::new()), "stubs replace each other");
+        fs::write(folder.0.join("file"), vec![b'x'; STUB_BYTES as usize]).unwrap();
+        writer.mend();
+        record(&mut writer);
+        assert_eq!((read("file"), read("file.1").len()), ("abc".into(), STUB_BYTES as usize));
     }
 
     #[test]

@@ -15,12 +15,14 @@
 //! - [`bgp::speaker`]: sessions and RIB together: what a driver runs.
 //! - [`bfd`]: neighbours lost and found within milliseconds (RFC 5880, 5881, 5883).
 //! - [`health`]: rise, fall and events of one check; the verdict over all checks.
+//! - [`actions`]: what an operator asks for, for a while; drains that watch the traffic go.
 //! - [`bmp`], [`mrt`]: what collectors and files are told (RFC 7854, 8671, 6396, 8050).
 //! - [`journal`]: what the cores were told, to run them again.
 //! - [`site`]: the order that is safety: address, healthy, announce; withdraw, drain, remove.
 
 #![forbid(unsafe_code)]
 
+pub mod actions;
 pub mod bfd;
 pub mod bgp;
 pub mod bmp;

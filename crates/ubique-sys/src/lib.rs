@@ -5,12 +5,13 @@
 //!
 //! - [`sandbox`] and [`netns`]: namespaces, [`netlink`]: links, addresses and routes in them
 //! - [`process`]: pidfds and children, [`sockdiag`]: who serves a port and when that socket dies
-//! - [`packet`], [`tcp`], [`udp`]: sockets beyond the standard library
+//! - [`packet`], [`tcp`], [`udp`]: sockets beyond the standard library; [`arrivals`]: packets counted for some addresses
 //! - [`watchdog`]: a process that ends us when a thread stalls; [`clock`]: time;
 //!   [`priority`]: threads that must run in time; [`memory`]: giving it back
 //!
 //! Deliberately absent: policy, protocols, async. Linux 5.6 or later (pidfd, `PACKET_IGNORE_OUTGOING`).
 
+pub mod arrivals;
 pub mod clock;
 pub mod memory;
 mod mmsg;

@@ -17,6 +17,7 @@ const REQUEST_LEN: usize = 56;
 const RESPONSE_LEN: usize = 72;
 const INET_DIAG_PROTOCOL: u16 = 10;
 
+const TCP_ESTABLISHED: u32 = 1;
 const TCP_CLOSE: u32 = 7;
 const TCP_LISTEN: u32 = 10;
 
@@ -70,6 +71,49 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
         }
     }
     Ok(found)
+}
+
+/// Established TCP connections with one of `addresses` as the local one and a remote that is none of them, in the calling
+/// thread's network namespace. The kernel walks all connections: about 0.1 s for 100,000 of them; call it from a thread that
+/// may wait.
+pub fn established(addresses: &[IpAddr]) -> io::Result<u64> {
+    let mut socket = NetlinkSocket::open(Some(rustix::net::netlink::SOCK_DIAG))?;
+    let mut count = 0;
+    // IPv4 connections of a socket that serves both families are found under IPv6.
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let mut request = [0; REQUEST_LEN];
+        request[0] = family as u8;
+        request[1] = libc::IPPROTO_TCP as u8;
+        request[4..8].copy_from_slice(&(1u32 << TCP_ESTABLISHED).to_ne_bytes());
+        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+        let encode = |encoder: &mut Encoder, sequence| {
+            encoder.begin(SOCK_DIAG_BY_FAMILY, flags, sequence);
+            encoder.body(&request);
+            encoder.finish();
+        };
+        let ours = |message: &Message<'_>| {
+            let (local, remote) = ends(message)?;
+            (addresses.contains(&local) && !addresses.contains(&remote) && !remote.is_loopback()).then_some(())
+        };
+        match socket.dump(encode, ours) {
+            // A kernel without IPv6, or without this diagnosis module, has none to tell of.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => count += other?.len() as u64,
+        }
+    }
+    Ok(count)
+}
+
+/// Local and remote address of a connection.
+fn ends(message: &Message<'_>) -> Option<(IpAddr, IpAddr)> {
+    let header = message.body.get(..RESPONSE_LEN)?;
+    let length = match i32::from(header[0]) {
+        libc::AF_INET => 4,
+        libc::AF_INET6 => 16,
+        _ => return None,
+    };
+    let address = |at: usize| Some(parse_ip(header.get(at..at + length)?)?.to_canonical());
+    Some((address(8)?, address(24)?))
 }
 
 /// `None` for connected sockets. `tcp` where the message does not say it.

@@ -18,7 +18,7 @@ use ubique_sys::clock;
 use ubique_sys::netlink::Netlink;
 use ubique_sys::netns::NetNs;
 use ubique_sys::packet::{self, Batch, PacketSocket};
-use ubique_sys::{tcp, udp};
+use ubique_sys::{arrivals, sockdiag, tcp, udp};
 
 fn main() {
     runner::run(
@@ -33,6 +33,8 @@ fn main() {
             ("frames_pass_in_batches", frames_pass_in_batches),
             ("frames_are_whole_without_offloads", frames_are_whole_without_offloads),
             ("datagrams_carry_timestamps", datagrams_carry_timestamps),
+            ("arrivals_are_counted_and_looked_at", arrivals_are_counted_and_looked_at),
+            ("established_connections_are_counted", established_connections_are_counted),
         ],
     );
 }
@@ -340,4 +342,75 @@ fn datagrams_carry_timestamps() {
         });
         assert_eq!(count.unwrap(), 8);
     }
+}
+
+/// Sends `count` datagrams from one namespace to an address, at the pace the receiver's socket takes.
+fn send(from: &NetNs, to: SocketAddr, count: usize) {
+    from.run(|| {
+        let local = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(local).unwrap();
+        for _ in 0..count {
+            // The first ones may find no neighbour yet; refusals come back as errors of later calls.
+            while socket.send_to(b"query", to).is_err() {}
+        }
+    })
+    .unwrap();
+}
+
+fn arrivals_are_counted_and_looked_at() {
+    let (a, b) = pair();
+    let ours: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+    let mut netlink = Netlink::open_in(&b).unwrap();
+    let lo = netlink.link_index("lo").unwrap();
+    netlink.set_up(lo).unwrap();
+    netlink.add_address(lo, "10.9.9.9/32".parse().unwrap()).unwrap();
+    let mut arrivals = b.run(|| arrivals::Arrivals::open(&ours).unwrap()).unwrap();
+    assert_eq!(arrivals.count().unwrap(), 0);
+    // To each of ours, to one that is not, and from itself.
+    let _open: Vec<_> =
+        ["10.0.0.1:53", "[fd00::1]:53"].map(|at| b.run(|| UdpSocket::bind(at).unwrap()).unwrap()).into();
+    send(&a, "10.0.0.1:53".parse().unwrap(), 300);
+    send(&a, "[fd00::1]:53".parse().unwrap(), 200);
+    send(&b, "10.0.0.1:53".parse().unwrap(), 50);
+    send(&b, "10.9.9.9:53".parse().unwrap(), 50);
+    let mut total = 0;
+    // Neighbour discovery goes to multicast and our address: a few packets more.
+    let all = wait_until(Duration::from_secs(10), || {
+        total += arrivals.count().unwrap();
+        total >= 500
+    });
+    assert!(all, "{total}");
+    assert!(total < 510, "{total}");
+    let mut sources = std::collections::BTreeMap::new();
+    arrivals.samples(|source| *sources.entry(source).or_insert(0u32) += 1).unwrap();
+    assert_eq!(sources[&"10.0.0.0".parse::<IpAddr>().unwrap()], 300);
+    assert!(sources[&"fd00::".parse::<IpAddr>().unwrap()] >= 200, "{sources:?}");
+    assert!(sources.len() <= 3, "{sources:?}");
+    // One in 50 of 20,000: 400, with a standard deviation of 20. The count stays exact.
+    arrivals.sample_every(50).unwrap();
+    let (mut total, mut looked) = (0, 0);
+    for _ in 0..20 {
+        send(&a, "10.0.0.1:53".parse().unwrap(), 1000);
+        arrivals.samples(|_| looked += 1).unwrap();
+        total += arrivals.count().unwrap();
+    }
+    assert!((20_000..20_010).contains(&total), "{total}");
+    assert!((250..550).contains(&looked), "{looked}");
+}
+
+fn established_connections_are_counted() {
+    let (a, b) = pair();
+    let ours: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+    let count = || b.run(|| sockdiag::established(&ours).unwrap()).unwrap();
+    assert_eq!(count(), 0);
+    // One socket for both families: IPv4 connections appear as mapped addresses.
+    let listener = b.run(|| TcpListener::bind("[::]:80").unwrap()).unwrap();
+    let mut open = Vec::new();
+    for to in ["10.0.0.1:80", "[fd00::1]:80", "10.0.0.1:80"] {
+        open.push(connect(&a, to.parse().unwrap(), |_| {}).unwrap());
+        open.push(listener.accept().unwrap().0);
+    }
+    assert_eq!(count(), 3);
+    drop(open);
+    assert_eq!(count(), 0);
 }

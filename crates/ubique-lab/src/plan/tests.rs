@@ -73,6 +73,8 @@ fn service(sites: Vec<Site>) -> Service {
             metrics: None,
             graceful_shutdown: Duration::ZERO,
             drain: Duration::from_secs(1),
+            drain_hook: vec![],
+            confirm_share: 50,
             watchdog: Duration::from_secs(1),
             records: Records::default(),
         },

@@ -72,6 +72,8 @@ pub fn service() -> Service {
             metrics: None,
             graceful_shutdown: Duration::ZERO,
             drain: Duration::from_millis(200),
+            drain_hook: vec![],
+            confirm_share: 50,
             watchdog: Duration::from_secs(2),
             records: Records::default(),
         },

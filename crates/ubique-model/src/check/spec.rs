@@ -32,7 +32,7 @@ pub(crate) const FLAGS: &[&str] = &["aa", "ad", "ra", "tc", "no-aa", "no-ad", "n
 /// What a check of load can measure.
 pub(crate) const METRICS: &[&str] = &["packets", "datagrams", "cpu", "backlog", "drops", "command", "page"];
 
-const COMMAND: Type = Type::List { item: &Type::Text(&WORD), min: 1, max: MAX_COMMAND_WORDS };
+pub(crate) const COMMAND: Type = Type::List { item: &Type::Text(&WORD), min: 1, max: MAX_COMMAND_WORDS };
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const THRESHOLD: Type = Type::Scalar { format: &THRESHOLD_WORD, min: 1, max: MAX_THRESHOLD as i64 };

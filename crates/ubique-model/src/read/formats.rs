@@ -25,7 +25,9 @@ pub(crate) const INTERFACE: Format =
     Format { what: "an interface name", pattern: Some("^[^ /]{1,15}$"), example: "eth0" };
 pub(crate) const COMMUNITY: Format = Format {
     what: "a community",
-    pattern: Some("^([0-9]{1,5}:[0-9]{1,5}|no-export|no-advertise|no-peer|blackhole|graceful-shutdown)$"),
+    pattern: Some(
+        "^([0-9]{1,5}:[0-9]{1,5}|[a-z][a-z0-9]*:[a-z0-9-]+|no-export|no-advertise|no-peer|blackhole|graceful-shutdown)$",
+    ),
     example: "64500:100",
 };
 pub(crate) const EXTENDED_COMMUNITY: Format = Format {

@@ -10,7 +10,7 @@ use super::words::{did_you_mean, shorten};
 use super::{MAX_NAME_CHARS, MAX_TEXT_CHARS};
 use crate::diagnostic as code;
 use crate::location::Location;
-use crate::net::{Asn, Community, ExtendedCommunity, LargeCommunity, Prefix};
+use crate::net::{Asn, Community, ExtendedCommunity, LargeCommunity, Prefix, action};
 use crate::quantity;
 
 /// Text that fits in a line: not empty, bounded, without control characters.
@@ -198,6 +198,9 @@ pub(crate) fn community(word: &str) -> Result<Community, Finding> {
                 .fix("use a large community: large-communities = [\"ASN:VALUE:VALUE\"]");
         }
         let words = || Community::WORDS.iter().map(|(word, _)| *word);
+        if let Some(Err(unknown)) = action::named(word) {
+            return finding.cause(unknown.reason).fix(unknown.fix);
+        }
         if word.contains(|c: char| c.is_ascii_alphabetic()) {
             return finding.fix(did_you_mean(word, words()));
         }

@@ -107,6 +107,8 @@ fn read_agent(table: &TableReader<'_>) -> Option<AgentSettings> {
     let metrics = table.text("metrics", text::endpoint);
     let graceful_shutdown = table.duration("graceful-shutdown");
     let drain = table.duration("drain");
+    let drain_hook = values(table.texts("drain-hook", text::free));
+    let confirm_share = narrow(table.integer("confirm-share"));
     let watchdog = table.duration("watchdog");
     let records = read_records(table);
     Some(AgentSettings {
@@ -114,6 +116,8 @@ fn read_agent(table: &TableReader<'_>) -> Option<AgentSettings> {
         metrics: metrics.map(|at| at.value),
         graceful_shutdown: graceful_shutdown?.value,
         drain: drain?.value,
+        drain_hook,
+        confirm_share: confirm_share?.value,
         watchdog: watchdog?.value,
         records: records?,
     })

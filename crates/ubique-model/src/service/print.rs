@@ -74,6 +74,10 @@ impl Service {
         }
         page.text("graceful-shutdown", format_duration(self.agent.graceful_shutdown));
         page.text("drain", format_duration(self.agent.drain));
+        if !self.agent.drain_hook.is_empty() {
+            page.key("drain-hook", list(self.agent.drain_hook.iter().cloned()));
+        }
+        page.key("confirm-share", self.agent.confirm_share);
         page.text("watchdog", format_duration(self.agent.watchdog));
         print_records(&mut page, &self.agent.records);
         let commands = [("command", &self.rehearse.command), ("agent", &self.rehearse.agent)];

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(crate) use upstream::FAMILIES;
 use upstream::{DYNAMIC, UPSTREAM};
 
-use crate::check::spec::{CHECK, GROUP, MAX_GROUPS};
+use crate::check::spec::{CHECK, COMMAND, GROUP, MAX_GROUPS};
 use crate::read::formats::*;
 use crate::read::spec::{Field, Need, Spec, Type};
 
@@ -27,6 +27,9 @@ pub const MAX_COMMUNITIES: usize = 64;
 pub const MAX_RANGES: usize = 16;
 /// Most dynamic neighbours of a range at a time.
 pub const MAX_DYNAMIC: u16 = 256;
+/// Most neighbours of a site, upstreams and the limits of all its ranges together: each may cost some descriptors and
+/// kilobytes.
+pub const MAX_NEIGHBOURS: usize = 1024;
 /// Most ASes of a range.
 pub const MAX_ASNS: usize = 64;
 /// Routes of an upstream that are kept unless the file says otherwise: a full table must not grow the agent.
@@ -129,6 +132,19 @@ static AGENT: Spec = plain(
             Type::Duration { min: Duration::ZERO, max: HOUR },
             Need::Text("5s"),
             "How long the service goes on serving after a withdrawal before its addresses are removed.",
+        ),
+        field(
+            "drain-hook",
+            COMMAND,
+            Need::Optional,
+            "Command that has the service shorten its connections when a drain begins; not a shell, killed with its group after 10 s. \
+             It finds UBIQUE_SERVICE, UBIQUE_SITE and UBIQUE_REASON in its environment.",
+        ),
+        field(
+            "confirm-share",
+            Type::Integer { min: 0, max: 100 },
+            Need::Integer(50),
+            "An operator's action that moves more of the service's traffic at this site than so many per cent must be confirmed; 100: none.",
         ),
         field(
             "watchdog",

@@ -19,7 +19,7 @@ use ubique_proto::site::State;
 
 pub use routes::{Direction, Place, RouteView, RoutesPage, RoutesRequest};
 pub use server::SocketError;
-pub(crate) use server::{bind, error_line, serve};
+pub(crate) use server::{Bound, bind, error_line, serve};
 
 /// Version of [`Status`]; raised when a field changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -3,11 +3,11 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -17,6 +17,9 @@ use super::REQUEST_BYTES;
 
 /// Clients served at a time; more are told so and closed.
 const CLIENTS: usize = 16;
+
+/// Clients that wait to be accepted.
+const BACKLOG: i32 = 64;
 
 /// How long a client may stay silent between requests, or leave a reply unread.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,15 +71,23 @@ pub(crate) fn bind(path: &Path) -> Result<Bound, SocketError> {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(SocketError::NotASocket(path.to_owned()));
         }
-        Ok(_) if BlockingStream::connect(path).is_ok() => {
-            return Err(SocketError::InUse(path.to_owned()));
-        }
+        Ok(_) if is_alive(path).map_err(failed)? => return Err(SocketError::InUse(path.to_owned())),
         Ok(_) => fs::remove_file(path).map_err(failed)?,
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    let bound = Bound { listener, path: path.to_owned() };
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None).map_err(failed)?;
+    socket.bind(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
+    // Nobody can connect before `listen`, so that the mode the file was made with lets nobody in.
     fs::set_permissions(path, fs::Permissions::from_mode(MODE)).map_err(failed)?;
-    Ok(bound)
+    socket.listen(BACKLOG).map_err(failed)?;
+    let listener = UnixListener::from_std(socket.into()).map_err(failed)?;
+    Ok(Bound { listener, path: path.to_owned() })
+}
+
+/// Whether somebody listens there: only a refusal says that nobody does. One that is stopped, or another user's, lives.
+fn is_alive(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    let refused = socket.connect(&SockAddr::unix(path)?).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    Ok(!refused)
 }
 
 /// Answers clients until it is dropped: `answer` turns a request line into a reply line (without its end).

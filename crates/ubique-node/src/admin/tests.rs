@@ -62,6 +62,22 @@ fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
     assert!(!path.exists());
 }
 
+/// A process that is stopped accepts nothing: it lives, and whoever asks does not wait for it.
+#[test]
+fn a_socket_whose_owner_accepts_nothing_is_alive() {
+    let directory = Directory::new("full");
+    let path = directory.0.join("agent.sock");
+    let _owner = UnixListener::bind(&path).unwrap();
+    let address = socket2::SockAddr::unix(&path).unwrap();
+    let call = || {
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM.nonblocking(), None).unwrap();
+        socket.connect(&address).map(|()| socket)
+    };
+    let calls: Vec<_> = std::iter::from_fn(|| call().ok()).take(100_000).collect();
+    assert_eq!(call().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "{} calls wait", calls.len());
+    on_runtime(|| assert!(matches!(bind(&path), Err(SocketError::InUse(_)))));
+}
+
 #[test]
 fn a_file_that_is_no_socket_stays() {
     let directory = Directory::new("file");

@@ -45,6 +45,7 @@ use self::bfd::Bfd;
 use crate::admin::{self, Status};
 use crate::bgp::{BGP_PORT, DriverError, SecretError};
 use crate::checks::CheckError;
+use crate::limits;
 
 pub use http::HttpError;
 pub use neighbours::{Lacking, lacking};
@@ -157,6 +158,7 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
     };
     let with_bfd = bfd::wanted(spec);
     guard::abort_on_panic();
+    limits::raise_descriptors(limits::DESCRIPTORS);
     let watchdog = guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
     let looks = |c: &&Check| matches!(c.kind, CheckKind::Process { .. } | CheckKind::Systemd { .. });
     let looks = service.checks.iter().filter(looks).count();
@@ -214,8 +216,10 @@ async fn serve(
     let (results, mut polled) = mpsc::channel(EVENTS);
     let (events, mut detected) = mpsc::channel(EVENTS);
     let (requests, mut asked) = mpsc::channel(REQUESTS);
+    // First of all: a second agent of the site must not touch the files of the first.
+    let socket = setup::socket(&service, &site, &options)?;
     let mut agent = setup::agent(service, &site, &options, results, &events)?;
-    setup::interfaces(agent.service(), &site, &options, requests)?;
+    setup::interfaces(agent.service(), &options, socket, requests)?;
     drop(events);
     agent.start()?;
     if let Some((heartbeat, beat)) = bfd {

@@ -15,6 +15,7 @@ use ubique_sys::tcp;
 use super::AgentError;
 use crate::bgp::{Driver, DriverConfig, DriverError, Endpoint, Key, Range, Secret, Tap};
 use crate::journal::Journal;
+use crate::limits;
 use crate::monitor::Monitor;
 use crate::random::seed;
 
@@ -69,6 +70,10 @@ pub(super) fn speaker(
     let endpoints: Vec<Endpoint> =
         site.upstreams.iter().map(|u| endpoint(u, u.asn == service.asn)).collect::<Result<_, _>>()?;
     let ranges: Vec<Range> = site.dynamic.iter().map(|d| range(d, service.asn)).collect::<Result<_, _>>()?;
+    let (called, files) = (ranges.iter().map(|r| r.limit).sum::<usize>(), limits::descriptors());
+    if called > files / 2 {
+        tracing::warn!(called, files, "the limits of ranges are beyond what this process may open: raise LimitNOFILE");
+    }
     let speaker = SpeakerConfig {
         peers: site.upstreams.iter().map(peer).collect(),
         scope: Some(service.prefixes.clone()),

@@ -143,16 +143,20 @@ fn sockets(servers: Vec<Server>, out: mpsc::Sender<Detected>) {
     }
 }
 
-/// Opens the admin socket and the metrics endpoint.
-pub(super) fn interfaces(
-    service: &Service,
-    site: &str,
-    options: &AgentOptions,
-    requests: mpsc::Sender<Request>,
-) -> Result<(), AgentError> {
+/// Opens the admin socket. Refused while another agent of the site lives.
+pub(super) fn socket(service: &Service, site: &str, options: &AgentOptions) -> Result<admin::Bound, AgentError> {
     let template = &service.agent.socket;
     let path = options.socket.clone().unwrap_or_else(|| admin::socket_path(template, &service.name, site));
-    let socket = admin::bind(&path)?;
+    Ok(admin::bind(&path)?)
+}
+
+/// Answers at the admin socket and opens the metrics endpoint.
+pub(super) fn interfaces(
+    service: &Service,
+    options: &AgentOptions,
+    socket: admin::Bound,
+    requests: mpsc::Sender<Request>,
+) -> Result<(), AgentError> {
     if let Some(address) = options.metrics.or(service.agent.metrics) {
         let listener = http::bind(address)?;
         tokio::task::spawn_local(http::serve(listener, requests.clone()));

@@ -29,6 +29,7 @@ use crate::bgp::{Driver, Notice};
 use crate::checks::{PollResult, Runner};
 use crate::clock::{instant, now, rfc3339};
 use crate::journal::Journal;
+use crate::limits::Throttle;
 use crate::monitor::Monitor;
 
 /// Transitions kept for `status`.
@@ -119,6 +120,8 @@ pub(super) struct Agent {
     announcing: Announcing,
     /// Neighbours from ranges, with what each is.
     dynamic: BTreeMap<PeerId, Upstream>,
+    /// Lines about neighbours from ranges, who come and go as they like.
+    throttle: Throttle,
     /// Why announcements change now, as a label of metrics.
     reason: &'static str,
     /// When to try again to put the addresses on the loopback.
@@ -151,6 +154,7 @@ impl Agent {
             restart: parts.restart,
             announcing: Announcing::Nothing,
             dynamic: BTreeMap::new(),
+            throttle: Throttle::default(),
             runners: parts.runners,
             resolve: parts.resolve,
             announcements,
@@ -499,8 +503,8 @@ impl Agent {
                 if was_established {
                     tracing::warn!(%address, %asn, cause, state = "down", "session");
                     self.remember(format!("session {address} down"), cause);
-                } else {
-                    tracing::info!(%address, %asn, cause, state = "down", "session did not come up");
+                } else if let Some(unwritten) = self.admit(peer) {
+                    tracing::info!(%address, %asn, cause, unwritten, state = "down", "session did not come up");
                 }
             }
         }
@@ -511,13 +515,20 @@ impl Agent {
         self.spec().upstreams.get(peer.0 as usize).or_else(|| self.dynamic.get(&peer))
     }
 
+    /// Whether a line about a neighbour is written: always about those of the service file.
+    fn admit(&mut self, peer: PeerId) -> Option<u64> {
+        if self.dynamic.contains_key(&peer) { self.throttle.admit(now()) } else { Some(0) }
+    }
+
     fn joined(&mut self, peer: PeerId, address: IpAddr, asn: Asn, range: usize) {
         let Some(dynamic) = self.spec().dynamic.get(range) else {
             return;
         };
         let upstream = dynamic.upstream(address, asn);
         let range = dynamic.range;
-        tracing::info!(%address, %asn, %range, "neighbour called");
+        if let Some(unwritten) = self.throttle.admit(now()) {
+            tracing::info!(%address, %asn, %range, unwritten, "neighbour called");
+        }
         self.announcements.extend(announcements(&self.service, &upstream).into_iter().map(|a| (peer, a)));
         self.dynamic.insert(peer, upstream);
         self.announce(Some(peer));
@@ -525,8 +536,10 @@ impl Agent {
 
     fn left(&mut self, peer: PeerId) {
         self.announcements.retain(|(p, _)| *p != peer);
-        if let Some(upstream) = self.dynamic.remove(&peer) {
-            tracing::info!(address = %upstream.address, asn = %upstream.asn, "neighbour left");
+        if let Some(upstream) = self.dynamic.remove(&peer)
+            && let Some(unwritten) = self.throttle.admit(now())
+        {
+            tracing::info!(address = %upstream.address, asn = %upstream.asn, unwritten, "neighbour left");
         }
     }
 

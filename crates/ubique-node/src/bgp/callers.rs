@@ -123,8 +123,11 @@ impl Callers {
     /// `waiting` callers of a range count against its limit.
     pub(super) fn call(&self, from: IpAddr, interface: Option<&str>, waiting: impl Fn(usize) -> usize) -> Call {
         let here = |e: &Endpoint| e.interface.is_none() || e.interface.as_deref() == interface;
-        if let Some((&peer, _)) = self.endpoints.iter().find(|(_, e)| e.remote == from && here(e)) {
-            return Call::Known(peer);
+        let mut known = self.endpoints.iter().filter(|(_, e)| e.remote == from && here(e));
+        if let Some((&peer, _)) = known.next() {
+            // Daemons on this machine, each with a port of its own: the one it calls from says nothing.
+            let several = known.next().is_some();
+            return if several { Call::Refused("several neighbors have this address") } else { Call::Known(peer) };
         }
         let Some(index) = self.ranges.iter().position(|r| r.prefix.contains(&from)) else {
             return Call::Refused("no neighbor has this address");
@@ -140,6 +143,10 @@ impl Callers {
         self.endpoints.insert(peer, Endpoint { remote: address, ..spec.endpoint.clone() });
         self.dynamic.insert(peer, range);
         Some((peer, PeerConfig { address, asn, passive: true, ..spec.peer.clone() }))
+    }
+
+    pub(super) fn is_dynamic(&self, peer: PeerId) -> bool {
+        self.dynamic.contains_key(&peer)
     }
 
     pub(super) fn dynamic(&self) -> impl Iterator<Item = PeerId> {
@@ -198,6 +205,13 @@ mod tests {
         assert_eq!(known(c.call(from, Some("eth1"), |_| 0)), Some(2));
         assert_eq!(known(c.call(from, Some("eth2"), |_| 0)), None);
         assert_eq!(known(c.call(from, None, |_| 0)), None);
+    }
+
+    #[test]
+    fn of_two_neighbours_with_one_address_neither_is_taken_for_the_other() {
+        let daemon = |port| Endpoint { port, ..endpoint("127.0.0.1", None) };
+        let c = Callers::new(vec![daemon(1179), daemon(1180)], vec![]);
+        assert!(matches!(c.call("127.0.0.1".parse().unwrap(), None, |_| 0), Call::Refused(_)));
     }
 
     #[test]

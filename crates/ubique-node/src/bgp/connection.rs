@@ -1,7 +1,7 @@
 //! One transport connection: bounded reads, a bounded queue of unsent bytes, and what the other side acknowledged.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub(super) struct Broken;
 /// A connection.
 pub(super) struct Connection {
     pub(super) peer: PeerId,
+    /// Address of a caller from a range.
+    pub(super) caller: Option<IpAddr>,
     stream: TcpStream,
     /// Bytes not yet taken by the kernel: `queue[head..]`.
     queue: Vec<u8>,
@@ -54,9 +56,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(peer: PeerId, stream: TcpStream) -> Connection {
+    pub(super) fn new(peer: PeerId, stream: TcpStream, caller: Option<IpAddr>) -> Connection {
         Connection {
             peer,
+            caller,
             stream,
             queue: Vec::new(),
             head: 0,
@@ -203,7 +206,7 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         let (theirs, _) = listener.accept().unwrap();
         theirs.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        (Connection::new(PeerId(0), TcpStream::from_std(ours).unwrap()), theirs)
+        (Connection::new(PeerId(0), TcpStream::from_std(ours).unwrap(), None), theirs)
     }
 
     fn run(test: impl Future<Output = ()>) {

@@ -16,7 +16,7 @@ use tokio::time::Sleep;
 use ubique_model::{Asn, Family, Prefix};
 use ubique_proto::Time;
 use ubique_proto::bgp::attributes::NextHop;
-use ubique_proto::bgp::speaker::{ConnId, In, Local, Out, PeerId, SessionEvent, Speaker, SpeakerConfig};
+use ubique_proto::bgp::speaker::{ConnId, In, Local, MAX_PEERS, Out, PeerId, SessionEvent, Speaker, SpeakerConfig};
 use ubique_proto::journal::Recorded;
 
 use super::Tap;
@@ -26,6 +26,7 @@ use super::interfaces;
 use super::socket::{self, Endpoint, Listener, ListenerSpec, Place};
 use crate::clock::{instant, now};
 use crate::journal::Journal;
+use crate::limits::{self, Throttle};
 use turns::Round;
 
 /// Bytes read from a connection at a time: what the core does with so many full of routes takes well below 1 ms, and
@@ -34,6 +35,10 @@ const READ_BYTES: usize = 4 << 10;
 
 /// Connections of one neighbour at a time; a collision (RFC 4271 §6.8) needs two, lingering ones some more.
 const CONNECTIONS_PER_PEER: usize = 6;
+
+/// Connections of callers from ranges at a time, of all ranges together: those that have not said who they are, and those
+/// that are being closed, included. Where fewer files may be open it is half of them.
+const CALLERS: usize = 2 * MAX_PEERS;
 
 /// At most one log line about refused connections in this time.
 const REFUSED_LOG_EVERY: Duration = Duration::from_secs(10);
@@ -137,8 +142,11 @@ pub struct Driver {
     /// Inputs that came up while an output was carried out.
     feedback: VecDeque<In>,
     buffer: Box<[u8]>,
+    /// [`CALLERS`], or fewer.
+    callers_max: usize,
     refused: u64,
     refused_logged: Option<Time>,
+    throttle: Throttle,
 }
 
 impl Driver {
@@ -171,8 +179,10 @@ impl Driver {
             notices: VecDeque::new(),
             feedback: VecDeque::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            callers_max: CALLERS.min(limits::descriptors() / 2),
             refused: 0,
             refused_logged: None,
+            throttle: Throttle::default(),
         })
     }
 
@@ -214,7 +224,9 @@ impl Driver {
         match out {
             Out::Connect { peer } => self.connect(peer),
             Out::CancelConnect { peer } => {
-                if self.connecting.remove(&peer).is_some() {
+                // Otherwise the neighbour's own call was taken.
+                let alone = !self.connections.values().any(|c| c.peer == peer && !c.is_closing());
+                if self.connecting.remove(&peer).is_some() && alone {
                     self.cannot_connect(peer, "no answer".to_owned());
                 }
             }
@@ -241,7 +253,11 @@ impl Driver {
                 }
                 self.notices.push_back(Notice::Session { peer, event });
             }
-            Out::Refused { peer, reason } => tracing::error!(peer = peer.0, reason, "refused to announce"),
+            Out::Refused { peer, reason } => {
+                if let Some(unwritten) = self.throttle.admit(now) {
+                    tracing::error!(peer = peer.0, reason, unwritten, "refused");
+                }
+            }
             Out::Message { peer, sent, bytes, .. } => {
                 if let (Some(tap), Some(status)) = (&self.tap, self.speaker.peer(peer)) {
                     tap.message(&status, sent, &bytes);
@@ -307,15 +323,15 @@ impl Driver {
 
     fn accepted(&mut self, now: Time, stream: TcpStream, from: IpAddr, listener: usize) {
         let interface = self.listeners.get(listener).and_then(|l| l.interface.clone());
+        // Who calls again before he has said who he is has given the first call up; he has one place in the range.
+        self.waiting.retain(|c| c.from != from);
         let waiting = |range| self.waiting.iter().filter(|c| c.range == range).count();
-        match self.callers.call(from, interface.as_deref(), waiting) {
-            Call::Known(peer) => {
-                let held = self.connections.values().filter(|c| c.peer == peer).count();
-                if held >= CONNECTIONS_PER_PEER {
-                    return self.refuse(now, from, "too many connections");
-                }
-                self.take(now, peer, stream, Vec::new());
-            }
+        let call = self.callers.call(from, interface.as_deref(), waiting);
+        if let Some(cause) = self.crowded(&call, from) {
+            return self.refuse(now, from, cause);
+        }
+        match call {
+            Call::Known(peer) => self.take(now, peer, stream, Vec::new()),
             Call::FromRange(range) => match self.callers.range(range).map(|r| r.asns.as_slice()) {
                 Some([asn]) => {
                     let asn = *asn;
@@ -325,6 +341,25 @@ impl Driver {
             },
             Call::Refused(cause) => self.refuse(now, from, cause),
         }
+    }
+
+    /// Connections that are being closed count as well: whoever does not close his end keeps ours open for a while, and
+    /// checks need descriptors, too.
+    fn crowded(&self, call: &Call, from: IpAddr) -> Option<Refusal> {
+        let called = || self.connections.values().filter_map(|c| c.caller);
+        let (held, of_range) = match *call {
+            Call::Known(peer) => {
+                let his = |c: &&Connection| c.peer == peer || c.caller == Some(from);
+                (self.connections.values().filter(his).count(), self.callers.is_dynamic(peer))
+            }
+            Call::FromRange(_) => (called().filter(|caller| *caller == from).count(), true),
+            Call::Refused(_) => return None,
+        };
+        if held >= CONNECTIONS_PER_PEER {
+            return Some("too many connections");
+        }
+        let full = of_range && called().count() + self.waiting.len() >= self.callers_max;
+        full.then_some("there are too many callers")
     }
 
     fn refuse(&mut self, now: Time, from: IpAddr, cause: Refusal) {
@@ -378,7 +413,8 @@ impl Driver {
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
         self.connect_errors.remove(&peer);
-        self.connections.insert(conn, Connection::new(peer, stream));
+        let caller = self.callers.is_dynamic(peer).then_some(endpoint.remote);
+        self.connections.insert(conn, Connection::new(peer, stream, caller));
         Some((conn, local))
     }
 
@@ -415,3 +451,6 @@ fn listeners(place: Option<&Place>, port: u16, callers: &Callers) -> Result<Vec<
     }
     Ok(listeners)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,19 +2,26 @@
 //!
 //! It is the leader of a process group of its own, which is killed as a whole when the poll is dropped, when
 //! the command has ended (background children included), and when the agent dies.
+//!
+//! A thread of the check's own starts the command and waits for it. Starting takes as long as the file system of the program
+//! does, for ever on one that hangs; and the kernel ties the death of a child to the thread that made it, so that
+//! neither the runtime's thread nor one of a pool will do.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{self, Child, ExitStatus, Stdio};
+use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
-use tokio::sync::Notify;
+use tokio::process::{ChildStderr, ChildStdout};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep;
 use ubique_sys::process::{PidFd, Signal, command_in, signal_group};
 
 use super::{quote, words};
-use crate::fd::exited;
 
 /// Octets of the command's output that are kept for the cause; the rest is read and dropped.
 const OUTPUT_BYTES: usize = 1024;
@@ -22,28 +29,44 @@ const OUTPUT_BYTES: usize = 1024;
 /// How long the output is read after the end of the command and its group.
 const LAST_WORDS: Duration = Duration::from_millis(20);
 
+/// Stack of the thread, octets: a search through PATH needs the most of it.
+const STACK_BYTES: usize = 256 << 10;
+
 /// An `exec` check.
 pub(super) struct Exec {
     program: PathBuf,
-    arguments: Vec<String>,
-    /// The command of the last poll. One that not even SIGKILL ends (a dead file system) must not be joined by others.
-    last: Option<PidFd>,
+    /// One waits while the thread is busy: a command that not even SIGKILL ends (a dead file system) must not be joined
+    /// by others.
+    orders: mpsc::Sender<Order>,
 }
 
-/// Kills the group when dropped.
-struct Group(u32);
+/// Start the command, and say how that went.
+type Order = oneshot::Sender<io::Result<Started>>;
 
-impl Drop for Group {
+/// A command that runs. It is killed when this is dropped, and the thread kills its group then.
+struct Started {
+    leader: PidFd,
+    stdout: Option<process::ChildStdout>,
+    stderr: Option<process::ChildStderr>,
+    end: oneshot::Receiver<io::Result<ExitStatus>>,
+}
+
+impl Drop for Started {
     fn drop(&mut self) {
-        // Nobody left in it is as good.
-        let _ = signal_group(self.0, Signal::Kill);
+        // One that has ended is as good.
+        let _ = self.leader.signal(Signal::Kill);
     }
 }
 
 impl Exec {
     pub(super) fn new(command: &[String]) -> Result<Exec, String> {
         let (program, arguments) = command.split_first().ok_or("no command is given")?;
-        Ok(Exec { program: PathBuf::from(program), arguments: arguments.to_vec(), last: None })
+        let (program, arguments) = (PathBuf::from(program), arguments.to_vec());
+        let (orders, taken) = mpsc::channel(1);
+        let worker = Worker { program: program.clone(), arguments };
+        let thread = thread::Builder::new().name("exec".to_owned()).stack_size(STACK_BYTES);
+        thread.spawn(move || worker.run(taken)).map_err(|e| format!("a thread cannot be started: {e}"))?;
+        Ok(Exec { program, orders })
     }
 
     pub(super) async fn poll(&mut self) -> Result<(), String> {
@@ -52,27 +75,17 @@ impl Exec {
 
     /// The beginning of what it prints.
     pub(super) async fn run(&mut self) -> Result<Vec<u8>, String> {
-        if let Some(last) = self.last.take()
-            && !last.exited().map_err(|e| words(&e))?
-        {
-            let last = self.last.insert(last);
-            exited(last.try_clone().map_err(|e| words(&e))?).await.map_err(|e| words(&e))?;
-        }
-        let mut command = command_in(Path::new(&self.program), None);
-        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut command = Command::from(command);
-        let mut child: Child =
-            command.kill_on_drop(true).spawn().map_err(|e| format!("{}: {e}", self.program.display()))?;
-        let group = Group(child.id().ok_or("the command ended before it began")?);
-        self.last = Some(PidFd::open(group.0).map_err(|e| words(&e))?);
-        let ended = exited(PidFd::open(group.0).map_err(|e| words(&e))?);
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let gone = "the thread that starts the command has ended";
+        let (order, started) = oneshot::channel();
+        self.orders.send(order).await.map_err(|_| gone)?;
+        let started = started.await.map_err(|_| gone)?;
+        let mut started = started.map_err(|e| format!("{}: {e}", self.program.display()))?;
+        let stdout = started.stdout.take().map(ChildStdout::from_std).transpose().map_err(|e| words(&e))?;
+        let stderr = started.stderr.take().map(ChildStderr::from_std).transpose().map_err(|e| words(&e))?;
         let (mut said, mut errors) = (Vec::new(), Vec::new());
         let over = Notify::new();
         let ending = async {
-            let end = ended.await;
-            // Before the leader is reaped: until then its number cannot mean another group.
-            drop(group);
+            let end = (&mut started.end).await;
             over.notify_one();
             end
         };
@@ -84,11 +97,62 @@ impl Exec {
             }
         };
         let (end, ()) = tokio::join!(ending, reading);
-        end.map_err(|e| words(&e))?;
-        let status = child.wait().await.map_err(|e| words(&e))?;
+        let status = end.map_err(|_| gone)?.map_err(|e| words(&e))?;
         verdict(status, if errors.is_empty() { &said } else { &errors })?;
         Ok(said)
     }
+}
+
+/// The thread's side.
+struct Worker {
+    program: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Worker {
+    fn run(&self, mut orders: mpsc::Receiver<Order>) {
+        while let Some(order) = orders.blocking_recv() {
+            // Given up while an earlier command did not end.
+            if order.is_closed() {
+                continue;
+            }
+            match self.start() {
+                Ok((child, started, end)) => {
+                    // One that nobody waits for any more is dropped, and with that killed.
+                    drop(order.send(Ok(started)));
+                    drop(end.send(reap(child)));
+                }
+                Err(error) => drop(order.send(Err(error))),
+            }
+        }
+    }
+
+    fn start(&self) -> io::Result<(Child, Started, oneshot::Sender<io::Result<ExitStatus>>)> {
+        let mut command = command_in(Path::new(&self.program), None);
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let leader = match PidFd::open(child.id()) {
+            Ok(leader) => leader,
+            Err(error) => {
+                // Until it is reaped, its number cannot mean another process.
+                child.kill()?;
+                child.wait()?;
+                return Err(error);
+            }
+        };
+        let (end, ended) = oneshot::channel();
+        let started = Started { leader, stdout: child.stdout.take(), stderr: child.stderr.take(), end: ended };
+        Ok((child, started, end))
+    }
+}
+
+/// Waits for the end of a command and kills what is left of its group.
+fn reap(mut child: Child) -> io::Result<ExitStatus> {
+    let (leader, options) = (WaitId::Pid(Pid::from_child(&child)), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+    while waitid(leader.clone(), options).is_err_and(|errno| errno == Errno::INTR) {}
+    // Before the leader is reaped: until then its number cannot mean another group. Nobody left in it is as good.
+    let _ = signal_group(child.id(), Signal::Kill);
+    child.wait()
 }
 
 fn verdict(status: ExitStatus, said: &[u8]) -> Result<(), String> {

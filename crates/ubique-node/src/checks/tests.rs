@@ -475,6 +475,38 @@ fn exec_is_killed_with_its_group_when_abandoned() {
     wait_for_end(&path);
 }
 
+/// Who opens or executes a file that another process holds a lease on waits, as in a file system that hangs.
+#[test]
+fn exec_that_cannot_even_be_started_holds_up_nobody() {
+    const PERL: &str = "/usr/bin/perl";
+    /// `F_SETLEASE` is 1024; the kernel tells the holder with SIGIO that somebody waits.
+    const HOLD: &str = r#"use Fcntl; $SIG{IO} = "IGNORE"; open(my $f, "<", $ARGV[0]) or die; fcntl($f, 1024, F_WRLCK) or die "no lease: $!";
+        $| = 1; print "held"; <STDIN>"#;
+    if !std::path::Path::new(PERL).exists() {
+        eprintln!("skipped: needs {PERL}");
+        return;
+    }
+    let path = temporary("lease");
+    std::fs::write(&path, "#!/bin/sh\nexit 0\n").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let piped = std::process::Stdio::piped;
+    let mut holder = std::process::Command::new(PERL);
+    let mut holder = holder.args(["-e", HOLD]).arg(&path).stdin(piped()).stdout(piped()).spawn().unwrap();
+    holder.stdout.take().unwrap().read_exact(&mut [0; 4]).unwrap();
+    runtime().block_on(async {
+        let mut check = checker(&exec(&[path.to_str().unwrap()]));
+        let begin = Instant::now();
+        for _ in 0..3 {
+            assert!(tokio::time::timeout(Duration::from_millis(20), check.poll()).await.is_err(), "it cannot start");
+        }
+        assert!(begin.elapsed() < LIMIT, "the runtime went on");
+        holder.kill().unwrap();
+        assert_eq!(tokio::time::timeout(LIMIT, check.poll()).await.unwrap(), Ok(None));
+    });
+    holder.wait().unwrap();
+    std::fs::remove_file(&path).unwrap();
+}
+
 /// The process whose pid is in the file ends.
 fn wait_for_end(path: &PathBuf) {
     let pid = std::fs::read_to_string(path).unwrap().trim().to_owned();

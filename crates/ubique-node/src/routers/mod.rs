@@ -14,7 +14,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use ubique_model::Asn;
@@ -24,6 +23,7 @@ use ubique_sys::netns::NetNs;
 
 use crate::admin::{self, SocketError};
 use crate::bgp::{BGP_PORT, Driver, DriverConfig, DriverError, Endpoint, Notice, Place};
+use crate::limits;
 use kernel::Kernel;
 
 /// ConnectRetryTimer of an embedded router: all of them start within a second.
@@ -142,16 +142,10 @@ fn endpoint(neighbor: &NeighborSpec) -> Endpoint {
     }
 }
 
-/// Each router has some ten descriptors; the usual soft limit of 1,024 would end at a hundred of them.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    // Without the right to it the routers run as far as the limit goes.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-}
-
 /// Runs all routers until SIGTERM or SIGINT. Writes the line `ready` to stdout once all listeners are up.
 pub fn run(spec: RoutersSpec) -> Result<(), RoutersError> {
-    raise_descriptor_limit();
+    // Each router has some ten descriptors; the usual soft limit of 1,024 would end at a hundred of them.
+    limits::raise_descriptors(u64::MAX);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, serve(spec))
 }

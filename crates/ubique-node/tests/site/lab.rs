@@ -279,6 +279,8 @@ pub fn service() -> Service {
             metrics: Some("127.0.0.1:9430".parse().unwrap()),
             graceful_shutdown: Duration::ZERO,
             drain: Duration::from_millis(500),
+            drain_hook: vec![],
+            confirm_share: 50,
             watchdog: Duration::from_secs(1),
             records: Records::default(),
         },

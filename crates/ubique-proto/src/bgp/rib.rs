@@ -150,7 +150,7 @@ impl Rib {
         let mut news = terms.ineligible.is_none();
         match table.find(&prefix) {
             Err(vacancy) => {
-                if !admits(peers, key.peer, prefix, false, false) {
+                if !admits(peers, key.peer, prefix, None, false) {
                     return;
                 }
                 offers.share(offer);
@@ -158,12 +158,16 @@ impl Rib {
             }
             Ok(slot) => {
                 let (replaced, family) = (slot.route(offers, key), Family::of(&prefix));
-                let known = replaced.filter(|old| standing(peers, offers, old, family).is_some());
-                let lives = |r: &Route| standing(peers, offers, r, family).is_some();
-                let crowded = known.is_none() && slot.count(offers, key.peer, lives) >= MAX_PATHS;
-                if !admits(peers, key.peer, prefix, known.is_some(), crowded) {
+                let before = replaced.and_then(|old| standing(peers, offers, &old, family));
+                let crowded = before != Some(Stale::No) && is_crowded(peers, offers, slot, key.peer, family);
+                if !admits(peers, key.peer, prefix, before, crowded) {
+                    // What it replaces is no longer so (RFC 4271 §9).
+                    if replaced.is_some() {
+                        self.forget(key.peer, Nlri { prefix, path_id: key.path_id });
+                    }
                     return;
                 }
+                let known = replaced.filter(|_| before.is_some());
                 if let Some((before, same)) = known.and_then(|old| offers.terms(old.offer, offer)) {
                     // A route repeated unchanged keeps its age (RFC 5004), and nobody needs to hear of it.
                     let unchanged = same && before.vouched(terms.epoch) == *terms && before.stale != Stale::LongLived;
@@ -280,19 +284,33 @@ impl Rib {
     }
 }
 
-/// Whether a neighbour's limits and families let a route in; counts it. `known`: it replaces another one; `crowded`: there
-/// is no room for another path.
-fn admits(peers: &mut [Option<Peer>], peer: PeerId, prefix: Prefix, known: bool, crowded: bool) -> bool {
+/// Whether a prefix has as many paths of a neighbour as it may have. Stale ones do not count: the neighbour may number its
+/// paths anew after a restart (RFC 7911 §3); they are no more than as many again.
+fn is_crowded(peers: &[Option<Peer>], offers: &Offers, slot: &Slot, peer: PeerId, family: Family) -> bool {
+    if slot.routes().len() < MAX_PATHS {
+        return false;
+    }
+    let stands = |route: &Route| standing(peers, offers, route, family);
+    let vouched = slot.count(offers, peer, |route| stands(route) == Some(Stale::No));
+    vouched >= MAX_PATHS || slot.count(offers, peer, |route| stands(route).is_some()) >= 2 * MAX_PATHS
+}
+
+/// Whether a neighbour's limits and families let a route in; counts it. `before`: how stale the one is that it replaces;
+/// `crowded`: there is no room for another path. Limits are for what the neighbour vouches for: after a restart it names
+/// anew what is still there, stale.
+fn admits(peers: &mut [Option<Peer>], peer: PeerId, prefix: Prefix, before: Option<Stale>, crowded: bool) -> bool {
     let family = Family::of(&prefix);
     let watched = |peers: &[Option<Peer>]| peers.iter().flatten().any(|p| p.own.contains_key(&prefix));
     let Some(p) = peers.get(peer.0 as usize).and_then(Option::as_ref) else {
         return false;
     };
-    let limit = p.config.max_prefix.unwrap_or(if p.is_observed() { u32::MAX } else { MAX_PREFIXES });
-    let over = !known && p.held[family as usize].routes >= limit as usize;
-    // What has a limit must be counted up to it.
-    let keep = p.config.keep.max(p.config.max_prefix.unwrap_or(0) as usize);
-    let full = !known && p.is_observed() && p.counters.received >= keep;
+    let more = before != Some(Stale::No);
+    let (limit, vouched) = (p.limit(), p.held.map(|held| held.routes - held.unvouched));
+    let of_family = vouched[family as usize];
+    let over = more && of_family >= limit as usize;
+    // A family that has a limit is counted up to it, however many routes there are of the other.
+    let counted = p.config.max_prefix.map_or(0, |max| max as usize);
+    let full = more && p.is_observed() && vouched.iter().sum::<usize>() >= p.config.keep && of_family >= counted;
     let refused = !p.carries(family) || over || crowded || (full && !watched(peers));
     let Some(p) = peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else {
         return false;

@@ -155,9 +155,12 @@ fn malformed_rules() {
         assert_eq!(read.attributes, None);
         let alone = reached(family, malformed).unwrap();
         assert_eq!((alone.flows_announced.len(), alone.flows_withdrawn.len()), (0, 0), "{malformed}");
-        // A withdrawal that cannot be read, without a route (RFC 7606 §5.2).
-        let error = unreached(family, malformed).unwrap_err();
-        assert_eq!((error.code, error.subcode), (3, 9), "{malformed}");
+        // Withdrawn, as it must be in the end: it was never taken, those beside it go.
+        let back = unreached(family, &format!("{malformed}{sound}")).unwrap();
+        assert_eq!(codes(&back, Treatment::AttributeDiscard), [15], "{malformed}");
+        assert_eq!((back.flows_withdrawn.len(), back.faults.len(), back.end_of_rib), (1, 1, None), "{malformed}");
+        let alone = unreached(family, malformed).unwrap();
+        assert_eq!((alone.flows_withdrawn.len(), alone.faults.len(), alone.end_of_rib), (0, 1, None), "{malformed}");
     }
     // Lengths that do not add up.
     for field in ["01", "04 03 8106", "F0", "F004 038106", "FF", "03 0B 812E 01"] {

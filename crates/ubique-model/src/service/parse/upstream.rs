@@ -30,7 +30,7 @@ pub(in crate::service) struct UpstreamDraft {
 pub(in crate::service) struct DynamicDraft {
     pub range: Option<At<Prefix>>,
     pub asns: Vec<At<Asn>>,
-    pub limit: Option<u16>,
+    pub limit: Option<At<u16>>,
     pub session: SessionDraft,
 }
 
@@ -92,7 +92,7 @@ pub(super) fn read_dynamic(table: &TableReader<'_>) -> DynamicDraft {
     DynamicDraft {
         range,
         asns: table.asns("asns"),
-        limit: narrow(table.integer("limit")).map(|at| at.value),
+        limit: narrow(table.integer("limit")),
         session: read_session(table),
     }
 }
@@ -291,6 +291,6 @@ impl DynamicDraft {
         let range = self.range?.value;
         let asns = values(self.asns);
         let neighbour = Upstream { passive: true, ..Upstream::new(*asns.first()?, range.addr()) };
-        Some(Dynamic { range, asns, limit: self.limit?, template: self.session.finish(neighbour)? })
+        Some(Dynamic { range, asns, limit: self.limit?.value, template: self.session.finish(neighbour)? })
     }
 }

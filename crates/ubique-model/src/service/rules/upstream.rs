@@ -10,6 +10,7 @@ use crate::quantity::format_duration;
 use crate::read::sink::{At, Finding, Sink};
 use crate::read::table::report_duplicates;
 use crate::service::parse::{DynamicDraft, Head, SessionDraft, SiteDraft, UpstreamDraft};
+use crate::service::spec::MAX_NEIGHBOURS;
 use crate::service::upstream::{Bfd, Role};
 
 /// Checks the neighbours of a site.
@@ -22,6 +23,8 @@ pub(super) fn check(sink: &Sink<'_>, head: &Head, site: &SiteDraft) {
         check_dynamic(sink, head, dynamic);
     }
     check_ranges(sink, site);
+    check_keys(sink, site);
+    check_total(sink, site);
 }
 
 /// What a session carries, when that is certain.
@@ -34,18 +37,26 @@ pub(super) fn families(session: &SessionDraft, default: Option<Family>) -> Optio
 }
 
 fn check_duplicates(sink: &Sink<'_>, site: &SiteDraft) {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = std::collections::BTreeMap::new();
     for upstream in &site.upstreams {
         let (Some(address), Some(port)) = (&upstream.address, &upstream.port) else {
             continue;
         };
         // The same link-local address can be another machine's on another link.
         let interface = upstream.interface.as_ref().filter(|_| is_link_local(address.value)).map(|at| &at.value);
-        if !seen.insert((address.value, port.value, interface)) {
-            let message = format!("upstream {} is given twice at this site", address.value);
-            let finding = Finding::new(code::DUPLICATE, message).cause("two BGP sessions would collide");
-            sink.report(&address.span, finding.fix("remove one of the two"));
-        }
+        // Daemons on this machine may have a port each: they are only connected to.
+        let daemon = address.value.is_loopback().then_some(port.value);
+        let Some(before) = seen.insert((address.value, interface, daemon), port.value) else {
+            continue;
+        };
+        let message = format!("upstream {} is given twice at this site", address.value);
+        let cause = if before == port.value {
+            "two BGP sessions would collide"
+        } else {
+            "a neighbour that calls is known by its address: the port it calls from says nothing"
+        };
+        let finding = Finding::new(code::DUPLICATE, message).cause(cause);
+        sink.report(&address.span, finding.fix("remove one of the two, or give the neighbours addresses of their own"));
     }
     let mut seen = std::collections::BTreeSet::new();
     for upstream in &site.upstreams {
@@ -70,6 +81,46 @@ fn check_ranges(sink: &Sink<'_>, site: &SiteDraft) {
             let message = format!("range {} overlaps {}", range.value, other.value);
             let finding = Finding::new(code::DUPLICATE, message).cause("a caller would be of either");
             sink.report(&range.span, finding.fix("write ranges without common addresses"));
+        }
+    }
+}
+
+/// An upstream within a range: the kernel tells the keys of both by their IDs only (RFC 5925 §3.1).
+fn check_keys(sink: &Sink<'_>, site: &SiteDraft) {
+    for upstream in &site.upstreams {
+        let (Some(address), Some(own)) = (&upstream.address, &upstream.session.tcp_ao) else {
+            continue;
+        };
+        let around = site.dynamic.iter().find(|d| d.range.as_ref().is_some_and(|r| r.value.contains(&address.value)));
+        let Some((range, key)) = around.and_then(|d| Some((d.range.as_ref()?, d.session.tcp_ao.as_ref()?))) else {
+            continue;
+        };
+        let (own_ids, ids) = (&own.value, &key.value);
+        let same = [
+            (own_ids.send_id == ids.send_id).then_some("send-id"),
+            (own_ids.receive_id == ids.receive_id).then_some("receive-id"),
+        ];
+        let same: Vec<&str> = same.into_iter().flatten().collect();
+        if !same.is_empty() {
+            let keys = same.join("` and `");
+            let message = format!("`{keys}` of {} is that of range {}, too", address.value, range.value);
+            let finding = Finding::new(code::DUPLICATE, message).cause(
+                "keys of overlapping addresses need IDs of their own (RFC 5925 §3.1): the kernel refuses the second",
+            );
+            sink.report(&own.span, finding.fix(format!("write another `{keys}` here, and at the neighbour")));
+        }
+    }
+}
+
+fn check_total(sink: &Sink<'_>, site: &SiteDraft) {
+    let mut total = site.upstreams.len();
+    for limit in site.dynamic.iter().filter_map(|d| d.limit.as_ref()) {
+        total += usize::from(limit.value);
+        if total > MAX_NEIGHBOURS {
+            let message = format!("upstreams and limits of this site add up to {total}, more than {MAX_NEIGHBOURS}");
+            let finding =
+                Finding::new(code::TOO_MANY, message).cause("a site has at most so many neighbours at a time");
+            return sink.report(&limit.span, finding.fix("write smaller limits: the number of neighbours there are"));
         }
     }
 }

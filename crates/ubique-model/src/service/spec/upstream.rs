@@ -102,7 +102,7 @@ macro_rules! session {
                 "communities",
                 Type::List { item: &Type::Text(&COMMUNITY), min: 0, max: MAX_COMMUNITIES },
                 Need::Described("none"),
-                "Communities on every announcement to this neighbour, as numbers or well-known words.",
+                "Communities on every announcement to this neighbour: numbers, well-known words, or requests like \"cogent:no-peers\" (docs/communities.md).",
             ),
             field(
                 "extended-communities",

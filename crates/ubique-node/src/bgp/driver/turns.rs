@@ -20,6 +20,9 @@ const TURN: Duration = Duration::from_micros(200);
 /// whole in time has been heard when deadlines are judged.
 const READS_IN_A_ROUND: usize = 65_535 / READ_BYTES + 2;
 
+/// Calls taken from a listener in a round: the connections that stand have their turns between.
+const CALLS_IN_A_ROUND: usize = 16;
+
 /// One round through all connections.
 pub(super) struct Round {
     /// When it began: deadlines after that are not judged by it.
@@ -52,7 +55,9 @@ impl Driver {
                 return Poll::Ready(notice);
             }
             let idle = self.round.queue.is_empty();
-            if now.since(began) >= TURN || (idle && self.must_look(now)) {
+            // Without a budget sockets say that they are empty (tokio's cooperation), and deadlines would be judged by that.
+            let spent = now.since(began) >= TURN || !tokio::task::coop::has_budget_remaining();
+            if spent || (idle && self.must_look(now)) {
                 // As `yield_now` does it: sockets and timers of others are looked at before we come back.
                 let _ = pin!(tokio::task::yield_now()).poll(cx);
                 return Poll::Pending;
@@ -106,7 +111,10 @@ impl Driver {
         let mut progress = false;
         for index in 0..self.listeners.len() {
             // An error of accept concerns one connection that is gone, or too many open files: that passes.
-            while let Poll::Ready(Ok((stream, from))) = self.listeners[index].socket.poll_accept(cx) {
+            for _ in 0..CALLS_IN_A_ROUND {
+                let Poll::Ready(Ok((stream, from))) = self.listeners[index].socket.poll_accept(cx) else {
+                    break;
+                };
                 progress = true;
                 self.accepted(now, stream, from.ip(), index);
             }

@@ -31,7 +31,7 @@ impl Epoch {
 pub(super) struct Held {
     /// Routes in Adj-RIB-In.
     pub routes: usize,
-    /// Those of earlier epochs than the present one.
+    /// Those that are stale: of earlier epochs than the present one, or marked one by one.
     pub unvouched: usize,
     /// The present epoch.
     pub current: Epoch,
@@ -63,15 +63,15 @@ pub(super) fn standing(peers: &[Option<Peer>], offers: &Offers, route: &Route, f
 
 /// Counts a route that is taken out of the table.
 pub(super) fn depart(peers: &mut [Option<Peer>], gone: &mut Gone, offers: &Offers, route: &Route, family: Family) {
-    if standing(peers, offers, route, family).is_none() {
+    let Some(stale) = standing(peers, offers, route, family) else {
         gone.routes -= 1;
         return;
-    }
+    };
     let Some(terms) = offers.get(route.offer).map(|offer| offer.terms) else { return };
     if let Some(p) = peers.get_mut(terms.key.peer.0 as usize).and_then(Option::as_mut) {
         let held = &mut p.held[family as usize];
         held.routes -= 1;
-        held.unvouched -= usize::from(terms.epoch < held.current);
+        held.unvouched -= usize::from(stale != Stale::No);
         p.counters.received -= 1;
     }
 }

@@ -11,7 +11,7 @@ use super::entry::{Route, Source};
 use super::epoch::{Epoch, Held, standing};
 use super::offers::{Offer, Terms};
 use super::out::AdjOut;
-use super::{Counters, Rib, policy};
+use super::{Counters, MAX_PREFIXES, Rib, policy};
 use crate::Time;
 use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::speaker::{Export, Import, Local, PeerConfig, PeerId};
@@ -75,6 +75,18 @@ impl Peer {
     /// Whether it gets the best routes.
     pub(super) fn follows_best(&self, family: Family) -> bool {
         self.config.export == Export::GaoRexford && self.carries(family)
+    }
+
+    /// Prefixes of one family it may give us, [`Peer::room`] apart.
+    pub(super) fn limit(&self) -> u32 {
+        self.config.max_prefix.unwrap_or(if self.is_observed() { u32::MAX } else { MAX_PREFIXES })
+    }
+
+    /// Routes of one family that are kept at most of what it vouches for.
+    fn room(&self) -> usize {
+        let counted = self.config.max_prefix.map_or(0, |max| max as usize);
+        let observed = if self.is_observed() { self.config.keep.max(counted) } else { usize::MAX };
+        observed.min(self.limit() as usize)
     }
 
     /// Whether nothing it says is used.
@@ -151,7 +163,8 @@ impl Rib {
     }
 
     /// The session ended and is expected back: the neighbour's unicast routes of `families` stay, stale; those of other
-    /// families go, and so does what was stale before (RFC 4724 §4.2), unless it is long-lived (RFC 9494 §4.2).
+    /// families go, and so does what was stale before (RFC 4724 §4.2), unless it is long-lived (RFC 9494 §4.2) and there is
+    /// no more of it than of routes in general.
     pub fn peer_stale(&mut self, _now: Time, peer: PeerId, families: AddressFamilies) {
         let Some(p) = self.peer_mut(peer) else { return };
         p.session = None;
@@ -159,6 +172,7 @@ impl Rib {
         p.over_limit = None;
         for family in Family::ALL {
             let stays = families.contains(family);
+            let fits = self.peer(peer).is_some_and(|p| p.held[family as usize].routes <= p.room());
             if self.in_epochs(peer) {
                 self.drop_unvouched(peer, family);
                 self.begin_epoch(peer, family);
@@ -169,7 +183,7 @@ impl Rib {
             }
             self.review(peer, family, |offer| match offer.terms.stale {
                 Stale::No if stays => Some(Stale::Restart),
-                Stale::LongLived if stays => Some(Stale::LongLived),
+                Stale::LongLived if stays && fits => Some(Stale::LongLived),
                 _ => None,
             });
         }
@@ -223,7 +237,7 @@ impl Rib {
             return;
         }
         let Rib { table, offers, peers, .. } = self;
-        let mut gone = 0;
+        let (mut gone, mut unvouched) = (0, 0);
         let mut touched = vec![];
         // Whether the route stays; one that is gone already is not ours to remove.
         let judge = |prefix: Prefix, route: &mut Route| {
@@ -241,14 +255,18 @@ impl Rib {
                 touched.push((prefix, before.key));
             }
             match after {
-                Some(after) => route.offer = after,
+                Some(after) => {
+                    route.offer = after;
+                    unvouched += usize::from(stale != Some(Stale::No));
+                }
                 None => gone += 1,
             }
             after.is_some()
         };
         table.retain(family, judge);
         if let Some(p) = self.peer_mut(peer) {
-            p.held[family as usize].routes -= gone;
+            let held = &mut p.held[family as usize];
+            (held.routes, held.unvouched) = (held.routes - gone, unvouched);
             p.counters.received -= gone;
         }
         for (prefix, key) in touched {

@@ -44,13 +44,10 @@ impl Slot {
         self.position(offers, key).ok().map(|i| self.routes()[i])
     }
 
-    /// Routes of one neighbour that `counts`; one alone counts as if it were.
+    /// Routes of one neighbour that `counts`.
     pub(super) fn count(&self, offers: &Offers, peer: PeerId, counts: impl Fn(&Route) -> bool) -> usize {
         let of_peer = |r: &&Route| r.key(offers).is_some_and(|key| key.peer == peer) && counts(r);
-        match self.routes() {
-            [_] => 1,
-            routes => routes.iter().filter(of_peer).count(),
-        }
+        self.routes().iter().filter(of_peer).count()
     }
 
     /// Goes through its routes; those `keep` says no to, go. Whether anything is left to know.

@@ -21,7 +21,7 @@ use crate::time::Time;
 
 /// Neighbours a speaker has at most, dynamic ones included: each holds a few kilobytes, and anyone in a listened-to
 /// prefix may become one.
-pub const MAX_PEERS: usize = 1024;
+pub const MAX_PEERS: usize = ubique_model::service::spec::MAX_NEIGHBOURS;
 
 /// Prefixes looked at in one turn when routes that are gone leave the table: about a millisecond.
 const REAPED_AT_ONCE: usize = 4096;

@@ -3,7 +3,7 @@
 //! Two kinds of fault. Where a rule ends is said by its length; when the lengths do not add up nothing behind is
 //! found, and the session ends (RFC 7606 §5.3). A rule that is found but not encoded as it must be (an unknown type, a
 //! wrong order, operators without an end) is malformed: its message is treated as a withdrawal (RFC 8955 §10). A
-//! malformed rule cannot be withdrawn itself, and need not: it was never taken.
+//! malformed rule cannot be withdrawn itself, and need not: it was never taken. In MP_UNREACH_NLRI it is passed over.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -14,7 +14,6 @@ use super::super::flowspec::FlowSpec;
 use super::super::message::{Nlri, Notification, Reach, Update};
 use super::super::notification::update;
 use super::attributes::{self, Faults, Multiprotocol, Parsed, flag, typecode, update_error};
-use super::flowspec::Flows;
 use super::reader::Reader;
 use super::{DecodeContext, nlri};
 
@@ -69,7 +68,13 @@ pub(super) fn decode(body: &[u8], ctx: &DecodeContext) -> Result<Update, Notific
 fn taken_back(parsed: &mut Parsed, withdrawn: &mut Vec<Nlri>, faults: &mut Faults) -> Vec<FlowSpec> {
     match parsed.unreach.take() {
         Some(Multiprotocol::Routes(_, (), prefixes)) => withdrawn.extend(prefixes),
-        Some(Multiprotocol::Flows(_, flows)) => return readable(flows, typecode::MP_UNREACH, faults),
+        Some(Multiprotocol::Flows(_, flows)) => {
+            // It was treated as withdrawn when it was announced: there is nothing to take back.
+            if let Some(reason) = flows.malformed {
+                faults.discard(typecode::MP_UNREACH, format!("FlowSpec: {reason}"));
+            }
+            return flows.rules;
+        }
         Some(Multiprotocol::Ignored(true)) => ignored_family(typecode::MP_UNREACH, faults),
         Some(Multiprotocol::Ignored(false)) | None => {}
     }
@@ -79,20 +84,19 @@ fn taken_back(parsed: &mut Parsed, withdrawn: &mut Vec<Nlri>, faults: &mut Fault
 /// What MP_REACH_NLRI announces when it is FlowSpec.
 fn flows(parsed: &mut Parsed, faults: &mut Faults) -> Vec<FlowSpec> {
     match parsed.reach.take() {
-        Some(Multiprotocol::Flows(_, flows)) => readable(flows, typecode::MP_REACH, faults),
+        Some(Multiprotocol::Flows(_, flows)) => {
+            // RFC 8955 §10: a malformed rule is a fault of its message.
+            if let Some(reason) = flows.malformed {
+                let notification = update_error(update::OPTIONAL_ATTRIBUTE, &[]);
+                faults.withdraw(typecode::MP_REACH, format!("FlowSpec: {reason}"), notification);
+            }
+            flows.rules
+        }
         other => {
             parsed.reach = other;
             vec![]
         }
     }
-}
-
-/// RFC 8955 §10: a malformed rule is a fault of its message.
-fn readable(flows: Flows, code: u8, faults: &mut Faults) -> Vec<FlowSpec> {
-    if let Some(reason) = flows.malformed {
-        faults.withdraw(code, format!("FlowSpec: {reason}"), update_error(update::OPTIONAL_ATTRIBUTE, &[]));
-    }
-    flows.rules
 }
 
 /// Withdrawn routes, path attributes, NLRI (RFC 4271 §4.3).

@@ -462,6 +462,8 @@ impl Bench {
             let received: Vec<_> = self.rib.received(id, None).map(|r| ((r.prefix, r.path_id), r.stale)).collect();
             let heard = self.model.heard[peer].iter().map(|(key, known)| (*key, known.stale));
             assert!(received.iter().copied().eq(heard), "Adj-RIB-In of {peer}\n{}", self.log);
+            let stale = received.iter().filter(|(_, stale)| *stale != Stale::No).count();
+            assert!(super::unvouched(&self.rib, id).is_none_or(|n| n == stale), "stale of {peer}\n{}", self.log);
             let received = received.len();
             assert_eq!(self.rib.counters(id).received, received);
         }
