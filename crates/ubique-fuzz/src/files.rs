@@ -2,6 +2,7 @@
 
 use ubique_model::diagnostic::{Diagnostic, Parsed};
 use ubique_model::internet::Internet;
+use ubique_model::policy::{Level, Stance, announcements};
 use ubique_model::scenario::Scenario;
 use ubique_model::service::Service;
 
@@ -24,8 +25,13 @@ pub(crate) fn service(input: &[u8]) {
     let again = Service::parse("printed.toml", printed.as_bytes());
     assert_eq!(again.value.as_ref(), Some(&service), "{:?}\n{printed}", again.diagnostics);
     for upstream in service.sites.iter().flat_map(|site| &site.upstreams) {
-        for announcement in ubique_model::policy::announcements(&service, upstream) {
-            assert!(service.prefixes.contains(&announcement.prefix), "announces what is not the service's");
+        for level in Level::ALL {
+            for stance in [Stance::at(level), Stance { shed: u8::MAX, last_resort: true, ..Stance::at(level) }] {
+                for announcement in announcements(&service, upstream, &stance) {
+                    let own = service.prefixes.iter().any(|prefix| prefix.contains(&announcement.prefix));
+                    assert!(own, "announces what is not the service's");
+                }
+            }
         }
     }
 }

@@ -167,7 +167,7 @@ fn step(health: &mut Health, seen: &mut Vec<Seen>, rng: &mut Rng, now: &mut Time
             let value = rng.one_in(3).then(|| rng.below(80));
             let input = match value {
                 Some(value) => In::Load { check, poll, took, value },
-                None => In::Result { check, poll, took, result },
+                None => In::Result { check, poll, took, result, answered: rng.one_in(2) },
             };
             health.handle_input(*now, input);
             if under_way == Some(poll)

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use ubique_model::policy::Level;
+use ubique_model::service::{Flap, Guard};
 use ubique_proto::Time;
-use ubique_proto::site::{In, Out, Site, SiteConfig, State};
+use ubique_proto::site::{In, Memory, Others, Out, Site, SiteConfig, State, UpstreamConfig};
 
 use crate::rng::{Rng, feed};
 
@@ -16,7 +18,7 @@ struct World {
     /// The addresses are on the loopback.
     addresses: bool,
     announced: bool,
-    healthy: bool,
+    level: Option<Level>,
     drained: bool,
     stops: usize,
     withdrawn_at: Option<Time>,
@@ -26,7 +28,7 @@ struct World {
 /// Octets: configuration, then inputs and waits.
 pub(crate) fn site(input: &[u8]) {
     let mut rng = feed(input);
-    let config = SiteConfig { drain: scaled(&mut rng), graceful_shutdown: scaled(&mut rng) };
+    let config = config(&mut rng);
     let mut site = Site::new(config.clone());
     let mut now = Time(1);
     let mut world = World::default();
@@ -55,16 +57,50 @@ fn scaled(rng: &mut Rng) -> Duration {
     Duration::from_millis(rng.below(10) * scale)
 }
 
+fn config(rng: &mut Rng) -> SiteConfig {
+    let plain = SiteConfig::new(scaled(rng), scaled(rng));
+    if rng.one_in(2) {
+        return plain;
+    }
+    SiteConfig {
+        degraded_speaks: rng.one_in(2),
+        failed_speaks: rng.one_in(8),
+        shed_steps: rng.below(4) as u8,
+        flap: rng.one_in(2).then(Flap::default),
+        guard: Guard { last_site: scaled(rng), retry: Duration::from_secs(1 + rng.below(60)), start: rng.one_in(2) },
+        upstreams: [None, Some(true), Some(false)].into_iter().zip(UPSTREAMS).map(upstream).collect(),
+        memory: Memory::default(),
+        ..plain
+    }
+}
+
+const UPSTREAMS: [&str; 3] = ["a", "b", "c"];
+
+fn upstream((full_view, name): (Option<bool>, &str)) -> UpstreamConfig {
+    UpstreamConfig { name: name.into(), full_view }
+}
+
 fn any(rng: &mut Rng) -> In {
-    match rng.below(9) {
+    let name = |rng: &mut Rng| UPSTREAMS[rng.below(3) as usize].to_owned();
+    match rng.below(14) {
         0 => In::Start,
         1 => In::AddressesAdded,
         2 => In::AddressesRemoved,
-        3 | 4 => In::Verdict { healthy: rng.one_in(2), cause: "a check".into() },
+        3 | 4 => {
+            let level = Level::ALL[rng.below(3) as usize];
+            In::Verdict { level, answers: rng.one_in(2), cause: "a check".into() }
+        }
         5 => In::Drain { reason: "work".into() },
         6 => In::Undrain { reason: "done".into() },
         7 => In::Stop { reason: "SIGTERM".into() },
-        _ => In::Verdict { healthy: true, cause: "all checks".into() },
+        8 => In::Overload { on: rng.one_in(2), cause: "load".into() },
+        9 | 10 => {
+            let others = [Others::None, Others::LastResort, Others::Fit][rng.below(3) as usize];
+            In::Others { upstream: name(rng), up: !rng.one_in(4), others }
+        }
+        11 => In::Verified { result: if rng.one_in(3) { Err("refused".into()) } else { Ok(()) } },
+        12 => In::Probed { upstream: name(rng), answered: Ok(rng.one_in(2)) },
+        _ => In::Verdict { level: Level::Healthy, answers: true, cause: "all checks".into() },
     }
 }
 
@@ -73,11 +109,20 @@ impl World {
         match input {
             In::AddressesAdded => self.addresses = true,
             In::AddressesRemoved => self.addresses = false,
-            In::Verdict { healthy, .. } => self.healthy = *healthy,
+            In::Verdict { level, .. } => self.level = Some(*level),
             In::Drain { .. } => self.drained = true,
             In::Undrain { .. } => self.drained = false,
             In::Stop { .. } => self.stops += 1,
-            In::Start => {}
+            _ => {}
+        }
+    }
+
+    fn is_fit(&self, config: &SiteConfig) -> bool {
+        match self.level {
+            Some(Level::Healthy) => true,
+            Some(Level::Degraded) => config.degraded_speaks,
+            Some(Level::Failed) => config.failed_speaks,
+            None => false,
         }
     }
 
@@ -85,12 +130,12 @@ impl World {
         while let Some(output) = site.poll_output() {
             assert!(!self.exited, "{output:?} after the exit");
             match output {
-                Out::Announce { .. } => {
-                    assert!(self.healthy && !self.drained && self.stops == 0, "announced although it must not be");
+                Out::Announce { stance, .. } => {
+                    assert!(self.stops == 0 && stance.leaving == self.drained, "announced although it must not be");
+                    assert!(stance.leaving || stance.last_resort != self.is_fit(config), "fit, or the last one");
+                    assert!(!stance.leaving || self.announced, "a drain of what is not announced");
+                    assert!(stance.shed <= config.shed_steps);
                     self.announced = true;
-                }
-                Out::GracefulShutdown { .. } => {
-                    assert!(self.announced && self.healthy && self.drained, "a drain of what is not announced");
                 }
                 Out::Withdraw { .. } => {
                     assert!(self.announced, "nothing to withdraw");
@@ -103,13 +148,15 @@ impl World {
                     assert!(waited || self.stops > 1, "stragglers are not served");
                 }
                 Out::Exit => self.exited = true,
-                Out::AddAddresses | Out::State { .. } => {}
+                Out::AddAddresses | Out::Verify | Out::Probe { .. } | Out::State { .. } => {}
             }
         }
-        let status = site.status();
-        assert_eq!(self.announced, matches!(status.state, State::Announced | State::Draining), "{:?}", status.state);
-        assert!(!self.announced || self.healthy, "announced while unhealthy");
-        assert_eq!(status.healthy, self.healthy);
+        let status = site.status(now);
+        assert_eq!(self.announced, status.state.is_announced(), "{:?}", status.state);
+        assert_eq!(self.announced, status.stance.is_some());
+        let resort = status.stance.is_some_and(|stance| stance.last_resort);
+        assert!(!self.announced || resort || self.is_fit(config), "announced while unhealthy");
+        assert_eq!(Some(status.level), self.level.or(Some(Level::Failed)));
         assert_eq!(self.exited, status.state == State::Stopped);
     }
 }

@@ -1,25 +1,16 @@
 //! The one announcement policy, used by planner, lab and agent alike, so that predictions stay honest.
 //!
-//! What a site announces to an upstream, and what a network does with a route by the relation of
+//! What a site announces to an upstream in each [`Stance`], and what a network does with a route by the relation of
 //! the neighbour it came from and goes to (Gao and Rexford, "Stable Internet Routing Without Global
 //! Coordination", 2001).
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::{AddressFamily, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, Relation};
-use crate::service::{Service, Upstream};
+use crate::net::{Community, ExtendedCommunity, LargeCommunity, Prefix, Relation};
 
-/// How well a site serves; the worst is the greatest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// As it should.
-    Healthy,
-    /// It serves, but others should be preferred.
-    Degraded,
-    /// It does not serve.
-    Failed,
-}
+mod stance;
+
+pub use stance::{LAST_RESORT, Level, Stance, announcements, is_silent, last_resort_marker};
 
 /// LOCAL_PREF of a route by the relation to the neighbour it came from: customers pay, transit costs.
 pub fn local_preference(from: Relation) -> u32 {
@@ -74,21 +65,6 @@ impl Announcement {
         }
         self
     }
-}
-
-/// What a healthy site announces over the session to `upstream`: the service's prefixes of the session's unicast
-/// families.
-pub fn announcements(service: &Service, upstream: &Upstream) -> Vec<Announcement> {
-    let carried = |prefix: &Prefix| upstream.families.contains(&AddressFamily::unicast(Family::of(prefix)));
-    let announcement = |prefix| Announcement {
-        prefix,
-        prepend: upstream.prepend,
-        med: upstream.med,
-        communities: sorted(&upstream.communities),
-        extended_communities: sorted(&upstream.extended_communities),
-        large_communities: sorted(&upstream.large_communities),
-    };
-    service.prefixes.iter().copied().filter(carried).map(announcement).collect()
 }
 
 fn sorted<T: Ord + Copy>(list: &[T]) -> Vec<T> {

@@ -1,5 +1,7 @@
 //! The service file: one anycast service, its checks, its sites and their upstreams.
 
+mod action;
+mod admin;
 mod parse;
 pub(crate) mod print;
 mod rules;
@@ -16,6 +18,8 @@ use crate::check::{Check, Group};
 use crate::location::Location;
 use crate::net::{Asn, Prefix};
 
+pub use action::{Action, Flap, Guard, Levels, Shed, UpstreamSelector};
+pub use admin::{AdminSettings, ApiSettings};
 pub(crate) use parse::{narrow, values};
 pub use upstream::{AoAlgorithm, Bfd, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
 
@@ -35,6 +39,14 @@ pub struct Service {
     /// Checks that count together.
     #[serde(default)]
     pub groups: Vec<Group>,
+    /// What upstreams are told of a site that is not healthy.
+    pub levels: Levels,
+    /// Steps against overload, in order.
+    pub shed: Vec<Shed>,
+    /// What damping of upstreams is assumed to hold against us; `None`: nothing.
+    pub flap: Option<Flap>,
+    /// What keeps the service reachable.
+    pub guard: Guard,
     /// The places that announce.
     pub sites: Vec<Site>,
     /// How the agent behaves.
@@ -69,6 +81,9 @@ pub struct AgentSettings {
     pub watchdog: Duration,
     /// What it records and exports.
     pub records: Records,
+    /// Who may ask it, and where.
+    #[serde(default)]
+    pub admin: AdminSettings,
 }
 
 /// What `ubique run` records and exports: all off unless written.

@@ -15,8 +15,9 @@ use ubique_model::location::Location;
 use ubique_model::policy::Level;
 use ubique_model::scenario::Scenario;
 use ubique_model::service::{
-    AgentSettings, AoAlgorithm, Bfd, BmpCollector, Capacity, Dynamic, GracefulRestart, JournalSettings, NextHop,
-    Records, RehearseSettings, Role, RotatedFile, Service, Site, TcpAo, Upstream,
+    Action, AdminSettings, AgentSettings, AoAlgorithm, ApiSettings, Bfd, BmpCollector, Capacity, Dynamic, Flap,
+    GracefulRestart, Guard, JournalSettings, Levels, NextHop, Records, RehearseSettings, Role, RotatedFile, Service,
+    Shed, Site, TcpAo, Upstream, UpstreamSelector,
 };
 use ubique_model::{AddressFamily, Asn, Community, ExtendedCommunity, LargeCommunity, Prefix, Relation};
 
@@ -199,13 +200,14 @@ fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
         prop::collection::vec(any::<u32>(), 0..3),
         prop::collection::vec(any::<[u8; 8]>(), 0..3),
         prop::collection::vec(any::<[u32; 3]>(), 0..3),
+        (prop::option::of(action()), prop::option::of(action()), any::<Option<bool>>()),
     );
     let own = (1_u16..400, relation, prop::option::of(500_u16..510), prop::option::of("[a-z0-9.]{3,15}"), bfd());
     (own, numbers, lists, authentication(), flags(), capabilities(v6)).prop_map(
         move |(
             (host, relation, local, interface, bfd),
             numbers,
-            (communities, extended, large),
+            (communities, extended, large, (degraded, failed, full_view)),
             authentication,
             flags,
             more,
@@ -235,10 +237,55 @@ fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
                 large_communities: large.into_iter().map(LargeCommunity).collect(),
                 prepend,
                 med,
+                degraded,
+                failed,
+                full_view,
                 ..more.of(address(host))
             }
         },
     )
+}
+
+/// Never one that withdraws and says something else, too.
+fn action() -> impl Strategy<Value = Action> {
+    let large = prop::collection::vec(any::<[u32; 3]>(), 0..3);
+    let longer = prop::option::of(Just("198.51.100.0/25".parse::<Prefix>().unwrap()));
+    let communities = prop::collection::vec(any::<u32>(), 0..3);
+    let said = (0_u8..=16, prop::option::of(any::<u32>()), communities, large, any::<bool>(), longer).prop_map(
+        |(prepend, med, communities, large, blackhole, longer)| Action {
+            prepend,
+            med,
+            communities: communities.into_iter().map(Community).collect(),
+            large_communities: large.into_iter().map(LargeCommunity).collect(),
+            withdraw: false,
+            blackhole,
+            more_specifics: longer.into_iter().collect(),
+        },
+    );
+    prop_oneof![Just(Action::withdrawal()), said]
+}
+
+/// Steps never withdraw: that all of them together leave an upstream is for another test.
+fn shed() -> impl Strategy<Value = Shed> {
+    let whom = prop::option::of(Just(UpstreamSelector::Asn(Asn(64501))));
+    (whom, action()).prop_map(|(whom, action)| Shed {
+        upstreams: whom.into_iter().collect(),
+        action: Action { withdraw: false, ..action },
+    })
+}
+
+fn flap() -> impl Strategy<Value = Option<Flap>> {
+    let flap = (duration(1000, 86_400_000), 3000_u32..=1_000_000, 0_u32..1500, 0_u32..1500)
+        .prop_map(|(half_life, suppress, withdrawal, change)| Flap { half_life, suppress, withdrawal, change });
+    prop::option::of(flap)
+}
+
+fn guard() -> impl Strategy<Value = Guard> {
+    (duration(0, 3_600_000), duration(1000, 3_600_000), any::<bool>()).prop_map(|(last_site, retry, start)| Guard {
+        last_site,
+        retry,
+        start,
+    })
 }
 
 fn bfd() -> impl Strategy<Value = Option<Bfd>> {
@@ -364,22 +411,39 @@ fn records() -> impl Strategy<Value = Records> {
         .prop_map(|(bmp, mrt, journal)| Records { bmp, mrt, journal })
 }
 
+fn admin() -> impl Strategy<Value = AdminSettings> {
+    let api = (target(), [text(), text(), text()], prop::collection::vec(text(), 0..3)).prop_map(
+        |(listen, [certificate, key_file, client_ca], clients)| ApiSettings {
+            listen,
+            certificate: certificate.into(),
+            key_file: key_file.into(),
+            client_ca: client_ca.into(),
+            clients,
+        },
+    );
+    (prop::sample::select(vec![0o600, 0o660, 0o666]), prop::option::of(text()), prop::option::of(api))
+        .prop_map(|(mode, group, api)| AdminSettings { mode, group, api })
+}
+
 fn service() -> impl Strategy<Value = Service> {
     let hour = || duration(0, 3_600_000);
-    let operator = (prop::collection::vec(text(), 0..3), 0u8..=100);
+    let operator = (prop::collection::vec(text(), 0..3), 0u8..=100, admin());
     let agent = (text(), prop::option::of(target()), hour(), hour(), duration(100, 60_000), records(), operator)
-        .prop_map(|(socket, metrics, graceful_shutdown, drain, watchdog, records, (drain_hook, confirm_share))| {
-            AgentSettings {
-                records,
-                drain_hook,
-                confirm_share,
-                socket: socket.into(),
-                metrics,
-                graceful_shutdown,
-                drain,
-                watchdog,
-            }
-        });
+        .prop_map(
+            |(socket, metrics, graceful_shutdown, drain, watchdog, records, (drain_hook, confirm_share, admin))| {
+                AgentSettings {
+                    admin,
+                    records,
+                    drain_hook,
+                    confirm_share,
+                    socket: socket.into(),
+                    metrics,
+                    graceful_shutdown,
+                    drain,
+                    watchdog,
+                }
+            },
+        );
     let parts = (
         prop::collection::vec(check(), 0..4),
         prop::collection::vec(site(), 1..4),
@@ -387,25 +451,33 @@ fn service() -> impl Strategy<Value = Service> {
         prop::collection::vec(text(), 0..3),
         (0.0..1.0_f64, 0.0..1.0_f64),
     );
-    (name(), agent, parts).prop_map(|(name, agent, (mut checks, mut sites, command, other_agent, part))| {
-        for (at, check) in checks.iter_mut().enumerate() {
-            check.name = format!("check-{at}");
-        }
-        for (at, site) in sites.iter_mut().enumerate() {
-            site.name = format!("site-{at}");
-        }
-        Service {
-            name,
-            asn: Asn(64500),
-            prefixes: ["198.51.100.0/24", "2001:db8:53::/48"].map(|p| p.parse::<Prefix>().unwrap()).into(),
-            addresses: ["198.51.100.53", "2001:db8:53::53"].map(|a| a.parse().unwrap()).into(),
-            groups: groups(&checks, part),
-            checks,
-            sites,
-            agent,
-            rehearse: RehearseSettings { command, agent: other_agent },
-        }
-    })
+    let rules = (action(), action(), prop::collection::vec(shed(), 0..3), flap(), guard());
+    (name(), agent, parts, rules).prop_map(
+        |(name, agent, (mut checks, mut sites, command, other_agent, part), rules)| {
+            let (degraded, failed, shed, flap, guard) = rules;
+            for (at, check) in checks.iter_mut().enumerate() {
+                check.name = format!("check-{at}");
+            }
+            for (at, site) in sites.iter_mut().enumerate() {
+                site.name = format!("site-{at}");
+            }
+            Service {
+                name,
+                asn: Asn(64500),
+                prefixes: ["198.51.100.0/24", "2001:db8:53::/48"].map(|p| p.parse::<Prefix>().unwrap()).into(),
+                addresses: ["198.51.100.53", "2001:db8:53::53"].map(|a| a.parse().unwrap()).into(),
+                groups: groups(&checks, part),
+                checks,
+                levels: Levels { degraded, failed },
+                shed,
+                flap,
+                guard,
+                sites,
+                agent,
+                rehearse: RehearseSettings { command, agent: other_agent },
+            }
+        },
+    )
 }
 
 /// The group of the checks that are in one, with thresholds it can reach.

@@ -5,7 +5,7 @@
 //! - [`bgp`]: the driver of a speaker, which both use.
 //! - `monitor`: BMP collectors and MRT files; [`journal`]: what the cores were told.
 //! - [`bfd`]: the driver of BFD sessions, in a thread of its own.
-//! - [`admin`]: the admin socket's protocol and a client for the command line.
+//! - [`admin`]: the admin socket's protocol and a client for the command line; `api`: the same over HTTPS.
 //! - [`checks`]: the polls of the health checks.
 //!
 //! Everything else runs on one current-thread runtime. Deliberately absent: protocol decisions, which are the cores'
@@ -15,6 +15,8 @@
 
 pub mod admin;
 pub mod agent;
+#[cfg(feature = "tls")]
+mod api;
 pub mod bfd;
 pub mod bgp;
 mod bmp;

@@ -112,6 +112,8 @@ pub enum In {
         took: Duration,
         /// `Err`: why it failed, in words.
         result: Result<(), String>,
+        /// It failed by what was answered, not for want of an answer.
+        answered: bool,
     },
     /// Result of a poll of a check of load that could measure.
     Load {
@@ -170,6 +172,8 @@ pub enum Out {
     Verdict {
         /// What the site is fit for.
         level: Level,
+        /// All checks that make it failed are down by what was answered: the checks may be wrong.
+        answers: bool,
         /// Why: the check or group that decides.
         cause: String,
     },
@@ -251,6 +255,7 @@ pub struct Health {
     next_poll: u64,
     started: bool,
     level: Level,
+    answers: bool,
     since: Time,
     cause: String,
     overload: bool,
@@ -268,6 +273,7 @@ impl Health {
             next_poll: 0,
             started: false,
             level: Level::Failed,
+            answers: false,
             since: Time::ZERO,
             cause: String::from("no poll has ended yet"),
             overload: false,
@@ -279,9 +285,9 @@ impl Health {
     /// Tells what happened. Unknown checks and polls that are not under way are ignored.
     pub fn handle_input(&mut self, now: Time, input: In) {
         match input {
-            In::Result { check, poll, took, result } => {
+            In::Result { check, poll, took, result, answered } => {
                 if self.ended(now, check, poll, took) {
-                    self.count(now, check, took, result);
+                    self.count(now, check, took, result, answered);
                 }
             }
             In::Load { check, poll, took, value } => {
@@ -308,7 +314,7 @@ impl Health {
                 c.counters.timeouts += 1;
                 let (error, took) = (format!("timeout after {:?}", c.config.timeout), c.config.timeout);
                 self.outputs.push_back(Out::Abandon { check: index, poll });
-                self.count(now, index, took, Err(error));
+                self.count(now, index, took, Err(error), false);
             }
             let c = &mut self.checks[index];
             if c.start <= now {
@@ -434,11 +440,17 @@ impl Health {
         under_way
     }
 
-    fn count(&mut self, now: Time, check: usize, took: Duration, result: Result<(), String>) {
-        let result = self.checks[check].within_latency(took, result);
-        let up = result.is_ok();
-        if let Some(cause) = self.checks[check].count(now, result) {
+    fn count(&mut self, now: Time, check: usize, took: Duration, result: Result<(), String>, answered: bool) {
+        let c = &mut self.checks[check];
+        let answered = answered || result.is_ok();
+        let result = c.within_latency(took, result);
+        let (up, news) = (result.is_ok(), answered != c.answered);
+        c.answered = answered;
+        if let Some(cause) = c.count(now, result) {
             self.turn(now, check, up, cause);
+        } else if news && !c.up {
+            let cause = self.cause.clone();
+            self.judge(now, &cause);
         }
     }
 
@@ -454,6 +466,7 @@ impl Health {
         };
         c.counters.gone += 1;
         c.streak = 0;
+        c.answered = false;
         // What a poll begun before the event says is about a service that no longer is.
         if let Some((poll, _)) = c.outstanding.take() {
             self.outputs.push_back(Out::Abandon { check, poll });
@@ -466,7 +479,8 @@ impl Health {
                 self.poll(now, check);
             }
         } else {
-            c.cause = cause;
+            c.cause = cause.clone();
+            self.judge(now, &cause);
         }
     }
 

@@ -14,6 +14,7 @@
 //! - [`bgp::rib`]: Adj-RIB-In, Loc-RIB, Adj-RIB-Out and the decision process (RFC 4271 §9).
 //! - [`bgp::speaker`]: sessions and RIB together: what a driver runs.
 //! - [`bfd`]: neighbours lost and found within milliseconds (RFC 5880, 5881, 5883).
+//! - [`flap`]: what the damping of upstreams holds against us.
 //! - [`health`]: rise, fall and events of one check; the verdict over all checks.
 //! - [`actions`]: what an operator asks for, for a while; drains that watch the traffic go.
 //! - [`bmp`], [`mrt`]: what collectors and files are told (RFC 7854, 8671, 6396, 8050).
@@ -26,6 +27,7 @@ pub mod actions;
 pub mod bfd;
 pub mod bgp;
 pub mod bmp;
+pub mod flap;
 pub mod health;
 pub mod journal;
 pub mod mrt;

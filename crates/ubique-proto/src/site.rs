@@ -1,31 +1,137 @@
-//! The life of a site: the order that is safety.
+//! The life of a site: the order that is safety, and what upstreams are told.
 //!
-//! Up: addresses, healthy, announce. Down: withdraw, drain, remove. Each decision is local (design
-//! principle 1) and carries its cause.
+//! Up: addresses, healthy, an answer on each of them, announce. Down: withdraw, drain, remove. Each decision is local
+//! (design principle 1) and carries its cause. What is announced is a [`Stance`]; the one evaluator,
+//! [`ubique_model::policy::announcements`], says what each upstream then gets.
 //!
 //! Two rules hold in every state and are tested as invariants: nothing is announced unless the addresses are on
-//! the loopback, the verdict is healthy and no operator wants the site empty; and the addresses stay until
+//! the loopback, no operator wants the site empty, and it is fit, or the last one; and the addresses stay until
 //! `drain` has passed since the last withdrawal, so that queries on their way are answered. Only a second
 //! [`In::Stop`] cuts that wait short. A site that is unhealthy or drained keeps its addresses: the checks of a
 //! recovering service need them.
 //!
-//! Outputs are to be carried out in their order.
+//! What delays an announcement or a change for the better: the start gate ([`Out::Verify`]) and the flap budget
+//! ([`crate::flap`]). What turns a withdrawal around: the last-site guard (`guard`). What never withdraws: load, since
+//! overload only moves [`Stance::shed`], step by step (`shed`). A withdrawal because of failure waits for nothing.
+//!
+//! Outputs are to be carried out in their order. `run` is the core.
 
-use std::collections::VecDeque;
+mod guard;
+mod run;
+mod shed;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use ubique_model::policy::{Level, Stance, is_silent};
+use ubique_model::service::{Flap, Guard, Service, Site as SiteSpec};
 
 use crate::Time;
+use crate::flap::decayed;
+
+pub use guard::RETRY_MAX;
+pub use run::{Site, VERIFY_RETRY};
+pub use shed::{SHED_CALM, SHED_STEP};
+
+/// Upstreams that are followed at most, neighbours from ranges included.
+pub const MAX_UPSTREAMS: usize = 2048;
 
 /// Parameters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteConfig {
     /// How long the service goes on serving between the withdrawal and the removal of its addresses.
     pub drain: Duration,
     /// How long a drain announces with GRACEFUL_SHUTDOWN before it withdraws, so that upstreams move to other
     /// sites while this one still serves: make before break (RFC 8326). Zero: a drain withdraws at once.
     pub graceful_shutdown: Duration,
+    /// A degraded site is announced.
+    pub degraded_speaks: bool,
+    /// A failed site is announced.
+    pub failed_speaks: bool,
+    /// Steps of shedding there are.
+    pub shed_steps: u8,
+    /// What damping is assumed to hold against us; `None`: nothing.
+    pub flap: Option<Flap>,
+    /// What keeps the service reachable.
+    pub guard: Guard,
+    /// Whose routes tell of other sites.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// What is known from the life before.
+    pub memory: Memory,
+}
+
+/// An upstream, as the last-site guard knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamConfig {
+    /// Its name.
+    pub name: String,
+    /// Whether it shows its routes to other sites.
+    pub full_view: Option<bool>,
+}
+
+/// What a site knows that must survive the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// Penalty of flapping, points.
+    pub penalty: u32,
+    /// The site is announced. When it comes back, upstreams have seen a withdrawal in between.
+    pub announced: bool,
+    /// Why an operator wants the site empty; `None`: none does.
+    pub drain: Option<String>,
+    /// Upstreams that have shown other sites.
+    pub shown: Vec<Shown>,
+}
+
+/// An upstream that has shown another site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Its name.
+    pub upstream: String,
+    /// Also while we announced with GRACEFUL_SHUTDOWN.
+    pub moves: bool,
+}
+
+impl Memory {
+    /// The same after so long.
+    #[must_use]
+    pub fn aged(self, flap: Option<&Flap>, elapsed: Duration) -> Memory {
+        let left = flap.map_or(0.0, |flap| decayed(f64::from(self.penalty), elapsed, flap.half_life));
+        Memory { penalty: left.ceil() as u32, ..self }
+    }
+}
+
+impl SiteConfig {
+    /// One that only knows the order: no guards, no flap control, no shedding.
+    pub fn new(drain: Duration, graceful_shutdown: Duration) -> SiteConfig {
+        SiteConfig {
+            drain,
+            graceful_shutdown,
+            degraded_speaks: true,
+            failed_speaks: false,
+            shed_steps: 0,
+            flap: None,
+            guard: Guard { last_site: Duration::ZERO, start: false, ..Guard::default() },
+            upstreams: vec![],
+            memory: Memory::default(),
+        }
+    }
+
+    /// Of a site of a service; `memory`: of the life before.
+    pub fn of(service: &Service, site: &SiteSpec, memory: Memory) -> SiteConfig {
+        let speaks = |level| !is_silent(service, site, &Stance::at(level));
+        let upstreams = site.upstreams.iter();
+        SiteConfig {
+            degraded_speaks: speaks(Level::Degraded),
+            failed_speaks: speaks(Level::Failed),
+            shed_steps: u8::try_from(service.shed.len()).unwrap_or(u8::MAX),
+            flap: service.flap,
+            guard: service.guard,
+            upstreams: upstreams.map(|u| UpstreamConfig { name: u.label(), full_view: u.full_view }).collect(),
+            memory,
+            ..SiteConfig::new(service.agent.drain, service.agent.graceful_shutdown)
+        }
+    }
 }
 
 /// States.
@@ -36,8 +142,12 @@ pub enum State {
     Starting,
     /// Not announced: not healthy.
     Unhealthy,
+    /// Not announced although healthy: an answer on a service address is awaited, or flap control lets time pass.
+    Held,
     /// Announced.
     Announced,
+    /// Announced although it is not healthy: no other site is there.
+    LastResort,
     /// Announced with GRACEFUL_SHUTDOWN, on request: others are preferred, whoever has no other still comes here.
     Draining,
     /// Withdrawn on request; addresses stay, stragglers are served.
@@ -50,8 +160,57 @@ pub enum State {
     Stopped,
 }
 
+impl State {
+    /// All of them.
+    pub const ALL: [State; 10] = [
+        State::Starting,
+        State::Unhealthy,
+        State::Held,
+        State::Announced,
+        State::LastResort,
+        State::Draining,
+        State::Drained,
+        State::Stopping,
+        State::Removing,
+        State::Stopped,
+    ];
+
+    /// As status and metrics spell it.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Unhealthy => "unhealthy",
+            State::Held => "held",
+            State::Announced => "announced",
+            State::LastResort => "last-resort",
+            State::Draining => "draining",
+            State::Drained => "drained",
+            State::Stopping => "stopping",
+            State::Removing => "removing",
+            State::Stopped => "stopped",
+        }
+    }
+
+    /// Whether upstreams are told of the site.
+    pub fn is_announced(self) -> bool {
+        matches!(self, State::Announced | State::LastResort | State::Draining)
+    }
+}
+
+/// What an upstream shows of other sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Others {
+    /// No route to a service prefix that another site originates.
+    None,
+    /// Only such that sites of last resort announce.
+    LastResort,
+    /// One of a site that is fit.
+    Fit,
+}
+
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum In {
     /// Begin.
     Start,
@@ -61,10 +220,40 @@ pub enum In {
     AddressesRemoved,
     /// Verdict of the health core.
     Verdict {
-        /// Fit to serve.
-        healthy: bool,
+        /// How well the service serves.
+        level: Level,
+        /// It answers, but not what it should: the check may be wrong. False when it does not answer at all.
+        answers: bool,
         /// Why.
         cause: String,
+    },
+    /// The service has more to do than it can, or no longer.
+    Overload {
+        /// It has.
+        on: bool,
+        /// Why.
+        cause: String,
+    },
+    /// What an upstream shows of other sites changed, or its session came or went.
+    Others {
+        /// Its name.
+        upstream: String,
+        /// Its session is up.
+        up: bool,
+        /// What it shows.
+        others: Others,
+    },
+    /// The end of [`Out::Verify`].
+    Verified {
+        /// `Err`: which address does not answer, and why.
+        result: Result<(), String>,
+    },
+    /// The end of [`Out::Probe`].
+    Probed {
+        /// Through which upstream.
+        upstream: String,
+        /// Whether another site answered; `Err`: no ping could be sent.
+        answered: Result<bool, String>,
     },
     /// An operator wants the site empty.
     Drain {
@@ -75,6 +264,11 @@ pub enum In {
     Undrain {
         /// Why, as typed.
         reason: String,
+    },
+    /// Other parameters from now on (reload); their memory is not looked at.
+    Configure {
+        /// All of them.
+        config: Box<SiteConfig>,
     },
     /// The agent shall end (SIGTERM).
     Stop {
@@ -88,13 +282,12 @@ pub enum In {
 pub enum Out {
     /// Put the service addresses on the loopback; report [`In::AddressesAdded`].
     AddAddresses,
-    /// Announce every prefix to every upstream.
+    /// Poll the service on each of its addresses that no check asks; report [`In::Verified`].
+    Verify,
+    /// Tell every upstream this, in place of what it was told before.
     Announce {
-        /// Why.
-        cause: String,
-    },
-    /// Announce every prefix with the community GRACEFUL_SHUTDOWN (RFC 8326 §4).
-    GracefulShutdown {
+        /// What.
+        stance: Stance,
         /// Why.
         cause: String,
     },
@@ -102,6 +295,13 @@ pub enum Out {
     Withdraw {
         /// Why.
         cause: String,
+    },
+    /// Ping the service addresses through this upstream, and report whether another site answered ([`In::Probed`]).
+    Probe {
+        /// Through which.
+        upstream: String,
+        /// How long an answer may take.
+        within: Duration,
     },
     /// Take the addresses off the loopback; report [`In::AddressesRemoved`].
     RemoveAddresses,
@@ -117,7 +317,7 @@ pub enum Out {
 }
 
 /// What an operator sees of a site.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SiteStatus<'a> {
     /// Its state.
     pub state: State,
@@ -126,219 +326,49 @@ pub struct SiteStatus<'a> {
     /// Why.
     pub cause: &'a str,
     /// The last verdict heard.
-    pub healthy: bool,
+    pub level: Level,
+    /// What upstreams are told; `None`: nothing.
+    pub stance: Option<Stance>,
     /// Why an operator wants the site empty; `None`: none does.
     pub drain: Option<&'a str>,
+    /// Why the service has more to do than it can; `None`: it has not.
+    pub overload: Option<&'a str>,
+    /// The flap budget; `None`: flap control is off.
+    pub flap: Option<FlapStatus>,
+    /// What the last-site guard sees; `None`: nothing to guard.
+    pub guard: Option<String>,
 }
 
-/// The site core: see the module's header.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Site {
-    config: SiteConfig,
-    state: State,
-    since: Time,
-    cause: String,
-    started: bool,
-    healthy: bool,
-    health_cause: String,
-    drain: Option<String>,
-    /// When a drain withdraws.
-    withdraw_at: Option<Time>,
-    /// Until when queries that were routed here before the last withdrawal may still arrive.
-    stragglers_until: Option<Time>,
-    outputs: VecDeque<Out>,
+/// The flap budget.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct FlapStatus {
+    /// Points left.
+    pub left: f64,
+    /// Points there are.
+    pub suppress: u32,
+    /// When what waits for the budget may happen; `None`: nothing waits.
+    pub waits_until: Option<Time>,
 }
 
-impl Site {
-    /// A site that waits for [`In::Start`].
-    pub fn new(config: SiteConfig) -> Site {
-        Site {
-            config,
-            state: State::Starting,
-            since: Time::ZERO,
-            cause: String::from("not started"),
-            started: false,
-            healthy: false,
-            health_cause: String::from("no verdict yet"),
-            drain: None,
-            withdraw_at: None,
-            stragglers_until: None,
-            outputs: VecDeque::new(),
+impl FlapStatus {
+    /// `flap budget 4200 of 6000, may announce again in 3m`.
+    pub fn words(&self, now: Time) -> String {
+        let budget = format!("flap budget {:.0} of {}", self.left.floor(), self.suppress);
+        match self.waits_until.map(|at| at.since(now)) {
+            Some(wait) => format!("{budget}, may announce again in {}", about(wait)),
+            None => budget,
         }
     }
+}
 
-    /// Tells what happened. What does not apply in the present state, or repeats what is known, changes nothing.
-    pub fn handle_input(&mut self, now: Time, input: In) {
-        match input {
-            In::Start => self.start(now),
-            In::AddressesAdded => {
-                if self.started && self.state == State::Starting {
-                    self.settle(now, None);
-                }
-            }
-            In::AddressesRemoved => self.addresses_removed(now),
-            In::Verdict { healthy, cause } => {
-                let news = (healthy != self.healthy).then(|| cause.clone());
-                self.healthy = healthy;
-                self.health_cause = cause;
-                if news.is_some() {
-                    self.resettle(now, news);
-                }
-            }
-            In::Drain { reason } => {
-                if self.drain.is_none() {
-                    self.drain = Some(reason);
-                    self.resettle(now, None);
-                }
-            }
-            In::Undrain { reason } => {
-                if self.drain.take().is_some() {
-                    let cause = self.healthy.then(|| format!("undrained: {reason}"));
-                    self.resettle(now, cause);
-                }
-            }
-            In::Stop { reason } => self.stop(now, &reason),
-        }
-    }
-
-    /// Ends the graceful part of a drain, or the wait for stragglers, when it is over.
-    pub fn handle_deadline(&mut self, now: Time) {
-        if self.next_deadline().is_none_or(|deadline| deadline > now) {
-            return;
-        }
-        if self.state == State::Draining {
-            self.settle(now, None);
-        } else {
-            self.remove(now, "drain time is over");
-        }
-    }
-
-    /// When [`Site::handle_deadline`] must be called next.
-    pub fn next_deadline(&self) -> Option<Time> {
-        match self.state {
-            State::Draining => self.withdraw_at,
-            State::Stopping => self.stragglers_until,
-            _ => None,
-        }
-    }
-
-    /// What the driver must do next; call until `None`.
-    pub fn poll_output(&mut self) -> Option<Out> {
-        self.outputs.pop_front()
-    }
-
-    /// What an operator sees.
-    pub fn status(&self) -> SiteStatus<'_> {
-        SiteStatus {
-            state: self.state,
-            since: self.since,
-            cause: &self.cause,
-            healthy: self.healthy,
-            drain: self.drain.as_deref(),
-        }
-    }
-
-    fn start(&mut self, now: Time) {
-        if self.started || self.state == State::Stopped {
-            return;
-        }
-        self.started = true;
-        self.outputs.push_back(Out::AddAddresses);
-        self.enter(now, State::Starting, "started");
-    }
-
-    /// Somebody took the addresses away unasked: no query can be answered until they are back.
-    fn addresses_removed(&mut self, now: Time) {
-        const CAUSE: &str = "addresses are gone from the loopback";
-        match self.state {
-            State::Starting | State::Stopped => {}
-            State::Unhealthy | State::Announced | State::Draining | State::Drained => {
-                self.withdraw_if_announced(now, CAUSE);
-                self.outputs.push_back(Out::AddAddresses);
-                self.enter(now, State::Starting, CAUSE);
-            }
-            State::Stopping | State::Removing => self.exit(now, "addresses are removed"),
-        }
-    }
-
-    /// After a change of verdict or wish, where these matter.
-    fn resettle(&mut self, now: Time, cause: Option<String>) {
-        if matches!(self.state, State::Unhealthy | State::Announced | State::Draining | State::Drained) {
-            self.settle(now, cause);
-        }
-    }
-
-    /// Enters the state that verdict and wish ask for, now that the addresses are there.
-    fn settle(&mut self, now: Time, cause: Option<String>) {
-        let (state, standing_cause) = match &self.drain {
-            Some(reason) if self.may_drain_gracefully(now) => (State::Draining, format!("draining: {reason}")),
-            Some(reason) => (State::Drained, format!("drained: {reason}")),
-            None if self.healthy => (State::Announced, self.health_cause.clone()),
-            None => (State::Unhealthy, self.health_cause.clone()),
-        };
-        if state == self.state {
-            return;
-        }
-        let cause = cause.unwrap_or(standing_cause);
-        match state {
-            State::Announced => self.outputs.push_back(Out::Announce { cause: cause.clone() }),
-            State::Draining => {
-                self.withdraw_at = Some(now + self.config.graceful_shutdown);
-                self.outputs.push_back(Out::GracefulShutdown { cause: cause.clone() });
-            }
-            _ => self.withdraw_if_announced(now, &cause),
-        }
-        self.enter(now, state, &cause);
-    }
-
-    /// A healthy site that is announced may stay so while a drain moves its traffic, until the time for that is over.
-    fn may_drain_gracefully(&self, now: Time) -> bool {
-        self.healthy
-            && match self.state {
-                State::Announced => !self.config.graceful_shutdown.is_zero(),
-                State::Draining => self.withdraw_at.is_some_and(|at| at > now),
-                _ => false,
-            }
-    }
-
-    fn stop(&mut self, now: Time, reason: &str) {
-        match self.state {
-            State::Starting if !self.started => self.exit(now, reason),
-            State::Starting | State::Unhealthy | State::Announced | State::Draining | State::Drained => {
-                self.withdraw_if_announced(now, reason);
-                if self.stragglers_until.is_some_and(|until| until > now) {
-                    self.enter(now, State::Stopping, reason);
-                } else {
-                    self.remove(now, reason);
-                }
-            }
-            State::Stopping => self.remove(now, &format!("told to stop again: {reason}")),
-            State::Removing | State::Stopped => {}
-        }
-    }
-
-    fn withdraw_if_announced(&mut self, now: Time, cause: &str) {
-        if matches!(self.state, State::Announced | State::Draining) {
-            self.outputs.push_back(Out::Withdraw { cause: cause.to_owned() });
-            self.stragglers_until = Some(now + self.config.drain);
-        }
-    }
-
-    fn remove(&mut self, now: Time, cause: &str) {
-        self.outputs.push_back(Out::RemoveAddresses);
-        self.enter(now, State::Removing, cause);
-    }
-
-    fn exit(&mut self, now: Time, cause: &str) {
-        self.enter(now, State::Stopped, cause);
-        self.outputs.push_back(Out::Exit);
-    }
-
-    fn enter(&mut self, now: Time, state: State, cause: &str) {
-        self.state = state;
-        self.since = now;
-        cause.clone_into(&mut self.cause);
-        self.outputs.push_back(Out::State { state, cause: cause.to_owned() });
+/// A wait as people say it, rounded up.
+fn about(wait: Duration) -> String {
+    const MINUTE: u64 = 60;
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    match seconds {
+        0..MINUTE => format!("{seconds}s"),
+        _ if seconds <= 90 * MINUTE => format!("{}m", seconds.div_ceil(MINUTE)),
+        _ => format!("{}h", seconds.div_ceil(60 * MINUTE)),
     }
 }
 

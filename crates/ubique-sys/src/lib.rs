@@ -5,7 +5,8 @@
 //!
 //! - [`sandbox`] and [`netns`]: namespaces, [`netlink`]: links, addresses and routes in them
 //! - [`process`]: pidfds and children, [`sockdiag`]: who serves a port and when that socket dies
-//! - [`packet`], [`tcp`], [`udp`]: sockets beyond the standard library; [`arrivals`]: packets counted for some addresses
+//! - [`packet`], [`tcp`], [`udp`]: sockets beyond the standard library; [`arrivals`]: packets counted for some addresses;
+//!   [`peer`]: who connected a Unix socket
 //! - [`watchdog`]: a process that ends us when a thread stalls; [`clock`]: time;
 //!   [`priority`]: threads that must run in time; [`memory`]: giving it back
 //!
@@ -18,6 +19,7 @@ mod mmsg;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
+pub mod peer;
 pub mod priority;
 pub mod process;
 pub mod sandbox;

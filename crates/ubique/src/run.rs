@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use ubique_model::policy::announcements;
+use ubique_model::policy::{Stance, announcements};
 use ubique_model::service::{Records, Service, Site};
 use ubique_node::agent::{self, AgentOptions};
 
@@ -51,7 +51,7 @@ fn dry_run(service: &Service, site: &Site) {
         tell!("  healthy when {} passes {} times, every {:?}", check.name, check.rise, check.every);
     }
     for upstream in &site.upstreams {
-        for announcement in announcements(service, upstream) {
+        for announcement in announcements(service, upstream, &Stance::HEALTHY) {
             let path: Vec<String> =
                 std::iter::repeat_n(service.asn.to_string(), 1 + usize::from(announcement.prepend)).collect();
             tell_raw!("+ announce {} to AS{} at {}", announcement.prefix, upstream.asn, upstream.address);

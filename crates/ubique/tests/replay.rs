@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use std::rc::Rc;
 use std::time::Duration;
 
+use ubique_model::policy::Level;
 use ubique_proto::Time;
 use ubique_proto::journal::{Body, CoreId, MAGIC, Parsed, Record, Recorded, Segment, Sink, parse};
 use ubique_proto::site::{In, Site, SiteConfig};
@@ -41,12 +42,12 @@ fn journal() -> Vec<u8> {
     let [version, service, site] = names;
     let segment = Segment { version, service, site, wall_ns: 1_795_248_930_000_000_000, number: 0 };
     memory.write(0, Record { time: Time(1_000), body: Body::Segment(segment) }.encode());
-    let config = SiteConfig { drain: Duration::from_secs(5), graceful_shutdown: Duration::ZERO };
+    let config = SiteConfig::new(Duration::from_secs(5), Duration::ZERO);
     let mut core: Recorded<Site, Memory> = Recorded::new(Time(1_000), config, Some(memory.clone()));
     let inputs = [
         In::Start,
         In::AddressesAdded,
-        In::Verdict { healthy: true, cause: "all checks are up".into() },
+        In::Verdict { level: Level::Healthy, answers: true, cause: "all checks are up".into() },
         In::Drain { reason: "new disks".into() },
     ];
     for (second, input) in (1..).zip(inputs) {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use ubique_model::internet::{Internet, Ixp, Link, Network, Vantage};
 use ubique_model::location::Location;
-use ubique_model::service::{AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream};
+use ubique_model::service::{
+    AdminSettings, AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream,
+};
 use ubique_model::{AddressFamily, Asn, Relation};
 
 use super::{MIN_DELAY, Plan, PlanError, cable_delay};
@@ -77,6 +79,7 @@ fn service(sites: Vec<Site>) -> Service {
             confirm_share: 50,
             watchdog: Duration::from_secs(1),
             records: Records::default(),
+            admin: AdminSettings::default(),
         },
         rehearse: RehearseSettings::default(),
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use ubique_model::internet::{Internet, Link, Network, Vantage};
 use ubique_model::location::Location;
-use ubique_model::service::{AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream};
+use ubique_model::service::{
+    AdminSettings, AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream,
+};
 use ubique_model::{Asn, Relation};
 
 pub fn place(name: &str, latitude: f64, longitude: f64) -> Location {
@@ -76,6 +78,7 @@ pub fn service() -> Service {
             confirm_share: 50,
             watchdog: Duration::from_secs(2),
             records: Records::default(),
+            admin: AdminSettings::default(),
         },
         rehearse: RehearseSettings::default(),
     }

@@ -65,7 +65,7 @@ const INSECURE: Field = field(
 const URL_FIELD: &str = "http:// or https:// with an address literal, or with `service` or `loopback` as the host: all these \
                          addresses must answer.";
 
-pub(crate) static GROUP: Spec = plain(
+pub(crate) static CHECK_GROUP: Spec = plain(
     "Checks that count together: `group = \"NAME\"` in each of them.",
     &[
         field("name", Type::Text(&NAME), Need::Required, "Unique name."),

@@ -17,6 +17,8 @@ pub(crate) const ENDPOINT: Format = Format {
 };
 pub(crate) const PATH: Format = Format { what: "a path", pattern: None, example: "/etc/ubique/as1299.md5" };
 pub(crate) const SOCKET: Format = Format { what: "a path", pattern: None, example: "/run/ubique/admin.sock" };
+pub(crate) const PEM: Format = Format { what: "a path", pattern: None, example: "/etc/ubique/api.pem" };
+pub(crate) const GROUP: Format = Format { what: "a group", pattern: None, example: "ubique" };
 pub(crate) const PIDFILE: Format = Format { what: "a path", pattern: None, example: "/run/named.pid" };
 pub(crate) const WORD: Format = Format { what: "a text", pattern: None, example: "/usr/bin/true" };
 pub(crate) const ROUTER_ID: Format =

@@ -56,6 +56,7 @@ fn value(ty: &Type) -> String {
         Type::Integer { min, max: i64::MAX } => format!("a whole number from {min}"),
         Type::Integer { min, max } => format!("{min} to {max}"),
         Type::Asn => "an AS number: `64500`".to_owned(),
+        Type::AsnOr(words) => format!("an AS number, {}", quoted_list(words.iter().copied())),
         Type::Boolean => "`true` or `false`".to_owned(),
         Type::Choice(words) => quoted_list(words.iter().copied()),
         Type::Tag => "see below".to_owned(),

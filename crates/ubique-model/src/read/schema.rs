@@ -101,6 +101,7 @@ fn value(ty: &Type) -> Value {
         Type::Asn => {
             json!({ "type": "integer", "minimum": 1, "maximum": 4_294_967_294_u32, "examples": [64500] })
         }
+        Type::AsnOr(words) => json!({ "oneOf": [value(&Type::Asn), value(&Type::Choice(words))] }),
         Type::Boolean => json!({ "type": "boolean" }),
         Type::Choice(words) => json!({ "type": "string", "enum": words }),
         Type::Tag => json!({ "type": "string" }),

@@ -92,6 +92,8 @@ pub(crate) enum Type {
     },
     /// An AS number.
     Asn,
+    /// An AS number, or one of these words.
+    AsnOr(&'static [&'static str]),
     /// `true` or `false`.
     Boolean,
     /// One of these words.
@@ -168,6 +170,7 @@ impl Type {
             Type::Duration { .. } => "a duration in quotes",
             Type::Integer { .. } => "a whole number",
             Type::Asn => "an AS number",
+            Type::AsnOr(_) => "an AS number or a word in quotes",
             Type::Boolean => "true or false",
             Type::Choice(_) | Type::Tag => "a word in quotes",
             Type::List { .. } => "a list",
@@ -186,6 +189,7 @@ impl Type {
             Type::Duration { .. } => "a duration with unit in quotes, e.g. \"100ms\" or \"2s\"".to_owned(),
             Type::Integer { min, max } => format!("a whole number from {min} to {max}"),
             Type::Asn => "an AS number, e.g. 64500".to_owned(),
+            Type::AsnOr(words) => format!("an AS number, or {}", quoted_list(words.iter().copied())),
             Type::Boolean => "true or false".to_owned(),
             Type::Choice(words) => quoted_list(words.iter().copied()),
             Type::Tag => "a word in quotes".to_owned(),

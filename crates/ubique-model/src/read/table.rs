@@ -391,6 +391,23 @@ impl<'d> TableReader<'d> {
         self.list(key, |_, value, span| self.asn_value(key, value, span))
     }
 
+    /// A list of AS numbers and of words that `known` knows.
+    pub(crate) fn asns_or<T>(&self, key: &str, known: impl Fn(&str) -> Option<T>) -> Vec<At<Result<Asn, T>>> {
+        self.list(key, |item, value, span| {
+            if !matches!(value, Value::String(_)) {
+                return self.asn_value(key, value, span).map(|at| At { value: Ok(at.value), span: at.span });
+            }
+            let Type::AsnOr(words) = item else { return None };
+            let parse = |word: &str| {
+                known(word).map(Err).ok_or_else(|| {
+                    Finding::new(code::BAD_CHOICE, format!("unknown word \"{}\" in `{key}`", shorten(word)))
+                        .fix(format!("{}, or an AS number without quotes", did_you_mean(word, words.iter().copied())))
+                })
+            };
+            self.text_value(key, item, value, span, &parse)
+        })
+    }
+
     /// A table of texts under keys of the user's choice.
     pub(crate) fn map(&self, key: &str) -> Vec<(At<String>, At<String>)> {
         let Some((value, span)) = self.value(key) else {
@@ -437,6 +454,16 @@ impl<'d> TableReader<'d> {
             return None;
         };
         Some(TableReader::open(self.sink, spec, Some(table), span, title))
+    }
+
+    /// The same where absence means on.
+    pub(crate) fn switch_on(&self, key: &str) -> Option<TableReader<'d>> {
+        match self.field(key) {
+            Some(Field { ty: Type::Switch(spec), .. }) if !self.has(key) => {
+                Some(TableReader::open(self.sink, spec, None, self.span.clone(), format!("[{key}]")))
+            }
+            _ => self.switch(key),
+        }
     }
 
     /// What is switched on or off, or set: `None` when it is off.

@@ -9,8 +9,11 @@ use super::words::{did_you_mean, shorten};
 use crate::check::{Statuses, Target, parse_octets};
 use crate::diagnostic as code;
 
+/// A word and what it means with a port.
+type Named = (&'static str, fn(u16) -> Target);
+
 /// What stands for all service addresses, and for the loopback.
-const NAMED: [(&str, fn(u16) -> Target); 2] = [("service", Target::Service), ("loopback", Target::Loopback)];
+const NAMED: [Named; 2] = [("service", Target::Service), ("loopback", Target::Loopback)];
 
 /// An address with port, `service:PORT` or `loopback:PORT`.
 pub(crate) fn target(word: &str) -> Result<Target, Finding> {

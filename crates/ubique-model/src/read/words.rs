@@ -18,7 +18,7 @@ pub(crate) fn add_key(field: &Field, spec: &Spec) -> String {
         Type::Text(format) => format!("add {key} = \"{}\"", format.example),
         Type::Duration { .. } => format!("add {key} = \"1s\""),
         Type::Integer { min, .. } => format!("add {key} = {min}"),
-        Type::Asn => format!("add {key} = 64500"),
+        Type::Asn | Type::AsnOr(_) => format!("add {key} = 64500"),
         Type::Boolean => format!("add {key} = true"),
         Type::Choice(words) => format!("add {key} = \"{}\"", words.first().copied().unwrap_or_default()),
         Type::Tag => {

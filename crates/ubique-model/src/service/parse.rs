@@ -3,6 +3,8 @@
 //! Each table becomes a draft that keeps places; [`super::rules`] compares drafts with each other; when nothing is
 //! wrong, the drafts become the model.
 
+mod action;
+mod admin;
 mod upstream;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use toml::Spanned;
 use toml::de::DeTable;
 
+pub(super) use action::Rules;
 pub(super) use upstream::{DynamicDraft, SessionDraft, UpstreamDraft};
 
 use super::{
@@ -56,22 +59,31 @@ impl Service {
 fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>) -> Option<Service> {
     let root = TableReader::root(sink, &spec::FILE, root);
     let head = root.table("service").map(|t| read_head(&t)).unwrap_or_default();
-    let agent = root.table("agent").and_then(|t| read_agent(&t));
+    let agent = root.table("agent").and_then(|t| read_agent(&t, &head));
     let rehearse = root.table("rehearse").map(|t| read_rehearse(&t));
     let (checks, groups) = check::parse::read_all(&root);
     let drafts: Vec<SiteDraft> = root.tables("site").iter().map(read_site).collect();
+    let rules = action::read_rules(&root);
     rules::check(&root, &head, &drafts);
-    Some(Service {
+    rules::check_actions(sink, &head, &rules, &drafts);
+    let steps: Vec<Span> = rules.shed.iter().map(|step| step.span.clone()).collect();
+    let service = Service {
         name: head.name?.value,
         asn: head.asn?.value,
         prefixes: values(head.prefixes),
         addresses: values(head.addresses),
         checks: checks.into_iter().collect::<Option<Vec<Check>>>()?,
         groups: groups?,
+        levels: rules.levels(),
+        shed: values(rules.shed),
+        flap: rules.flap?.map(|at| at.value),
+        guard: rules.guard?,
         sites: drafts.into_iter().map(SiteDraft::finish).collect::<Option<Vec<Site>>>()?,
         agent: agent?,
         rehearse: rehearse?,
-    })
+    };
+    rules::check_shedding(sink, &service, &steps);
+    Some(service)
 }
 
 /// The values without their places.
@@ -102,7 +114,7 @@ fn read_head(table: &TableReader<'_>) -> Head {
     }
 }
 
-fn read_agent(table: &TableReader<'_>) -> Option<AgentSettings> {
+fn read_agent(table: &TableReader<'_>, head: &Head) -> Option<AgentSettings> {
     let socket = table.text("socket", text::path);
     let metrics = table.text("metrics", text::endpoint);
     let graceful_shutdown = table.duration("graceful-shutdown");
@@ -111,6 +123,7 @@ fn read_agent(table: &TableReader<'_>) -> Option<AgentSettings> {
     let confirm_share = narrow(table.integer("confirm-share"));
     let watchdog = table.duration("watchdog");
     let records = read_records(table);
+    let admin = admin::read_admin(table, &head.addresses);
     Some(AgentSettings {
         socket: socket?.value,
         metrics: metrics.map(|at| at.value),
@@ -120,6 +133,7 @@ fn read_agent(table: &TableReader<'_>) -> Option<AgentSettings> {
         confirm_share: confirm_share?.value,
         watchdog: watchdog?.value,
         records: records?,
+        admin: admin?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{NextHop, Records, RotatedFile, Service, Site, Upstream};
+use super::{Action, ApiSettings, NextHop, Records, RotatedFile, Service, Shed, Site, Upstream, UpstreamSelector};
 use crate::check::print::{print_check, print_group};
 use crate::quantity::{format_bit_rate, format_duration, format_query_rate};
 
@@ -62,6 +62,9 @@ impl Service {
     /// model.
     pub fn to_toml(&self) -> String {
         let mut page = Page(String::new());
+        if self.flap.is_none() {
+            page.key("flap", false);
+        }
         page.table("[service]");
         page.text("name", &self.name);
         page.key("asn", self.asn);
@@ -69,6 +72,10 @@ impl Service {
         page.key("addresses", list(self.addresses.iter().map(ToString::to_string)));
         page.table("[agent]");
         page.text("socket", self.agent.socket.to_string_lossy());
+        page.text("socket-mode", format!("{:04o}", self.agent.admin.mode));
+        if let Some(group) = &self.agent.admin.group {
+            page.text("admin-group", group);
+        }
         if let Some(metrics) = self.agent.metrics {
             page.shown("metrics", metrics);
         }
@@ -79,6 +86,9 @@ impl Service {
         }
         page.key("confirm-share", self.agent.confirm_share);
         page.text("watchdog", format_duration(self.agent.watchdog));
+        if let Some(api) = &self.agent.admin.api {
+            print_api(&mut page, api);
+        }
         print_records(&mut page, &self.agent.records);
         let commands = [("command", &self.rehearse.command), ("agent", &self.rehearse.agent)];
         let mut commands = commands.into_iter().filter(|(_, words)| !words.is_empty()).peekable();
@@ -94,10 +104,22 @@ impl Service {
         for group in &self.groups {
             print_group(&mut page, group);
         }
+        print_rules(&mut page, self);
         for site in &self.sites {
             print_site(&mut page, site);
         }
         page.0
+    }
+}
+
+fn print_api(page: &mut Page, api: &ApiSettings) {
+    page.table("[agent.api]");
+    page.shown("listen", api.listen);
+    page.text("certificate", api.certificate.to_string_lossy());
+    page.text("key-file", api.key_file.to_string_lossy());
+    page.text("client-ca", api.client_ca.to_string_lossy());
+    if !api.clients.is_empty() {
+        page.key("clients", list(api.clients.iter().cloned()));
     }
 }
 
@@ -122,6 +144,51 @@ fn print_rotated(page: &mut Page, file: &RotatedFile) {
     page.text("path", file.path.to_string_lossy());
     page.key("size-mib", file.size_mib);
     page.key("files", file.files);
+}
+
+/// The keys of an action with their values.
+fn action_keys(action: &Action) -> Vec<(&'static str, String)> {
+    let mut keys = vec![];
+    if !action.withdraw {
+        keys.push(("prepend", action.prepend.to_string()));
+        keys.extend(action.med.map(|med| ("med", med.to_string())));
+        keys.push(("communities", list(action.communities.iter().map(ToString::to_string))));
+        keys.push(("large-communities", list(action.large_communities.iter().map(ToString::to_string))));
+        keys.push(("more-specifics", list(action.more_specifics.iter().map(ToString::to_string))));
+        keys.push(("blackhole", action.blackhole.to_string()));
+    }
+    keys.push(("withdraw", action.withdraw.to_string()));
+    keys
+}
+
+fn print_rules(page: &mut Page, service: &Service) {
+    for (level, action) in [("degraded", &service.levels.degraded), ("failed", &service.levels.failed)] {
+        page.table(&format!("[level.{level}]"));
+        action_keys(action).into_iter().for_each(|(key, value)| page.key(key, value));
+    }
+    for Shed { upstreams, action } in &service.shed {
+        page.table("[[shed]]");
+        let selector = |s: &UpstreamSelector| match s {
+            UpstreamSelector::Relation(relation) => quoted(&relation.to_string()),
+            UpstreamSelector::Asn(asn) => asn.to_string(),
+        };
+        if !upstreams.is_empty() {
+            let words: Vec<String> = upstreams.iter().map(selector).collect();
+            page.key("upstreams", format!("[{}]", words.join(", ")));
+        }
+        action_keys(action).into_iter().for_each(|(key, value)| page.key(key, value));
+    }
+    page.table("[guard]");
+    page.text("last-site", format_duration(service.guard.last_site));
+    page.text("retry", format_duration(service.guard.retry));
+    page.key("start", service.guard.start);
+    if let Some(flap) = service.flap {
+        page.table("[flap]");
+        page.text("half-life", format_duration(flap.half_life));
+        page.key("suppress", flap.suppress);
+        page.key("withdrawal", flap.withdrawal);
+        page.key("change", flap.change);
+    }
 }
 
 fn print_site(page: &mut Page, site: &Site) {
@@ -204,6 +271,16 @@ fn print_session(page: &mut Page, session: &Upstream) {
     page.key("prepend", session.prepend);
     if let Some(med) = session.med {
         page.key("med", med);
+    }
+    for (level, action) in [("degraded", &session.degraded), ("failed", &session.failed)] {
+        if let Some(action) = action {
+            let keys: Vec<String> =
+                action_keys(action).into_iter().map(|(key, value)| format!("{key} = {value}")).collect();
+            page.key(level, format!("{{ {} }}", keys.join(", ")));
+        }
+    }
+    if let Some(full_view) = session.full_view {
+        page.key("full-view", full_view);
     }
 }
 

@@ -1,8 +1,11 @@
 //! What the parts of a service file demand of each other.
 
+mod action;
 mod upstream;
 
 use std::net::IpAddr;
+
+pub(super) use action::{check_actions, check_shedding};
 
 use super::parse::{DynamicDraft, Head, SiteDraft, UpstreamDraft};
 use crate::diagnostic as code;

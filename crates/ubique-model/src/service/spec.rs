@@ -1,13 +1,19 @@
 //! The keys of a service file: names, types, defaults, limits.
 
+mod action;
+mod admin;
 mod upstream;
 
 use std::time::Duration;
 
+pub use action::{DEGRADED_PREPEND, MAX_SHED};
+use action::{FLAP, GUARD, LEVEL, SHED};
+use admin::API;
+pub use admin::MAX_CLIENTS;
 pub(crate) use upstream::FAMILIES;
 use upstream::{DYNAMIC, UPSTREAM};
 
-use crate::check::spec::{CHECK, COMMAND, GROUP, MAX_GROUPS};
+use crate::check::spec::{CHECK, CHECK_GROUP, COMMAND, MAX_GROUPS};
 use crate::read::formats::*;
 use crate::read::spec::{Field, Need, Spec, Type};
 
@@ -73,10 +79,24 @@ pub(crate) static FILE: Spec = plain(
         ),
         field(
             "group",
-            Type::Tables { spec: &GROUP, max: MAX_GROUPS },
+            Type::Tables { spec: &CHECK_GROUP, max: MAX_GROUPS },
             Need::Optional,
             "Checks that count together: all, any, or enough of them.",
         ),
+        field("level", Type::Table(&LEVEL), Need::Optional, "What upstreams are told of a site that is not healthy."),
+        field(
+            "shed",
+            Type::Tables { spec: &SHED, max: MAX_SHED },
+            Need::Optional,
+            "Steps against overload, in order; each adds to the ones before.",
+        ),
+        field(
+            "flap",
+            Type::Switch(&FLAP),
+            Need::Described("true"),
+            "Announcements keep within what the damping of upstreams forgives.",
+        ),
+        field("guard", Type::Table(&GUARD), Need::Optional, "What keeps the service reachable."),
         field(
             "site",
             Type::Tables { spec: &SITE, max: MAX_SITES },
@@ -115,6 +135,19 @@ static AGENT: Spec = plain(
             Need::Text("/run/ubique/{service}-{site}.sock"),
             "Admin socket; {service} and {site} are replaced.",
         ),
+        field(
+            "socket-mode",
+            Type::Choice(&["0600", "0660", "0666"]),
+            Need::Text("0660"),
+            "Mode of the admin socket: who may connect, and so read. Acting takes more: see `admin-group`.",
+        ),
+        field(
+            "admin-group",
+            Type::Text(&GROUP),
+            Need::Optional,
+            "Group whose members may act (drain, …), beside root and the agent's own user; the socket is given to it. A name of /etc/group, or a number.",
+        ),
+        field("api", Type::Table(&API), Need::Optional, "The same requests over HTTPS; absent: none."),
         field(
             "metrics",
             Type::Text(&ENDPOINT),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Action;
 use crate::net::{AddressFamily, Asn, Community, ExtendedCommunity, Family, LargeCommunity, Prefix, Relation};
 
 /// `[[site.upstream]]`: a BGP neighbour of a site.
@@ -70,9 +71,24 @@ pub struct Upstream {
     pub prepend: u8,
     /// MULTI_EXIT_DISC, when wanted.
     pub med: Option<u32>,
+    /// What it is told at level degraded, instead of `[level.degraded]`.
+    pub degraded: Option<Action>,
+    /// What it is told at level failed, instead of `[level.failed]`.
+    pub failed: Option<Action>,
+    /// It shows us its routes to other sites, even while we announce with GRACEFUL_SHUTDOWN; `Some(false)`: it never does,
+    /// probes must tell; `None`: it is believed to once it has.
+    pub full_view: Option<bool>,
 }
 
 impl Upstream {
+    /// How logs, metrics and guards call it: its address, with the interface where it is link-local.
+    pub fn label(&self) -> String {
+        match (&self.interface, self.address) {
+            (Some(interface), IpAddr::V6(a)) if a.is_unicast_link_local() => format!("{a}%{interface}"),
+            (_, address) => address.to_string(),
+        }
+    }
+
     /// A neighbour as a file describes it that says nothing else about it.
     pub fn new(asn: Asn, address: IpAddr) -> Upstream {
         Upstream {
@@ -105,6 +121,9 @@ impl Upstream {
             large_communities: vec![],
             prepend: 0,
             med: None,
+            degraded: None,
+            failed: None,
+            full_view: None,
         }
     }
 }

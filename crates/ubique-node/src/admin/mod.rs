@@ -1,9 +1,11 @@
 //! The admin socket of an agent: what can be asked, what is answered, and a client for the command line.
 //!
-//! One JSON object a line, one reply for each request, over a Unix stream socket. Access is by the mode of the
-//! socket file. `{"query":"status"}` is answered by a [`Status`]; `{"query":"drain","reason":"…"}` and
-//! `undrain` by `{"ok":true}`; anything that cannot be done by `{"error":"…"}`.
+//! One JSON object a line, one reply for each request, over a Unix stream socket. The mode of the socket file says who
+//! may connect and read; the kernel says who that is, and `access` whether he may act. `{"query":"status"}` is
+//! answered by a [`Status`]; `{"query":"drain","reason":"…"}` and `undrain` by `{"ok":true}`; anything that cannot be
+//! done by `{"error":"…"}`.
 
+mod access;
 mod routes;
 mod server;
 
@@ -12,11 +14,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ubique_model::policy::Level;
 use ubique_model::{Asn, Prefix, Relation};
 use ubique_proto::site::State;
 
+pub(crate) use access::{Access, Caller, Refusal};
 pub use routes::{Direction, Place, RouteView, RoutesPage, RoutesRequest};
 pub use server::SocketError;
 pub(crate) use server::{Bound, bind, error_line, serve};
@@ -34,7 +38,7 @@ const REPLY_BYTES: u64 = 16 << 20;
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "query", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// How are things?
@@ -53,6 +57,16 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it changes what the site does: then it takes more than reading, and is recorded with who asked for it.
+    pub fn acts(&self) -> bool {
+        match self {
+            Request::Status | Request::Routes(_) => false,
+            Request::Drain { .. } | Request::Undrain { .. } => true,
+        }
+    }
+}
+
 /// A reply.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
@@ -65,7 +79,7 @@ pub enum Reply {
 }
 
 /// The state of an agent. Times are RFC 3339, UTC.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -76,6 +90,7 @@ pub struct Status {
     /// Name of the site.
     pub site: String,
     /// State of the site.
+    #[schemars(with = "String")]
     pub state: State,
     /// Since when.
     pub since: String,
@@ -84,6 +99,7 @@ pub struct Status {
     /// Everything is as it should be.
     pub healthy: bool,
     /// Verdict over all checks and groups.
+    #[schemars(with = "String")]
     pub level: Level,
     /// Why the site is overloaded; absent: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,7 +116,7 @@ pub struct Status {
 }
 
 /// State of a check.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckStatus {
     /// Its name.
     pub name: String,
@@ -129,6 +145,7 @@ pub struct CheckStatus {
     pub group: Option<String>,
     /// What the site is while it is down; absent in a group and for load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub on_failure: Option<Level>,
     /// What it measures, for load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,7 +153,7 @@ pub struct CheckStatus {
 }
 
 /// What a check of load measures.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadStatus {
     /// Last value; absent before the first.
     pub value: Option<f64>,
@@ -149,11 +166,12 @@ pub struct LoadStatus {
 }
 
 /// State of a group of checks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GroupStatus {
     /// Its name.
     pub name: String,
     /// Its level.
+    #[schemars(with = "String")]
     pub level: Level,
     /// Weight of its checks that are up.
     pub up: u32,
@@ -166,13 +184,15 @@ pub struct GroupStatus {
 }
 
 /// State of the session with an upstream.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PeerStatus {
     /// Its AS.
+    #[schemars(with = "u32")]
     pub asn: Asn,
     /// Its address.
     pub address: std::net::IpAddr,
     /// What it is to us.
+    #[schemars(with = "String")]
     pub relation: Relation,
     /// State of RFC 4271 §8.2.2 in lower case: `idle`, `connect`, `active`, `opensent`, `openconfirm`, `established`.
     pub state: String,
@@ -204,7 +224,7 @@ pub struct PeerStatus {
 }
 
 /// State of the BFD session with an upstream.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BfdStatus {
     /// State of RFC 5880 §6.2 in lower case: `admindown`, `down`, `init`, `up`.
     pub state: String,
@@ -235,16 +255,17 @@ pub struct BfdStatus {
 }
 
 /// What an upstream knows of a prefix, read back from its session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PrefixStatus {
     /// The prefix.
+    #[schemars(with = "String")]
     pub prefix: Prefix,
     /// How far its announcement got.
     pub announced: Announced,
 }
 
 /// How far an announcement got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Announced {
     /// Not meant to be announced, and not announced.
@@ -260,7 +281,7 @@ pub enum Announced {
 }
 
 /// Counts of BGP messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Messages {
     /// Received from the upstream.
     pub received: u64,
@@ -269,7 +290,7 @@ pub struct Messages {
 }
 
 /// A transition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// When.
     pub time: String,
@@ -277,6 +298,9 @@ pub struct Event {
     pub what: String,
     /// Why.
     pub cause: String,
+    /// Who asked for it, when somebody did: `alice (uid 1000, pid 4711)`, `CN=ops`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
 }
 
 /// Why a request got no reply.

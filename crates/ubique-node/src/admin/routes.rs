@@ -3,16 +3,18 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ubique_model::{Asn, Prefix};
 
 use super::Announced;
 
 /// Which routes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RoutesRequest {
     /// Only this prefix, exactly.
+    #[schemars(with = "Option<String>")]
     pub prefix: Option<Prefix>,
     /// Only the longest prefix that holds this address.
     pub address: Option<IpAddr>,
@@ -25,7 +27,7 @@ pub struct RoutesRequest {
 }
 
 /// A direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// From a neighbour: Adj-RIB-In.
@@ -35,18 +37,19 @@ pub enum Direction {
 }
 
 /// Where a page begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Place {
     /// Among which routes; received ones come first.
     pub direction: Direction,
     /// Number of the neighbour, for routes sent.
     pub peer: u32,
     /// The first prefix; absent: from the first.
+    #[schemars(with = "Option<String>")]
     pub prefix: Option<Prefix>,
 }
 
 /// A page of routes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RoutesPage {
     /// [`super::SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -57,15 +60,17 @@ pub struct RoutesPage {
 }
 
 /// A route.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteView {
     /// Whether it was received or sent.
     pub direction: Direction,
     /// The neighbour.
     pub peer: IpAddr,
     /// Its AS.
+    #[schemars(with = "u32")]
     pub asn: Asn,
     /// Destination.
+    #[schemars(with = "String")]
     pub prefix: Prefix,
     /// Path identifier (RFC 7911); 0: none.
     pub path_id: u32,

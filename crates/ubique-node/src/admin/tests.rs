@@ -55,8 +55,8 @@ fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "left behind, as by a killed process");
     on_runtime(|| {
-        let bound = bind(&path).unwrap_or_else(|e| panic!("{e}"));
-        assert!(matches!(bind(&path), Err(SocketError::InUse(_))));
+        let bound = bind(&path, Access::default()).unwrap_or_else(|e| panic!("{e}"));
+        assert!(matches!(bind(&path, Access::default()), Err(SocketError::InUse(_))));
         drop(bound);
     });
     assert!(!path.exists());
@@ -75,7 +75,7 @@ fn a_socket_whose_owner_accepts_nothing_is_alive() {
     };
     let calls: Vec<_> = std::iter::from_fn(|| call().ok()).take(100_000).collect();
     assert_eq!(call().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "{} calls wait", calls.len());
-    on_runtime(|| assert!(matches!(bind(&path), Err(SocketError::InUse(_)))));
+    on_runtime(|| assert!(matches!(bind(&path, Access::default()), Err(SocketError::InUse(_)))));
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_file_that_is_no_socket_stays() {
     let directory = Directory::new("file");
     let path = directory.0.join("precious");
     fs::write(&path, "data").unwrap();
-    on_runtime(|| assert!(matches!(bind(&path), Err(SocketError::NotASocket(_)))));
+    on_runtime(|| assert!(matches!(bind(&path, Access::default()), Err(SocketError::NotASocket(_)))));
     assert_eq!(fs::read_to_string(&path).unwrap(), "data");
 }
 
@@ -151,4 +151,82 @@ fn every_key_of_a_route_is_documented() {
     for key in page.keys().chain(route.keys()) {
         assert!(manual.contains(&format!("`{key}`")), "docs/agent.md does not name `{key}`");
     }
+}
+
+/// Answers with what it was asked and by whom; `slow` never.
+async fn echo(line: String, caller: std::rc::Rc<Caller>) -> String {
+    if line.starts_with("slow") {
+        std::future::pending::<()>().await;
+    }
+    format!("{} {}", line.trim_end(), caller.may_act())
+}
+
+/// Serves `echo` on a socket and runs `test` beside it.
+fn served<T: Future<Output = ()>>(name: &str, test: impl FnOnce(PathBuf) -> T) {
+    let directory = Directory::new(name);
+    let path = directory.0.join("agent.sock");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let bound = bind(&path, Access::default()).unwrap_or_else(|e| panic!("{e}"));
+        tokio::task::spawn_local(serve(bound, echo));
+        test(path.clone()).await;
+    });
+}
+
+async fn line(stream: &mut tokio::net::UnixStream, request: &str) -> String {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut reply = String::new();
+    let mut read = tokio::io::BufReader::new(stream);
+    let read = read.read_line(&mut reply);
+    let _ = tokio::time::timeout(Duration::from_secs(5), read).await.expect("an answer or the end");
+    reply
+}
+
+#[test]
+fn a_crowd_that_asks_nothing_keeps_nobody_out() {
+    served("crowd", |path| async move {
+        let connect = || tokio::net::UnixStream::connect(&path);
+        let mut first = connect().await.unwrap();
+        assert_eq!(line(&mut first, "hello\n").await, "hello true\n");
+        let mut crowd = Vec::new();
+        for _ in 0..200 {
+            crowd.push(connect().await.unwrap());
+        }
+        let mut late = connect().await.unwrap();
+        assert_eq!(line(&mut late, "me\n").await, "me true\n");
+        assert_eq!(line(&mut crowd[0], "too late\n").await, "", "it made room");
+        let mut last = crowd.pop().unwrap();
+        assert_eq!(line(&mut last, "still here\n").await, "still here true\n");
+    });
+}
+
+#[test]
+fn clients_at_work_are_not_disturbed() {
+    served("work", |path| async move {
+        use tokio::io::AsyncWriteExt;
+        let mut busy = Vec::new();
+        for _ in 0..16 {
+            let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+            stream.write_all(b"slow\n").await.unwrap();
+            busy.push(stream);
+        }
+        // Their requests are read before the next client is.
+        let mut late = tokio::net::UnixStream::connect(&path).await.unwrap();
+        assert_eq!(line(&mut late, "me\n").await, "{\"error\":\"too many clients\"}\n");
+    });
+}
+
+#[test]
+fn the_mode_is_that_of_the_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = Directory::new("mode");
+    let path = directory.0.join("agent.sock");
+    on_runtime(|| {
+        for mode in [0o600, 0o660, 0o666] {
+            let access = Access::new(mode, None);
+            let _bound = bind(&path, access).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+        }
+    });
 }

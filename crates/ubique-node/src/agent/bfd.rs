@@ -147,12 +147,12 @@ impl Agent {
 
     /// What a state of the site means for BFD.
     pub(super) fn bfd_follow(&mut self, state: site::State) {
-        use site::State::{Announced, Drained, Draining, Removing, Starting, Stopped, Stopping, Unhealthy};
+        use site::State::{Drained, Removing, Stopped, Stopping};
         if let Some(bfd) = &mut self.bfd {
             match state {
                 Drained => bfd.enable(false),
-                Starting | Unhealthy | Announced | Draining => bfd.enable(true),
                 Stopping | Removing | Stopped => {}
+                _ => bfd.enable(true),
             }
         }
     }
@@ -198,9 +198,9 @@ impl Agent {
         let observed = self.bfd_observed();
         let upstreams = &self.spec().upstreams;
         let seen: Vec<_> = observed.iter().map(|(index, status)| (upstreams[*index].address, status)).collect();
-        out.family("ubique_bfd_session_up", "gauge", "1 while the BFD session is Up.");
+        out.family("ubique_bfd_up", "gauge", "1 while the BFD session is Up.");
         for (peer, status) in &seen {
-            out.sample("ubique_bfd_session_up", &[("peer", peer)], u8::from(status.state == "up"));
+            out.sample("ubique_bfd_up", &[("peer", peer)], u8::from(status.state == "up"));
         }
         out.family(
             "ubique_bfd_detection_seconds",

@@ -40,6 +40,18 @@ pub(super) enum Detected {
         /// What was seen.
         cause: String,
     },
+    /// The service addresses were asked for the start gate.
+    Verified {
+        /// `Err`: which does not answer, and why.
+        result: Result<(), String>,
+    },
+    /// Another site was looked for by a ping through an upstream.
+    Probed {
+        /// Its name.
+        upstream: String,
+        /// Whether one answered; `Err`: no ping could be sent.
+        answered: Result<bool, String>,
+    },
     /// An address is no longer on this interface; `None`: look at all.
     AddressRemoved {
         /// Interface and address.

@@ -10,23 +10,30 @@ use ubique_model::policy::Level;
 use ubique_proto::health::{BUCKETS_US, Role};
 use ubique_proto::site::State;
 
-use super::site::{Agent, state_name};
+use super::site::Agent;
 use crate::admin::Announced;
-use crate::clock::{unix_seconds, wall};
+use crate::clock::{now, unix_seconds, wall};
 
 /// What is counted here.
 pub(super) struct Metrics {
     transitions: BTreeMap<&'static str, u64>,
+    /// Withdrawals that a guard turned around, by guard.
+    denied: BTreeMap<&'static str, u64>,
 }
 
 impl Metrics {
     pub(super) fn new() -> Metrics {
-        Metrics { transitions: BTreeMap::new() }
+        Metrics { transitions: BTreeMap::new(), denied: BTreeMap::from([("last-site", 0)]) }
     }
 
     /// The site began or ceased to announce.
     pub(super) fn transition(&mut self, reason: &'static str) {
         *self.transitions.entry(reason).or_default() += 1;
+    }
+
+    /// A guard kept the site announced.
+    pub(super) fn denied(&mut self, guard: &'static str) {
+        *self.denied.entry(guard).or_default() += 1;
     }
 }
 
@@ -70,6 +77,7 @@ impl Agent {
         self.verdict_metrics(&mut out);
         self.duration_metrics(&mut out);
         self.record_metrics(&mut out);
+        self.process_metrics(&mut out);
         out.text
     }
 
@@ -81,26 +89,33 @@ impl Agent {
         let name = "ubique_agent_last_seen_timestamp_seconds";
         out.family(name, "gauge", "When this was written.");
         out.sample(name, &[], unix_seconds(SystemTime::now()));
-        let state = self.core.status().state;
+        let state = self.core.state();
         out.family("ubique_site_ready", "gauge", "1 while the site is meant to be announced.");
-        out.sample("ubique_site_ready", &[], u8::from(matches!(state, State::Announced | State::Draining)));
+        out.sample("ubique_site_ready", &[], u8::from(state.is_announced()));
+        out.family("ubique_site_healthy", "gauge", "1 while the checks say that the site is fit to serve.");
+        out.sample("ubique_site_healthy", &[], u8::from(self.health.healthy()));
         out.family("ubique_site_state", "gauge", "1 for the state the site is in.");
-        for each in [
-            State::Starting,
-            State::Unhealthy,
-            State::Announced,
-            State::Draining,
-            State::Drained,
-            State::Stopping,
-            State::Removing,
-            State::Stopped,
-        ] {
-            out.sample("ubique_site_state", &[("state", &state_name(each))], u8::from(each == state));
+        for each in State::ALL {
+            out.sample("ubique_site_state", &[("state", &each.word())], u8::from(each == state));
         }
         out.family("ubique_announce_transitions_total", "counter", "Announcements and withdrawals of the site.");
         for (reason, count) in &self.metrics.transitions {
             out.sample("ubique_announce_transitions_total", &[("reason", reason)], count);
         }
+        let name = "ubique_withdraw_denied_total";
+        out.family(name, "counter", "Withdrawals that a guard turned around.");
+        for (guard, count) in &self.metrics.denied {
+            out.sample(name, &[("guard", guard)], count);
+        }
+        let status = self.core.status(now());
+        if let Some(flap) = status.flap {
+            let name = "ubique_flap_budget_ratio";
+            out.family(name, "gauge", "What is left of the penalty that upstreams are assumed to forgive.");
+            out.sample(name, &[], flap.left / f64::from(flap.suppress).max(1.0));
+        }
+        let name = "ubique_shed_steps";
+        out.family(name, "gauge", "Steps of shedding load that upstreams are told.");
+        out.sample(name, &[], status.stance.map_or(0, |stance| stance.shed));
         let name = "ubique_bgp_connections_refused_total";
         out.family(name, "counter", "Connections from addresses that are no neighbor's.");
         out.sample(name, &[], self.bgp.refused());

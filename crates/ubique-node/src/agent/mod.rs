@@ -9,25 +9,30 @@
 //! kills it when the runtime stalls. In each case the kernel closes the sessions and the upstreams move on.
 //!
 //! - `addresses`: service addresses on the loopback.
+//! - `announce`: what neighbours are told, and what they show of other sites; `verify`: the start gate's question.
 //! - `detect`: sock_diag, pidfd and address events.
 //! - `bfd`: what a neighbour lost to BFD means.
 //! - `site`: the loop's state and what the cores' outputs mean.
-//! - `status`, `metrics`, `http`: what others see.
+//! - `requests`: what callers may ask, `status`, `metrics`, `http`: what others see.
 //!
 //! Deliberately absent: decisions (`ubique_proto`), and reload, which is a later change: SIGHUP is ignored.
 
 mod addresses;
+mod announce;
 mod bfd;
 mod detect;
 mod guard;
 mod http;
 mod metrics;
 mod neighbours;
+mod process;
+mod requests;
 mod restart;
 mod routes;
 mod setup;
 mod site;
 mod status;
+mod verify;
 
 use std::io;
 use std::net::SocketAddr;
@@ -145,8 +150,8 @@ enum Request {
     Status(oneshot::Sender<Box<Status>>),
     Metrics(oneshot::Sender<String>),
     Routes { which: admin::RoutesRequest, reply: oneshot::Sender<Result<Box<admin::RoutesPage>, String>> },
-    Drain { reason: String, reply: Done },
-    Undrain { reason: String, reply: Done },
+    Drain { reason: String, who: String, reply: Done },
+    Undrain { reason: String, who: String, reply: Done },
 }
 
 /// Runs the site `site` of `service` until it is told to stop.

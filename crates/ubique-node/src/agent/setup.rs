@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use ubique_model::check::{Check, CheckKind, Counts};
-use ubique_model::service::Service;
+use ubique_model::service::{ApiSettings, Service};
 use ubique_proto::health::{CheckConfig, GroupConfig, Role};
 use ubique_proto::journal::Recorded;
-use ubique_proto::site::SiteConfig;
+use ubique_proto::site::{Memory, SiteConfig};
 use ubique_sys::netlink::AddressMonitor;
 use ubique_sys::sockdiag::DestroyMonitor;
 
@@ -17,8 +17,8 @@ use super::addresses::Addresses;
 use super::detect::{self, Detected, Server, Subject};
 use super::restart::Restart;
 use super::site::{Agent, Parts};
-use super::{AgentError, AgentOptions, Request, http, neighbours, system};
-use crate::admin;
+use super::{AgentError, AgentOptions, Request, http, neighbours, requests, system};
+use crate::admin::{self, Access, Caller};
 use crate::checks::{PollResult, Runner};
 use crate::clock::now;
 use crate::journal::Journal;
@@ -52,10 +52,11 @@ pub(super) fn agent(
     let bgp = neighbours::speaker(&service, spec, index, options.listen, restart.restarted(), records)?;
     let (checks, groups) = health_config(&service);
     let health = Recorded::new(now(), (checks, groups, seed()), journal.clone());
-    let site_config = SiteConfig { drain: service.agent.drain, graceful_shutdown: service.agent.graceful_shutdown };
+    let site_config = SiteConfig::of(&service, spec, Memory::default());
     let core = Recorded::new(now(), site_config, journal.clone());
     let resolve = detectors(&service, events)?;
-    let parts = Parts { bgp, health, core, addresses, restart, runners, resolve, journal, monitor };
+    let events = events.clone();
+    let parts = Parts { bgp, health, core, addresses, restart, runners, resolve, events, journal, monitor };
     Ok(Agent::new(service, index, options.version.clone(), parts))
 }
 
@@ -147,7 +148,9 @@ fn sockets(servers: Vec<Server>, out: mpsc::Sender<Detected>) {
 pub(super) fn socket(service: &Service, site: &str, options: &AgentOptions) -> Result<admin::Bound, AgentError> {
     let template = &service.agent.socket;
     let path = options.socket.clone().unwrap_or_else(|| admin::socket_path(template, &service.name, site));
-    Ok(admin::bind(&path)?)
+    let settings = &service.agent.admin;
+    let access = Access::new(settings.mode, settings.group.as_deref());
+    Ok(admin::bind(&path, access)?)
 }
 
 /// Answers at the admin socket and opens the metrics endpoint.
@@ -161,42 +164,33 @@ pub(super) fn interfaces(
         let listener = http::bind(address)?;
         tokio::task::spawn_local(http::serve(listener, requests.clone()));
     }
-    let answer = move |line: String| {
+    api(service.agent.admin.api.as_ref(), &requests);
+    let answer = move |line: String, caller: Rc<Caller>| {
         let requests = requests.clone();
-        async move { answer(&line, requests).await.unwrap_or_else(|error| admin::error_line(&error)) }
+        async move {
+            let answer = requests::answer(&line, &caller, requests).await;
+            answer.unwrap_or_else(|refusal| admin::error_line(&refusal.to_string()))
+        }
     };
     tokio::task::spawn_local(admin::serve(socket, answer));
     Ok(())
 }
 
-async fn answer(line: &str, requests: mpsc::Sender<Request>) -> Result<String, String> {
-    let request: admin::Request =
-        serde_json::from_str(line).map_err(|e| format!("the request cannot be understood: {e}"))?;
-    match request {
-        admin::Request::Status => {
-            let status = ask(&requests, Request::Status).await?;
-            serde_json::to_string(&status).map_err(|e| e.to_string())
-        }
-        admin::Request::Routes(which) => {
-            let page = ask(&requests, |reply| Request::Routes { which, reply }).await??;
-            serde_json::to_string(&page).map_err(|e| e.to_string())
-        }
-        admin::Request::Drain { reason } => done(ask(&requests, |reply| Request::Drain { reason, reply }).await?),
-        admin::Request::Undrain { reason } => done(ask(&requests, |reply| Request::Undrain { reason, reply }).await?),
+/// Serves the same requests over HTTPS.
+#[cfg(feature = "tls")]
+fn api(settings: Option<&ApiSettings>, requests: &mpsc::Sender<Request>) {
+    let Some(settings) = settings else { return };
+    let requests = requests.clone();
+    let answer = move |line: String, caller: Rc<Caller>| {
+        let requests = requests.clone();
+        async move { requests::answer(&line, &caller, requests).await }
+    };
+    tokio::task::spawn_local(crate::api::serve(settings.clone(), answer));
+}
+
+#[cfg(not(feature = "tls"))]
+fn api(settings: Option<&ApiSettings>, _: &mpsc::Sender<Request>) {
+    if settings.is_some() {
+        tracing::error!("this program was built without TLS: [agent.api] does nothing");
     }
-}
-
-fn done(end: Result<(), String>) -> Result<String, String> {
-    end.map(|()| r#"{"ok":true}"#.to_owned())
-}
-
-/// Asks the loop and waits for its answer.
-async fn ask<T>(
-    requests: &mpsc::Sender<Request>,
-    request: impl FnOnce(oneshot::Sender<T>) -> Request,
-) -> Result<T, String> {
-    let ending = |()| "the agent is ending".to_owned();
-    let (reply, answer) = oneshot::channel();
-    requests.send(request(reply)).await.map_err(|_| ending(()))?;
-    answer.await.map_err(|_| ending(()))
 }

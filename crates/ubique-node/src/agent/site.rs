@@ -1,17 +1,15 @@
 //! The state of the loop: three cores, and what their outputs mean.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Sleep;
-use ubique_model::policy::{Announcement, Level, announcements};
+use ubique_model::policy::Level;
 use ubique_model::service::{Service, Site as SiteSpec, Upstream};
-use ubique_model::{Asn, Prefix};
 use ubique_proto::Time;
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId, SessionEvent};
 use ubique_proto::health::{self, Health};
@@ -19,6 +17,7 @@ use ubique_proto::journal::Recorded;
 use ubique_proto::site::{self, Site, State};
 
 use super::addresses::Addresses;
+use super::announce::Told;
 use super::bfd::Bfd;
 use super::detect::Detected;
 use super::metrics::Metrics;
@@ -26,7 +25,7 @@ use super::restart::Restart;
 use super::{AgentError, Request};
 use crate::admin::Event;
 use crate::bgp::{Driver, Notice};
-use crate::checks::{PollResult, Runner};
+use crate::checks::{Failure, PollResult, Runner};
 use crate::clock::{instant, now, rfc3339};
 use crate::journal::Journal;
 use crate::limits::Throttle;
@@ -71,15 +70,6 @@ impl Timer {
     }
 }
 
-/// What the neighbours are told of the prefixes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Announcing {
-    Nothing,
-    Plainly,
-    /// With GRACEFUL_SHUTDOWN (RFC 8326).
-    Leaving,
-}
-
 /// What an agent is made of.
 pub(super) struct Parts {
     pub bgp: Driver,
@@ -90,6 +80,8 @@ pub(super) struct Parts {
     pub runners: Vec<Runner>,
     /// For each check: look for its processes (again).
     pub resolve: Vec<Option<Arc<Notify>>>,
+    /// Where tasks of the agent report to.
+    pub events: mpsc::Sender<Detected>,
     pub journal: Option<Journal>,
     pub monitor: Option<Rc<Monitor>>,
 }
@@ -115,15 +107,16 @@ pub(super) struct Agent {
     resolve: Vec<Option<Arc<Notify>>>,
     /// The processes of a check are known and watched.
     resolved: Vec<bool>,
-    /// What each neighbour is to get.
-    announcements: Vec<(PeerId, Announcement)>,
-    announcing: Announcing,
+    /// What each neighbour is told.
+    pub(super) told: Told,
+    /// Where tasks report to.
+    pub(super) reports: mpsc::Sender<Detected>,
     /// Neighbours from ranges, with what each is.
-    dynamic: BTreeMap<PeerId, Upstream>,
+    pub(super) dynamic: BTreeMap<PeerId, Upstream>,
     /// Lines about neighbours from ranges, who come and go as they like.
-    throttle: Throttle,
+    pub(super) throttle: Throttle,
     /// Why announcements change now, as a label of metrics.
-    reason: &'static str,
+    pub(super) reason: &'static str,
     /// When to try again to put the addresses on the loopback.
     addresses_due: Option<Time>,
     over: bool,
@@ -131,10 +124,6 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn new(service: Service, site: usize, version: String, parts: Parts) -> Agent {
-        let upstreams = (0..).map(PeerId).zip(&service.sites[site].upstreams);
-        let announcements = upstreams
-            .flat_map(|(peer, upstream)| announcements(&service, upstream).into_iter().map(move |a| (peer, a)))
-            .collect();
         Agent {
             metrics: Metrics::new(),
             resolved: vec![false; service.checks.len()],
@@ -152,12 +141,12 @@ impl Agent {
             began: now(),
             addresses: parts.addresses,
             restart: parts.restart,
-            announcing: Announcing::Nothing,
+            told: Told::default(),
+            reports: parts.events,
             dynamic: BTreeMap::new(),
             throttle: Throttle::default(),
             runners: parts.runners,
             resolve: parts.resolve,
-            announcements,
             reason: "start",
             addresses_due: None,
             over: false,
@@ -186,11 +175,6 @@ impl Agent {
         self.core.handle_input(now(), site::In::Start);
         self.settle();
         Ok(())
-    }
-
-    /// The prefixes the session with an upstream can carry.
-    pub(super) fn prefixes(&self, peer: PeerId) -> impl Iterator<Item = Prefix> {
-        self.announcements.iter().filter(move |(p, _)| *p == peer).map(|(_, a)| a.prefix)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -227,7 +211,7 @@ impl Agent {
         }
         // Checks begin as down, so that a service that stays down changes nothing: enough failures say it.
         let unfit = self.health.best_case() == Level::Failed;
-        let decided = !matches!(self.core.status().state, State::Starting | State::Unhealthy);
+        let decided = !matches!(self.core.state(), State::Starting | State::Unhealthy | State::Held);
         if unfit || decided {
             self.restart.settle();
             self.bgp.handle(BgpIn::Settled);
@@ -238,11 +222,7 @@ impl Agent {
         if !self.restart.remembers() {
             return;
         }
-        let announced = match self.announcing {
-            Announcing::Nothing => vec![],
-            Announcing::Plainly | Announcing::Leaving => self.service.prefixes.clone(),
-        };
-        self.restart.remember(announced, self.addresses.added().to_vec());
+        self.restart.remember(self.told.prefixes(), self.addresses.added().to_vec());
     }
 
     fn deadlines(&mut self) {
@@ -280,12 +260,13 @@ impl Agent {
             }
             health::Out::Overload { on, cause } => {
                 tracing::warn!(on, cause, "overload");
-                self.remember(format!("overload {}", if on { "began" } else { "ended" }), cause);
+                self.remember(format!("overload {}", if on { "began" } else { "ended" }), cause.clone());
+                self.core.handle_input(now(), site::In::Overload { on, cause });
             }
-            health::Out::Verdict { level, cause } => {
-                let healthy = level != Level::Failed;
+            health::Out::Verdict { level, answers, cause } => {
+                let healthy = level == Level::Healthy;
                 self.reason = if healthy { "healthy" } else { "unhealthy" };
-                self.core.handle_input(now(), site::In::Verdict { healthy, cause });
+                self.core.handle_input(now(), site::In::Verdict { level, answers, cause });
                 // Withdrawals go out before anything else is looked at.
                 while let Some(out) = self.core.poll_output() {
                     self.site_wants(out);
@@ -297,17 +278,10 @@ impl Agent {
     fn site_wants(&mut self, out: site::Out) {
         match out {
             site::Out::AddAddresses => self.add_addresses(),
-            site::Out::Announce { .. } => {
-                self.announcing = Announcing::Plainly;
-                self.announce(None);
-                self.metrics.transition(self.reason);
-            }
-            site::Out::GracefulShutdown { .. } => {
-                self.announcing = Announcing::Leaving;
-                self.announce(None);
-            }
+            site::Out::Verify => self.verify(),
+            site::Out::Probe { upstream, within } => self.probe(upstream, within),
+            site::Out::Announce { stance, cause } => self.announce(stance, cause),
             site::Out::Withdraw { .. } => {
-                self.announcing = Announcing::Nothing;
                 self.withdraw();
                 self.metrics.transition(self.reason);
             }
@@ -317,9 +291,7 @@ impl Agent {
             }
             site::Out::State { state, cause } => {
                 self.bfd_follow(state);
-                let state = state_name(state);
-                tracing::info!(site = self.spec().name, state, cause, "site");
-                self.remember(format!("site {state}"), cause);
+                self.entered(state, cause);
             }
             site::Out::Exit => self.over = true,
         }
@@ -335,25 +307,6 @@ impl Agent {
                 self.addresses_due = Some(now() + ADDRESSES_RETRY);
                 tracing::error!(%error, "service addresses cannot be put on the loopback: trying again");
             }
-        }
-    }
-
-    /// What is to be announced now, to one neighbour or to all.
-    fn announce(&mut self, to: Option<PeerId>) {
-        let list: Vec<_> = self.announcements.iter().filter(|(p, _)| to.is_none_or(|to| to == *p)).cloned().collect();
-        for (peer, announcement) in list {
-            let announcement = match self.announcing {
-                Announcing::Nothing => return,
-                Announcing::Plainly => announcement,
-                Announcing::Leaving => announcement.graceful_shutdown(),
-            };
-            self.bgp.handle(BgpIn::Announce { peer, announcement });
-        }
-    }
-
-    fn withdraw(&mut self) {
-        for (peer, announcement) in &self.announcements {
-            self.bgp.handle(BgpIn::Withdraw { peer: *peer, prefix: announcement.prefix });
         }
     }
 
@@ -384,7 +337,7 @@ impl Agent {
     pub(super) async fn farewell(&mut self, limit: Duration) {
         self.bgp.stop_listening();
         let _ = tokio::time::timeout(limit, self.withdrawn()).await;
-        let message = format!("site {}: {}", self.spec().name, self.core.status().cause);
+        let message = format!("site {}: {}", self.spec().name, self.core.status(now()).cause);
         self.close_sessions(&message);
         let until = tokio::time::Instant::now() + limit;
         let words = async {
@@ -426,6 +379,10 @@ impl Agent {
                 self.health.handle_input(now(), health::In::Gone { check, cause });
                 self.failed(check);
             }
+            Detected::Verified { result } => self.core.handle_input(now(), site::In::Verified { result }),
+            Detected::Probed { upstream, answered } => {
+                self.core.handle_input(now(), site::In::Probed { upstream, answered });
+            }
             Detected::AddressRemoved { which } => {
                 let ours = |(index, address)| index == self.addresses.index() && self.addresses.wants(&address);
                 if which.is_none_or(ours) {
@@ -460,8 +417,8 @@ impl Agent {
         }
         let input = match result {
             Ok(Some(value)) => health::In::Load { check, poll, took, value },
-            Ok(None) => health::In::Result { check, poll, took, result: Ok(()) },
-            Err(error) => health::In::Result { check, poll, took, result: Err(error) },
+            Ok(None) => health::In::Result { check, poll, took, result: Ok(()), answered: true },
+            Err(Failure { words, answered }) => health::In::Result { check, poll, took, result: Err(words), answered },
         };
         self.health.handle_input(now(), input);
     }
@@ -486,6 +443,7 @@ impl Agent {
             Notice::Session { peer, event } => (peer, event),
             Notice::Joined { peer, address, asn, range } => return self.joined(peer, address, asn, range),
             Notice::Left { peer } => return self.left(peer),
+            Notice::Scope { peer } => return self.look_at(peer),
             // An announcing edge installs no routes; acknowledgements are read back when somebody asks.
             Notice::Best { .. } | Notice::Acknowledged { .. } => return,
         };
@@ -493,6 +451,7 @@ impl Agent {
             return;
         };
         let (address, asn) = (upstream.address, upstream.asn);
+        self.look_at(peer);
         match event {
             SessionEvent::Up { router_id, hold_time } => {
                 tracing::info!(%address, %asn, %router_id, ?hold_time, state = "up", "session");
@@ -520,29 +479,6 @@ impl Agent {
         if self.dynamic.contains_key(&peer) { self.throttle.admit(now()) } else { Some(0) }
     }
 
-    fn joined(&mut self, peer: PeerId, address: IpAddr, asn: Asn, range: usize) {
-        let Some(dynamic) = self.spec().dynamic.get(range) else {
-            return;
-        };
-        let upstream = dynamic.upstream(address, asn);
-        let range = dynamic.range;
-        if let Some(unwritten) = self.throttle.admit(now()) {
-            tracing::info!(%address, %asn, %range, unwritten, "neighbour called");
-        }
-        self.announcements.extend(announcements(&self.service, &upstream).into_iter().map(|a| (peer, a)));
-        self.dynamic.insert(peer, upstream);
-        self.announce(Some(peer));
-    }
-
-    fn left(&mut self, peer: PeerId) {
-        self.announcements.retain(|(p, _)| *p != peer);
-        if let Some(upstream) = self.dynamic.remove(&peer)
-            && let Some(unwritten) = self.throttle.admit(now())
-        {
-            tracing::info!(address = %upstream.address, asn = %upstream.asn, unwritten, "neighbour left");
-        }
-    }
-
     /// A request of an admin client or a scrape.
     pub(super) fn asked(&mut self, request: Request) {
         match request {
@@ -550,13 +486,15 @@ impl Agent {
             Request::Status(reply) => drop(reply.send(Box::new(self.status()))),
             Request::Metrics(reply) => drop(reply.send(self.exposition())),
             Request::Routes { which, reply } => drop(reply.send(self.routes(&which).map(Box::new))),
-            Request::Drain { reason, reply } => {
-                tracing::info!(reason, "drain requested");
+            Request::Drain { reason, who, reply } => {
+                tracing::info!(reason, who, "drain requested");
+                self.remember_by("drain requested".into(), reason.clone(), Some(who));
                 self.reason = "drain";
                 let _ = reply.send(self.wish(site::In::Drain { reason }));
             }
-            Request::Undrain { reason, reply } => {
-                tracing::info!(reason, "undrain requested");
+            Request::Undrain { reason, who, reply } => {
+                tracing::info!(reason, who, "undrain requested");
+                self.remember_by("undrain requested".into(), reason.clone(), Some(who));
                 self.reason = "undrain";
                 let _ = reply.send(self.wish(site::In::Undrain { reason }));
             }
@@ -565,7 +503,7 @@ impl Agent {
 
     /// What an operator wants, carried out when this returns.
     fn wish(&mut self, wish: site::In) -> Result<(), String> {
-        if matches!(self.core.status().state, State::Stopping | State::Removing | State::Stopped) {
+        if matches!(self.core.state(), State::Stopping | State::Removing | State::Stopped) {
             return Err("the agent is stopping".to_owned());
         }
         self.core.handle_input(now(), wish);
@@ -580,23 +518,14 @@ impl Agent {
     }
 
     pub(super) fn remember(&mut self, what: String, cause: String) {
+        self.remember_by(what, cause, None);
+    }
+
+    /// What an operator asked for, with who he is.
+    pub(super) fn remember_by(&mut self, what: String, cause: String, who: Option<String>) {
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
-        self.events.push_back(Event { time: rfc3339(SystemTime::now()), what, cause });
-    }
-}
-
-/// The word for a state, as `status` spells it.
-pub(super) fn state_name(state: State) -> &'static str {
-    match state {
-        State::Starting => "starting",
-        State::Unhealthy => "unhealthy",
-        State::Announced => "announced",
-        State::Draining => "draining",
-        State::Drained => "drained",
-        State::Stopping => "stopping",
-        State::Removing => "removing",
-        State::Stopped => "stopped",
+        self.events.push_back(Event { time: rfc3339(SystemTime::now()), what, cause, who });
     }
 }

@@ -1,6 +1,5 @@
 //! What `ubique status` shows, read from the cores.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use ubique_model::Prefix;
@@ -17,12 +16,12 @@ use super::site::Agent;
 use crate::admin::{
     Announced, CheckStatus, GroupStatus, LoadStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status,
 };
-use crate::clock::{rfc3339, wall};
+use crate::clock::{now, rfc3339, wall};
 
 impl Agent {
     /// Everything, now.
     pub(super) fn status(&self) -> Status {
-        let site = self.core.status();
+        let site = self.core.status(now());
         let checks = self.service.checks.iter().zip(self.health.checks());
         Status {
             schema_version: SCHEMA_VERSION,
@@ -54,10 +53,7 @@ impl Agent {
 
     /// How metrics call a neighbour: its address, with the interface where it is link-local.
     pub(super) fn label(upstream: &Upstream) -> String {
-        match (&upstream.interface, upstream.address) {
-            (Some(interface), IpAddr::V6(a)) if a.is_unicast_link_local() => format!("{a}%{interface}"),
-            (_, address) => address.to_string(),
-        }
+        upstream.label()
     }
 
     /// Every prefix the session can carry, and how far its announcement got: read from the session, not from intent.
@@ -72,7 +68,7 @@ impl Agent {
             None if withdrawing.contains(&prefix) => Announced::Withdrawing,
             None => Announced::No,
         };
-        self.prefixes(peer).map(|prefix| PrefixStatus { prefix, announced: state(prefix) }).collect()
+        self.prefixes(peer).into_iter().map(|prefix| PrefixStatus { prefix, announced: state(prefix) }).collect()
     }
 
     fn peer_statuses(&self) -> Vec<PeerStatus> {

@@ -94,6 +94,11 @@ pub enum Notice {
         /// Next hop and neighbour; `None`: no route is left.
         next_hop: Option<(NextHop, PeerId)>,
     },
+    /// Routes of a neighbour to the prefixes of [`SpeakerConfig::scope`] may have changed.
+    Scope {
+        /// Which neighbour.
+        peer: PeerId,
+    },
     /// A neighbour's TCP acknowledged more of what was sent: what is announced may have changed.
     Acknowledged {
         /// Which neighbour.
@@ -263,6 +268,7 @@ impl Driver {
                     tap.message(&status, sent, &bytes);
                 }
             }
+            Out::Scope { peer } => self.notices.push_back(Notice::Scope { peer }),
             Out::Best { prefix, next_hop } => self.notices.push_back(Notice::Best { prefix, next_hop }),
         }
     }

@@ -122,7 +122,7 @@ fn normal(data: &str) -> String {
 
 /// Judges octets as the answer to a query for `example.com TXT` that expects everything there is; for fuzzing.
 pub fn judge_any(octets: &[u8]) {
-    let flags = FlagBit::ALL.map(|(bit, _)| Flag { bit, set: octets.len() % 2 == 0 });
+    let flags = FlagBit::ALL.map(|(bit, _)| Flag { bit, set: octets.len().is_multiple_of(2) });
     let Ok(name) = "example.com".parse::<Name<Vec<u8>>>() else {
         return;
     };

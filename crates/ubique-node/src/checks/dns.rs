@@ -16,7 +16,7 @@ use ubique_model::check::{Dns as Spec, DnsTransport, FlagBit};
 use super::answer::Expected;
 use super::http::{self, Body};
 use super::tls::Tls;
-use super::words;
+use super::{Failure, words};
 use crate::random::query_id;
 
 /// Largest answer over UDP that is looked at; larger ones do not pass the Internet in one piece either.
@@ -78,7 +78,7 @@ impl Dns {
         Ok(Dns { target, way, expected, query, buffer: vec![0; UDP_BYTES] })
     }
 
-    pub(super) async fn poll(&mut self) -> Result<(), String> {
+    pub(super) async fn poll(&mut self) -> Result<(), Failure> {
         // RFC 8484 §4.1: zero over HTTPS, where the connection tells which answer belongs to which query.
         let id = if matches!(self.way, Way::Https { .. }) { 0 } else { query_id() };
         self.query[LENGTH..LENGTH + 2].copy_from_slice(&id.to_be_bytes());
@@ -88,15 +88,15 @@ impl Dns {
             Way::Tcp => {
                 let stream = TcpStream::connect(*target).await.map_err(|e| words(&e))?;
                 over_stream(stream, query, buffer).await?;
-                expected.judge_stream(buffer, id)
+                expected.judge_stream(buffer, id).map_err(Failure::of_answer)
             }
             Way::Tls(tls) => {
                 over_stream(tls.connect(*target).await?, query, buffer).await?;
-                expected.judge_stream(buffer, id)
+                expected.judge_stream(buffer, id).map_err(Failure::of_answer)
             }
             Way::Https { tls, authority, path } => {
                 let octets = over_https(tls, *target, authority, path, &query[LENGTH..]).await?;
-                expected.judge_stream(&octets, id)
+                expected.judge_stream(&octets, id).map_err(Failure::of_answer)
             }
         }
     }
@@ -108,7 +108,7 @@ async fn over_udp(
     query: &[u8],
     buffer: &mut Vec<u8>,
     judge: impl Fn(&[u8]) -> Option<Result<(), String>>,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     // A socket, and so a source port, of its own for each poll: among workers that share the port the kernel chooses
     // by the ports, and every worker must be met. What comes late meets nobody.
     let socket = udp(target).map_err(|e| words(&e))?;
@@ -117,7 +117,7 @@ async fn over_udp(
     loop {
         let length = socket.recv(buffer).await.map_err(|e| words(&e))?;
         if let Some(end) = judge(&buffer[..length]) {
-            return end;
+            return end.map_err(Failure::of_answer);
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use ubique_model::check::{Http as Spec, Statuses};
 
 use super::tls::Tls;
-use super::{quote, words};
+use super::{Failure, quote, words};
 
 /// Longest head of an answer, octets.
 const HEAD_BYTES: usize = 16 << 10;
@@ -91,12 +91,12 @@ impl Http {
         })
     }
 
-    pub(super) async fn poll(&mut self) -> Result<(), String> {
+    pub(super) async fn poll(&mut self) -> Result<(), Failure> {
         self.fetch(!self.body.is_empty()).await.map(drop)
     }
 
     /// The beginning of the body of an answer that is as expected.
-    pub(super) async fn fetch(&mut self, with_body: bool) -> Result<Vec<u8>, String> {
+    pub(super) async fn fetch(&mut self, with_body: bool) -> Result<Vec<u8>, Failure> {
         let mut request = Request::new(Full::<Bytes>::default());
         *request.method_mut() = Method::GET;
         *request.uri_mut() = self.path.clone();
@@ -112,7 +112,7 @@ impl Http {
                 over_http1(stream, request, limit).await?
             }
         };
-        self.judge(&head, &body.octets)?;
+        self.judge(&head, &body.octets).map_err(Failure::of_answer)?;
         Ok(body.octets)
     }
 
@@ -222,8 +222,10 @@ async fn read(answer: hyper::Result<Response<Incoming>>, limit: usize) -> Result
     let (parts, mut incoming) = answer.map_err(|e| reason(&e))?.into_parts();
     let mut octets = Vec::new();
     let mut complete = true;
-    while limit > 0 {
-        let Some(frame) = incoming.frame().await else { break };
+    if limit == 0 {
+        return Ok((Head { status: parts.status, headers: parts.headers }, Body { octets, complete: false }));
+    }
+    while let Some(frame) = incoming.frame().await {
         let frame = frame.map_err(|e| reason(&e))?;
         let data = frame.data_ref().map_or(&[][..], |data| data);
         let room = limit - octets.len();

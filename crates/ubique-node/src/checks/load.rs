@@ -67,7 +67,7 @@ impl Load {
                 return Ok(longest * THOUSANDTHS as u64);
             }
             Source::Command(exec) => return number(&exec.run().await?),
-            Source::Page(http) => return number(&http.fetch(true).await?),
+            Source::Page(http) => return number(&http.fetch(true).await.map_err(|e| e.words)?),
             Source::Packets(_) | Source::Datagrams | Source::Cpu | Source::Drops => {}
         }
         let now = (Instant::now(), self.count()?);

@@ -54,6 +54,29 @@ pub struct CheckError {
 /// What a poll found: of a check of load the thousandths of its unit, of others nothing but that all is well.
 pub(crate) type Reading = Option<u64>;
 
+/// Why a poll failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// In words.
+    pub words: String,
+    /// The other side answered, but not what it should.
+    pub answered: bool,
+}
+
+impl Failure {
+    /// Of what was answered.
+    fn of_answer(words: String) -> Failure {
+        Failure { words, answered: true }
+    }
+}
+
+/// For want of an answer, unless somebody says otherwise.
+impl From<String> for Failure {
+    fn from(words: String) -> Failure {
+        Failure { words, answered: false }
+    }
+}
+
 /// The end of one poll.
 #[derive(Debug)]
 pub(crate) struct PollResult {
@@ -61,15 +84,15 @@ pub(crate) struct PollResult {
     pub check: usize,
     /// Number of the poll.
     pub poll: u64,
-    /// `Err`: why it failed, in words.
-    pub result: Result<Reading, String>,
+    /// `Err`: why it failed.
+    pub result: Result<Reading, Failure>,
     /// How long it took.
     pub took: Duration,
 }
 
 /// One check, ready to poll.
 enum Checker {
-    One(One),
+    One(Box<One>),
     /// The same of several servers.
     All(Vec<(SocketAddr, One)>),
 }
@@ -90,11 +113,11 @@ enum One {
 impl Checker {
     fn new(kind: &CheckKind, service: &[IpAddr]) -> Result<Checker, String> {
         let Some((target, _)) = kind.target() else {
-            return One::of_machine(kind, service).map(Checker::One);
+            return One::of_machine(kind, service).map(Checker::one);
         };
         match target.servers(service).as_slice() {
             [] => Err(format!("{target} means no address: the service has none")),
-            [server] => One::of_server(kind, *server).map(Checker::One),
+            [server] => One::of_server(kind, *server).map(Checker::one),
             servers => {
                 let each = servers.iter().map(|server| Ok((*server, One::of_server(kind, *server)?)));
                 each.collect::<Result<_, String>>().map(Checker::All)
@@ -102,7 +125,11 @@ impl Checker {
         }
     }
 
-    async fn poll(&mut self) -> Result<Reading, String> {
+    fn one(one: One) -> Checker {
+        Checker::One(Box::new(one))
+    }
+
+    async fn poll(&mut self) -> Result<Reading, Failure> {
         match self {
             Checker::One(one) => one.poll().await,
             Checker::All(each) => all(each).await.map(|()| None),
@@ -133,7 +160,7 @@ impl One {
         })
     }
 
-    async fn poll(&mut self) -> Result<Reading, String> {
+    async fn poll(&mut self) -> Result<Reading, Failure> {
         match self {
             One::Dns(c) => c.poll().await?,
             One::Http(c) => c.poll().await?,
@@ -143,17 +170,18 @@ impl One {
             One::Ntp(c) => c.poll().await?,
             One::Process(c) => c.poll().await?,
             One::Exec(c) => c.poll().await?,
-            One::Load(c) => return c.poll().await.map(Some),
+            One::Load(c) => return Ok(Some(c.poll().await?)),
         }
         Ok(None)
     }
 }
 
 /// Polls all at once; the first failure counts, and says whose it is.
-async fn all(each: &mut [(SocketAddr, One)]) -> Result<(), String> {
-    type Ask<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+async fn all(each: &mut [(SocketAddr, One)]) -> Result<(), Failure> {
+    type Ask<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
     fn ask((server, one): &mut (SocketAddr, One)) -> Ask<'_> {
-        Box::pin(async move { one.poll().await.map(drop).map_err(|e| format!("{server}: {e}")) })
+        let whose = move |e: Failure| Failure { words: format!("{server}: {}", e.words), ..e };
+        Box::pin(async move { one.poll().await.map(drop).map_err(whose) })
     }
     let mut under_way: Vec<Ask<'_>> = each.iter_mut().map(ask).collect();
     std::future::poll_fn(move |cx| {
@@ -176,14 +204,14 @@ async fn all(each: &mut [(SocketAddr, One)]) -> Result<(), String> {
 
 /// Polls a check once, at every service address instead of where it asks: whether clients would be answered. `None`:
 /// the kind asks no server.
-pub async fn verify(kind: &CheckKind, service: &[IpAddr], limit: Duration) -> Option<Result<(), String>> {
+pub(crate) async fn verify(kind: &CheckKind, service: &[IpAddr], limit: Duration) -> Option<Result<(), String>> {
     let (target, _) = kind.target()?;
     let mut checker = match Checker::new(&kind.clone().at(Target::Service(target.port())), service) {
         Ok(checker) => checker,
         Err(reason) => return Some(Err(reason)),
     };
     Some(match tokio::time::timeout(limit, checker.poll()).await {
-        Ok(end) => end.map(drop),
+        Ok(end) => end.map(drop).map_err(|e| e.words),
         Err(_) => Err(format!("no answer within {limit:?}")),
     })
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 
+use super::Failure;
 use tokio::net::TcpStream;
 use ubique_model::check::Trust;
 
@@ -22,7 +23,7 @@ impl Tls {
         false
     }
 
-    pub(super) async fn poll(&self, _target: SocketAddr, _days_left: u32) -> Result<(), String> {
+    pub(super) async fn poll(&self, _target: SocketAddr, _days_left: u32) -> Result<(), Failure> {
         match self.0 {}
     }
 }

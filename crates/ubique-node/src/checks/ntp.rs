@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::dns::udp;
-use super::words;
+use super::{Failure, words};
 use crate::random::query_id64;
 
 /// Octets of a header without extensions (RFC 5905 §7.3).
@@ -40,7 +40,7 @@ impl Ntp {
         Ntp { target, expected: Expected { stratum, offset }, buffer: vec![0; ANSWER_BYTES] }
     }
 
-    pub(super) async fn poll(&mut self) -> Result<(), String> {
+    pub(super) async fn poll(&mut self) -> Result<(), Failure> {
         let mut query = [0; HEADER];
         let cookie = query_id64();
         query[0] = CLIENT;
@@ -52,7 +52,7 @@ impl Ntp {
             let length = socket.recv(&mut self.buffer).await.map_err(|e| words(&e))?;
             let received = timestamp(SystemTime::now());
             if let Some(end) = self.expected.judge(&self.buffer[..length], cookie, sent, received) {
-                return end;
+                return end.map_err(Failure::of_answer);
             }
         }
     }

@@ -17,7 +17,10 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Polls once; a test must not hang.
 fn poll(checker: &mut Checker) -> Result<(), String> {
-    runtime().block_on(async { tokio::time::timeout(LIMIT, checker.poll()).await.expect("a poll ends") }).map(drop)
+    runtime()
+        .block_on(async { tokio::time::timeout(LIMIT, checker.poll()).await.expect("a poll ends") })
+        .map(drop)
+        .map_err(|e| e.words)
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -341,7 +344,8 @@ fn udp_expects_beginning_and_content() {
 fn load_reads_commands_pages_and_queues() {
     let load = |metric: Metric| {
         let mut checker = checker(&CheckKind::Load { metric, high: 10, low: 5 });
-        runtime().block_on(async { tokio::time::timeout(LIMIT, checker.poll()).await.expect("a poll ends") })
+        let end = runtime().block_on(async { tokio::time::timeout(LIMIT, checker.poll()).await.expect("a poll ends") });
+        end.map_err(|e| e.words)
     };
     let command = |words: &[&str]| Metric::Command(words.iter().map(ToString::to_string).collect());
     assert_eq!(load(command(&["echo", "12.5"])), Ok(Some(12_500)));
@@ -370,6 +374,16 @@ fn all_servers_must_answer() {
     drop(first);
     assert_eq!(poll(&mut checker), Err(format!("127.0.0.1:{port}: connection refused")));
     assert!(Checker::new(&kind, &[]).is_err(), "a service without addresses");
+}
+
+#[test]
+fn wrong_answers_are_told_from_none() {
+    let answered = |kind: &CheckKind| runtime().block_on(checker(kind).poll()).unwrap_err().answered;
+    let servfail = udp_server(|query| vec![super::tests::answered(query, 2)]);
+    assert!(answered(&dns(servfail, false)));
+    assert!(answered(&http(tcp_server(|_| b"HTTP/1.1 503 x\r\n\r\n".to_vec()))));
+    assert!(!answered(&dns(closed_port(), false)) && !answered(&http(closed_port())));
+    assert!(!answered(&http(tcp_server(|_| Vec::new()))), "nothing was said");
 }
 
 #[test]

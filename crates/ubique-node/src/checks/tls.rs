@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use ubique_model::check::{Roots, Trust};
 
-use super::{certificate, quote, words};
+use super::{Failure, certificate, quote, words};
 use crate::clock::unix_time;
 
 /// Certificates of authorities taken from a file; the store of a system has about 150.
@@ -69,21 +69,23 @@ impl Tls {
     }
 
     /// A handshake with a certificate that is valid for so many days more.
-    pub(super) async fn poll(&self, target: SocketAddr, days_left: u32) -> Result<(), String> {
+    pub(super) async fn poll(&self, target: SocketAddr, days_left: u32) -> Result<(), Failure> {
         let stream = self.connect(target).await?;
         let (_, session) = stream.get_ref();
         let Some(certificate) = session.peer_certificates().and_then(|all| all.first()) else {
-            return Err("TLS: the server shows no certificate".to_owned());
+            return Err(Failure::of_answer("TLS: the server shows no certificate".to_owned()));
         };
         if days_left == 0 {
             return Ok(());
         }
-        let end = certificate::not_after(certificate).ok_or("TLS: the certificate's date cannot be read")?;
+        let end = certificate::not_after(certificate)
+            .ok_or_else(|| Failure::of_answer("TLS: the certificate's date cannot be read".to_owned()))?;
         let left = (end - unix_time()).div_euclid(certificate::DAY_S);
         if left >= i64::from(days_left) {
             return Ok(());
         }
-        Err(format!("the certificate expires in {left} days, at least {days_left} expected"))
+        let words = format!("the certificate expires in {left} days, at least {days_left} expected");
+        Err(Failure::of_answer(words))
     }
 }
 

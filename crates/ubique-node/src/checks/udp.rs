@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::dns::udp;
-use super::{quote, words};
+use super::{Failure, quote, words};
 
 /// Octets of an answer that are looked at.
 const ANSWER_BYTES: usize = 4096;
@@ -23,11 +23,14 @@ impl Udp {
         Udp { target, send, starts, contains, buffer: vec![0; ANSWER_BYTES] }
     }
 
-    pub(super) async fn poll(&mut self) -> Result<(), String> {
+    pub(super) async fn poll(&mut self) -> Result<(), Failure> {
         let socket = udp(self.target).map_err(|e| words(&e))?;
         socket.send(&self.send).await.map_err(|e| words(&e))?;
         let length = socket.recv(&mut self.buffer).await.map_err(|e| words(&e))?;
-        let answer = &self.buffer[..length];
+        self.judge(&self.buffer[..length]).map_err(Failure::of_answer)
+    }
+
+    fn judge(&self, answer: &[u8]) -> Result<(), String> {
         if !answer.starts_with(&self.starts) {
             return Err(format!("answer begins otherwise: {}", quote(answer)));
         }

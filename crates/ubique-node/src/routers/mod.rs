@@ -21,7 +21,7 @@ use ubique_model::router::{NeighborSpec, RouterSpec, RoutersSpec};
 use ubique_proto::bgp::speaker::{Export, Import, In, PeerConfig, SpeakerConfig};
 use ubique_sys::netns::NetNs;
 
-use crate::admin::{self, SocketError};
+use crate::admin::{self, Access, SocketError};
 use crate::bgp::{BGP_PORT, Driver, DriverConfig, DriverError, Endpoint, Notice, Place};
 use crate::limits;
 use kernel::Kernel;
@@ -113,7 +113,7 @@ impl Router {
                 Notice::Session { peer, event } => {
                     tracing::debug!(asn = %self.spec.asn, peer = peer.0, ?event, "session");
                 }
-                Notice::Acknowledged { .. } | Notice::Joined { .. } | Notice::Left { .. } => {}
+                Notice::Scope { .. } | Notice::Acknowledged { .. } | Notice::Joined { .. } | Notice::Left { .. } => {}
             }
         }
         if let Err(error) = self.kernel.apply() {
@@ -159,7 +159,7 @@ async fn serve(spec: RoutersSpec) -> Result<(), RoutersError> {
         .into_iter()
         .map(|router| Ok(Rc::new(RefCell::new(Router::new(router, spec.seed, &home)?))))
         .collect::<Result<_, RoutersError>>()?;
-    let socket = admin::bind(&spec.socket)?;
+    let socket = admin::bind(&spec.socket, Access::default())?;
     for router in &routers {
         router.borrow_mut().start();
         let router = router.clone();
@@ -169,7 +169,7 @@ async fn serve(spec: RoutersSpec) -> Result<(), RoutersError> {
         }));
     }
     let routers: Rc<[Shared]> = routers.into();
-    tokio::task::spawn_local(admin::serve(socket, move |line| {
+    tokio::task::spawn_local(admin::serve(socket, move |line, _| {
         let routers = routers.clone();
         async move { control::answer(&routers, &line) }
     }));

@@ -114,7 +114,7 @@ fn metrics(lab: &Lab) {
         assert!(text.lines().any(|l| l.starts_with(name) && l.ends_with(end)), "no {name}…{end} in\n{text}");
     };
     for peer in [lab::ROUTER_V4, lab::ROUTER_V6] {
-        sample("ubique_bfd_session_up{", &format!("peer=\"{peer}\"}} 1"));
+        sample("ubique_bfd_up{", &format!("peer=\"{peer}\"}} 1"));
         sample("ubique_bfd_detection_seconds{", &format!("peer=\"{peer}\",silence=\"ours\"}} 0.15"));
         sample("ubique_bfd_downs_total{", &format!("peer=\"{peer}\"}} 1"));
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use ubique_node::admin::{Request, RequestError};
+use ubique_node::admin::Request;
 
 use crate::daemons::{BIRD, Bird};
 use crate::lab::{self, Lab, Process, SOCKET, ask, status, until_true};
@@ -79,11 +79,10 @@ fn garbage() {
     assert_eq!(talk(b""), "");
     let twice = talk(b"{\"query\":\"status\"}\n{\"query\":\"status\"}\n");
     assert_eq!(twice.lines().count(), 2, "several requests on one connection");
-    // Clients beyond the limit are turned away, and the next one is served.
-    let idle: Vec<UnixStream> = (0..16).map(|_| UnixStream::connect(SOCKET).unwrap()).collect();
-    until_true("too many clients", || matches!(ask(&Request::Status), Err(RequestError::Refused(_))));
+    // A crowd that asks nothing makes room for one who does.
+    let idle: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(SOCKET).unwrap()).collect();
+    assert!(ask(&Request::Status).is_ok());
     drop(idle);
-    until_true("served again", || ask(&Request::Status).is_ok());
     assert!(bird.has_both());
 }
 

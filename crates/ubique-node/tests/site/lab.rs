@@ -11,7 +11,9 @@ use ubique_model::Asn;
 use ubique_model::check::{Check, CheckKind, Counts, Dns, DnsTransport, Http, Statuses, Trust};
 use ubique_model::location::Location;
 use ubique_model::policy::Level;
-use ubique_model::service::{AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream};
+use ubique_model::service::{
+    AdminSettings, AgentSettings, Capacity, Flap, Guard, Levels, Records, RehearseSettings, Service, Site, Upstream,
+};
 use ubique_node::admin::{self, Reply, Request, Status};
 use ubique_sys::netlink::{Netlink, Route};
 use ubique_sys::netns::NetNs;
@@ -266,6 +268,11 @@ pub fn service() -> Service {
             dns_check("answers6", &format!("[{SERVICE_V6}]:53")),
         ],
         groups: vec![],
+        levels: Levels::default(),
+        shed: vec![],
+        flap: Some(Flap::default()),
+        // Services of these tests do not always answer on both addresses.
+        guard: Guard { start: false, ..Guard::default() },
         sites: vec![Site {
             name: "ams".into(),
             location: Location { name: "Amsterdam, NL".into(), latitude: 52.37, longitude: 4.9 },
@@ -283,6 +290,7 @@ pub fn service() -> Service {
             confirm_share: 50,
             watchdog: Duration::from_secs(1),
             records: Records::default(),
+            admin: AdminSettings::default(),
         },
         rehearse: RehearseSettings::default(),
     }

@@ -71,6 +71,8 @@ pub const MAX_OBSERVED_PREFIXES: usize = 20_000;
 pub struct Rib {
     own: Own,
     prefer_oldest: bool,
+    /// Prefixes that other sites announce, too: their routes are always kept.
+    scope: Vec<Prefix>,
     /// By [`PeerId`]; `None`: that number is free.
     peers: Vec<Option<Peer>>,
     table: Table,
@@ -88,6 +90,7 @@ impl Rib {
     pub fn new(config: SpeakerConfig) -> Rib {
         let mut epochs = Epoch::default();
         Rib {
+            scope: config.scope.unwrap_or_default(),
             own: Own { asn: config.asn, router_id: config.router_id },
             prefer_oldest: config.prefer_oldest,
             peers: config.peers.into_iter().map(|config| Some(Peer::new(config, epochs.next()))).collect(),
@@ -146,11 +149,12 @@ impl Rib {
     /// RFC 7911 §5).
     fn learn(&mut self, now: Time, prefix: Prefix, offer: OfferId, terms: &Terms) {
         let (key, mut route) = (terms.key, Route { offer, learned: now });
-        let Rib { table, offers, peers, gone, .. } = self;
+        let Rib { scope, table, offers, peers, gone, .. } = self;
+        let wanted = Wanted { prefix, shared: scope.contains(&prefix) };
         let mut news = terms.ineligible.is_none();
         match table.find(&prefix) {
             Err(vacancy) => {
-                if !admits(peers, key.peer, prefix, None, false) {
+                if !admits(peers, key.peer, wanted, None, false) {
                     return;
                 }
                 offers.share(offer);
@@ -160,7 +164,7 @@ impl Rib {
                 let (replaced, family) = (slot.route(offers, key), Family::of(&prefix));
                 let before = replaced.and_then(|old| standing(peers, offers, &old, family));
                 let crowded = before != Some(Stale::No) && is_crowded(peers, offers, slot, key.peer, family);
-                if !admits(peers, key.peer, prefix, before, crowded) {
+                if !admits(peers, key.peer, wanted, before, crowded) {
                     // What it replaces is no longer so (RFC 4271 §9).
                     if replaced.is_some() {
                         self.forget(key.peer, Nlri { prefix, path_id: key.path_id });
@@ -295,12 +299,21 @@ fn is_crowded(peers: &[Option<Peer>], offers: &Offers, slot: &Slot, peer: PeerId
     vouched >= MAX_PATHS || slot.count(offers, peer, |route| stands(route).is_some()) >= 2 * MAX_PATHS
 }
 
+/// A prefix that a neighbour has a route to.
+#[derive(Clone, Copy)]
+struct Wanted {
+    prefix: Prefix,
+    /// Other sites announce it, too.
+    shared: bool,
+}
+
 /// Whether a neighbour's limits and families let a route in; counts it. `before`: how stale the one is that it replaces;
 /// `crowded`: there is no room for another path. Limits are for what the neighbour vouches for: after a restart it names
 /// anew what is still there, stale.
-fn admits(peers: &mut [Option<Peer>], peer: PeerId, prefix: Prefix, before: Option<Stale>, crowded: bool) -> bool {
+fn admits(peers: &mut [Option<Peer>], peer: PeerId, wanted: Wanted, before: Option<Stale>, crowded: bool) -> bool {
+    let Wanted { prefix, shared } = wanted;
     let family = Family::of(&prefix);
-    let watched = |peers: &[Option<Peer>]| peers.iter().flatten().any(|p| p.own.contains_key(&prefix));
+    let watched = |peers: &[Option<Peer>]| shared || peers.iter().flatten().any(|p| p.own.contains_key(&prefix));
     let Some(p) = peers.get(peer.0 as usize).and_then(Option::as_ref) else {
         return false;
     };

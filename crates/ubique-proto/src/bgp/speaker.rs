@@ -428,6 +428,11 @@ pub enum Out {
         /// The whole message.
         bytes: Vec<u8>,
     },
+    /// The neighbour's routes to the prefixes of [`SpeakerConfig::scope`] may have changed: they tell of other sites.
+    Scope {
+        /// Which neighbour.
+        peer: PeerId,
+    },
     /// The best route of a prefix changed: install, replace or remove (`None`). Only for eligible routes of others.
     Best {
         /// Destination.

@@ -27,6 +27,8 @@ pub(super) struct Check {
     pub(super) start: Time,
     last: Option<(Time, Result<(), String>)>,
     value: Option<u64>,
+    /// The last poll was answered, well or not.
+    pub(super) answered: bool,
     pub(super) counters: Counters,
     pub(super) durations: Durations,
 }
@@ -63,6 +65,7 @@ impl Check {
             start: Time::ZERO,
             last: None,
             value: None,
+            answered: false,
             counters: Counters::default(),
             durations: Durations::default(),
         }

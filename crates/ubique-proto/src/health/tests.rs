@@ -55,7 +55,7 @@ fn result(poll: u64, ok: bool) -> In {
 }
 
 fn result_of(check: usize, poll: u64, ok: bool) -> In {
-    In::Result { check, poll, took: ms(1), result: if ok { Ok(()) } else { Err("refused".into()) } }
+    In::Result { check, poll, took: ms(1), result: if ok { Ok(()) } else { Err("refused".into()) }, answered: false }
 }
 
 fn gone() -> In {
@@ -150,7 +150,10 @@ fn without_checks_the_verdict_is_healthy_at_once() {
     let mut health = Health::new(vec![], vec![], 0);
     assert_eq!(health.next_deadline(), Some(Time::ZERO));
     health.handle_deadline(Time(5));
-    assert_eq!(outputs(&mut health), [Out::Verdict { level: Level::Healthy, cause: "no checks".into() }]);
+    assert_eq!(
+        outputs(&mut health),
+        [Out::Verdict { level: Level::Healthy, answers: false, cause: "no checks".into() }]
+    );
     assert_eq!((health.next_deadline(), health.verdict()), (None, (Time(5), "no checks")));
 }
 
@@ -165,7 +168,7 @@ fn causes_are_precise() {
         [
             Out::Abandon { check: 0, poll: number },
             Out::Check { check: 0, up: false, cause: cause.into() },
-            Out::Verdict { level: Level::Failed, cause: cause.into() },
+            Out::Verdict { level: Level::Failed, answers: false, cause: cause.into() },
         ]
     );
     let status = only(&health);
@@ -183,7 +186,7 @@ fn what_is_gone_is_down_at_once_and_needs_rise_successes() {
         [
             Out::Abandon { check: 0, poll: number },
             Out::Check { check: 0, up: false, cause: cause.clone() },
-            Out::Verdict { level: Level::Failed, cause },
+            Out::Verdict { level: Level::Failed, answers: false, cause },
             Out::Poll { check: 0, poll: number + 1 },
         ]
     );

@@ -90,9 +90,29 @@ impl Health {
         }
     }
 
+    /// Whether all that is down and speaks for this level was answered.
+    fn is_answered(&self, level: Level) -> bool {
+        let groups: Vec<_> = (0..self.groups.len()).map(|index| self.group_status(index, |c| c.up)).collect();
+        let speaks = |c: &&Check| match &c.config.role {
+            _ if c.up => false,
+            Role::Member { group, .. } if self.groups.iter().any(|g| g.name == *group) => {
+                groups.iter().any(|g| g.level == level && g.config.name == *group)
+            }
+            _ => self.level_of(c, false) == level,
+        };
+        let mut speaking = self.checks.iter().filter(speaks).peekable();
+        speaking.peek().is_some() && speaking.all(|c| c.answered)
+    }
+
     pub(super) fn judge(&mut self, now: Time, news: &str) {
         let level = self.worst(|c| c.up);
+        let answers = level == Level::Failed && self.is_answered(level);
+        if level == self.level && answers == self.answers {
+            return;
+        }
+        self.answers = answers;
         if level == self.level {
+            self.outputs.push_back(Out::Verdict { level, answers, cause: self.cause.clone() });
             return;
         }
         let counting = self.checks.iter().filter(|c| !c.is_load()).count();
@@ -105,7 +125,7 @@ impl Health {
         };
         self.level = level;
         self.since = now;
-        self.outputs.push_back(Out::Verdict { level, cause: self.cause.clone() });
+        self.outputs.push_back(Out::Verdict { level, answers, cause: self.cause.clone() });
         if level == Level::Failed {
             self.end_presumptions(now);
         }

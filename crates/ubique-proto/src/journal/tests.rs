@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ubique_model::policy::{Announcement, Level};
+use ubique_model::policy::Announcement;
 use ubique_model::{Asn, Relation};
 
 use super::*;
@@ -15,6 +15,8 @@ use crate::bgp::speaker::{self, ConnId, PeerConfig, PeerId, Speaker, SpeakerConf
 use crate::bgp::wire;
 use crate::health::{self, CheckConfig, Health};
 use crate::rng::Rng;
+use ubique_model::policy::Level;
+
 use crate::site::{self, Site, SiteConfig};
 
 /// A journal in memory.
@@ -214,7 +216,7 @@ impl World {
             rise: 2,
             role: health::Role::Alone(Level::Failed),
         };
-        let site = SiteConfig { drain: Duration::from_secs(5), graceful_shutdown: Duration::from_secs(1) };
+        let site = SiteConfig::new(Duration::from_secs(5), Duration::from_secs(1));
         let now = Time(1);
         World {
             speaker: Recorded::new(now, config, Some(memory.clone())),
@@ -237,7 +239,13 @@ impl World {
                     (rng.below(2) as usize, if rng.below(2) == 0 { Ok(()) } else { Err("no".into()) });
                 self.health.handle_input(
                     now,
-                    health::In::Result { check, poll: rng.below(30), took: Duration::from_millis(1), result },
+                    health::In::Result {
+                        check,
+                        poll: rng.below(30),
+                        took: Duration::from_millis(1),
+                        result,
+                        answered: false,
+                    },
                 );
             }
             2 if due(self.bfd.next_deadline()) => self.bfd.handle_deadline(now),
@@ -252,7 +260,10 @@ impl World {
                         1 => site::In::AddressesAdded,
                         2 => site::In::Drain { reason },
                         3 => site::In::Undrain { reason },
-                        _ => site::In::Verdict { healthy: rng.below(2) == 0, cause: reason },
+                        _ => {
+                            let level = Level::ALL[rng.below(3) as usize];
+                            site::In::Verdict { level, answers: rng.below(2) == 0, cause: reason }
+                        }
                     },
                 );
             }

@@ -10,16 +10,17 @@ const GRACE: Duration = Duration::from_secs(2);
 const AT_ONCE: Duration = Duration::ZERO;
 
 fn site() -> Site {
-    Site::new(SiteConfig { drain: DRAIN, graceful_shutdown: AT_ONCE })
+    Site::new(SiteConfig::new(DRAIN, AT_ONCE))
 }
 
 fn graceful_site() -> Site {
-    Site::new(SiteConfig { drain: DRAIN, graceful_shutdown: GRACE })
+    Site::new(SiteConfig::new(DRAIN, GRACE))
 }
 
 fn verdict(healthy: bool) -> In {
     let cause = if healthy { "all well" } else { "check answers: refused" };
-    In::Verdict { healthy, cause: cause.into() }
+    let level = if healthy { Level::Healthy } else { Level::Failed };
+    In::Verdict { level, answers: healthy, cause: cause.into() }
 }
 
 fn drain() -> In {
@@ -42,11 +43,16 @@ fn drained_outputs(site: &mut Site) -> Vec<Out> {
 fn brief(outputs: &[Out]) -> String {
     let words = outputs.iter().map(|out| match out {
         Out::AddAddresses => "add".into(),
+        Out::Announce { stance, .. } if stance.last_resort => "resort".into(),
+        Out::Announce { stance, .. } if stance.leaving => "graceful".into(),
+        Out::Announce { stance, .. } if stance.shed > 0 => format!("shed{}", stance.shed),
+        Out::Announce { stance, .. } if stance.level != Level::Healthy => stance.level.word().into(),
         Out::Announce { .. } => "announce".into(),
-        Out::GracefulShutdown { .. } => "graceful".into(),
+        Out::Verify => "verify".into(),
+        Out::Probe { upstream, .. } => format!("probe-{upstream}"),
         Out::Withdraw { .. } => "withdraw".into(),
         Out::RemoveAddresses => "remove".into(),
-        Out::State { state, .. } => format!("{state:?}").to_lowercase(),
+        Out::State { state, .. } => state.word().into(),
         Out::Exit => "exit".into(),
     });
     words.collect::<Vec<String>>().join(" ")
@@ -195,7 +201,7 @@ fn causes_say_why() {
         (11, In::AddressesRemoved, "addresses are removed"),
     ] {
         site.handle_input(Time(at), input.clone());
-        let status = site.status();
+        let status = site.status(Time(at));
         assert_eq!((status.since, status.cause), (Time(at), cause), "{input:?}");
     }
     let withdrawals: Vec<String> = drained_outputs(&mut site)
@@ -219,15 +225,15 @@ fn a_stop_waits_only_for_what_is_left_of_the_drain_time() {
     site.handle_input(at(13), stop());
     assert_eq!(site.next_deadline(), Some(at(15)));
     site.handle_deadline(at(14));
-    assert_eq!(site.status().state, State::Stopping);
+    assert_eq!(site.state(), State::Stopping);
     site.handle_deadline(at(15));
-    assert_eq!(site.status().state, State::Removing);
+    assert_eq!(site.state(), State::Removing);
     assert_eq!(site.next_deadline(), None);
 }
 
 #[test]
 fn without_a_drain_time_a_stop_removes_at_once() {
-    let mut site = Site::new(SiteConfig { drain: Duration::ZERO, graceful_shutdown: AT_ONCE });
+    let mut site = Site::new(SiteConfig::new(Duration::ZERO, AT_ONCE));
     for input in [In::Start, In::AddressesAdded, verdict(true), stop()] {
         site.handle_input(Time(1), input);
     }
@@ -297,11 +303,11 @@ impl World {
         match &input {
             In::AddressesAdded => (self.adding, self.addresses) = (false, true),
             In::AddressesRemoved => (self.removing, self.addresses) = (false, false),
-            In::Verdict { healthy, .. } => self.healthy = *healthy,
+            In::Verdict { level, .. } => self.healthy = *level == Level::Healthy,
             In::Drain { .. } => self.drain = true,
             In::Undrain { .. } => self.drain = false,
             In::Stop { .. } => self.stops += 1,
-            In::Start => {}
+            _ => {}
         }
         input
     }
@@ -313,14 +319,14 @@ impl World {
                 assert!(!self.addresses && self.stops == 0);
                 self.adding = true;
             }
-            Out::Announce { .. } => {
-                assert!((!self.announced || self.graceful.is_some()) && self.wants_announcement());
-                (self.announced, self.graceful) = (true, None);
-            }
-            Out::GracefulShutdown { .. } => {
+            Out::Announce { stance, .. } if stance.leaving => {
                 assert!(self.announced && self.graceful.is_none());
                 self.graceful = Some(self.now);
                 assert!(self.may_be_graceful());
+            }
+            Out::Announce { .. } => {
+                assert!((!self.announced || self.graceful.is_some()) && self.wants_announcement());
+                (self.announced, self.graceful) = (true, None);
             }
             Out::Withdraw { .. } => {
                 assert!(self.announced && !self.may_be_graceful());
@@ -334,7 +340,7 @@ impl World {
                 self.removing = true;
                 self.adding = false;
             }
-            Out::State { .. } => {}
+            Out::State { .. } | Out::Verify | Out::Probe { .. } => {}
             Out::Exit => {
                 assert!(!self.announced && self.stops > 0 && !self.addresses);
                 self.exited = true;
@@ -357,8 +363,8 @@ fn random_life(seed: u64) -> String {
         }
         let wanted = world.wants_announcement() || world.may_be_graceful();
         assert_eq!(world.announced, wanted, "seed {seed}: {log}");
-        let state = site.status().state;
-        assert_eq!(world.announced, matches!(state, State::Announced | State::Draining), "seed {seed}: {log}");
+        let state = site.state();
+        assert_eq!(world.announced, state.is_announced(), "seed {seed}: {log}");
         assert_eq!(world.graceful.is_some(), state == State::Draining, "seed {seed}: {log}");
         let step = Duration::from_millis(rng.below(2500));
         if let Some(deadline) = site.next_deadline().filter(|d| *d <= world.now + step) {

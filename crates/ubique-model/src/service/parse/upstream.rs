@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::action::read_action;
 use super::{narrow, values};
 use crate::diagnostic as code;
 use crate::net::{AddressFamily, Asn, Community, ExtendedCommunity, LargeCommunity, Prefix, Relation};
@@ -11,8 +12,8 @@ use crate::read::sink::{At, Finding, Span};
 use crate::read::table::TableReader;
 use crate::read::text;
 use crate::read::words::{did_you_mean, shorten};
-use crate::service::spec;
 use crate::service::upstream::{AoAlgorithm, Bfd, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
+use crate::service::{Action, spec};
 
 /// `[[site.upstream]]` as far as it was readable.
 pub(in crate::service) struct UpstreamDraft {
@@ -66,6 +67,9 @@ struct Rest {
     large_communities: Vec<LargeCommunity>,
     prepend: u8,
     med: Option<u32>,
+    degraded: Option<At<Action>>,
+    failed: Option<At<Action>>,
+    full_view: Option<bool>,
 }
 
 pub(super) fn read_upstream(table: &TableReader<'_>) -> UpstreamDraft {
@@ -127,6 +131,9 @@ fn read_session(table: &TableReader<'_>) -> SessionDraft {
             large_communities: values(table.texts("large-communities", text::large_community)),
             prepend: narrow(table.integer("prepend")).map_or(0, |at| at.value),
             med: narrow(table.integer("med")).map(|at| at.value),
+            degraded: written(table, "degraded").map(|(t, _)| read_action(&t)),
+            failed: written(table, "failed").map(|(t, _)| read_action(&t)),
+            full_view: table.boolean("full-view").map(|at| at.value),
         },
     }
 }
@@ -181,7 +188,7 @@ fn read_hold_time(table: &TableReader<'_>) -> Option<At<Duration>> {
 }
 
 /// The table of that key with its place, when it is written.
-fn written<'d>(table: &TableReader<'d>, key: &str) -> Option<(TableReader<'d>, Span)> {
+pub(super) fn written<'d>(table: &TableReader<'d>, key: &str) -> Option<(TableReader<'d>, Span)> {
     if !table.has(key) {
         return None;
     }
@@ -237,6 +244,11 @@ fn is_on(flag: Option<&At<bool>>) -> bool {
 }
 
 impl SessionDraft {
+    /// What is said of the levels.
+    pub(in crate::service) fn actions(&self) -> impl Iterator<Item = &At<Action>> {
+        [&self.rest.degraded, &self.rest.failed].into_iter().flatten()
+    }
+
     /// Everything but who the neighbour is.
     fn finish(self, neighbour: Upstream) -> Option<Upstream> {
         let rest = self.rest;
@@ -267,6 +279,9 @@ impl SessionDraft {
             large_communities: rest.large_communities,
             prepend: rest.prepend,
             med: rest.med,
+            degraded: rest.degraded.map(|at| at.value),
+            failed: rest.failed.map(|at| at.value),
+            full_view: rest.full_view,
             ..neighbour
         })
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::action::ACTION;
 use super::{MAX_ASNS, MAX_COMMUNITIES, MAX_DYNAMIC, MAX_PREPEND, RELATIONS, field, plain};
 use crate::read::formats::*;
 use crate::read::spec::{Later, Need, Spec, Type};
@@ -123,6 +124,25 @@ macro_rules! session {
                 "How often our AS is prepended in addition to its one regular appearance.",
             ),
             field("med", Type::Integer { min: 0, max: u32::MAX as i64 }, Need::Optional, "MULTI_EXIT_DISC."),
+            field(
+                "degraded",
+                Type::Table(&ACTION),
+                Need::Described("`[level.degraded]`"),
+                "What this neighbour is told instead of `[level.degraded]`; same keys.",
+            ),
+            field(
+                "failed",
+                Type::Table(&ACTION),
+                Need::Described("`[level.failed]`"),
+                "What this neighbour is told instead of `[level.failed]`; same keys.",
+            ),
+            field(
+                "full-view",
+                Type::Boolean,
+                Need::Described("believed once it has shown one"),
+                "true: it shows us its routes to other sites, even while we announce with GRACEFUL_SHUTDOWN; \
+                 false: it never does, and the last-site guard pings the service addresses through it instead.",
+            ),
         ]
     };
 }

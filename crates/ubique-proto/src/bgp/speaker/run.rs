@@ -257,6 +257,11 @@ impl Speaker {
         known
     }
 
+    /// One of the prefixes that other sites announce, too.
+    fn watches(&self, prefix: &Prefix) -> bool {
+        self.config.scope.as_ref().is_some_and(|scope| scope.contains(prefix))
+    }
+
     /// The lowest vacant number only, so that numbers stay small and both sides agree on them.
     fn add_peer(&mut self, peer: PeerId, config: PeerConfig) {
         let vacant = self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len());
@@ -374,6 +379,10 @@ impl Speaker {
     fn update(&mut self, now: Time, peer: PeerId, update: &Update) {
         self.last_activity = now;
         self.rib.update(now, peer, update);
+        let announced = update.announced.iter().flat_map(|reach| &reach.prefixes);
+        if update.withdrawn.iter().chain(announced).any(|nlri| self.watches(&nlri.prefix)) {
+            self.output.push_back(Out::Scope { peer });
+        }
         let over_limit = self.rib.over_limit(peer);
         let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else {
             return;

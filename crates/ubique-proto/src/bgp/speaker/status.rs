@@ -1,5 +1,6 @@
 //! Views of a speaker, for status, metrics and explanations.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,11 @@ impl Faults {
 }
 
 impl Speaker {
+    /// Our BGP identifier.
+    pub fn router_id(&self) -> Ipv4Addr {
+        self.config.router_id
+    }
+
     /// All neighbours, in the order of their [`PeerId`].
     pub fn peers(&self) -> impl Iterator<Item = PeerStatus<'_>> + '_ {
         (0..self.peers.len()).filter_map(|index| self.peer(PeerId(u32::try_from(index).ok()?)))

@@ -115,6 +115,43 @@ fn the_cause_names_the_check_or_group_that_decides() {
 }
 
 #[test]
+fn a_verdict_tells_wrong_answers_from_none() {
+    let mut health =
+        start(vec![named("a", Role::Alone(Level::Failed)), named("b", Role::Alone(Level::Failed))], vec![]);
+    let mut now = Time(1);
+    set(&mut health, &mut now, &[true, true]);
+    outputs(&mut health);
+    // What each poll ends with: `None`: no answer, otherwise a wrong or right one.
+    let mut round = |ends: [Option<bool>; 2]| {
+        let mut told = vec![];
+        let mut left = vec![0, 1];
+        while !left.is_empty() {
+            now = health.next_deadline().unwrap().max(now);
+            health.handle_deadline(now);
+            while let Some(out) = health.poll_output() {
+                match out {
+                    Out::Poll { check, poll } => {
+                        left.retain(|c| *c != check);
+                        let result = if ends[check] == Some(true) { Ok(()) } else { Err("x".into()) };
+                        let answered = ends[check].is_some();
+                        health.handle_input(now, In::Result { check, poll, took: ms(1), result, answered });
+                    }
+                    Out::Verdict { level, answers, .. } => told.push((level, answers)),
+                    _ => {}
+                }
+            }
+        }
+        told
+    };
+    assert_eq!(round([Some(false), Some(true)]), [(Level::Failed, true)]);
+    assert_eq!(round([Some(false), Some(true)]), [], "told once");
+    assert_eq!(round([None, Some(true)]), [(Level::Failed, false)]);
+    assert_eq!(round([Some(false), Some(true)]), [(Level::Failed, true)]);
+    assert_eq!(round([Some(false), None]), [(Level::Failed, false)], "one is silent");
+    assert_eq!(round([Some(true), Some(true)]).last(), Some(&(Level::Healthy, false)));
+}
+
+#[test]
 fn healthy_with_some_down_says_so() {
     let mut health = start(vec![member("a", 1), member("b", 1)], vec![group(1, 1)]);
     let mut now = Time(1);
@@ -146,7 +183,7 @@ fn a_right_answer_that_is_late_is_a_failure() {
             Some(number) => number,
             None => poll(&mut health, &mut now),
         };
-        health.handle_input(now, In::Result { check: 0, poll: number, took, result: Ok(()) });
+        health.handle_input(now, In::Result { check: 0, poll: number, took, result: Ok(()), answered: true });
         (health.level(), health.verdict().1.to_owned())
     };
     assert_eq!(answer(ms(20)).0, Level::Healthy);
@@ -164,7 +201,7 @@ fn measure(health: &mut Health, now: &mut Time, values: &[Option<u64>]) -> Vec<(
             *now,
             match value {
                 Some(value) => In::Load { check, poll: number, took, value: *value },
-                None => In::Result { check, poll: number, took, result: Err("no such file".into()) },
+                None => In::Result { check, poll: number, took, result: Err("no such file".into()), answered: false },
             },
         );
         told.extend(outputs(health).into_iter().filter_map(|out| match out {

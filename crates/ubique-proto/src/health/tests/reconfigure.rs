@@ -90,7 +90,7 @@ fn removing_the_check_that_is_down_heals() {
     outputs(&mut health);
     configure(&mut health, now, &[config(3, 3)]);
     let verdict = outputs(&mut health).into_iter().find_map(|out| match out {
-        Out::Verdict { level, cause } => Some((level, cause)),
+        Out::Verdict { level, cause, .. } => Some((level, cause)),
         _ => None,
     });
     assert_eq!(verdict, Some((Level::Healthy, "the checks were changed".into())));

@@ -101,7 +101,7 @@ impl Audit {
                     }
                 }
             },
-            Out::Best { .. } | Out::Refused { .. } | Out::Message { .. } => {}
+            Out::Best { .. } | Out::Scope { .. } | Out::Refused { .. } | Out::Message { .. } => {}
         }
     }
 

@@ -386,7 +386,7 @@ impl Net {
                     flows.extend(update.flows_announced.into_iter().map(|flow| (peer, flow)));
                 }
             }
-            Out::Refused { .. } | Out::Message { .. } => {}
+            Out::Refused { .. } | Out::Scope { .. } | Out::Message { .. } => {}
         }
     }
 

@@ -1,0 +1,164 @@
+//! What the neighbours are told, and what they show of other sites.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ubique_model::policy::{Announcement, Stance, announcements, last_resort_marker};
+use ubique_model::service::Upstream;
+use ubique_model::{Asn, Community, Prefix};
+use ubique_proto::bgp::rib::Candidate;
+use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
+use ubique_proto::site::{self, Others, State};
+
+use super::detect::Detected;
+use super::site::Agent;
+use crate::clock::now;
+
+/// What each neighbour is told.
+#[derive(Default)]
+pub(super) struct Told {
+    stance: Option<Stance>,
+    /// By neighbour, what it holds of us or is to hold when its session comes up.
+    announced: BTreeMap<PeerId, Vec<Prefix>>,
+}
+
+impl Told {
+    /// All prefixes that some neighbour is told of.
+    pub(super) fn prefixes(&self) -> Vec<Prefix> {
+        let mut all: Vec<Prefix> = self.announced.values().flatten().copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+impl Agent {
+    /// The prefixes the session with an upstream can carry, and those it is told of beside them.
+    pub(super) fn prefixes(&self, peer: PeerId) -> Vec<Prefix> {
+        let plain = self.neighbour(peer).map(|u| announcements(&self.service, u, &Stance::HEALTHY));
+        let mut all: Vec<Prefix> = plain.into_iter().flatten().map(|a| a.prefix).collect();
+        for prefix in self.told.announced.get(&peer).into_iter().flatten() {
+            if !all.contains(prefix) {
+                all.push(*prefix);
+            }
+        }
+        all
+    }
+
+    /// Tells every neighbour what the site stands for.
+    pub(super) fn announce(&mut self, stance: Stance, cause: String) {
+        let before = self.told.stance.replace(stance);
+        let peers: Vec<PeerId> = self.bgp.speaker().peers().map(|p| p.peer).collect();
+        peers.into_iter().for_each(|peer| self.tell(peer));
+        if before.is_none() {
+            self.metrics.transition(self.reason);
+        } else {
+            tracing::info!(site = self.spec().name, %stance, cause, "announcements changed");
+            self.remember(format!("announced as {stance}"), cause);
+        }
+    }
+
+    /// Tells one neighbour.
+    fn tell(&mut self, peer: PeerId) {
+        let (Some(stance), Some(upstream)) = (self.told.stance, self.neighbour(peer)) else {
+            return;
+        };
+        let list: Vec<Announcement> = announcements(&self.service, upstream, &stance);
+        let now_told: Vec<Prefix> = list.iter().map(|a| a.prefix).collect();
+        let before = self.told.announced.insert(peer, now_told.clone()).unwrap_or_default();
+        for prefix in before.into_iter().filter(|prefix| !now_told.contains(prefix)) {
+            self.bgp.handle(BgpIn::Withdraw { peer, prefix });
+        }
+        for announcement in list {
+            self.bgp.handle(BgpIn::Announce { peer, announcement });
+        }
+    }
+
+    /// Takes everything back from everybody.
+    pub(super) fn withdraw(&mut self) {
+        self.told.stance = None;
+        for (peer, prefixes) in std::mem::take(&mut self.told.announced) {
+            for prefix in prefixes {
+                self.bgp.handle(BgpIn::Withdraw { peer, prefix });
+            }
+        }
+    }
+
+    /// The site changed its state.
+    pub(super) fn entered(&mut self, state: State, cause: String) {
+        let word = state.word();
+        if state == State::LastResort {
+            self.metrics.denied("last-site");
+            tracing::error!(site = self.spec().name, state = word, cause, "site: not withdrawn, it is the last one");
+        } else {
+            tracing::info!(site = self.spec().name, state = word, cause, "site");
+        }
+        self.remember(format!("site {word}"), cause);
+    }
+
+    pub(super) fn joined(&mut self, peer: PeerId, address: IpAddr, asn: Asn, range: usize) {
+        let Some(dynamic) = self.spec().dynamic.get(range) else {
+            return;
+        };
+        let upstream: Upstream = dynamic.upstream(address, asn);
+        let range = dynamic.range;
+        if let Some(unwritten) = self.throttle.admit(now()) {
+            tracing::info!(%address, %asn, %range, unwritten, "neighbour called");
+        }
+        self.dynamic.insert(peer, upstream);
+        self.tell(peer);
+    }
+
+    pub(super) fn left(&mut self, peer: PeerId) {
+        self.told.announced.remove(&peer);
+        if let Some(upstream) = self.dynamic.remove(&peer) {
+            if let Some(unwritten) = self.throttle.admit(now()) {
+                tracing::info!(address = %upstream.address, asn = %upstream.asn, unwritten, "neighbour left");
+            }
+            let gone = site::In::Others { upstream: upstream.label(), up: false, others: Others::None };
+            self.core.handle_input(now(), gone);
+        }
+    }
+
+    /// Looks for another site by a ping through an upstream.
+    pub(super) fn probe(&self, upstream: String, _within: Duration) {
+        let reports = self.reports.clone();
+        tokio::task::spawn_local(async move {
+            let answered = Err("this version sends no pings".to_owned());
+            let _ = reports.send(Detected::Probed { upstream, answered }).await;
+        });
+    }
+
+    /// Tells the site core what a neighbour shows of other sites.
+    pub(super) fn look_at(&mut self, peer: PeerId) {
+        let (Some(upstream), Some(status)) = (self.neighbour(peer), self.bgp.speaker().peer(peer)) else {
+            return;
+        };
+        let (upstream, up) = (upstream.label(), Agent::established(&status));
+        let others = if up { self.others(peer) } else { Others::None };
+        self.core.handle_input(now(), site::In::Others { upstream, up, others });
+    }
+
+    /// What routes to the service's prefixes a neighbour sends that other sites originate.
+    fn others(&self, peer: PeerId) -> Others {
+        let own = self.service.asn;
+        let marker = last_resort_marker(own);
+        let speaker = self.bgp.speaker();
+        let internal = self.neighbour(peer).is_some_and(|u| u.asn == own);
+        let of_other = |c: &Candidate| {
+            let foreign = c.attributes.originator_id.is_none_or(|id| id != speaker.router_id());
+            c.peer == Some(peer) && if internal { foreign } else { c.attributes.as_path.ases().any(|asn| asn == own) }
+        };
+        let marked = |c: &Candidate| {
+            let (communities, large) = (&c.attributes.communities, &c.attributes.large_communities);
+            large.contains(&marker) || communities.contains(&Community::GRACEFUL_SHUTDOWN)
+        };
+        let prefixes = self.service.prefixes.iter();
+        prefixes.flat_map(|prefix| speaker.routes(*prefix)).filter(of_other).fold(Others::None, |seen, c| match seen {
+            Others::Fit => Others::Fit,
+            _ if marked(&c) => Others::LastResort,
+            _ => Others::Fit,
+        })
+    }
+}
