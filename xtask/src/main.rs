@@ -1,15 +1,17 @@
-//! Development tasks: `cargo xtask ci | setup | tidy | fuzz | bench NAME`.
+//! Development tasks: `cargo xtask ci | setup | tidy | fuzz | dist | bench NAME`.
 //!
 //! - `setup` installs what the tests need from Debian's packages when it is missing (root only; otherwise it says what to run).
 //! - `tidy` checks what the compiler cannot: the dependency table of the architecture, lengths, dead paths.
 //! - `ci` is everything that must pass, in the order that fails fastest; `.ci/run` calls it.
 //! - `fuzz` runs the fuzz targets for a while; their corpora are replayed by the tests.
+//! - `dist` builds the tarball and the Debian package, and tests the latter in a Debian root.
 //! - `bench` measures against peers in the same run.
 
 #![forbid(unsafe_code)]
 
 mod bench;
 mod command;
+mod dist;
 mod fuzz;
 mod setup;
 mod tidy;
@@ -35,6 +37,8 @@ enum Task {
     Tidy,
     /// Run the fuzz targets; needs nightly and cargo-fuzz.
     Fuzz(fuzz::Arguments),
+    /// Build the static tarball and the Debian package.
+    Dist(dist::Arguments),
     /// Measure, beside a peer or a limit in the same run.
     Bench(bench::Arguments),
 }
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(),
         Task::Tidy => tidy::run(),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Dist(arguments) => dist::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {

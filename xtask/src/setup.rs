@@ -18,6 +18,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("bgpdump", "bgpdump"),
     ("/usr/sbin/pmbmpd", "pmacct"),
     ("stress-ng", "stress-ng"),
+    ("systemd-analyze", "systemd"),
+    ("nft", "nftables"),
+    ("debootstrap", "debootstrap"),
 ];
 
 /// Installs what is missing. Not root or not Debian: says what to do; tests that lack a program skip with a clear line.

@@ -79,6 +79,8 @@ pub struct AgentSettings {
     pub confirm_share: u8,
     /// How long an essential thread may stall before the watchdog ends the agent.
     pub watchdog: Duration,
+    /// Gives up capabilities and system calls it does not need; what it starts inherits that.
+    pub sandbox: bool,
     /// What it records and exports.
     pub records: Records,
     /// Who may ask it, and where.

@@ -427,15 +427,24 @@ fn admin() -> impl Strategy<Value = AdminSettings> {
 
 fn service() -> impl Strategy<Value = Service> {
     let hour = || duration(0, 3_600_000);
-    let operator = (prop::collection::vec(text(), 0..3), 0u8..=100, admin());
+    let operator = (prop::collection::vec(text(), 0..3), 0u8..=100, admin(), any::<bool>());
     let agent = (text(), prop::option::of(target()), hour(), hour(), duration(100, 60_000), records(), operator)
         .prop_map(
-            |(socket, metrics, graceful_shutdown, drain, watchdog, records, (drain_hook, confirm_share, admin))| {
+            |(
+                socket,
+                metrics,
+                graceful_shutdown,
+                drain,
+                watchdog,
+                records,
+                (drain_hook, confirm_share, admin, sandbox),
+            )| {
                 AgentSettings {
                     admin,
                     records,
                     drain_hook,
                     confirm_share,
+                    sandbox,
                     socket: socket.into(),
                     metrics,
                     graceful_shutdown,

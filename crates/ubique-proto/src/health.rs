@@ -444,8 +444,12 @@ impl Health {
         let c = &mut self.checks[check];
         let answered = answered || result.is_ok();
         let result = c.within_latency(took, result);
-        let (up, news) = (result.is_ok(), answered != c.answered);
-        c.answered = answered;
+        let up = result.is_ok();
+        // A success says nothing of why it is down.
+        let news = !up && answered != c.answered;
+        if !up {
+            c.answered = answered;
+        }
         if let Some(cause) = c.count(now, result) {
             self.turn(now, check, up, cause);
         } else if news && !c.up {

@@ -260,6 +260,15 @@ pub enum In {
         /// Why, as typed.
         reason: String,
     },
+    /// The same, withdrawing after `within` at the latest.
+    Leave {
+        /// Why, as typed.
+        reason: String,
+        /// Instead of [`SiteConfig::graceful_shutdown`].
+        within: Duration,
+    },
+    /// Nothing arrives any longer at a site that is leaving: it may withdraw.
+    Emptied,
     /// An operator wants it back.
     Undrain {
         /// Why, as typed.

@@ -7,6 +7,7 @@
 //! - [`process`]: pidfds and children, [`sockdiag`]: who serves a port and when that socket dies
 //! - [`packet`], [`tcp`], [`udp`]: sockets beyond the standard library; [`arrivals`]: packets counted for some addresses;
 //!   [`peer`]: who connected a Unix socket
+//! - [`privilege`] and [`seccomp`]: giving up what is not needed
 //! - [`watchdog`]: a process that ends us when a thread stalls; [`clock`]: time;
 //!   [`priority`]: threads that must run in time; [`memory`]: giving it back
 //!
@@ -21,8 +22,10 @@ pub mod netns;
 pub mod packet;
 pub mod peer;
 pub mod priority;
+pub mod privilege;
 pub mod process;
 pub mod sandbox;
+pub mod seccomp;
 pub mod sockdiag;
 mod sockopt;
 pub mod tcp;

@@ -36,6 +36,10 @@ pub struct Link {
     pub name: String,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
+    /// Longest packet, octets; 0: not told.
+    pub mtu: u32,
+    /// It belongs to a VRF: sockets outside of it hear nothing unless `*_l3mdev_accept` is set.
+    pub in_vrf: bool,
 }
 
 /// One rtnetlink socket in one namespace.

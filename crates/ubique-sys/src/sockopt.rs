@@ -27,6 +27,15 @@ pub(crate) fn set<T: OptionValue>(fd: BorrowedFd<'_>, level: i32, name: i32, val
     check(result)
 }
 
+/// An option that is one integer.
+pub(crate) fn get_i32(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
+    let mut value = 0_i32;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` octets, the size of `value`.
+    let result = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length) };
+    check(result).map(|()| value)
+}
+
 pub(crate) fn check(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

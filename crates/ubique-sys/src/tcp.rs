@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, sockopt};
 
-pub use auth::{AO_KEY_BYTES_MAX, AoAlgorithm, AoKey, MD5_KEY_BYTES_MAX, has_ao, set_ao, set_md5};
+pub use auth::{AO_KEY_BYTES_MAX, AoAlgorithm, AoKey, MD5_KEY_BYTES_MAX, has_ao, has_md5, set_ao, set_md5};
 
 use crate::sockopt as raw;
 

@@ -61,6 +61,13 @@ pub fn set_send_first(fd: BorrowedFd<'_>) -> io::Result<()> {
     sockopt::set(fd, libc::SOL_SOCKET, libc::SO_PRIORITY, &INTERACTIVE)
 }
 
+/// The longest packet that reaches the other end of a connected socket, as far as the kernel knows, octets.
+pub fn path_mtu(fd: BorrowedFd<'_>, remote: SocketAddr) -> io::Result<u32> {
+    let (level, name) =
+        if remote.is_ipv6() { (libc::IPPROTO_IPV6, libc::IPV6_MTU) } else { (libc::IPPROTO_IP, libc::IP_MTU) };
+    Ok(sockopt::get_i32(fd, level, name)?.unsigned_abs())
+}
+
 /// ICMP errors wait in the socket's error queue (`MSG_ERRQUEUE`, ip(7)) with the payload they are about, also those of
 /// routers on the way. The next call on the socket still reports the latest one.
 pub fn queue_errors(fd: BorrowedFd<'_>, local: SocketAddr) -> io::Result<()> {

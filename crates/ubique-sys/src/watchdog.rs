@@ -21,6 +21,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::process::{PidFd, Signal, own_pid};
+use crate::seccomp::Filter;
 
 /// Heartbeats that can be registered at one time.
 pub const HEARTBEATS_MAX: usize = 64;
@@ -37,6 +38,7 @@ pub struct Watchdog {
     page: Arc<Page>,
     child: PidFd,
     stall: Duration,
+    filter: Option<Filter>,
 }
 
 /// One watched thread. Dropping it ends the watch of this thread.
@@ -52,9 +54,14 @@ impl Watchdog {
     /// The child uses only async-signal-safe calls, so threads may exist. It holds copies of our memory (shared as long
     /// as neither side writes), so it is small when it is started early.
     pub fn start(stall: Duration) -> io::Result<Watchdog> {
+        Watchdog::start_confined(stall, None)
+    }
+
+    /// The same, with a child that gives up every capability and, with a filter, all system calls but those.
+    pub fn start_confined(stall: Duration, filter: Option<Filter>) -> io::Result<Watchdog> {
         let page = Arc::new(Page::new()?);
-        let child = child::fork(&page, stall)?;
-        Ok(Watchdog { page, child, stall })
+        let child = child::fork(&page, stall, filter.as_ref())?;
+        Ok(Watchdog { page, child, stall, filter })
     }
 
     /// Registers the calling thread's work under `name`. It counts as alive now and must beat from now on, well within
@@ -74,7 +81,7 @@ impl Watchdog {
 
     /// Starts a new child in the place of the old one; all heartbeats stay registered.
     pub fn respawn(&mut self) -> io::Result<()> {
-        let child = child::fork(&self.page, self.stall)?;
+        let child = child::fork(&self.page, self.stall, self.filter.as_ref())?;
         let old = std::mem::replace(&mut self.child, child);
         end(&old);
         Ok(())

@@ -1,4 +1,4 @@
-//! `ubique status`, `drain` and `undrain`: asking an agent.
+//! `ubique status` and `undrain`: asking an agent.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use ubique_model::service::Service;
 use ubique_node::admin::{self, Announced, Reply, Request, Status};
 
 use crate::Exit;
-use crate::arguments::{AgentArguments, Color, DrainArguments, Output};
+use crate::arguments::{AgentArguments, Color, Output, UndrainArguments};
 use crate::check::load_without_warnings;
 use crate::run::chain;
 use crate::say::{say, tell, tell_raw};
@@ -31,19 +31,13 @@ pub fn status(arguments: &AgentArguments, output: Output, color: Color) -> Exit 
     if status.healthy { Exit::Fine } else { Exit::Findings }
 }
 
-/// `ubique drain`.
-pub fn drain(arguments: &DrainArguments, output: Output) -> Exit {
-    let request = Request::Drain { reason: arguments.reason.clone() };
-    act(arguments, &request, "withdraw every prefix and keep serving stragglers", "draining", output)
-}
-
 /// `ubique undrain`.
-pub fn undrain(arguments: &DrainArguments, output: Output) -> Exit {
+pub fn undrain(arguments: &UndrainArguments, output: Output) -> Exit {
     let request = Request::Undrain { reason: arguments.reason.clone() };
     act(arguments, &request, "announce again once healthy", "undrained", output)
 }
 
-fn act(arguments: &DrainArguments, request: &Request, would: &str, done: &str, output: Output) -> Exit {
+fn act(arguments: &UndrainArguments, request: &Request, would: &str, done: &str, output: Output) -> Exit {
     let color = Color { stdout: false, stderr: false };
     if arguments.dry_run {
         return match ask(&arguments.agent, &Request::Status, color) {

@@ -1,9 +1,15 @@
 //! What can be typed.
 
+mod operator;
+
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use operator::{
+    ActionArguments, ActionsArguments, AttractArguments, BlackholeArguments, DrainArguments, FilterArguments, Until,
+};
 
 /// One IP address, everywhere: rehearse and run an anycast service.
 #[derive(Debug, Parser)]
@@ -81,12 +87,22 @@ pub enum Command {
     Run(RunArguments),
     /// Show what the agent of a site does, and why.
     Status(AgentArguments),
-    /// Move traffic away from a site; it stays away until `undrain`.
+    /// Move traffic away from a site, watch it go, and name who still sends; it stays away until `undrain`.
     Drain(DrainArguments),
     /// Let a drained site announce again.
-    Undrain(DrainArguments),
+    Undrain(UndrainArguments),
+    /// Announce a more-specific for a while, so that its traffic comes to this site.
+    Attract(AttractArguments),
+    /// Have upstreams discard what goes to an address, for a while.
+    Blackhole(BlackholeArguments),
+    /// Have upstreams discard or limit what a FlowSpec rule matches, for a while.
+    Filter(FilterArguments),
+    /// Show the timed actions of an agent, or cancel one.
+    Actions(ActionsArguments),
     /// Show the routes an agent has received and sent, and why each is chosen or not.
     Routes(RoutesArguments),
+    /// Find what keeps a site from working: kernel settings, rights, clock, firewall, upstreams; or print an upstream's side.
+    Doctor(DoctorArguments),
     /// Run an agent's journal through the cores again: to the same outputs, or to the record where they differ.
     Replay(ReplayArguments),
     /// Print a completion script for a shell.
@@ -227,9 +243,13 @@ pub struct AgentArguments {
     pub socket: Option<PathBuf>,
 }
 
-/// `ubique drain` and `undrain`.
+/// `ubique undrain`.
 #[derive(Debug, Args)]
-pub struct DrainArguments {
+#[command(before_help = "\
+Examples:
+  ubique undrain service.toml --site lon --reason 'disks are in'
+")]
+pub struct UndrainArguments {
     /// Which agent.
     #[command(flatten)]
     pub agent: AgentArguments,
@@ -272,6 +292,43 @@ pub struct RoutesArguments {
     /// Stop after so many; 0: never.
     #[arg(long, default_value_t = 1000)]
     pub limit: u64,
+}
+
+/// `ubique doctor`.
+#[derive(Debug, Args)]
+#[command(before_help = "\
+Examples:
+  ubique doctor                                           this machine
+  ubique doctor service.toml --site lon                   and the way to the site's upstreams
+  ubique doctor service.toml --site lon --output json     for machines; exit code 1 with errors or warnings
+  ubique doctor service.toml --site lon --upstream bird   what the upstreams are to configure
+")]
+pub struct DoctorArguments {
+    /// Service file; without one only the machine itself is looked at.
+    #[arg(required_if_eq_any = [("upstream", "bird"), ("upstream", "frr"), ("upstream", "junos"), ("upstream", "ios-xr")])]
+    pub file: Option<PathBuf>,
+    /// Which of its sites this machine is; not needed when it has only one.
+    #[arg(long, requires = "file")]
+    pub site: Option<String>,
+    /// Admin socket of the agent, instead of the service file's.
+    #[arg(long, requires = "file")]
+    pub socket: Option<PathBuf>,
+    /// Print the upstreams' side of the sessions, as the configuration of such routers.
+    #[arg(long, value_enum)]
+    pub upstream: Option<RouterKind>,
+}
+
+/// Routers of upstreams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RouterKind {
+    /// BIRD 2.
+    Bird,
+    /// FRR.
+    Frr,
+    /// Junos OS.
+    Junos,
+    /// Cisco IOS XR.
+    IosXr,
 }
 
 /// `ubique replay`.
@@ -359,6 +416,11 @@ pub enum InternalCommand {
         /// Where to listen, UDP and TCP.
         #[arg(long, required = true)]
         listen: Vec<std::net::SocketAddr>,
+    },
+    /// Write the manual pages into a directory.
+    Man {
+        /// Where.
+        directory: PathBuf,
     },
     /// Delay error of the wire at 20,000 packets a second, as JSON rows.
     BenchWire,

@@ -35,6 +35,7 @@ pub fn internal(command: InternalCommand) -> Exit {
             let stop = AtomicBool::new(false);
             dns::run(&DnsOptions { site, zone, addresses: address, listen }, &stop).map_err(Into::into)
         }
+        InternalCommand::Man { directory } => crate::man::write(&directory).map_err(Into::into),
         InternalCommand::BenchWire => crate::rehearse::bench_wire(),
         InternalCommand::BenchBfd { minutes } => bench_bfd(minutes),
     };

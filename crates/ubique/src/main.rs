@@ -11,8 +11,12 @@ mod admin;
 mod arguments;
 mod check;
 mod diagnostics;
+mod doctor;
+mod drain;
 mod internal;
 mod logging;
+mod man;
+mod operator;
 mod rehearse;
 mod replay;
 mod routes;
@@ -36,6 +40,8 @@ pub enum Exit {
     BadInput = 2,
     /// The work could not be done here.
     CouldNotRun = 3,
+    /// A guard refused; a confirmation would let it pass.
+    Refused = 4,
 }
 
 impl From<Exit> for ExitCode {
@@ -53,9 +59,14 @@ fn main() -> ExitCode {
         Command::Rehearse(command) => rehearse::rehearse(&command, output, color).into(),
         Command::Run(command) => run::run(&command, color).into(),
         Command::Status(command) => admin::status(&command, output, color).into(),
-        Command::Drain(command) => admin::drain(&command, output).into(),
+        Command::Drain(command) => drain::drain(&command, output, color).into(),
         Command::Undrain(command) => admin::undrain(&command, output).into(),
+        Command::Attract(command) => operator::attract(&command, output, color).into(),
+        Command::Blackhole(command) => operator::blackhole(&command, output, color).into(),
+        Command::Filter(command) => operator::filter(&command, output, color).into(),
+        Command::Actions(command) => operator::actions(&command, output, color).into(),
         Command::Routes(command) => routes::routes(&command, output, color).into(),
+        Command::Doctor(command) => doctor::doctor(&command, output, color).into(),
         Command::Replay(command) => replay::replay(&command, output).into(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "ubique", &mut std::io::stdout());

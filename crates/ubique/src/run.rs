@@ -4,7 +4,7 @@ use std::error::Error;
 
 use ubique_model::policy::{Stance, announcements};
 use ubique_model::service::{Records, Service, Site};
-use ubique_node::agent::{self, AgentOptions};
+use ubique_node::agent::{self, AgentOptions, Privileges};
 
 use crate::Exit;
 use crate::arguments::{Color, RunArguments};
@@ -31,7 +31,9 @@ pub fn run(arguments: &RunArguments, color: Color) -> Exit {
     if arguments.no_records {
         service.agent.records = Records::default();
     }
-    let options = AgentOptions { socket: arguments.socket.clone(), ..AgentOptions::default() };
+    // Before the log's thread.
+    let privileges = Some(Privileges::reduce(&service));
+    let options = AgentOptions { socket: arguments.socket.clone(), privileges, ..AgentOptions::default() };
     let _guard = logging::start(arguments.log_json, color.stderr);
     match agent::run(service, &arguments.site, options) {
         Ok(_) => Exit::Fine,

@@ -5,7 +5,7 @@
 
 mod bfd;
 mod failover;
-mod size;
+pub mod size;
 mod table;
 mod wire;
 mod withdraw;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ubique_model::internet::{Internet, Ixp, Link, Network, Vantage};
 use ubique_model::location::Location;
 use ubique_model::service::{
-    AdminSettings, AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream,
+    AdminSettings, AgentSettings, Capacity, Guard, Levels, Records, RehearseSettings, Service, Site, Upstream,
 };
 use ubique_model::{AddressFamily, Asn, Relation};
 
@@ -69,6 +69,10 @@ fn service(sites: Vec<Site>) -> Service {
         addresses: vec!["198.51.100.53".parse().unwrap()],
         checks: vec![],
         groups: vec![],
+        levels: Levels::default(),
+        shed: vec![],
+        flap: None,
+        guard: Guard::default(),
         sites,
         agent: AgentSettings {
             socket: "/run/ubique/{site}.sock".into(),
@@ -78,6 +82,7 @@ fn service(sites: Vec<Site>) -> Service {
             drain_hook: vec![],
             confirm_share: 50,
             watchdog: Duration::from_secs(1),
+            sandbox: true,
             records: Records::default(),
             admin: AdminSettings::default(),
         },

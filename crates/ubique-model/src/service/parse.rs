@@ -122,6 +122,7 @@ fn read_agent(table: &TableReader<'_>, head: &Head) -> Option<AgentSettings> {
     let drain_hook = values(table.texts("drain-hook", text::free));
     let confirm_share = narrow(table.integer("confirm-share"));
     let watchdog = table.duration("watchdog");
+    let sandbox = table.boolean("sandbox").is_none_or(|at| at.value);
     let records = read_records(table);
     let admin = admin::read_admin(table, &head.addresses);
     Some(AgentSettings {
@@ -132,6 +133,7 @@ fn read_agent(table: &TableReader<'_>, head: &Head) -> Option<AgentSettings> {
         drain_hook,
         confirm_share: confirm_share?.value,
         watchdog: watchdog?.value,
+        sandbox,
         records: records?,
         admin: admin?,
     })

@@ -86,6 +86,7 @@ impl Service {
         }
         page.key("confirm-share", self.agent.confirm_share);
         page.text("watchdog", format_duration(self.agent.watchdog));
+        page.key("sandbox", self.agent.sandbox);
         if let Some(api) = &self.agent.admin.api {
             print_api(&mut page, api);
         }

@@ -186,6 +186,12 @@ static AGENT: Spec = plain(
             "How long an essential thread may stall before the agent is ended, so that upstreams move on.",
         ),
         field(
+            "sandbox",
+            Type::Boolean,
+            Need::Described("true"),
+            "Give up capabilities and system calls that are not needed; programs of `exec` checks inherit that. See docs/install.md.",
+        ),
+        field(
             "bmp",
             Type::Tables { spec: &BMP, max: MAX_COLLECTORS },
             Need::Optional,

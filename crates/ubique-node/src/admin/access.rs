@@ -155,9 +155,28 @@ pub(crate) enum Refusal {
     /// Not now, or not this.
     #[error("{0}")]
     Refused(String),
+    /// A guard says no; with a confirmation it would be carried out.
+    #[error("{0}")]
+    Guarded(String),
     /// The agent is ending.
     #[error("the agent is ending")]
     Ending,
+}
+
+impl Refusal {
+    /// The reply that says so.
+    pub(crate) fn line(&self) -> String {
+        match self {
+            Refusal::Guarded(error) => serde_json::json!({ "error": error, "guard": true }).to_string(),
+            _ => super::error_line(&self.to_string()),
+        }
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(error: String) -> Refusal {
+        Refusal::Refused(error)
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! done by `{"error":"…"}`.
 
 mod access;
+mod operator;
 mod routes;
 mod server;
 
@@ -21,6 +22,9 @@ use ubique_model::{Asn, Prefix, Relation};
 use ubique_proto::site::State;
 
 pub(crate) use access::{Access, Caller, Refusal};
+pub use operator::{
+    ActRequest, ActionList, ActionView, DrainRequest, DrainView, HookView, Plan, Reached, SenderView, TrafficView,
+};
 pub use routes::{Direction, Place, RouteView, RoutesPage, RoutesRequest};
 pub use server::SocketError;
 pub(crate) use server::{Bound, bind, error_line, serve};
@@ -38,7 +42,7 @@ const REPLY_BYTES: u64 = 16 << 20;
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "query", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// How are things?
@@ -50,6 +54,22 @@ pub enum Request {
     },
     /// Which routes do you have? One page; the next is asked for with its `next`.
     Routes(RoutesRequest),
+    /// Begin a timed action.
+    Act(ActRequest),
+    /// Which actions last?
+    Actions,
+    /// End an action.
+    Cancel {
+        /// Its number.
+        id: u32,
+        /// Why, for the log.
+        #[serde(default)]
+        reason: String,
+    },
+    /// Drain, and watch the traffic go.
+    DrainWatched(DrainRequest),
+    /// Where is the drain?
+    DrainProgress,
     /// Announce it again once it is healthy.
     Undrain {
         /// Why, for the log.
@@ -61,8 +81,9 @@ impl Request {
     /// Whether it changes what the site does: then it takes more than reading, and is recorded with who asked for it.
     pub fn acts(&self) -> bool {
         match self {
-            Request::Status | Request::Routes(_) => false,
-            Request::Drain { .. } | Request::Undrain { .. } => true,
+            Request::Status | Request::Routes(_) | Request::Actions | Request::DrainProgress => false,
+            Request::Drain { .. } | Request::Undrain { .. } | Request::Cancel { .. } => true,
+            Request::Act(ActRequest { dry_run, .. }) | Request::DrainWatched(DrainRequest { dry_run, .. }) => !dry_run,
         }
     }
 }
@@ -74,6 +95,12 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Request::Routes`].
     Routes(Box<RoutesPage>),
+    /// To a dry run of [`Request::Act`] or [`Request::DrainWatched`].
+    Plan(Box<Plan>),
+    /// To [`Request::Act`] and [`Request::Actions`].
+    Actions(Box<ActionList>),
+    /// To [`Request::DrainWatched`] and [`Request::DrainProgress`].
+    Drain(Box<DrainView>),
     /// The request was carried out.
     Done,
 }
@@ -111,6 +138,12 @@ pub struct Status {
     pub checks: Vec<CheckStatus>,
     /// The upstreams, in the order of the service file, then the neighbours from ranges.
     pub peers: Vec<PeerStatus>,
+    /// Timed actions that last, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<ActionView>,
+    /// The watched drain under way, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Box<DrainView>>,
     /// The last transitions, oldest first.
     pub events: Vec<Event>,
 }
@@ -321,6 +354,9 @@ pub enum RequestError {
     /// The agent said no.
     #[error("{0}")]
     Refused(String),
+    /// A guard of the agent said no; a confirmed request is carried out.
+    #[error("{0}")]
+    Guarded(String),
     /// The reply cannot be understood: another version, or not an agent.
     #[error("the reply of the agent cannot be understood")]
     Malformed(#[source] serde_json::Error),
@@ -337,12 +373,23 @@ pub fn request(path: &Path, request: &Request) -> Result<Reply, RequestError> {
     let reply = converse(&stream, request).map_err(RequestError::Conversation)?;
     let value: serde_json::Value = serde_json::from_str(&reply).map_err(RequestError::Malformed)?;
     if let Some(error) = value.get("error") {
-        return Err(RequestError::Refused(error.as_str().unwrap_or("unknown error").to_owned()));
+        let error = error.as_str().unwrap_or("unknown error").to_owned();
+        let guarded = value.get("guard").is_some_and(|guard| guard.as_bool() == Some(true));
+        return Err(if guarded { RequestError::Guarded(error) } else { RequestError::Refused(error) });
     }
     match request {
+        Request::Act(ActRequest { dry_run: true, .. }) | Request::DrainWatched(DrainRequest { dry_run: true, .. }) => {
+            serde_json::from_value(value).map(Reply::Plan).map_err(RequestError::Malformed)
+        }
+        Request::Act(_) | Request::Actions => {
+            serde_json::from_value(value).map(Reply::Actions).map_err(RequestError::Malformed)
+        }
+        Request::DrainWatched(_) | Request::DrainProgress => {
+            serde_json::from_value(value).map(Reply::Drain).map_err(RequestError::Malformed)
+        }
         Request::Routes(_) => serde_json::from_value(value).map(Reply::Routes).map_err(RequestError::Malformed),
         Request::Status => serde_json::from_value(value).map(Reply::Status).map_err(RequestError::Malformed),
-        Request::Drain { .. } | Request::Undrain { .. } => Ok(Reply::Done),
+        Request::Drain { .. } | Request::Undrain { .. } | Request::Cancel { .. } => Ok(Reply::Done),
     }
 }
 

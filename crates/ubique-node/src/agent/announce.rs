@@ -64,7 +64,8 @@ impl Agent {
         let (Some(stance), Some(upstream)) = (self.told.stance, self.neighbour(peer)) else {
             return;
         };
-        let list: Vec<Announcement> = announcements(&self.service, upstream, &stance);
+        let plain = announcements(&self.service, upstream, &stance);
+        let list = self.with_actions(upstream, plain.clone());
         let now_told: Vec<Prefix> = list.iter().map(|a| a.prefix).collect();
         let before = self.told.announced.insert(peer, now_told.clone()).unwrap_or_default();
         for prefix in before.into_iter().filter(|prefix| !now_told.contains(prefix)) {
@@ -73,6 +74,18 @@ impl Agent {
         for announcement in list {
             self.bgp.handle(BgpIn::Announce { peer, announcement });
         }
+        self.tell_rules(peer, &plain);
+    }
+
+    /// Tells every neighbour again, after an action began or ended.
+    pub(super) fn tell_again(&mut self) {
+        let peers: Vec<PeerId> = self.bgp.speaker().peers().map(|p| p.peer).collect();
+        peers.into_iter().for_each(|peer| self.tell(peer));
+    }
+
+    /// What a neighbour is told now but for operators' actions.
+    pub(super) fn plainly(&self, upstream: &Upstream) -> Vec<Announcement> {
+        self.told.stance.map_or(vec![], |stance| announcements(&self.service, upstream, &stance))
     }
 
     /// Takes everything back from everybody.
@@ -83,6 +96,7 @@ impl Agent {
                 self.bgp.handle(BgpIn::Withdraw { peer, prefix });
             }
         }
+        self.withdraw_rules();
     }
 
     /// The site changed its state.
@@ -112,6 +126,7 @@ impl Agent {
 
     pub(super) fn left(&mut self, peer: PeerId) {
         self.told.announced.remove(&peer);
+        self.forget_rules(peer);
         if let Some(upstream) = self.dynamic.remove(&peer) {
             if let Some(unwritten) = self.throttle.admit(now()) {
                 tracing::info!(address = %upstream.address, asn = %upstream.asn, unwritten, "neighbour left");

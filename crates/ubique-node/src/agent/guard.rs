@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use ubique_sys::seccomp::Filter;
 use ubique_sys::watchdog::{Heartbeat, Watchdog};
 
 use crate::fd::watch;
@@ -50,10 +51,10 @@ impl AsFd for Child<'_> {
 }
 
 impl Guard {
-    /// Forks the watchdog; the first beat is due within `stall`.
-    pub(super) fn start(stall: Duration) -> io::Result<Guard> {
+    /// Forks the watchdog, with the system calls that `filter` leaves it; the first beat is due within `stall`.
+    pub(super) fn start(stall: Duration, filter: Option<Filter>) -> io::Result<Guard> {
         let stall = stall.max(STALL_MIN);
-        let watchdog = Watchdog::start(stall)?;
+        let watchdog = Watchdog::start_confined(stall, filter)?;
         let heartbeat = watchdog.heartbeat("runtime");
         heartbeat.beat();
         Ok(Guard { stall, watchdog, heartbeat })

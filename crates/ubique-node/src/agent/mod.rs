@@ -12,14 +12,18 @@
 //! - `announce`: what neighbours are told, and what they show of other sites; `verify`: the start gate's question.
 //! - `detect`: sock_diag, pidfd and address events.
 //! - `bfd`: what a neighbour lost to BFD means.
+//! - `confine`: what the agent gives up: capabilities, system calls.
 //! - `site`: the loop's state and what the cores' outputs mean.
 //! - `requests`: what callers may ask, `status`, `metrics`, `http`: what others see.
 //!
 //! Deliberately absent: decisions (`ubique_proto`), and reload, which is a later change: SIGHUP is ignored.
 
+mod actions;
 mod addresses;
 mod announce;
+mod arrivals;
 mod bfd;
+mod confine;
 mod detect;
 mod guard;
 mod http;
@@ -52,6 +56,7 @@ use crate::bgp::{BGP_PORT, DriverError, SecretError};
 use crate::checks::CheckError;
 use crate::limits;
 
+pub use confine::{Privileges, outgrown};
 pub use http::HttpError;
 pub use neighbours::{Lacking, lacking};
 
@@ -78,6 +83,8 @@ pub struct AgentOptions {
     pub metrics: Option<SocketAddr>,
     /// Port to accept BGP connections on; `None`: only connect.
     pub listen: Option<u16>,
+    /// What was given up before threads were started; `None`: [`run`] does that.
+    pub privileges: Option<Privileges>,
 }
 
 impl Default for AgentOptions {
@@ -87,6 +94,7 @@ impl Default for AgentOptions {
             socket: None,
             metrics: None,
             listen: Some(BGP_PORT),
+            privileges: None,
         }
     }
 }
@@ -149,9 +157,26 @@ type Done = oneshot::Sender<Result<(), String>>;
 enum Request {
     Status(oneshot::Sender<Box<Status>>),
     Metrics(oneshot::Sender<String>),
-    Routes { which: admin::RoutesRequest, reply: oneshot::Sender<Result<Box<admin::RoutesPage>, String>> },
-    Drain { reason: String, who: String, reply: Done },
-    Undrain { reason: String, who: String, reply: Done },
+    Routes {
+        which: admin::RoutesRequest,
+        reply: oneshot::Sender<Result<Box<admin::RoutesPage>, String>>,
+    },
+    Drain {
+        reason: String,
+        who: String,
+        reply: Done,
+    },
+    Undrain {
+        reason: String,
+        who: String,
+        reply: Done,
+    },
+    /// What [`actions`] answers.
+    Operator {
+        what: admin::Request,
+        who: String,
+        reply: oneshot::Sender<actions::Answer>,
+    },
 }
 
 /// Runs the site `site` of `service` until it is told to stop.
@@ -164,7 +189,9 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
     let with_bfd = bfd::wanted(spec);
     guard::abort_on_panic();
     limits::raise_descriptors(limits::DESCRIPTORS);
-    let watchdog = guard::Guard::start(service.agent.watchdog).map_err(system("start the watchdog"))?;
+    let privileges = options.privileges.clone().unwrap_or_else(|| Privileges::reduce(&service));
+    let watchdog =
+        guard::Guard::start(service.agent.watchdog, privileges.watchdog()).map_err(system("start the watchdog"))?;
     let looks = |c: &&Check| matches!(c.kind, CheckKind::Process { .. } | CheckKind::Systemd { .. });
     let looks = service.checks.iter().filter(looks).count();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -177,7 +204,7 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
         let signals = Signals::new().map_err(system("handle signals"))?;
         let bfd = with_bfd.then(|| watchdog.heartbeat("bfd"));
         tokio::task::spawn_local(watchdog.beat());
-        serve(service, site.to_owned(), options, signals, bfd).await
+        serve(service, site.to_owned(), AgentOptions { privileges: Some(privileges), ..options }, signals, bfd).await
     })
 }
 
@@ -230,6 +257,10 @@ async fn serve(
     if let Some((heartbeat, beat)) = bfd {
         agent.bfd = Some(Bfd::start(agent.spec(), heartbeat, beat, agent.journal.clone())?);
     }
+    if let Some(privileges) = &options.privileges {
+        privileges.filter();
+    }
+    agent.notifier.ready();
     let monitor = agent.monitor.clone();
     let hungry = async || match &monitor {
         Some(monitor) => monitor.hungry().await,
@@ -250,7 +281,9 @@ async fn serve(
                 agent.stop(signal);
             }
             Some(request) = asked.recv() => agent.asked(request),
+            news = agent.operator.next() => agent.operator_noticed(news),
             () = hungry() => agent.feed_collectors(),
+            () = agent.notifier.due() => agent.notifier.alive(),
         }
         while let Ok(result) = polled.try_recv() {
             agent.polled(result);

@@ -22,6 +22,13 @@ pub(super) async fn answer(line: &str, caller: &Caller, requests: mpsc::Sender<R
             let page = ask(&requests, |reply| Request::Routes { which, reply }).await?;
             text(&page.map_err(Refusal::Refused)?)
         }
+        what @ (admin::Request::Act(_)
+        | admin::Request::Actions
+        | admin::Request::Cancel { .. }
+        | admin::Request::DrainWatched(_)
+        | admin::Request::DrainProgress) => {
+            ask(&requests, |reply| Request::Operator { what, who: who(), reply }).await?
+        }
         admin::Request::Drain { reason } => {
             done(ask(&requests, |reply| Request::Drain { reason, who: who(), reply }).await?)
         }

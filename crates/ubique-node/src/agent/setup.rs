@@ -169,7 +169,7 @@ pub(super) fn interfaces(
         let requests = requests.clone();
         async move {
             let answer = requests::answer(&line, &caller, requests).await;
-            answer.unwrap_or_else(|refusal| admin::error_line(&refusal.to_string()))
+            answer.unwrap_or_else(|refusal| refusal.line())
         }
     };
     tokio::task::spawn_local(admin::serve(socket, answer));

@@ -16,6 +16,7 @@ use ubique_proto::health::{self, Health};
 use ubique_proto::journal::Recorded;
 use ubique_proto::site::{self, Site, State};
 
+use super::actions::Operator;
 use super::addresses::Addresses;
 use super::announce::Told;
 use super::bfd::Bfd;
@@ -30,6 +31,7 @@ use crate::clock::{instant, now, rfc3339};
 use crate::journal::Journal;
 use crate::limits::Throttle;
 use crate::monitor::Monitor;
+use crate::notify::Notifier;
 
 /// Transitions kept for `status`.
 const EVENTS_KEPT: usize = 50;
@@ -101,6 +103,8 @@ pub(super) struct Agent {
     pub(super) metrics: Metrics,
     pub(super) events: VecDeque<Event>,
     pub(super) began: Time,
+    pub(super) notifier: Notifier,
+    pub(super) operator: Operator,
     addresses: Addresses,
     restart: Restart,
     runners: Vec<Runner>,
@@ -125,6 +129,7 @@ pub(super) struct Agent {
 impl Agent {
     pub(super) fn new(service: Service, site: usize, version: String, parts: Parts) -> Agent {
         Agent {
+            operator: Operator::new(&service),
             metrics: Metrics::new(),
             resolved: vec![false; service.checks.len()],
             service,
@@ -139,6 +144,7 @@ impl Agent {
             timer: Timer::new(),
             events: VecDeque::new(),
             began: now(),
+            notifier: Notifier::from_environment(),
             addresses: parts.addresses,
             restart: parts.restart,
             told: Told::default(),
@@ -197,9 +203,12 @@ impl Agent {
             }
         }
         news.into_iter().for_each(|out| self.health_wants(out));
+        self.settle_operator();
         self.come_back();
         self.keep_in_mind();
-        let next = [self.health.next_deadline(), self.core.next_deadline(), self.addresses_due];
+        self.tell_manager();
+        let next =
+            [self.health.next_deadline(), self.core.next_deadline(), self.addresses_due, self.operator.next_deadline()];
         self.timer.arm(next.into_iter().flatten().min());
     }
 
@@ -496,8 +505,11 @@ impl Agent {
                 tracing::info!(reason, who, "undrain requested");
                 self.remember_by("undrain requested".into(), reason.clone(), Some(who));
                 self.reason = "undrain";
-                let _ = reply.send(self.wish(site::In::Undrain { reason }));
+                let end = self.wish(site::In::Undrain { reason });
+                self.operator_undrained();
+                let _ = reply.send(end);
             }
+            Request::Operator { what, who, reply } => self.operator_asked(what, &who, reply),
         }
     }
 
@@ -511,9 +523,18 @@ impl Agent {
         Ok(())
     }
 
+    /// The same where nobody waits for an answer.
+    pub(super) fn wish_quietly(&mut self, wish: site::In) {
+        self.core.handle_input(now(), wish);
+        while let Some(out) = self.core.poll_output() {
+            self.site_wants(out);
+        }
+    }
+
     /// A signal that asks for the end: the first one in order, the second without waiting for the drain time.
     pub(super) fn stop(&mut self, signal: &str) {
         self.reason = "stop";
+        self.notifier.stopping();
         self.core.handle_input(now(), site::In::Stop { reason: signal.to_owned() });
     }
 

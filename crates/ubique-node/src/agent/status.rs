@@ -19,6 +19,14 @@ use crate::admin::{
 use crate::clock::{now, rfc3339, wall};
 
 impl Agent {
+    /// One line for the service manager, when it differs from the last one.
+    pub(super) fn tell_manager(&mut self) {
+        if self.notifier.is_heard() {
+            let status = self.core.status(now());
+            self.notifier.status(&format!("{}: {}", status.state.word(), status.cause));
+        }
+    }
+
     /// Everything, now.
     pub(super) fn status(&self) -> Status {
         let site = self.core.status(now());
@@ -37,6 +45,8 @@ impl Agent {
             groups: self.health.groups().map(group_status).collect(),
             checks: checks.map(|(spec, core)| check_status(spec.kind.word(), self.when(core.since), core)).collect(),
             peers: self.peer_statuses(),
+            actions: self.action_views(),
+            drain: self.drain_view().map(Box::new),
             events: self.events.iter().cloned().collect(),
         }
     }

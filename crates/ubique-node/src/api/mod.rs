@@ -173,7 +173,7 @@ where
             let status = match refusal {
                 Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
                 Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
-                Refusal::Refused(_) => StatusCode::CONFLICT,
+                Refusal::Refused(_) | Refusal::Guarded(_) => StatusCode::CONFLICT,
                 Refusal::Ending => StatusCode::SERVICE_UNAVAILABLE,
             };
             error(status, &refusal.to_string())

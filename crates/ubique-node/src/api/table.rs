@@ -52,6 +52,24 @@ struct Done {
     ok: bool,
 }
 
+/// The actions, or with `dry_run` what one would mean.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "only its schema is used")]
+enum ActReply {
+    Begun(admin::ActionList),
+    Plan(admin::Plan),
+}
+
+/// The drain, or with `dry_run` what it would mean.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "only its schema is used")]
+enum DrainReply {
+    Begun(admin::DrainView),
+    Plan(admin::Plan),
+}
+
 /// It was not carried out.
 #[derive(JsonSchema)]
 #[allow(dead_code, reason = "only its schema is used")]
@@ -65,6 +83,11 @@ pub(super) static ROUTES: &[Route] = &[
     get("/v1/status", "status", "What the site does, and why", of::<admin::Status>),
     get("/v1/routes", "routes", "Routes received and sent, a page at a time", of::<admin::RoutesPage>),
     post("/v1/drain", "drain", "Move traffic away from the site", of::<Done>),
+    get("/v1/actions", "actions", "Timed actions that last", of::<admin::ActionList>),
+    post("/v1/actions", "act", "Begin a timed action, or say what it would mean", of::<ActReply>),
+    post("/v1/actions/cancel", "cancel", "End a timed action", of::<Done>),
+    get("/v1/drain", "drain-progress", "Where the watched drain is", of::<admin::DrainView>),
+    post("/v1/drain/watched", "drain-watched", "Drain, and watch the traffic go", of::<DrainReply>),
     post("/v1/undrain", "undrain", "Let a drained site announce again", of::<Done>),
 ];
 

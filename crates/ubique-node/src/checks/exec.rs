@@ -1,4 +1,4 @@
-//! The `exec` check: a command exits with 0.
+//! The `exec` check: a command exits with 0. Hooks of the agent are run the same way.
 //!
 //! It is the leader of a process group of its own, which is killed as a whole when the poll is dropped, when
 //! the command has ended (background children included), and when the agent dies.
@@ -33,7 +33,7 @@ const LAST_WORDS: Duration = Duration::from_millis(20);
 const STACK_BYTES: usize = 256 << 10;
 
 /// An `exec` check.
-pub(super) struct Exec {
+pub(crate) struct Exec {
     program: PathBuf,
     /// One waits while the thread is busy: a command that not even SIGKILL ends (a dead file system) must not be joined
     /// by others.
@@ -59,17 +59,26 @@ impl Drop for Started {
 }
 
 impl Exec {
-    pub(super) fn new(command: &[String]) -> Result<Exec, String> {
+    pub(crate) fn new(command: &[String]) -> Result<Exec, String> {
+        Exec::with_environment(command, vec![])
+    }
+
+    /// With these variables beside the agent's own.
+    pub(crate) fn with_environment(command: &[String], environment: Vec<(String, String)>) -> Result<Exec, String> {
         let (program, arguments) = command.split_first().ok_or("no command is given")?;
         let (program, arguments) = (PathBuf::from(program), arguments.to_vec());
         let (orders, taken) = mpsc::channel(1);
-        let worker = Worker { program: program.clone(), arguments };
+        let worker = Worker { program: program.clone(), arguments, environment };
         let thread = thread::Builder::new().name("exec".to_owned()).stack_size(STACK_BYTES);
         thread.spawn(move || worker.run(taken)).map_err(|e| format!("a thread cannot be started: {e}"))?;
         Ok(Exec { program, orders })
     }
 
-    pub(super) async fn poll(&mut self) -> Result<(), String> {
+    /// Runs it once.
+    ///
+    /// # Errors
+    /// It did not exit with 0: why, in words.
+    pub(crate) async fn poll(&mut self) -> Result<(), String> {
         self.run().await.map(drop)
     }
 
@@ -107,6 +116,7 @@ impl Exec {
 struct Worker {
     program: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Worker {
@@ -129,6 +139,10 @@ impl Worker {
 
     fn start(&self) -> io::Result<(Child, Started, oneshot::Sender<io::Result<ExitStatus>>)> {
         let mut command = command_in(Path::new(&self.program), None);
+        for variable in crate::notify::VARIABLES {
+            command.env_remove(variable);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let leader = match PidFd::open(child.id()) {

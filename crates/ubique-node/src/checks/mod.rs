@@ -38,6 +38,7 @@ use ubique_model::check::{CheckKind, Target};
 
 pub use answer::judge_any as fuzz_dns_answer;
 pub use certificate::not_after as certificate_not_after;
+pub(crate) use exec::Exec;
 pub use ntp::judge_any as fuzz_ntp_answer;
 pub(crate) use process::Find;
 

@@ -95,6 +95,19 @@ impl Bird {
     }
 }
 
+/// The protocol of vtysh: a command and NUL; text, three NULs and the command's status.
+pub fn terminal(control: &mut UnixStream, command: &str) -> String {
+    control.write_all(format!("{command}\0").as_bytes()).unwrap();
+    let mut reply = Vec::new();
+    let mut octet = [0];
+    while !(reply.len() >= 4 && reply[reply.len() - 4..reply.len() - 1] == [0, 0, 0]) {
+        control.read_exact(&mut octet).unwrap();
+        reply.push(octet[0]);
+    }
+    reply.truncate(reply.len() - 4);
+    String::from_utf8(reply).unwrap()
+}
+
 pub const BGPD: &str = "/usr/lib/frr/bgpd";
 
 /// A running bgpd of FRR, without zebra: its RIB is what is looked at.
@@ -146,17 +159,8 @@ impl Frr {
         frr
     }
 
-    /// The protocol of vtysh: a command and NUL; text, three NULs and the command's status.
     pub fn ask(&mut self, command: &str) -> String {
-        self.control.write_all(format!("{command}\0").as_bytes()).unwrap();
-        let mut reply = Vec::new();
-        let mut octet = [0];
-        while !(reply.len() >= 4 && reply[reply.len() - 4..reply.len() - 1] == [0, 0, 0]) {
-            self.control.read_exact(&mut octet).unwrap();
-            reply.push(octet[0]);
-        }
-        reply.truncate(reply.len() - 4);
-        String::from_utf8(reply).unwrap()
+        terminal(&mut self.control, command)
     }
 
     fn has(&mut self, family: &str, prefix: &str) -> bool {

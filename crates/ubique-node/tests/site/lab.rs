@@ -289,6 +289,7 @@ pub fn service() -> Service {
             drain_hook: vec![],
             confirm_share: 50,
             watchdog: Duration::from_secs(1),
+            sandbox: true,
             records: Records::default(),
             admin: AdminSettings::default(),
         },

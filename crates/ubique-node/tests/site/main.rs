@@ -7,16 +7,20 @@
 
 mod agent;
 mod bfd;
+mod confine;
 mod conformance;
 mod daemons;
+mod doctor;
 mod faults;
 mod interfaces;
 mod lab;
+mod operator;
 mod records;
 mod roles;
 mod routers;
 mod runner;
 mod sessions;
+mod upstream;
 
 use runner::Test;
 
@@ -28,12 +32,16 @@ fn main() {
     let tests: Vec<Test> = [
         agent::TESTS,
         bfd::TESTS,
+        confine::TESTS,
         conformance::TESTS,
+        doctor::TESTS,
         faults::TESTS,
         interfaces::TESTS,
+        operator::TESTS,
         records::TESTS,
         routers::TESTS,
         sessions::TESTS,
+        upstream::TESTS,
     ]
     .concat();
     runner::run(&tests);

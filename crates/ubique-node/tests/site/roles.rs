@@ -23,6 +23,7 @@ pub fn play(role: &str, arguments: Vec<String>) -> i32 {
             let spec: RoutersSpec = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
             routers::run(spec).map_or_else(complain, |()| 0)
         }
+        ("doctor", [file, site]) => crate::doctor::play(file, site),
         ("dns", addresses) => dns(addresses),
         ("http", [address]) => http(address),
         ("collector", [address, how @ ..]) => collector(address, !how.is_empty()),

@@ -162,6 +162,10 @@ impl Session {
         if self.state == State::AdminDown {
             self.heard = self.heard.max(Some(received));
             self.watch();
+            // A passive side has only now somebody to tell.
+            if self.tx_due.is_none() || self.interval() != interval {
+                self.schedule(now, rng);
+            }
             return Reaction::default();
         }
         let change = self.next_state(control.state).map(|(state, cause)| self.turn(now, state, cause));

@@ -6,7 +6,7 @@
 //! [`Rib::poll_changes`] for one neighbour. An announcement taken back before anyone polled is never sent.
 //!
 //! One table holds the candidates of a prefix side by side, so Adj-RIB-In and Loc-RIB are two views of it. What the
-//! routes of a neighbour have in common is stored once, packed; a route is that and a time. A session carries the
+//! routes of a neighbour have in common is stored once, packed; a route is that, a path identifier and a time. A session carries the
 //! families that were agreed on; other routes are ignored.
 //!
 //! `table` and `offers` store, `entry` and [`decision`] choose, `policy` says what may come in and go out, `peers` lets
@@ -37,10 +37,10 @@ use serde::{Deserialize, Serialize};
 use ubique_model::policy::Announcement;
 use ubique_model::{Family, Prefix};
 
-use self::entry::{Route, Source};
+use self::entry::{Route, RouteKey, Source};
 use self::epoch::{Epoch, Gone, depart, standing};
-use self::offers::{OfferId, Offers, RouteKey, Terms};
-pub use self::out::Change;
+use self::offers::{OfferId, Offers, Terms};
+pub use self::out::{Change, MAX_CHANGE};
 use self::peers::Peer;
 pub use self::peers::Stale;
 pub use self::policy::DEFAULT_LOCAL_PREF;
@@ -65,6 +65,15 @@ pub const MAX_PATHS: usize = 64;
 /// Prefixes kept of a neighbour that is only observed. Beyond it only routes to prefixes we announce are kept: an
 /// announcing edge that is sent a full table must neither grow with it nor give up its session.
 pub const MAX_OBSERVED_PREFIXES: usize = 20_000;
+
+/// Octets of attributes, packed, held of one neighbour. The Internet's IPv4 and IPv6 tables of 2026 take half of that, so that
+/// there is room for both a table that is stale and its successor. A neighbour that is only observed gets no route in
+/// beyond it; the session of another one ends.
+pub const MAX_OCTETS: usize = 64 << 20;
+
+/// The same for each route that may be kept of a neighbour that is only observed: twice what long paths with many
+/// communities take when no two routes share them.
+pub const MAX_OCTETS_PER_ROUTE: usize = 256;
 
 /// The routing information base of one speaker.
 #[derive(Debug, Serialize, Deserialize)]
@@ -129,16 +138,14 @@ impl Rib {
             packed.clear();
             packed::pack(attributes, reach.next_hop, &mut packed);
             // Mostly all of one message.
-            let alike = |nlri: &Nlri| (nlri.path_id, Family::of(&nlri.prefix));
-            for run in reach.prefixes.chunk_by(|a, b| alike(a) == alike(b)) {
-                let key = RouteKey { peer, path_id: run[0].path_id };
+            for run in reach.prefixes.chunk_by(|a, b| Family::of(&a.prefix) == Family::of(&b.prefix)) {
                 let epoch = epochs[Family::of(&run[0].prefix) as usize];
-                let terms = Terms { key, local_pref, ineligible, stale: Stale::No, epoch };
+                let terms = Terms { peer, local_pref, ineligible, stale: Stale::No, epoch };
                 let Some(offer) = self.offers.hold(&terms, &packed) else {
                     return;
                 };
-                for nlri in run {
-                    self.learn(now, nlri.prefix, offer, &terms);
+                for &nlri in run {
+                    self.learn(now, nlri, offer, &terms);
                 }
                 self.offers.release(offer);
             }
@@ -147,10 +154,11 @@ impl Rib {
 
     /// Takes one route into the table, in place of the neighbour's earlier one with its path identifier (RFC 4271 §9,
     /// RFC 7911 §5).
-    fn learn(&mut self, now: Time, prefix: Prefix, offer: OfferId, terms: &Terms) {
-        let (key, mut route) = (terms.key, Route { offer, learned: now });
+    fn learn(&mut self, now: Time, Nlri { prefix, path_id }: Nlri, offer: OfferId, terms: &Terms) {
+        let key = RouteKey { peer: terms.peer, path_id };
+        let mut route = Route { offer, path_id, learned: now };
         let Rib { scope, table, offers, peers, gone, .. } = self;
-        let wanted = Wanted { prefix, shared: scope.contains(&prefix) };
+        let wanted = Wanted { prefix, shared: scope.contains(&prefix), octets: offers.octets(key.peer) };
         let mut news = terms.ineligible.is_none();
         match table.find(&prefix) {
             Err(vacancy) => {
@@ -167,7 +175,7 @@ impl Rib {
                 if !admits(peers, key.peer, wanted, before, crowded) {
                     // What it replaces is no longer so (RFC 4271 §9).
                     if replaced.is_some() {
-                        self.forget(key.peer, Nlri { prefix, path_id: key.path_id });
+                        self.forget(key.peer, Nlri { prefix, path_id });
                     }
                     return;
                 }
@@ -280,12 +288,19 @@ impl Rib {
         self.unreported.is_empty() && self.peers.iter().flatten().all(|p| p.out.pending() == 0)
     }
 
-    /// The neighbour has given more prefixes of a family than its limit, [`PeerConfig::max_prefix`] or
-    /// [`MAX_PREFIXES`]: end the session with Cease, maximum number of prefixes reached (RFC 4486 §4). Family and limit,
-    /// until the session is over.
-    pub fn over_limit(&self, peer: PeerId) -> Option<(AddressFamily, u32)> {
+    /// The neighbour has given more than it may: end the session with a Cease (RFC 4486 §4). Until the session is over.
+    pub fn over_limit(&self, peer: PeerId) -> Option<Excess> {
         self.peer(peer)?.over_limit
     }
+}
+
+/// What a neighbour has given too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Excess {
+    /// Prefixes of this family; the limit is [`PeerConfig::max_prefix`] or [`MAX_PREFIXES`].
+    Prefixes(AddressFamily, u32),
+    /// Attributes: [`MAX_OCTETS`].
+    Octets,
 }
 
 /// Whether a prefix has as many paths of a neighbour as it may have. Stale ones do not count: the neighbour may number its
@@ -305,13 +320,15 @@ struct Wanted {
     prefix: Prefix,
     /// Other sites announce it, too.
     shared: bool,
+    /// Octets of attributes held of the neighbour, with those of this route.
+    octets: usize,
 }
 
 /// Whether a neighbour's limits and families let a route in; counts it. `before`: how stale the one is that it replaces;
 /// `crowded`: there is no room for another path. Limits are for what the neighbour vouches for: after a restart it names
 /// anew what is still there, stale.
 fn admits(peers: &mut [Option<Peer>], peer: PeerId, wanted: Wanted, before: Option<Stale>, crowded: bool) -> bool {
-    let Wanted { prefix, shared } = wanted;
+    let Wanted { prefix, shared, octets } = wanted;
     let family = Family::of(&prefix);
     let watched = |peers: &[Option<Peer>]| shared || peers.iter().flatten().any(|p| p.own.contains_key(&prefix));
     let Some(p) = peers.get(peer.0 as usize).and_then(Option::as_ref) else {
@@ -324,12 +341,16 @@ fn admits(peers: &mut [Option<Peer>], peer: PeerId, wanted: Wanted, before: Opti
     // A family that has a limit is counted up to it, however many routes there are of the other.
     let counted = p.config.max_prefix.map_or(0, |max| max as usize);
     let full = more && p.is_observed() && vouched.iter().sum::<usize>() >= p.config.keep && of_family >= counted;
-    let refused = !p.carries(family) || over || crowded || (full && !watched(peers));
+    let heavy = octets > p.room_octets();
+    let exempt = p.is_observed() && octets <= 2 * p.room_octets();
+    let refused = !p.carries(family) || over || crowded || ((full || heavy) && !(exempt && watched(peers)));
     let Some(p) = peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else {
         return false;
     };
     if over {
-        p.over_limit.get_or_insert((family.into(), limit));
+        p.over_limit.get_or_insert(Excess::Prefixes(family.into(), limit));
+    } else if heavy && !p.is_observed() {
+        p.over_limit.get_or_insert(Excess::Octets);
     }
     if refused {
         p.counters.ignored += 1;

@@ -27,7 +27,7 @@ pub(super) struct Check {
     pub(super) start: Time,
     last: Option<(Time, Result<(), String>)>,
     value: Option<u64>,
-    /// The last poll was answered, well or not.
+    /// The last failure was one of what was answered.
     pub(super) answered: bool,
     pub(super) counters: Counters,
     pub(super) durations: Durations,

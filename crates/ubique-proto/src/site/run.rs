@@ -47,6 +47,8 @@ pub struct Site {
     flap: Option<Budget>,
     /// Until when what is wanted waits for the flap budget.
     waits_until: Option<Time>,
+    /// How long the graceful part of this drain lasts at most.
+    leave_within: Option<Duration>,
     /// When a drain withdraws.
     withdraw_at: Option<Time>,
     /// Until when queries that were routed here before the last withdrawal may still arrive.
@@ -78,6 +80,7 @@ impl Site {
             ladder: Ladder::new(config.shed_steps),
             flap,
             waits_until: None,
+            leave_within: None,
             withdraw_at: None,
             stragglers_until: None,
             outputs: VecDeque::new(),
@@ -116,7 +119,18 @@ impl Site {
                 }
                 self.drain = Some(reason);
             }
+            In::Leave { reason, within } => {
+                if self.drain.is_some() {
+                    return;
+                }
+                (self.drain, self.leave_within) = (Some(reason), Some(within));
+            }
+            In::Emptied => {
+                // What is over by now ends in `resettle`.
+                self.withdraw_at = self.withdraw_at.map(|at| at.min(now));
+            }
             In::Undrain { reason } => {
+                self.leave_within = None;
                 if self.drain.take().is_none() {
                     return;
                 }
@@ -179,6 +193,11 @@ impl Site {
             }),
             guard: self.guard.words(),
         }
+    }
+
+    /// Its parameters.
+    pub fn config(&self) -> &SiteConfig {
+        &self.config
     }
 
     /// The state, which needs no time.
@@ -281,9 +300,16 @@ impl Site {
             answers: self.answers,
             try_at: self.flap.as_ref().map_or(now, |budget| budget.announce_at(now)),
         };
-        for upstream in self.guard.advance(now, situation) {
+        let probes = self.guard.advance(now, situation);
+        self.stand(now, cause);
+        // After the withdrawal that they follow.
+        for upstream in probes {
             self.outputs.push_back(Out::Probe { upstream, within: self.config.guard.last_site });
         }
+    }
+
+    /// Tells upstreams what follows from all that is known, or waits until it may.
+    fn stand(&mut self, now: Time, cause: Option<String>) {
         let (state, stance, standing_cause) = self.target(now);
         self.waits_until = self.waits(now, stance);
         if self.waits_until.is_some() {
@@ -380,7 +406,7 @@ impl Site {
             budget.changed(now);
         }
         if stance.leaving {
-            self.withdraw_at = Some(now + self.config.graceful_shutdown);
+            self.withdraw_at = Some(now + self.graceful());
         }
         self.told = Some(stance);
         cause.clone_into(&mut self.cause);
@@ -392,9 +418,13 @@ impl Site {
         self.is_fit()
             && match self.told {
                 Some(told) if told.leaving => self.withdraw_at.is_some_and(|at| at > now),
-                Some(_) => self.state == State::Announced && !self.config.graceful_shutdown.is_zero(),
+                Some(_) => self.state == State::Announced && !self.graceful().is_zero(),
                 None => false,
             }
+    }
+
+    fn graceful(&self) -> Duration {
+        self.leave_within.unwrap_or(self.config.graceful_shutdown)
     }
 
     fn stop(&mut self, now: Time, reason: &str) {

@@ -1,5 +1,9 @@
 //! Four rungs: every state × every input, named cases, random lives under the invariants, a driver on a clock.
 
+mod flapping;
+mod guards;
+mod simulation;
+
 use super::*;
 use crate::rng::Rng;
 
@@ -184,6 +188,35 @@ fn a_drain_of_a_site_that_is_not_announced_has_nothing_to_be_graceful_about() {
 }
 
 #[test]
+fn a_site_that_leaves_withdraws_when_it_is_empty_or_its_time_is_over() {
+    for (empty_at, withdrawn_at) in [(Some(7), 7), (None, 60)] {
+        // Its own time, though the service file says: at once.
+        let mut site = site();
+        for input in [In::Start, In::AddressesAdded, verdict(true)] {
+            site.handle_input(Time::ZERO, input);
+        }
+        drained_outputs(&mut site);
+        site.handle_input(Time::ZERO, In::Leave { reason: "disks".into(), within: Duration::from_secs(60) });
+        site.handle_input(Time::ZERO, In::Leave { reason: "again".into(), within: Duration::ZERO });
+        assert_eq!(brief(&drained_outputs(&mut site)), "graceful draining");
+        match empty_at {
+            Some(s) => site.handle_input(Time::ZERO + Duration::from_secs(s), In::Emptied),
+            None => site.handle_deadline(site.next_deadline().expect("it ends")),
+        }
+        assert_eq!(brief(&drained_outputs(&mut site)), "withdraw drained");
+        assert_eq!(site.status(Time::ZERO).since, Time::ZERO + Duration::from_secs(withdrawn_at));
+        // The next drain is an ordinary one.
+        let later = Time::ZERO + Duration::from_secs(100);
+        site.handle_input(later, undrain());
+        assert_eq!(brief(&drained_outputs(&mut site)), "announce announced");
+        site.handle_input(later, In::Emptied);
+        assert_eq!(brief(&drained_outputs(&mut site)), "");
+        site.handle_input(later, drain());
+        assert_eq!(brief(&drained_outputs(&mut site)), "withdraw drained");
+    }
+}
+
+#[test]
 fn causes_say_why() {
     let mut site = site();
     for (at, input, cause) in [
@@ -304,7 +337,7 @@ impl World {
             In::AddressesAdded => (self.adding, self.addresses) = (false, true),
             In::AddressesRemoved => (self.removing, self.addresses) = (false, false),
             In::Verdict { level, .. } => self.healthy = *level == Level::Healthy,
-            In::Drain { .. } => self.drain = true,
+            In::Drain { .. } | In::Leave { .. } => self.drain = true,
             In::Undrain { .. } => self.drain = false,
             In::Stop { .. } => self.stops += 1,
             _ => {}

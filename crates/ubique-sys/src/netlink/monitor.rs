@@ -83,10 +83,14 @@ pub(super) fn parse(message: &Message<'_>) -> Option<AddressEvent> {
 
 pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
     let (header, rest) = body.split_at_checked(LINK_HEADER_LEN)?;
-    let name = attributes(rest).find(|(kind, _)| *kind == libc::IFLA_IFNAME)?.1;
+    let find = |wanted: u16| attributes(rest).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let name = find(libc::IFLA_IFNAME)?;
+    let info = find(libc::IFLA_LINKINFO).unwrap_or_default();
     Some(Link {
         index: read_u32(header, 4)?,
         name: read_str(name)?.into(),
         up: read_u32(header, 8)? & libc::IFF_UP as u32 != 0,
+        mtu: find(libc::IFLA_MTU).and_then(|value| read_u32(value, 0)).unwrap_or(0),
+        in_vrf: attributes(info).any(|(kind, value)| kind == libc::IFLA_INFO_SLAVE_KIND && value.starts_with(b"vrf")),
     })
 }

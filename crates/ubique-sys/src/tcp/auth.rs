@@ -197,6 +197,16 @@ pub fn has_ao() -> io::Result<bool> {
     }
 }
 
+/// Whether the kernel has TCP MD5 signatures, likewise.
+pub fn has_md5() -> io::Result<bool> {
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    match set_md5(socket.as_fd(), IpNet::from(IpAddr::from(Ipv4Addr::LOCALHOST)), b"probe") {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{HEARTBEATS_MAX, NAME_BYTES, Page, WATCHED, own_pidfd, ticks};
+use crate::privilege;
 use crate::process::{PidFd, set_death_signal};
+use crate::seccomp::Filter;
 
 /// As `ps` and `top` show it; 15 bytes is the most there is.
 const PROCESS_NAME: &std::ffi::CStr = c"ubique-watchdog";
@@ -15,7 +17,7 @@ const PARENT_FD: RawFd = 0;
 const STDERR: RawFd = 2;
 
 /// Forks the watching process; its pidfd.
-pub(super) fn fork(page: &Page, stall: Duration) -> io::Result<PidFd> {
+pub(super) fn fork(page: &Page, stall: Duration, filter: Option<&Filter>) -> io::Result<PidFd> {
     let parent = own_pidfd()?;
     let (tick, stall_ticks) = ticks(stall);
     let tick_ms = i32::try_from(tick.as_millis()).unwrap_or(i32::MAX);
@@ -27,6 +29,11 @@ pub(super) fn fork(page: &Page, stall: Duration) -> io::Result<PidFd> {
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         settle(&parent, is_main);
+        if let Some(filter) = filter {
+            // It may signal its parent as the same user; without either it watches just as well.
+            let _ = privilege::renounce();
+            let _ = filter.apply_here();
+        }
         watch(page, tick_ms, stall_ticks);
     }
     let error = io::Error::last_os_error();

@@ -285,3 +285,25 @@ fn inputs_and_outputs_can_be_recorded() {
         assert_eq!(serde_json::from_str::<Out>(&text).unwrap(), out);
     }
 }
+
+#[test]
+fn a_passive_side_that_is_disabled_tells_whoever_comes() {
+    let mut hand = Hand::new(SessionConfig { role: Role::Passive, ..config() });
+    assert_eq!(hand.input(In::Disable { session: S }), []);
+    assert_eq!(hand.drive(Duration::from_secs(5)), []);
+    hand.say(State::Down);
+    let told = |hand: &mut Hand| {
+        let sent = hand.drive(Duration::from_secs(1));
+        !sent.is_empty() && sent.iter().all(|(_, c)| (c.state, c.your_discriminator) == (State::AdminDown, 77))
+    };
+    assert!(told(&mut hand));
+    // Its router was away for longer than the detection time.
+    hand.drive(Duration::from_secs(10));
+    assert_eq!(hand.drive(Duration::from_secs(5)), []);
+    hand.say(State::Down);
+    assert!(told(&mut hand));
+    // It wants fewer.
+    hand.control.required_min_rx_us = 3_000_000;
+    hand.say(State::Down);
+    assert_eq!(hand.drive(Duration::from_secs(2)), []);
+}

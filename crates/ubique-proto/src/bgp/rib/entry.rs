@@ -8,7 +8,7 @@ use ubique_model::{Family, Prefix};
 
 use super::decision::{self, Path, Step};
 use super::epoch::standing;
-use super::offers::{OfferId, Offers, RouteKey, Terms};
+use super::offers::{OfferId, Offers, Terms};
 use super::policy::{self, DEFAULT_LOCAL_PREF};
 use super::table::Slot;
 use super::{Candidate, Rib, Stale};
@@ -16,16 +16,25 @@ use crate::Time;
 use crate::bgp::attributes::{Attributes, NextHop};
 use crate::bgp::speaker::PeerId;
 
+/// A route among those to its prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(super) struct RouteKey {
+    pub peer: PeerId,
+    pub path_id: u32,
+}
+
 /// A route learned from a neighbour.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Route {
     pub offer: OfferId,
+    /// RFC 7911; 0 without ADD-PATH.
+    pub path_id: u32,
     pub learned: Time,
 }
 
 impl Route {
     pub(super) fn key(&self, offers: &Offers) -> Option<RouteKey> {
-        offers.get(self.offer).map(|offer| offer.terms.key)
+        offers.get(self.offer).map(|offer| RouteKey { peer: offer.terms.peer, path_id: self.path_id })
     }
 }
 
@@ -68,6 +77,7 @@ impl Entry {
 /// A route laid open.
 pub(super) struct Opened {
     pub terms: Terms,
+    pub path_id: u32,
     pub attributes: Attributes,
     pub next_hop: NextHop,
     pub learned: Time,
@@ -77,13 +87,17 @@ impl Opened {
     pub(super) fn new(offers: &Offers, route: &Route) -> Option<Opened> {
         let offer = offers.get(route.offer)?;
         let (attributes, next_hop) = offer.unpack();
-        Some(Opened { terms: offer.terms, attributes, next_hop, learned: route.learned })
+        Some(Opened { terms: offer.terms, path_id: route.path_id, attributes, next_hop, learned: route.learned })
+    }
+
+    fn key(&self) -> RouteKey {
+        RouteKey { peer: self.terms.peer, path_id: self.path_id }
     }
 
     fn candidate(self, step: Option<Step>) -> Candidate {
         Candidate {
-            peer: Some(self.terms.key.peer),
-            path_id: self.terms.key.path_id,
+            peer: Some(self.terms.peer),
+            path_id: self.path_id,
             attributes: Arc::new(self.attributes),
             local_pref: self.terms.local_pref,
             next_hop: Some(self.next_hop),
@@ -102,17 +116,17 @@ impl Rib {
             return Some(Source::Own);
         }
         let eligible = || {
-            let offers = slot.routes().iter().filter_map(|r| Some((r, self.offers.get(r.offer)?)));
-            offers.filter(|(_, offer)| offer.terms.ineligible.is_none())
+            let offered = |r: &&Route| self.offers.get(r.offer).is_some_and(|o| o.terms.ineligible.is_none());
+            slot.routes().iter().filter(offered)
         };
         let mut first = eligible();
-        let key = first.next()?.1.terms.key;
+        let only = first.next()?;
         if first.next().is_none() {
-            return Some(Source::Route(key));
+            return only.key(&self.offers).map(Source::Route);
         }
-        let routes: Vec<Opened> = eligible().filter_map(|(r, _)| Opened::new(&self.offers, r)).collect();
+        let routes: Vec<Opened> = eligible().filter_map(|r| Opened::new(&self.offers, r)).collect();
         let paths: Vec<Path<'_>> = routes.iter().map(|r| self.path(r)).collect();
-        decision::select(&paths, self.prefer_oldest).map(|i| Source::Route(routes[i].terms.key))
+        decision::select(&paths, self.prefer_oldest).map(|i| Source::Route(routes[i].key()))
     }
 
     /// The routes to a prefix that are not gone, as stale as they are.
@@ -128,7 +142,7 @@ impl Rib {
     }
 
     fn path<'a>(&'a self, route: &'a Opened) -> Path<'a> {
-        let p = self.peer(route.terms.key.peer);
+        let p = self.peer(route.terms.peer);
         Path {
             attributes: &route.attributes,
             long_lived_stale: policy::is_long_lived_stale(route.terms.stale, &route.attributes),
@@ -138,7 +152,7 @@ impl Rib {
             igp_metric: 0,
             router_id: p.map_or(Ipv4Addr::UNSPECIFIED, |p| p.router_id),
             peer_address: p.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |p| p.config.address),
-            path_id: route.terms.key.path_id,
+            path_id: route.path_id,
             learned: route.learned,
         }
     }

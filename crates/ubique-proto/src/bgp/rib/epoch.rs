@@ -56,7 +56,7 @@ pub(super) struct Gone {
 /// How stale a route is; `None`: it is gone.
 pub(super) fn standing(peers: &[Option<Peer>], offers: &Offers, route: &Route, family: Family) -> Option<Stale> {
     let terms = &offers.get(route.offer)?.terms;
-    let held = &peers.get(terms.key.peer.0 as usize)?.as_ref()?.held[family as usize];
+    let held = &peers.get(terms.peer.0 as usize)?.as_ref()?.held[family as usize];
     let stale = if terms.epoch < held.current { terms.stale.max(Stale::Restart) } else { terms.stale };
     (terms.epoch >= held.oldest).then_some(stale)
 }
@@ -68,7 +68,7 @@ pub(super) fn depart(peers: &mut [Option<Peer>], gone: &mut Gone, offers: &Offer
         return;
     };
     let Some(terms) = offers.get(route.offer).map(|offer| offer.terms) else { return };
-    if let Some(p) = peers.get_mut(terms.key.peer.0 as usize).and_then(Option::as_mut) {
+    if let Some(p) = peers.get_mut(terms.peer.0 as usize).and_then(Option::as_mut) {
         let held = &mut p.held[family as usize];
         held.routes -= 1;
         held.unvouched -= usize::from(stale != Stale::No);

@@ -1,6 +1,6 @@
 //! What routes have in common, stored once: an offer of a neighbour, with what policy made of it.
 //!
-//! A route is then an offer and a time. Offers are counted by the routes that have them and go with the last one.
+//! A route is then an offer, a path identifier and a time: paths with equal attributes share them. Offers are counted by the routes that have them and go with the last one.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU32;
@@ -14,17 +14,10 @@ use super::packed::Packed;
 use crate::bgp::attributes::{Attributes, NextHop};
 use crate::bgp::speaker::PeerId;
 
-/// A route among those to its prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(super) struct RouteKey {
-    pub peer: PeerId,
-    pub path_id: u32,
-}
-
 /// Whose it is and what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Terms {
-    pub key: RouteKey,
+    pub peer: PeerId,
     pub local_pref: u32,
     pub ineligible: Option<Ineligible>,
     pub stale: Stale,
@@ -87,6 +80,8 @@ pub(super) struct Offers {
     /// Heads of the chains; a power of two, or none.
     buckets: Vec<Option<OfferId>>,
     used: usize,
+    /// Octets of attributes of each neighbour's offers, by [`PeerId`].
+    octets: Vec<usize>,
     /// Makes the hash unpredictable for neighbours, who choose what is hashed.
     seed: u64,
 }
@@ -102,14 +97,15 @@ impl Offers {
 
     /// The terms of an offer, and whether another one has the same attributes and next hop.
     pub(super) fn terms(&self, id: OfferId, other: OfferId) -> Option<(Terms, bool)> {
+        let id_equal = id == other;
         let (offer, other) = (self.get(id)?, self.get(other)?);
-        Some((offer.terms, offer.packed == other.packed))
+        Some((offer.terms, id_equal || offer.packed == other.packed))
     }
 
     fn hash(&self, terms: &Terms, packed: &[u8]) -> u32 {
         let mut hasher = DefaultHasher::new();
         self.seed.hash(&mut hasher);
-        (terms.key, terms.epoch).hash(&mut hasher);
+        (terms.peer, terms.epoch).hash(&mut hasher);
         hasher.write(packed);
         hasher.finish() as u32
     }
@@ -160,7 +156,12 @@ impl Offers {
         if place.users > 0 || place.offer.is_none() {
             return;
         }
-        place.offer = None;
+        if let Some(Offer { terms, packed }) = place.offer.take()
+            && let Some(octets) = self.octets.get_mut(terms.peer.0 as usize)
+        {
+            *octets -= packed.octets().len();
+        }
+        let place = &mut self.places[id.index()];
         let after = std::mem::replace(&mut place.next, self.free.replace(id));
         if let Some(bucket) = self.bucket(place_hash(&self.places, id)) {
             self.unlink(bucket, id, after);
@@ -191,6 +192,7 @@ impl Offers {
             Some(id) => id,
             None => OfferId::new(self.places.len())?,
         };
+        self.count(&offer);
         let place = Place { offer: Some(offer), users: 1, hash, next: None };
         match self.places.get_mut(id.index()) {
             Some(free) => {
@@ -206,6 +208,19 @@ impl Offers {
             self.link(id);
         }
         Some(id)
+    }
+
+    fn count(&mut self, offer: &Offer) {
+        let peer = offer.terms.peer.0 as usize;
+        if self.octets.len() <= peer {
+            self.octets.resize(peer + 1, 0);
+        }
+        self.octets[peer] += offer.packed.octets().len();
+    }
+
+    /// Octets of attributes held of a neighbour.
+    pub(super) fn octets(&self, peer: PeerId) -> usize {
+        self.octets.get(peer.0 as usize).copied().unwrap_or(0)
     }
 
     fn link(&mut self, id: OfferId) {
@@ -251,6 +266,7 @@ impl<'de> Deserialize<'de> for Offers {
         for (index, place) in places.into_iter().enumerate() {
             let (offer, users) = place.unzip();
             let hash = offer.as_ref().map_or(0, |o| offers.hash(&o.terms, o.packed.octets()));
+            offer.iter().for_each(|offer| offers.count(offer));
             offers.used += usize::from(offer.is_some());
             let next = if offer.is_none() { std::mem::replace(&mut offers.free, OfferId::new(index)) } else { None };
             offers.places.push(Place { offer, users: users.unwrap_or(0), hash, next });

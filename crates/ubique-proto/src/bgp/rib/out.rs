@@ -13,8 +13,8 @@ use crate::bgp::attributes::{Attributes, NextHop};
 use crate::bgp::family::AddressFamily;
 use crate::bgp::speaker::{Export, PeerConfig, PeerId};
 
-/// What to send to a neighbour: one set of attributes and every prefix that has them. The encoder splits it into
-/// messages of legal size.
+/// What to send to a neighbour: one set of attributes and the prefixes that have them, at most [`MAX_CHANGE`]. The encoder
+/// splits it into messages of legal size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Prefixes it was sent and must forget.
@@ -22,6 +22,10 @@ pub struct Change {
     /// Prefixes with these attributes and this next hop.
     pub announced: Option<(Arc<Attributes>, NextHop, Vec<Prefix>)>,
 }
+
+/// Prefixes of one [`Change`] at most: whoever writes changes until there is enough to send must not be given a whole table
+/// at once.
+pub const MAX_CHANGE: usize = 4096;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Sent {
@@ -108,16 +112,15 @@ impl AdjOut {
             };
             // Interned: equal attributes have one address.
             let key = (Arc::as_ptr(&attributes), next_hop, Family::of(&prefix));
-            let group = *by_wanted.entry(key).or_insert_with(|| {
+            let group = by_wanted.entry(key).or_insert(usize::MAX);
+            if groups.get(*group).is_none_or(|group| group.prefixes.len() >= MAX_CHANGE) {
+                *group = groups.len();
                 groups.push(Group { wanted: Some((attributes, next_hop)), prefixes: vec![] });
-                groups.len() - 1
-            });
-            groups[group].prefixes.push(prefix);
+            }
+            groups[*group].prefixes.push(prefix);
         }
-        if !withdrawn.is_empty() {
-            self.staged.push_back(Group { wanted: None, prefixes: withdrawn });
-        }
-        self.staged.extend(groups);
+        let withdrawn = withdrawn.chunks(MAX_CHANGE).map(|part| Group { wanted: None, prefixes: part.to_vec() });
+        self.staged.extend(withdrawn.chain(groups));
     }
 
     /// The next staged group that still holds, recorded as sent.
@@ -257,7 +260,7 @@ impl Rib {
         };
         let from = self.peer(key.peer).filter(|_| key.peer != to)?;
         let route = Opened::new(&self.offers, &slot.route(&self.offers, key)?)?;
-        policy::may_export(own, &from.config, &route, &peer.config)
+        policy::may_export(own, &from.config, &route, &peer.config, peer.session.as_ref()?)
             .then(|| policy::exported(own, &from.config, from.router_id, &route, &peer.config))
     }
 

@@ -7,12 +7,11 @@ use serde::{Deserialize, Serialize};
 use ubique_model::policy::Announcement;
 use ubique_model::{Family, Prefix};
 
-use super::entry::{Route, Source};
+use super::entry::{Route, RouteKey, Source};
 use super::epoch::{Epoch, Held, standing};
 use super::offers::{Offer, Terms};
 use super::out::AdjOut;
-use super::{Counters, MAX_PREFIXES, Rib, policy};
-use crate::Time;
+use super::{Counters, Excess, MAX_OCTETS, MAX_OCTETS_PER_ROUTE, MAX_PREFIXES, Rib, policy};
 use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::speaker::{Export, Import, Local, PeerConfig, PeerId};
 
@@ -36,6 +35,8 @@ pub(super) struct Session {
     pub families: AddressFamilies,
     /// Families for which IPv6 next hops are agreed on (RFC 8950).
     pub extended_next_hop: AddressFamilies,
+    /// The neighbour knows what a long-lived stale route is (RFC 9494).
+    pub long_lived: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,7 +51,7 @@ pub(super) struct Peer {
     pub counters: Counters,
     /// Its routes of each family, by [`Family`].
     pub held: [Held; 2],
-    pub over_limit: Option<(AddressFamily, u32)>,
+    pub over_limit: Option<Excess>,
 }
 
 impl Peer {
@@ -87,6 +88,13 @@ impl Peer {
         let counted = self.config.max_prefix.map_or(0, |max| max as usize);
         let observed = if self.is_observed() { self.config.keep.max(counted) } else { usize::MAX };
         observed.min(self.limit() as usize)
+    }
+
+    /// Octets of attributes that are kept at most.
+    pub(super) fn room_octets(&self) -> usize {
+        let counted = self.config.max_prefix.map_or(0, |max| max as usize);
+        let observed = self.config.keep.max(counted).saturating_mul(MAX_OCTETS_PER_ROUTE);
+        if self.is_observed() { observed.min(MAX_OCTETS) } else { MAX_OCTETS }
     }
 
     /// Whether nothing it says is used.
@@ -129,15 +137,16 @@ impl Rib {
 
     /// The session is established: everything the neighbour should hold of `families` is now owed to it. `local` are
     /// our addresses on it, `router_id` the neighbour's BGP identifier; for `extended_next_hop` it takes IPv6 next hops
-    /// (RFC 8950). Stale routes stay until [`Rib::sweep_stale`].
+    /// (RFC 8950), and with `long_lived` it announced the capability of RFC 9494. Stale routes stay until
+    /// [`Rib::sweep_stale`].
     pub fn peer_up(
         &mut self,
-        _now: Time,
         peer: PeerId,
         local: impl Into<Local>,
         router_id: Ipv4Addr,
         families: AddressFamilies,
         extended_next_hop: AddressFamilies,
+        long_lived: bool,
     ) {
         if self.peer(peer).is_some_and(|p| p.session.is_some()) {
             self.peer_down(peer);
@@ -145,7 +154,7 @@ impl Rib {
         let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else {
             return;
         };
-        p.session = Some(Session { local: local.into(), families, extended_next_hop });
+        p.session = Some(Session { local: local.into(), families, extended_next_hop, long_lived });
         p.router_id = router_id;
         p.out = AdjOut::default();
         p.over_limit = None;
@@ -159,13 +168,14 @@ impl Rib {
 
     /// The session ended, or a restart took too long: its routes are gone, and what was sent over it no longer counts.
     pub fn peer_down(&mut self, peer: PeerId) {
-        self.peer_stale(Time::ZERO, peer, AddressFamilies::NONE);
+        self.peer_stale(peer, AddressFamilies::NONE, AddressFamilies::NONE);
     }
 
     /// The session ended and is expected back: the neighbour's unicast routes of `families` stay, stale; those of other
     /// families go, and so does what was stale before (RFC 4724 §4.2), unless it is long-lived (RFC 9494 §4.2) and there is
-    /// no more of it than of routes in general.
-    pub fn peer_stale(&mut self, _now: Time, peer: PeerId, families: AddressFamilies) {
+    /// no more of it than of routes in general. What is stale in families of `refreshing`, which the neighbour was sending
+    /// anew, was vouched for until then, and stays as the rest.
+    pub fn peer_stale(&mut self, peer: PeerId, families: AddressFamilies, refreshing: AddressFamilies) {
         let Some(p) = self.peer_mut(peer) else { return };
         p.session = None;
         p.out = AdjOut::default();
@@ -174,7 +184,9 @@ impl Rib {
             let stays = families.contains(family);
             let fits = self.peer(peer).is_some_and(|p| p.held[family as usize].routes <= p.room());
             if self.in_epochs(peer) {
-                self.drop_unvouched(peer, family);
+                if !refreshing.contains(family) {
+                    self.drop_unvouched(peer, family);
+                }
                 self.begin_epoch(peer, family);
                 if !stays {
                     self.drop_unvouched(peer, family);
@@ -183,6 +195,7 @@ impl Rib {
             }
             self.review(peer, family, |offer| match offer.terms.stale {
                 Stale::No if stays => Some(Stale::Restart),
+                Stale::Restart if stays && refreshing.contains(family) => Some(Stale::Restart),
                 Stale::LongLived if stays && fits => Some(Stale::LongLived),
                 _ => None,
             });
@@ -241,7 +254,7 @@ impl Rib {
         let mut touched = vec![];
         // Whether the route stays; one that is gone already is not ours to remove.
         let judge = |prefix: Prefix, route: &mut Route| {
-            let Some(offer) = offers.get(route.offer).filter(|offer| offer.terms.key.peer == peer) else {
+            let Some(offer) = offers.get(route.offer).filter(|offer| offer.terms.peer == peer) else {
                 return true;
             };
             if standing(peers, offers, route, family).is_none() {
@@ -252,7 +265,7 @@ impl Rib {
             offers.release(route.offer);
             let told = after.is_none() || (before.stale != Stale::LongLived && stale == Some(Stale::LongLived));
             if told && before.ineligible.is_none() {
-                touched.push((prefix, before.key));
+                touched.push((prefix, RouteKey { peer, path_id: route.path_id }));
             }
             match after {
                 Some(after) => {

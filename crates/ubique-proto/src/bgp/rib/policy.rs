@@ -12,6 +12,7 @@ use ubique_model::{Asn, Community, Relation};
 
 use super::decision::Ineligible;
 use super::entry::Opened;
+use super::peers::Session;
 use super::{PeerConfig, Stale};
 use crate::bgp::attributes::{AsPath, Attributes, NextHop, RawAttribute};
 use crate::bgp::message::Role;
@@ -135,16 +136,15 @@ pub(super) fn is_long_lived_stale(stale: Stale, attributes: &Attributes) -> bool
     stale == Stale::LongLived || attributes.communities.contains(&LLGR_STALE)
 }
 
-/// Whether a best route learned from `from` may be sent to `to`.
-pub(super) fn may_export(own: Own, from: &PeerConfig, route: &Opened, to: &PeerConfig) -> bool {
+/// Whether a best route learned from `from` may be sent to `to` on its session.
+pub(super) fn may_export(own: Own, from: &PeerConfig, route: &Opened, to: &PeerConfig, session: &Session) -> bool {
     let attributes = &route.attributes;
     let barred = |c: Community| attributes.communities.contains(&c);
     if barred(Community::NO_ADVERTISE) {
         return false;
     }
     // RFC 9494 §4.3: only to neighbours that know what it means.
-    let long_lived = to.graceful_restart.is_some_and(|g| g.long_lived.is_some());
-    if is_long_lived_stale(route.terms.stale, attributes) && !long_lived {
+    if is_long_lived_stale(route.terms.stale, attributes) && !session.long_lived {
         return false;
     }
     if to.is_internal(own) {

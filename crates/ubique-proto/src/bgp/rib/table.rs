@@ -14,8 +14,8 @@ use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use ubique_model::{Family, Prefix};
 
-use super::entry::{Entry, Route, Source};
-use super::offers::{Offers, RouteKey};
+use super::entry::{Entry, Route, RouteKey, Source};
+use super::offers::Offers;
 use crate::bgp::speaker::PeerId;
 
 /// What is known of a prefix.

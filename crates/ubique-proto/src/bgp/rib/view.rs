@@ -88,7 +88,7 @@ pub struct Counters {
     pub announcements_out: u64,
     /// Withdrawn prefixes given out since the start.
     pub withdrawals_out: u64,
-    /// Announced routes not kept since the start: of a family that was not agreed on, or beyond the limit.
+    /// Announced routes not kept since the start: of a family that was not agreed on, or beyond a limit.
     pub ignored: u64,
 }
 
@@ -121,10 +121,10 @@ impl Rib {
         let of_peer = move |route: &&Route| route.key(&self.offers).is_some_and(|key| key.peer == peer);
         self.table.from(start).flat_map(move |(prefix, slot)| {
             slot.routes().iter().filter(of_peer).filter_map(move |route| {
-                let Opened { terms, attributes, next_hop, learned } = self.opened(prefix, route)?;
+                let Opened { terms, path_id, attributes, next_hop, learned } = self.opened(prefix, route)?;
                 Some(Received {
                     prefix,
-                    path_id: terms.key.path_id,
+                    path_id,
                     attributes: Arc::new(attributes),
                     next_hop,
                     learned,

@@ -138,6 +138,9 @@ pub(crate) fn step(state: State, event: Event) -> Step {
         // A message that has no business in this state is that first, and malformed second.
         (Event::Malformed(n), Established) if n.code == code::OPEN => unexpected(kind::OPEN),
         (Event::Malformed(n), OpenSent | OpenConfirm) if n.code == code::UPDATE => unexpected(kind::UPDATE),
+        (Event::Malformed(n), OpenSent | OpenConfirm) if n.code == code::ROUTE_REFRESH => {
+            unexpected(kind::ROUTE_REFRESH)
+        }
         (Event::Malformed(notification), _) => fail(notification),
     }
 }

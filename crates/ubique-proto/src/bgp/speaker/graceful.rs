@@ -20,6 +20,20 @@ use crate::time::Time;
 /// BoRR to EoRR (RFC 7313 §4): a full table takes seconds, so whoever takes longer has lost track.
 pub const STALE_MAX: Duration = Duration::from_secs(360);
 
+/// A neighbour that sends everything anew more often than this is not taken at its word: each time costs a walk through the
+/// table. Nothing is lost by it, since nothing is swept.
+pub const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A family the neighbour sends anew, or did lately.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Refreshed {
+    family: AddressFamily,
+    /// When the BoRR came that we acted on.
+    began: Time,
+    /// EoRR has to come until then; `None`: it came.
+    until: Option<Time>,
+}
+
 /// A family of which routes are stale.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Kept {
@@ -38,8 +52,8 @@ struct Kept {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Retention {
     kept: Vec<Kept>,
-    /// BoRR came, EoRR has to come until then.
-    refreshing: Vec<(AddressFamily, Time)>,
+    /// At most one of each family.
+    refreshed: Vec<Refreshed>,
     /// Families whose End-of-RIB came on this session.
     end_of_rib: AddressFamilies,
 }
@@ -68,7 +82,8 @@ impl Retention {
         let asked = negotiated.graceful_restart.as_ref().map_or(Duration::ZERO, |restart| restart.restart_time);
         let restart = now + asked.min(config.restart_time);
         let families = negotiated.restarts().intersection(AddressFamilies::UNICAST);
-        let running = std::mem::take(self).kept;
+        let Retention { kept: running, refreshed, .. } = std::mem::take(self);
+        let refreshing = refreshed.iter().filter(|r| r.until.is_some()).map(|r| r.family).collect();
         self.kept = families
             .iter()
             .map(|family| {
@@ -83,14 +98,14 @@ impl Retention {
                 }
             })
             .collect();
-        rib.peer_stale(now, peer, families);
+        rib.peer_stale(peer, families, refreshing);
         self.expire(now, rib, peer);
     }
 
     /// The session is back. Families the neighbour did not keep forwarding for are gone at once.
     pub(super) fn returned(&mut self, now: Time, rib: &mut Rib, peer: PeerId, negotiated: &Negotiated) {
         self.end_of_rib = AddressFamilies::NONE;
-        self.refreshing.clear();
+        self.refreshed.clear();
         self.kept.retain_mut(|kept| {
             let long_lived = negotiated.long_lived(kept.family).is_some_and(|l| l.forwarding);
             let forwarded =
@@ -115,21 +130,31 @@ impl Retention {
     }
 
     /// BoRR: everything the neighbour gave us has to be named again. Ignored before the End-of-RIB of a neighbour that
-    /// restarts gracefully (RFC 7313 §4): that decides first.
+    /// restarts gracefully (RFC 7313 §4): that decides first. Another one before EoRR does not begin anew, it only gives more
+    /// time.
     pub(super) fn refresh_begins(&mut self, now: Time, rib: &mut Rib, peer: PeerId, family: AddressFamily, gr: bool) {
         if gr && !self.end_of_rib.contains(family) {
             return;
         }
-        self.refreshing.retain(|(f, _)| *f != family);
-        self.refreshing.push((family, now + STALE_MAX));
+        let until = Some(now + STALE_MAX);
+        if let Some(known) = self.refreshed.iter_mut().find(|r| r.family == family) {
+            if known.until.is_some() {
+                known.until = until;
+                return;
+            }
+            if now.since(known.began) < REFRESH_INTERVAL {
+                return;
+            }
+        }
+        self.refreshed.retain(|r| r.family != family);
+        self.refreshed.push(Refreshed { family, began: now, until });
         rib.mark_stale(peer, family);
     }
 
     /// EoRR, of a refresh that began.
     pub(super) fn refresh_ends(&mut self, rib: &mut Rib, peer: PeerId, family: AddressFamily) {
-        let began = self.refreshing.iter().position(|(f, _)| *f == family);
-        if let Some(index) = began {
-            self.refreshing.remove(index);
+        let refreshed = self.refreshed.iter_mut().find(|r| r.family == family);
+        if refreshed.and_then(|r| r.until.take()).is_some() {
             rib.sweep_stale(peer, family);
         }
     }
@@ -137,7 +162,7 @@ impl Retention {
     /// The earliest timer.
     pub(super) fn deadline(&self) -> Option<Time> {
         let kept = self.kept.iter().flat_map(|kept| [kept.restart, kept.sweep]).flatten();
-        kept.chain(self.refreshing.iter().map(|(_, until)| *until)).min()
+        kept.chain(self.refreshed.iter().filter_map(|r| r.until)).min()
     }
 
     /// Runs what is due.
@@ -156,12 +181,9 @@ impl Retention {
             }
             !over
         });
-        self.refreshing.retain(|(family, until)| {
-            let over = *until <= now;
-            if over {
-                rib.sweep_stale(peer, *family);
-            }
-            !over
-        });
+        for refreshed in self.refreshed.iter_mut().filter(|r| due(r.until)) {
+            refreshed.until = None;
+            rib.sweep_stale(peer, refreshed.family);
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::{ConnId, In, Out, PeerConfig, PeerId, Restarted, SessionEvent, Speake
 use crate::bgp::family::AddressFamily;
 use crate::bgp::message::{Notification, Update};
 use crate::bgp::notification::{cease, code};
-use crate::bgp::rib::Rib;
+use crate::bgp::rib::{Excess, Rib};
 use crate::bgp::session::{Ended, Output, Refresh, Session, SessionConfig};
 use crate::rng::Rng;
 use crate::time::Time;
@@ -177,9 +177,7 @@ impl Speaker {
             }
             In::AddPeer { peer, config } => self.add_peer(peer, *config),
             In::RemovePeer { peer } => self.remove_peer(now, peer),
-            In::BfdDown { peer, control_independent } => {
-                self.with(now, peer, |p| p.session.bfd_down(now, control_independent));
-            }
+            In::BfdDown { peer, control_independent } => self.bfd_down(now, peer, control_independent),
             In::Settled => {
                 self.config.restarted = None;
                 self.with_all(now, Peer::settle);
@@ -296,6 +294,18 @@ impl Speaker {
         }
     }
 
+    /// A neighbour that restarts is waited for no longer when its forwarding is gone as well (RFC 5882 §4.3.1).
+    fn bfd_down(&mut self, now: Time, peer: PeerId, control_independent: bool) {
+        self.with(now, peer, |p| p.session.bfd_down(now, control_independent));
+        if let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut)
+            && control_independent
+            && p.session.established().is_none()
+            && !p.retention.families().is_empty()
+        {
+            p.retention.ended(&mut self.rib, peer);
+        }
+    }
+
     fn acknowledged(&mut self, now: Time, conn: ConnId, offset: u64) {
         let Some(p) = self.owners.get(&conn).copied().and_then(|peer| self.peer_mut(peer)) else {
             return;
@@ -337,7 +347,8 @@ impl Speaker {
                     p.ledger.restart();
                     p.sending.restart();
                     let n = &negotiated;
-                    self.rib.peer_up(now, peer, local, n.router_id, n.families, n.extended_next_hop);
+                    let long_lived = !n.long_lived.is_empty();
+                    self.rib.peer_up(peer, local, n.router_id, n.families, n.extended_next_hop, long_lived);
                     p.retention.returned(now, &mut self.rib, peer, n);
                     let event = SessionEvent::Up { router_id: n.router_id, hold_time: n.hold_time };
                     self.session_event(now, peer, event);
@@ -391,9 +402,13 @@ impl Speaker {
         if let Some(family) = update.end_of_rib {
             p.retention.end_of_rib(&mut self.rib, peer, family);
         }
-        if let Some((family, limit)) = over_limit.filter(|_| p.session.established().is_some()) {
+        if let Some(excess) = over_limit.filter(|_| p.session.established().is_some()) {
             // For an operator to look at: the neighbour leaks, and would do so again.
-            p.session.disable(now, too_many_prefixes(family, limit));
+            let notification = match excess {
+                Excess::Prefixes(family, limit) => too_many_prefixes(family, limit),
+                Excess::Octets => Notification::new(code::CEASE, cease::OUT_OF_RESOURCES),
+            };
+            p.session.disable(now, notification);
         }
     }
 
@@ -402,8 +417,7 @@ impl Speaker {
         let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else { return };
         let Some(negotiated) = p.session.negotiated() else { return };
         match refresh {
-            Refresh::Request if negotiated.enhanced_route_refresh => p.sending.asked.insert(family),
-            Refresh::Request => p.sending.repeat(&mut self.rib, peer, family),
+            Refresh::Request => p.sending.asked.insert(family),
             Refresh::Begin => {
                 let gr = negotiated.graceful_restart.is_some();
                 p.retention.refresh_begins(now, &mut self.rib, peer, family, gr);

@@ -11,7 +11,7 @@ use super::{ConnId, Out, PeerId};
 use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::message::Nlri;
 use crate::bgp::rib::{Change, Rib};
-use crate::bgp::session::Refresh;
+use crate::bgp::session::{Negotiated, Refresh};
 use crate::bgp::wire::{self, EncodeContext};
 use crate::time::Time;
 
@@ -29,7 +29,8 @@ const TYPE_UPDATE: u8 = 2;
 pub(super) struct Sending {
     /// Families whose initial exchange is complete and whose End-of-RIB was sent.
     end_of_rib: AddressFamilies,
-    /// Families the neighbour asked for again, and that wait for what it is owed, End-of-RIB included (RFC 7313 §4).
+    /// Families the neighbour asked for again, and that wait for what it is owed: for End-of-RIB, too, where the answer has a
+    /// beginning and an end (RFC 7313 §4). However often it asks meanwhile, it is told once more.
     pub(super) asked: AddressFamilies,
     /// Families between BoRR and EoRR.
     resending: AddressFamilies,
@@ -44,37 +45,34 @@ impl Sending {
     }
 
     /// Owes the neighbour everything of a family once more.
-    pub(super) fn repeat(&mut self, rib: &mut Rib, peer: PeerId, family: AddressFamily) {
+    fn repeat(&mut self, rib: &mut Rib, peer: PeerId, family: AddressFamily) {
         rib.refresh(peer, family);
         self.flows.repeat(family);
     }
 
     /// Everything owed is written: appends what marks that, and begins refreshes that were asked for. Whether that
     /// makes more to write.
-    fn mark(
-        &mut self,
-        rib: &mut Rib,
-        peer: PeerId,
-        families: AddressFamilies,
-        settled: bool,
-        out: &mut Vec<u8>,
-    ) -> bool {
+    fn mark(&mut self, rib: &mut Rib, peer: PeerId, negotiated: &Negotiated, settled: bool, out: &mut Vec<u8>) -> bool {
+        let (families, enhanced) = (negotiated.families, negotiated.enhanced_route_refresh);
         for family in families.iter().filter(|family| settled && !self.end_of_rib.contains(*family)) {
             wire::encode_end_of_rib(family, out);
         }
         if settled {
             self.end_of_rib = families;
         }
-        for family in self.resending.iter() {
+        for family in std::mem::take(&mut self.resending).iter() {
             wire::encode_route_refresh(family, Refresh::End.subtype(), out);
         }
-        self.resending = self.asked.intersection(self.end_of_rib);
-        for family in self.resending.iter() {
+        let answered = self.asked.intersection(if enhanced { self.end_of_rib } else { families });
+        for family in answered.iter() {
             self.asked.remove(family);
-            wire::encode_route_refresh(family, Refresh::Begin.subtype(), out);
+            if enhanced {
+                wire::encode_route_refresh(family, Refresh::Begin.subtype(), out);
+                self.resending.insert(family);
+            }
             self.repeat(rib, peer, family);
         }
-        !self.resending.is_empty()
+        !answered.is_empty()
     }
 }
 
@@ -94,8 +92,7 @@ impl Speaker {
         let Some(p) = self.peers.get_mut(peer.0 as usize).and_then(Option::as_mut) else {
             return;
         };
-        let (Some(context), Some(families)) = (p.session.encode_context(), p.session.negotiated().map(|n| n.families))
-        else {
+        let (Some(context), Some(negotiated)) = (p.session.encode_context(), p.session.negotiated()) else {
             return;
         };
         let Some((start, under_way)) = p.session.established().map(|c| (c.sent(), c.unacknowledged())) else {
@@ -106,9 +103,9 @@ impl Speaker {
         while under_way + (bytes.len() as u64) < SEND_WINDOW {
             if let Some(change) = self.rib.poll_changes(peer) {
                 write_change(&change, &context, start, &mut bytes, &mut p.ledger);
-            } else if let Some((flow, actions)) = p.sending.flows.poll(families) {
+            } else if let Some((flow, actions)) = p.sending.flows.poll(negotiated.families) {
                 flows::write(&flow, actions, self.config.asn, p.session.config(), &context, &mut bytes);
-            } else if !p.sending.mark(&mut self.rib, peer, families, settled, &mut bytes) {
+            } else if !p.sending.mark(&mut self.rib, peer, negotiated, settled, &mut bytes) {
                 break;
             }
         }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use ubique_model::policy::Announcement;
 use ubique_model::{Asn, Family, Prefix, Relation};
 
-use crate::Time;
 use crate::bgp::attributes::{AsPath, Attributes, NextHop};
 use crate::bgp::family::AddressFamilies;
 use crate::bgp::message::{Nlri, Reach, Update};
@@ -61,9 +60,14 @@ pub(super) fn rib(peers: Vec<PeerConfig>) -> Rib {
 
 /// Brings up a session that carries IPv4.
 pub(super) fn up(rib: &mut Rib, peer: u32) {
+    up_with(rib, peer, false);
+}
+
+/// The same with a neighbour that knows long-lived stale routes, or not.
+pub(super) fn up_with(rib: &mut Rib, peer: u32, long_lived: bool) {
     let local = IpAddr::V4(local(peer));
     let families = AddressFamilies::only(Family::Ipv4);
-    rib.peer_up(Time::ZERO, PeerId(peer), local, router_id(peer), families, AddressFamilies::NONE);
+    rib.peer_up(PeerId(peer), local, router_id(peer), families, AddressFamilies::NONE, long_lived);
 }
 
 pub(super) fn path(ases: &[u32]) -> Attributes {

@@ -10,7 +10,7 @@ use super::common::*;
 use crate::Time;
 use crate::bgp::attributes::{Aggregator, Attributes, NextHop, RawAttribute};
 use crate::bgp::family::AddressFamily;
-use crate::bgp::rib::Change;
+use crate::bgp::rib::{Change, MAX_CHANGE};
 use crate::bgp::speaker::{Export, Import, PeerConfig, PeerId};
 
 use Relation::{Customer, Peer, RouteServer, Transit};
@@ -213,4 +213,20 @@ fn changes_survive_a_recording() {
     let candidates = rib.candidates(prefix(Q));
     let json = serde_json::to_string(&candidates).unwrap();
     assert_eq!(serde_json::from_str::<Vec<crate::bgp::rib::Candidate>>(&json).unwrap(), candidates);
+}
+
+#[test]
+fn a_table_is_handed_out_in_parts() {
+    let mut rib = rib(vec![neighbor(0, Customer), neighbor(1, Peer)]);
+    let names: Vec<String> = (0..2 * MAX_CHANGE + 1).map(|i| format!("10.{}.{}.0/24", i / 256, i % 256)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    rib.update(Time(1), PeerId(0), &announce(&names, path(&[100])));
+    let parts = |rib: &mut crate::bgp::rib::Rib| -> Vec<usize> {
+        let count =
+            |change: Change| change.withdrawn.len() + change.announced.map_or(0, |(.., prefixes)| prefixes.len());
+        changes(rib, 1).into_iter().map(count).collect()
+    };
+    assert_eq!(parts(&mut rib), [MAX_CHANGE, MAX_CHANGE, 1]);
+    rib.peer_down(PeerId(0));
+    assert_eq!(parts(&mut rib), [MAX_CHANGE, MAX_CHANGE, 1]);
 }

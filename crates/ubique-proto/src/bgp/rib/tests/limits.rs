@@ -6,10 +6,11 @@ use ubique_model::Relation::{Peer, Transit};
 
 use super::common::*;
 use crate::Time;
+use crate::bgp::attributes::{Attributes, RawAttribute};
 use crate::bgp::family::AddressFamily::{Ipv4Unicast, Ipv6Unicast};
 use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::message::Update;
-use crate::bgp::rib::{MAX_PATHS, Rib};
+use crate::bgp::rib::{Excess, MAX_OCTETS, MAX_OCTETS_PER_ROUTE, MAX_PATHS, Rib};
 use crate::bgp::speaker::{GracefulRestartConfig, Import, PeerConfig, PeerId};
 
 const P0: PeerId = PeerId(0);
@@ -35,18 +36,18 @@ fn many(family: AddressFamily, range: std::ops::Range<u32>) -> Update {
 
 fn up_with_both(rib: &mut Rib) {
     rib.peer_up(
-        Time::ZERO,
         P0,
         std::net::IpAddr::V4(local(0)),
         router_id(0),
         AddressFamilies::UNICAST,
         AddressFamilies::NONE,
+        true,
     );
 }
 
 /// The session is lost and comes back; all routes are stale.
 fn restart(rib: &mut Rib) {
-    rib.peer_stale(Time(1), P0, AddressFamilies::UNICAST);
+    rib.peer_stale(P0, AddressFamilies::UNICAST, AddressFamilies::NONE);
     up_with_both(rib);
 }
 
@@ -59,7 +60,7 @@ fn a_leak_of_one_family_is_noticed_however_full_the_other_is() {
         rib.update(Time(2), P0, &many(Ipv6Unicast, 0..15));
         assert_eq!((rib.over_limit(P0), rib.counters(P0).received), (None, 29));
         rib.update(Time(2), P0, &many(Ipv6Unicast, 15..16));
-        assert_eq!(rib.over_limit(P0), Some((Ipv6Unicast, 15)));
+        assert_eq!(rib.over_limit(P0), Some(Excess::Prefixes(Ipv6Unicast, 15)));
     }
 }
 
@@ -79,7 +80,7 @@ fn what_is_stale_does_not_count() {
         rib.update(Time(3), P0, &many(Ipv4Unicast, 0..1));
         assert_eq!(rib.over_limit(P0), None);
         rib.update(Time(4), P0, &many(Ipv4Unicast, 9..10));
-        assert_eq!(rib.over_limit(P0), Some((Ipv4Unicast, 10)));
+        assert_eq!(rib.over_limit(P0), Some(Excess::Prefixes(Ipv4Unicast, 10)));
     }
 }
 
@@ -93,7 +94,7 @@ fn what_was_stale_counts_again_once_it_is_named() {
         rib.update(Time(2), P0, &many(Ipv4Unicast, 10..20));
         assert_eq!((rib.over_limit(P0), rib.counters(P0).received), (None, 20));
         rib.update(Time(2), P0, &many(Ipv4Unicast, 0..1));
-        assert_eq!(rib.over_limit(P0), Some((Ipv4Unicast, 10)));
+        assert_eq!(rib.over_limit(P0), Some(Excess::Prefixes(Ipv4Unicast, 10)));
         // It is not kept as it was before.
         assert!(rib.received(P0, None).all(|r| r.prefix != prefix("10.0.0.0/24")));
     }
@@ -135,4 +136,61 @@ fn paths_numbered_anew_after_a_restart_find_room() {
         rib.update(Time(3), P0, &numbered(2000, 40));
         assert_eq!(rib.counters(P0).received, MAX_PATHS);
     }
+}
+
+/// An attribute nobody knows, of so many octets, different for each `n`.
+fn burdened(n: u32, octets: usize) -> Attributes {
+    let value = [&n.to_be_bytes()[..], &vec![0; octets]].concat();
+    Attributes { unknown: vec![RawAttribute { flags: 0xC0, code: 99, value }], ..path(&[100]) }
+}
+
+#[test]
+fn paths_of_one_message_share_their_attributes() {
+    let mut rib = rib(vec![observed()]);
+    for message in 0..3 {
+        let names: Vec<String> = (0..100).map(|i| format!("10.{message}.{i}.0/24")).collect();
+        let mut update = announce(&names.iter().map(String::as_str).collect::<Vec<_>>(), burdened(message, 60_000));
+        (1..).zip(&mut update.announced[0].prefixes).for_each(|(id, nlri)| nlri.path_id = id);
+        rib.update(Time(1), P0, &update);
+    }
+    assert_eq!((rib.counters(P0).received, rib.counters(P0).ignored, rib.offers.len()), (300, 0, 3));
+    assert!(rib.offers.octets(P0) < 3 * 60_100, "{}", rib.offers.octets(P0));
+}
+
+#[test]
+fn attributes_of_an_observed_neighbour_are_bounded() {
+    let mut rib = rib(vec![PeerConfig { keep: 1000, ..observed() }]);
+    let room = 1000 * MAX_OCTETS_PER_ROUTE;
+    for n in 0..20 {
+        rib.update(Time(1), P0, &announce(&[&format!("10.{n}.0.0/16")], burdened(n, 60_000)));
+        assert!(rib.offers.octets(P0) <= room);
+    }
+    assert_eq!((rib.counters(P0).received, rib.counters(P0).ignored), (room / 60_100, 16));
+    // What is small still finds room, what replaces a route and is too big takes its place.
+    rib.update(Time(2), P0, &announce(&[P], path(&[100])));
+    assert_eq!(rib.counters(P0).received, 5);
+    rib.update(Time(2), P0, &announce(&[P], burdened(50, 60_000)));
+    assert_eq!((rib.counters(P0).received, rib.candidates(prefix(P))), (4, vec![]));
+    // We go on watching what we announce, to an end.
+    for n in 0..20 {
+        rib.announce(P0, own(&format!("11.{n}.0.0/16")));
+        rib.update(Time(3), P0, &announce(&[&format!("11.{n}.0.0/16")], burdened(100 + n, 60_000)));
+    }
+    assert_eq!((rib.counters(P0).received, rib.over_limit(P0)), (2 * room / 60_100, None));
+    // What is gone makes room.
+    rib.peer_down(P0);
+    rib.reap(1000);
+    assert_eq!(rib.offers.octets(P0), 0);
+}
+
+#[test]
+fn attributes_of_a_router_are_bounded_by_its_session() {
+    let mut rib = rib(vec![neighbor(0, Peer)]);
+    let count = (MAX_OCTETS / 1_000_100) as u32;
+    for n in 0..count {
+        rib.update(Time(1), P0, &announce(&[&format!("10.{n}.0.0/16")], burdened(n, 1_000_000)));
+    }
+    assert_eq!((rib.over_limit(P0), rib.counters(P0).ignored), (None, 0));
+    rib.update(Time(1), P0, &announce(&[P], burdened(count, 1_000_000)));
+    assert_eq!((rib.over_limit(P0), rib.counters(P0).ignored), (Some(Excess::Octets), 1));
 }

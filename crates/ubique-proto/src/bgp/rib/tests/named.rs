@@ -9,7 +9,7 @@ use crate::Time;
 use crate::bgp::attributes::{AsPath, Attributes, NextHop, Segment};
 use crate::bgp::family::{AddressFamilies, AddressFamily};
 use crate::bgp::message::{Reach, Update};
-use crate::bgp::rib::{Counters, Rib};
+use crate::bgp::rib::{Counters, Excess, Rib};
 use crate::bgp::speaker::{Export, Import, PeerConfig, PeerId, SpeakerConfig};
 
 use Relation::{Customer, Peer, Transit};
@@ -154,8 +154,8 @@ fn a_session_carries_the_family_of_its_address() {
     let own_id = Ipv4Addr::new(10, 1, 1, 1);
     let mut rib = Rib::new(SpeakerConfig { peers, ..SpeakerConfig::new(OWN_AS, own_id, 0) });
     let v6_only = AddressFamilies::only(Family::Ipv6);
-    rib.peer_up(Time(1), PeerId(0), v6(11), router_id(0), v6_only, AddressFamilies::NONE);
-    rib.peer_up(Time(1), PeerId(1), v6(12), router_id(1), v6_only, AddressFamilies::NONE);
+    rib.peer_up(PeerId(0), v6(11), router_id(0), v6_only, AddressFamilies::NONE, false);
+    rib.peer_up(PeerId(1), v6(12), router_id(1), v6_only, AddressFamilies::NONE, false);
     up(&mut rib, 2);
     let mut update = announce(&["2001:db8:53::/48"], path(&[100]));
     update.announced.push(Reach { next_hop: NEXT_HOP, prefixes: vec![prefix(P).into()] });
@@ -184,7 +184,7 @@ fn too_many_prefixes_end_the_session_of_a_router_but_not_of_an_edge() {
         assert_eq!(rib.over_limit(PeerId(peer)), None);
         rib.update(Time(3), PeerId(peer), &announce(&many, path(&[100])));
     }
-    assert_eq!(rib.over_limit(PeerId(0)), Some((AddressFamily::Ipv4Unicast, 2)));
+    assert_eq!(rib.over_limit(PeerId(0)), Some(Excess::Prefixes(AddressFamily::Ipv4Unicast, 2)));
     assert_eq!((rib.counters(PeerId(0)).received, rib.counters(PeerId(0)).ignored), (2, 3));
     rib.peer_down(PeerId(0));
     assert_eq!(rib.over_limit(PeerId(0)), None);

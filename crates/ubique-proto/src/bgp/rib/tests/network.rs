@@ -137,14 +137,13 @@ impl Internet {
     fn set_link(&mut self, a: usize, at_a: usize, up: bool) {
         let (b, at_b) = (self.links[a][at_a].other, self.links[a][at_a].back);
         for (network, at, other) in [(a, at_a, b), (b, at_b, a)] {
-            let now = Time(self.clock);
             let end = &mut self.links[network][at];
             end.up = up;
             self.wires[network][at].clear();
             let peer = PeerId(at as u32);
             if up {
                 let (address, v4) = (IpAddr::V4(end.address), AddressFamilies::only(Family::Ipv4));
-                self.ribs[network].peer_up(now, peer, address, id_of(other), v4, AddressFamilies::NONE);
+                self.ribs[network].peer_up(peer, address, id_of(other), v4, AddressFamilies::NONE, false);
             } else {
                 self.ribs[network].peer_down(peer);
             }

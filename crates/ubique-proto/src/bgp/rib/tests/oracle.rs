@@ -43,6 +43,8 @@ struct Model {
     ids: Vec<Ipv4Addr>,
     up: Vec<bool>,
     prefer_oldest: bool,
+    /// Who announced the capability of RFC 9494.
+    long_lived: Vec<bool>,
     heard: Vec<BTreeMap<(Prefix, u32), Known>>,
     made: Vec<BTreeMap<Prefix, Announcement>>,
     originated: BTreeSet<Prefix>,
@@ -191,11 +193,11 @@ impl Model {
     }
 
     fn allows(&self, from: usize, to: usize, known: &Known) -> bool {
+        let knows_long_lived = self.long_lived[to];
         let (from, to, inside, outside) = (&self.peers[from], &self.peers[to], self.internal(from), !self.internal(to));
         let barred = |c| known.attributes.communities.contains(&c);
         let ours = inside && known.attributes.as_path.hops() == 0;
-        let keeps_long = to.graceful_restart.is_some_and(|g| g.long_lived.is_some());
-        if barred(Community::NO_ADVERTISE) || (long_lived(known) && !keeps_long) {
+        if barred(Community::NO_ADVERTISE) || (long_lived(known) && !knows_long_lived) {
             return false;
         }
         if !outside {
@@ -245,6 +247,7 @@ impl Bench {
                 ids: (0..count).map(|i| router_id(i / (1 + (seed % 2) as u32))).collect(),
                 up: vec![false; n],
                 prefer_oldest: config.prefer_oldest,
+                long_lived: (0..n).map(|_| rng.below(2) == 0).collect(),
                 heard: vec![BTreeMap::new(); n],
                 made: vec![BTreeMap::new(); n],
                 originated: BTreeSet::new(),
@@ -298,10 +301,13 @@ impl Bench {
             }
             9 => {
                 let heard = &mut self.model.heard[peer];
-                heard.retain(|_, k| k.stale != Stale::Restart);
+                // In the middle of a refresh nothing is stale for good.
+                let refreshing = self.rng.below(2) == 0;
+                heard.retain(|_, k| k.stale != Stale::Restart || refreshing);
                 heard.values_mut().for_each(|k| k.stale = k.stale.max(Stale::Restart));
                 self.session_over(peer);
-                self.rib.peer_stale(self.now, id, AddressFamilies::UNICAST);
+                let refreshing = if refreshing { AddressFamilies::UNICAST } else { AddressFamilies::NONE };
+                self.rib.peer_stale(id, AddressFamilies::UNICAST, refreshing);
             }
             10 => {
                 self.model.heard[peer].values_mut().for_each(|k| k.stale = k.stale.max(Stale::Restart));
@@ -337,7 +343,8 @@ impl Bench {
         self.repeats[peer].clear();
         let address = IpAddr::V4(local(peer as u32));
         let v4 = AddressFamilies::only(Family::Ipv4);
-        self.rib.peer_up(self.now, PeerId(peer as u32), address, self.model.ids[peer], v4, AddressFamilies::NONE);
+        let id = self.model.ids[peer];
+        self.rib.peer_up(PeerId(peer as u32), address, id, v4, AddressFamilies::NONE, self.model.long_lived[peer]);
     }
 
     fn update(&mut self, peer: usize) {

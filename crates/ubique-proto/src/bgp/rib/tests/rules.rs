@@ -71,7 +71,7 @@ fn a_graceful_restart_keeps_routes_until_they_are_swept() {
     let mut rib = rib(vec![neighbor(0, Customer), neighbor(1, Peer)]);
     rib.update(Time(1), PeerId(0), &announce(&[P, Q], path(&[100])));
     assert!(sent(&mut rib, 1).is_some() && rib.poll_best().is_some() && rib.poll_best().is_some());
-    rib.peer_stale(Time(2), PeerId(0), AddressFamilies::only(V4));
+    rib.peer_stale(PeerId(0), AddressFamilies::only(V4), AddressFamilies::NONE);
     assert!(rib.received(PeerId(0), None).all(|r| r.stale == Stale::Restart));
     up(&mut rib, 0);
     rib.update(Time(3), PeerId(0), &announce(&[P], path(&[100])));
@@ -83,7 +83,7 @@ fn a_graceful_restart_keeps_routes_until_they_are_swept() {
     assert_eq!(rib.received(PeerId(0), None).map(|r| (r.stale, r.learned)).collect::<Vec<_>>(), [(Stale::No, Time(1))]);
     // A family that is not kept goes at once, and so does what was stale when the session is lost again.
     rib.mark_stale(PeerId(0), V4);
-    rib.peer_stale(Time(4), PeerId(0), AddressFamilies::only(V4));
+    rib.peer_stale(PeerId(0), AddressFamilies::only(V4), AddressFamilies::NONE);
     assert_eq!(rib.counters(PeerId(0)).received, 0);
 }
 
@@ -91,11 +91,14 @@ fn a_graceful_restart_keeps_routes_until_they_are_swept() {
 fn long_lived_stale_routes_come_last_and_go_to_those_who_understand() {
     let gr =
         GracefulRestartConfig { restart_time: Duration::from_secs(120), long_lived: Some(Duration::from_secs(3600)) };
-    let knows = PeerConfig { graceful_restart: Some(gr), ..neighbor(1, Customer) };
-    let mut rib = rib(vec![neighbor(0, Customer), knows, neighbor(2, Customer), neighbor(3, Transit)]);
+    // What counts is what the neighbour said, not what we would like.
+    let silent = PeerConfig { graceful_restart: Some(gr), ..neighbor(2, Customer) };
+    let mut rib = rib(vec![neighbor(0, Customer), neighbor(1, Customer), silent, neighbor(3, Transit)]);
+    rib.peer_down(PeerId(1));
+    up_with(&mut rib, 1, true);
     rib.update(Time(1), PeerId(0), &announce(&[P], path(&[100])));
     rib.update(Time(1), PeerId(0), &announce(&[Q], tagged(0xFFFF_0007)));
-    rib.peer_stale(Time(2), PeerId(0), AddressFamilies::only(V4));
+    rib.peer_stale(PeerId(0), AddressFamilies::only(V4), AddressFamilies::NONE);
     assert_eq!(changes(&mut rib, 2).len(), 2);
     changes(&mut rib, 1);
     rib.long_lived_stale(PeerId(0), V4);
@@ -256,7 +259,7 @@ fn next_hops_of_each_family() {
         let own_id = Ipv4Addr::new(10, 1, 1, 1);
         let mut rib = Rib::new(SpeakerConfig { peers: vec![config], ..SpeakerConfig::new(OWN_AS, own_id, 0) });
         let extended = if extended { AddressFamilies::only(V4) } else { AddressFamilies::NONE };
-        rib.peer_up(Time(1), PeerId(0), local_of(local), router_id(0), AddressFamilies::UNICAST, extended);
+        rib.peer_up(PeerId(0), local_of(local), router_id(0), AddressFamilies::UNICAST, extended, false);
         rib.announce(PeerId(0), own(P));
         rib.announce(PeerId(0), own("2001:db8:53::/48"));
         let mut got = (None, None);

@@ -34,10 +34,7 @@ fn rows() -> Vec<(Event, [Step; 3])> {
         (Event::Malformed(header.clone()), [sent(header.clone()), sent(header.clone()), sent(header)]),
         (Event::Malformed(bad_open.clone()), [sent(bad_open.clone()), sent(bad_open), fsm(3, 1)]),
         (Event::Malformed(bad_update.clone()), [fsm(1, 2), fsm(2, 2), sent(bad_update)]),
-        (
-            Event::Malformed(bad_refresh.clone()),
-            [sent(bad_refresh.clone()), sent(bad_refresh.clone()), sent(bad_refresh)],
-        ),
+        (Event::Malformed(bad_refresh.clone()), [fsm(1, 5), fsm(2, 5), sent(bad_refresh)]),
         (Event::Notification(plain(6, 4)), [received.clone(), received.clone(), received]),
         (Event::Keepalive, [fsm(1, 4), Step::Establish, Step::Alive]),
         (Event::Update(nothing()), [fsm(1, 2), fsm(2, 2), deliver]),

@@ -6,7 +6,7 @@ use crate::bgp::family::AddressFamilies;
 use crate::bgp::message::{Capability, GracefulRestart, Notification, Open};
 use crate::bgp::notification::{cease, code};
 use crate::bgp::session::CROSSING_TIME;
-use crate::bgp::speaker::{GracefulRestartConfig, In, Restarted, STALE_MAX, SpeakerConfig};
+use crate::bgp::speaker::{GracefulRestartConfig, Import, In, Restarted, STALE_MAX, SpeakerConfig};
 
 const ROUTES: [&str; 2] = ["198.51.100.0/24", "203.0.113.0/24"];
 
@@ -125,6 +125,25 @@ fn a_second_loss_deletes_what_was_still_stale() {
 }
 
 #[test]
+fn a_loss_in_the_middle_of_a_refresh_deletes_nothing() {
+    let capabilities = || vec![Capability::EnhancedRouteRefresh, graceful(30, true, &[(V4, true)])];
+    for (import, long_lived_s) in [(Import::Observe, None), (Import::Observe, Some(9)), (Import::GaoRexford, None)] {
+        let mut config = helper(long_lived_s);
+        config.peers[0].import = import;
+        let mut b = established(config, &open_with(&[V4], capabilities()));
+        b.receive_refresh(V4, 1);
+        b.receive(update(2, &[], &ROUTES[..1]));
+        b.close();
+        assert_eq!(b.held(), STALE);
+        b.connect(&open_with(&[V4], capabilities()));
+        b.receive(update(2, &[], &ROUTES[..1]));
+        // But what is stale since the restart, and not since a refresh, is.
+        b.close();
+        assert_eq!(b.held(), "198.51.100.0/24~");
+    }
+}
+
+#[test]
 fn a_notification_is_graceful_when_both_understand_that_and_a_hard_reset_never() {
     let hold_timer = Notification::new(code::HOLD_TIMER_EXPIRED, 0);
     let shutdown = Notification::cease(cease::ADMINISTRATIVE_SHUTDOWN, "");
@@ -200,6 +219,24 @@ fn bfd_that_shares_the_fate_of_the_control_plane_says_only_that_it_restarts() {
     let mut b = established(helper(None), &open_with(&[V4], vec![]));
     b.input(In::BfdDown { peer: P0, control_independent: false });
     assert_eq!(b.held(), "");
+}
+
+#[test]
+fn bfd_that_outlives_the_control_plane_ends_a_restart_under_way() {
+    for (control_independent, left) in [(true, ""), (false, STALE)] {
+        let mut b = established(helper(Some(1000)), &open(true));
+        b.close();
+        b.wait(s(5));
+        b.input(In::BfdDown { peer: P0, control_independent });
+        assert_eq!(b.held(), left);
+        // Long-lived ones, too, and while the neighbour is about to come back.
+        let mut b = established(helper(Some(1000)), &patient(30, true, 500));
+        b.close();
+        b.wait(s(40));
+        b.accepted();
+        b.input(In::BfdDown { peer: P0, control_independent });
+        assert_eq!(b.held(), if control_independent { "" } else { LONG_STALE });
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use super::bench::*;
 use super::fixture::update;
 use crate::bgp::message::Capability;
+use crate::bgp::speaker::graceful::REFRESH_INTERVAL;
 use crate::bgp::speaker::{GracefulRestartConfig, In, Restarted, STALE_MAX, SpeakerConfig};
+use crate::bgp::wire;
 
 fn enhanced() -> crate::bgp::message::Open {
     open_with(&[V4, V6], vec![Capability::EnhancedRouteRefresh])
@@ -25,6 +27,52 @@ fn a_plain_request_repeats_one_family() {
     assert_eq!(b.words(), "+2001:db8::/48");
     b.receive_refresh(V4, 0);
     assert_eq!(b.words(), "+192.0.2.0/24");
+}
+
+#[test]
+fn however_often_it_asks_at_once_it_is_told_once() {
+    for (open, words) in [
+        (open_with(&[V4, V6], vec![]), "+192.0.2.0/24"),
+        (enhanced(), "BoRR ipv4 unicast, +192.0.2.0/24, EoRR ipv4 unicast"),
+    ] {
+        let mut b = announcing(&open);
+        let mut bytes = vec![];
+        (0..178).for_each(|_| wire::encode_route_refresh(V4, 0, &mut bytes));
+        b.receive(bytes);
+        assert_eq!(b.words(), words);
+    }
+}
+
+#[test]
+fn a_refresh_that_begins_again_and_again_begins_once() {
+    let mut b = Bench::up(neighbour(|_| ()), &enhanced());
+    b.receive(update(2, &[], &["198.51.100.0/24", "203.0.113.0/24"]));
+    b.receive_refresh(V4, 1);
+    b.receive(update(2, &[], &["203.0.113.0/24"]));
+    b.wait(STALE_MAX - s(1));
+    // It has more time.
+    b.receive_refresh(V4, 1);
+    assert_eq!(b.held(), "198.51.100.0/24~ 203.0.113.0/24");
+    b.wait(s(2));
+    assert_eq!(b.held(), "198.51.100.0/24~ 203.0.113.0/24");
+    b.receive_refresh(V4, 2);
+    assert_eq!(b.held(), "203.0.113.0/24");
+}
+
+#[test]
+fn a_refresh_right_after_another_is_passed_over() {
+    let mut b = Bench::up(neighbour(|_| ()), &enhanced());
+    b.receive(update(2, &[], &["203.0.113.0/24"]));
+    b.receive_refresh(V4, 1);
+    b.receive(update(2, &[], &["203.0.113.0/24"]));
+    b.receive_refresh(V4, 2);
+    b.wait(REFRESH_INTERVAL - s(1) / 10);
+    b.receive_refresh(V4, 1);
+    b.receive_refresh(V4, 2);
+    assert_eq!(b.held(), "203.0.113.0/24");
+    b.wait(s(1) / 10);
+    b.receive_refresh(V4, 1);
+    assert_eq!(b.held(), "203.0.113.0/24~");
 }
 
 #[test]

@@ -1,0 +1,136 @@
+//! The site's own traffic while a drain watches it: packets counted by the kernel, senders by samples, connections.
+//!
+//! It costs nothing while nobody drains: the sockets exist only as long as a [`Counting`] does. While they do, the kernel
+//! runs a compiled filter twice for each packet, and at most about [`SAMPLES_PER_S`] headers a second are copied.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::MissedTickBehavior;
+use ubique_proto::actions::drain::{In, SAMPLE_EVERY, SENDERS_PER_SAMPLE, Sample};
+use ubique_proto::actions::senders::{Sender, Senders};
+use ubique_sys::arrivals::Arrivals;
+use ubique_sys::sockdiag;
+
+/// How often headers are taken out of the kernel's queue: it has room for a quarter of a second.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Headers looked at each second, about; with fewer packets than that all are.
+const SAMPLES_PER_S: f64 = 2000.0;
+
+/// How often connections are counted: the kernel walks all of them.
+const CONNECTIONS_EVERY: Duration = Duration::from_secs(2);
+
+/// Counts until it is dropped.
+pub(super) struct Counting(AbortHandle);
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Whether packets can be counted here.
+///
+/// # Errors
+/// Why not, in words.
+pub(super) fn possible(addresses: &[IpAddr]) -> Result<(), String> {
+    open(addresses).map(drop)
+}
+
+fn open(addresses: &[IpAddr]) -> Result<Arrivals, String> {
+    Arrivals::open(addresses).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "packets cannot be counted: that needs CAP_NET_RAW".to_owned(),
+        _ => format!("packets cannot be counted: {error}"),
+    })
+}
+
+/// Starts to count; what there is to tell goes to `news`. Must be called on the runtime.
+pub(super) fn start(addresses: Vec<IpAddr>, news: mpsc::Sender<In>) -> Counting {
+    let task = tokio::task::spawn_local(async move {
+        if let Err(why) = count(&addresses, &news).await {
+            // The loop that would hear it may have gone.
+            let _ = news.send(In::Uncounted(why)).await;
+        }
+    });
+    Counting(task.abort_handle())
+}
+
+async fn count(addresses: &[IpAddr], news: &mpsc::Sender<In>) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("packets cannot be counted any longer: {error}");
+    let mut arrivals = open(addresses)?;
+    let mut connections = Connections::new(addresses.to_vec());
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut began, mut senders) = (Instant::now(), Senders::default());
+    loop {
+        tick.tick().await;
+        arrivals.samples(|source| senders.add(source, 1)).map_err(failed)?;
+        connections.look().await;
+        let window = began.elapsed();
+        if window < SAMPLE_EVERY {
+            continue;
+        }
+        let packets = arrivals.count().map_err(failed)?;
+        let every = (packets as f64 / window.as_secs_f64() / SAMPLES_PER_S).ceil();
+        arrivals.sample_every(every as u32).map_err(failed)?;
+        let sample = Sample { window, packets, connections: connections.last, senders: scaled(&senders, packets) };
+        if news.send(In::Sample(sample)).await.is_err() {
+            return Ok(());
+        }
+        (began, senders) = (Instant::now(), Senders::default());
+    }
+}
+
+/// The heaviest senders, with their share of all packets rather than of those looked at.
+fn scaled(senders: &Senders, packets: u64) -> Vec<Sender> {
+    let factor = packets.max(senders.total()) as f64 / senders.total().max(1) as f64;
+    let scale = |count: u64| (count as f64 * factor).round() as u64;
+    let heaviest = senders.heaviest(SENDERS_PER_SAMPLE).into_iter();
+    heaviest.map(|s| Sender { packets: scale(s.packets), uncertain: scale(s.uncertain), ..s }).collect()
+}
+
+/// Counted beside the loop: with many of them it takes a while.
+struct Connections {
+    addresses: Vec<IpAddr>,
+    running: Option<JoinHandle<Option<u64>>>,
+    asked: Option<Instant>,
+    last: Option<u64>,
+}
+
+impl Connections {
+    fn new(addresses: Vec<IpAddr>) -> Connections {
+        Connections { addresses, running: None, asked: None, last: None }
+    }
+
+    /// Takes a result that is there, and asks again when it is time.
+    async fn look(&mut self) {
+        if let Some(running) = self.running.take_if(|running| running.is_finished()) {
+            self.last = running.await.ok().flatten();
+        }
+        if self.running.is_none() && self.asked.is_none_or(|asked| asked.elapsed() >= CONNECTIONS_EVERY) {
+            let addresses = self.addresses.clone();
+            self.asked = Some(Instant::now());
+            self.running = Some(tokio::task::spawn_blocking(move || sockdiag::established(&addresses).ok()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn senders_are_scaled_to_all_packets() {
+        let mut senders = Senders::default();
+        senders.add("203.0.113.7".parse().expect("an address"), 30);
+        senders.add("192.0.2.7".parse().expect("an address"), 10);
+        let packets: Vec<u64> = scaled(&senders, 4000).iter().map(|s| s.packets).collect();
+        assert_eq!(packets, [3000, 1000]);
+        let packets: Vec<u64> = scaled(&senders, 39).iter().map(|s| s.packets).collect();
+        assert_eq!(packets, [30, 10], "a packet that came after the count");
+        assert_eq!(scaled(&Senders::default(), 5), []);
+    }
+}

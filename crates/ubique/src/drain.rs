@@ -1,0 +1,233 @@
+//! `ubique drain`: a drain with its stages as they happen, and a report of who still sends.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ubique_node::admin::{DrainRequest, DrainView, Reply, Request, SCHEMA_VERSION, TrafficView};
+use ubique_proto::actions::drain::Stage;
+
+use crate::Exit;
+use crate::admin::socket;
+use crate::arguments::{Color, DrainArguments, Output, Until};
+use crate::operator::{ask, confirm, show_plan};
+use crate::say::{say, say_raw, tell, tell_raw};
+
+/// How often the agent is asked.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+
+/// `ubique drain`.
+pub fn drain(arguments: &DrainArguments, output: Output, color: Color) -> Exit {
+    let request = match request(arguments) {
+        Ok(request) => request,
+        Err(exit) => return exit,
+    };
+    let path = match socket(&arguments.agent, color) {
+        Ok(path) => path,
+        Err(exit) => return exit,
+    };
+    let dry = Request::DrainWatched(DrainRequest { dry_run: true, ..request.clone() });
+    let plan = match ask(&path, &dry, Exit::CouldNotRun) {
+        Ok(Reply::Plan(plan)) => plan,
+        Ok(_) => return Exit::CouldNotRun,
+        Err(exit) => return exit,
+    };
+    if arguments.dry_run {
+        return show_plan(&plan, output);
+    }
+    plan.warnings.iter().for_each(|warning| say!("warning: {warning}"));
+    if let Err(exit) = confirm(&plan, arguments.yes) {
+        return exit;
+    }
+    match ask(&path, &Request::DrainWatched(request), Exit::CouldNotRun) {
+        Ok(_) if arguments.detach => {
+            match output {
+                Output::Json => tell!("{{\"schema_version\":{SCHEMA_VERSION},\"ok\":true}}"),
+                Output::Table => say!("draining: {}; `ubique status` shows how far it is", arguments.reason),
+            }
+            Exit::Fine
+        }
+        Ok(_) => watch(&path, output),
+        Err(exit) => exit,
+    }
+}
+
+fn request(arguments: &DrainArguments) -> Result<DrainRequest, Exit> {
+    let within_s = match arguments.until {
+        None | Some(Until::Gone) => None,
+        Some(Until::After(duration)) => Some(duration.as_secs_f64()),
+        Some(Until::At(at)) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let left = Duration::from_secs(at).checked_sub(now).ok_or_else(|| {
+                say!("ubique: --until is a time that has passed (UTC)");
+                Exit::BadInput
+            })?;
+            Some(left.as_secs_f64())
+        }
+    };
+    Ok(DrainRequest {
+        reason: arguments.reason.clone(),
+        within_s,
+        until_gone: arguments.until == Some(Until::Gone),
+        prepend: arguments.prepend,
+        no_hook: arguments.no_hook,
+        watch_s: Some(arguments.watch.as_secs_f64()),
+        dry_run: false,
+    })
+}
+
+/// Shows the drain until it is over. Whoever interrupts it ends the showing, not the drain.
+fn watch(path: &Path, output: Output) -> Exit {
+    let live = output == Output::Table && std::io::stderr().is_terminal();
+    let mut stage = None;
+    loop {
+        let view = match ask(path, &Request::DrainProgress, Exit::CouldNotRun) {
+            Ok(Reply::Drain(view)) => view,
+            Ok(_) => return Exit::CouldNotRun,
+            Err(exit) => return exit,
+        };
+        let news = stage != Some(view.stage);
+        match output {
+            Output::Json => {
+                if news || !view.is_over() {
+                    tell!("{}", serde_json::to_string(&view).unwrap_or_default());
+                }
+            }
+            Output::Table if live => {
+                say_raw!("{}\r{}\x1b[K", if news && stage.is_some() { "\n" } else { "" }, progress(&view))
+            }
+            Output::Table if news => say!("{}", progress(&view)),
+            Output::Table => {}
+        }
+        stage = Some(view.stage);
+        if view.is_over() {
+            if live {
+                say!("");
+            }
+            if output == Output::Table {
+                tell_raw!("{}", report(&view));
+            }
+            return exit(&view);
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
+}
+
+fn exit(view: &DrainView) -> Exit {
+    match (view.stage, view.gone) {
+        (Stage::Over, Some(true) | None) => Exit::Fine,
+        _ => Exit::Findings,
+    }
+}
+
+fn progress(view: &DrainView) -> String {
+    let word = match view.stage {
+        Stage::Measuring => "measuring",
+        Stage::Leaving => "leaving",
+        Stage::Withdrawn => "withdrawn",
+        Stage::Over => "over",
+        Stage::Abandoned => "abandoned",
+    };
+    let mut text = format!("{:>6.1} s  {word:<10}", view.lasted_s);
+    match (&view.now, &view.uncounted) {
+        (_, Some(why)) => text.push_str(why),
+        (Some(now), None) => text.push_str(&traffic(now)),
+        (None, None) => {}
+    }
+    if view.stage == Stage::Leaving {
+        text.push_str(&format!("; withdraws in {:.0} s at the latest", (view.within_s - view.stage_s).max(0.0)));
+    }
+    text
+}
+
+fn traffic(traffic: &TrafficView) -> String {
+    let connections = traffic.connections.map_or(String::new(), |count| format!(", {count} connections"));
+    format!("{:.1} packets/s{connections}", traffic.packets_per_s)
+}
+
+fn report(view: &DrainView) -> String {
+    let mut text = format!("site {} drained by {}: {}\n", view.site, view.who, view.reason);
+    if view.stage == Stage::Abandoned {
+        text = format!("site {}: the drain was ended before it was over: somebody wanted the site back\n", view.site);
+    }
+    let unknown = || "not counted".to_owned();
+    text.push_str(&format!("  before  {}\n", view.before.as_ref().map_or_else(unknown, traffic)));
+    text.push_str(&format!("  now     {}\n", view.now.as_ref().map_or_else(unknown, traffic)));
+    let gone = match (view.gone, view.gone_after_s, &view.uncounted) {
+        (_, _, Some(why)) => format!("not known: {why}"),
+        (Some(true), Some(after), _) => format!("the traffic was gone after {after:.1} s"),
+        (Some(false), ..) => "somebody still sends: an upstream keeps a route that was withdrawn".to_owned(),
+        _ => "not known".to_owned(),
+    };
+    text.push_str(&format!("  took    {:.1} s; {gone}\n", view.lasted_s));
+    if let Some(hook) = &view.hook {
+        let end = hook.error.as_deref().map_or("ended well".to_owned(), |error| format!("failed: {error}"));
+        text.push_str(&format!("  hook    {end}\n"));
+    }
+    if view.gone == Some(false) {
+        for sender in &view.senders {
+            let asn = sender.asn.map_or_else(|| "unknown AS".to_owned(), |asn| format!("AS{asn}"));
+            text.push_str(&format!(
+                "  sender  {:<24} {asn:<12} {:.1} packets/s\n",
+                sender.prefix, sender.packets_per_s
+            ));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ubique_node::admin::SenderView;
+
+    fn view() -> DrainView {
+        let traffic = |packets_per_s| Some(TrafficView { packets_per_s, connections: Some(3) });
+        DrainView {
+            schema_version: SCHEMA_VERSION,
+            site: "lon".into(),
+            who: "root".into(),
+            reason: "disks".into(),
+            stage: Stage::Over,
+            began: "2026-11-21T08:15:30.000Z".into(),
+            lasted_s: 12.34,
+            stage_s: 0.1,
+            within_s: 60.0,
+            before: traffic(5000.0),
+            now: traffic(12.5),
+            gone: Some(false),
+            gone_after_s: None,
+            senders: vec![SenderView {
+                prefix: "203.0.113.0/24".parse().expect("a prefix"),
+                packets_per_s: 12.5,
+                asn: Some(ubique_model::Asn(64999)),
+            }],
+            uncounted: None,
+            hook: None,
+        }
+    }
+
+    #[test]
+    fn whoever_still_sends_is_named() {
+        let text = report(&view());
+        for part in
+            ["5000.0 packets/s, 3 connections", "somebody still sends", "203.0.113.0/24", "AS64999", "12.5 packets/s"]
+        {
+            assert!(text.contains(part), "{part} not in\n{text}");
+        }
+        assert_eq!(exit(&view()), Exit::Findings);
+    }
+
+    #[test]
+    fn what_is_gone_and_what_was_not_counted() {
+        let gone = DrainView { gone: Some(true), gone_after_s: Some(3.2), ..view() };
+        assert!(report(&gone).contains("gone after 3.2 s") && !report(&gone).contains("203.0.113.0"));
+        assert_eq!(exit(&gone), Exit::Fine);
+        let uncounted =
+            DrainView { gone: None, uncounted: Some("no CAP_NET_RAW".into()), before: None, now: None, ..view() };
+        assert!(report(&uncounted).contains("not known: no CAP_NET_RAW"));
+        assert_eq!(exit(&uncounted), Exit::Fine);
+        let back = DrainView { stage: Stage::Abandoned, gone: None, ..view() };
+        assert_eq!(exit(&back), Exit::Findings);
+    }
+}
