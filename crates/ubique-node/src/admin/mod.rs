@@ -128,12 +128,21 @@ pub struct Status {
     /// Verdict over all checks and groups.
     #[schemars(with = "String")]
     pub level: Level,
-    /// Why the site is overloaded; absent: it is not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub overload: Option<String>,
     /// The groups of checks, in the order of the service file.
     #[serde(default)]
     pub groups: Vec<GroupStatus>,
+    /// What upstreams are told: `healthy`, `degraded`, …; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stance: Option<String>,
+    /// Why the service has more to do than it can; absent: it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overloaded: Option<String>,
+    /// The flap budget; absent: flap control is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flap: Option<FlapStatus>,
+    /// What the last-site guard sees; absent: there is nothing to guard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<String>,
     /// The checks, in the order of the service file.
     pub checks: Vec<CheckStatus>,
     /// The upstreams, in the order of the service file, then the neighbours from ranges.
@@ -146,6 +155,15 @@ pub struct Status {
     pub drain: Option<Box<DrainView>>,
     /// The last transitions, oldest first.
     pub events: Vec<Event>,
+}
+
+/// The flap budget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FlapStatus {
+    /// What is left of it, 0 to 1.
+    pub left_ratio: f64,
+    /// The same in words, with what waits for it.
+    pub text: String,
 }
 
 /// State of a check.

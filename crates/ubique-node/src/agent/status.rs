@@ -14,7 +14,8 @@ use ubique_proto::health::{CheckStatus as CoreCheck, GroupStatus as CoreGroup, R
 
 use super::site::Agent;
 use crate::admin::{
-    Announced, CheckStatus, GroupStatus, LoadStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status,
+    Announced, CheckStatus, FlapStatus, GroupStatus, LoadStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION,
+    Status,
 };
 use crate::clock::{now, rfc3339, wall};
 
@@ -41,8 +42,14 @@ impl Agent {
             cause: site.cause.to_owned(),
             healthy: self.health.healthy(),
             level: self.health.level(),
-            overload: self.health.overload().0.then(|| self.health.overload().1.to_owned()),
             groups: self.health.groups().map(group_status).collect(),
+            stance: site.stance.map(|stance| stance.to_string()),
+            overloaded: site.overload.map(str::to_owned),
+            flap: site.flap.map(|flap| FlapStatus {
+                left_ratio: flap.left / f64::from(flap.suppress).max(1.0),
+                text: flap.words(now()),
+            }),
+            guard: site.guard.clone(),
             checks: checks.map(|(spec, core)| check_status(spec.kind.word(), self.when(core.since), core)).collect(),
             peers: self.peer_statuses(),
             actions: self.action_views(),
