@@ -135,7 +135,7 @@ fn actions() {
     begun(&act(blackhole(PREFIX_V4), 600.0, true));
     until_true("the prefix is a blackhole", || bird.route(PREFIX_V4).is_some_and(|r| r.contains("(65535,666)")));
     for id in status().actions.iter().map(|a| a.id) {
-        assert_eq!(ask(&Request::Cancel { id, reason: "over".into() }).unwrap(), Reply::Done);
+        assert_eq!(ask(&Request::Cancel { id, reason: "over".into() }).unwrap(), Reply::Done { warning: None });
     }
     until_true("all is as before", || {
         bird.route(PREFIX_V4).is_some_and(|r| !r.contains("(65535,666)"))

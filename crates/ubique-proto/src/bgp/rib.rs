@@ -242,6 +242,11 @@ impl Rib {
         p.mark_own(prefix);
     }
 
+    /// The service has these prefixes from now on: every route to them is kept.
+    pub fn rescope(&mut self, scope: &[Prefix]) {
+        self.scope = scope.to_vec();
+    }
+
     /// Takes back what [`Rib::announce`] announced.
     pub fn withdraw(&mut self, peer: PeerId, prefix: Prefix) {
         let Some(p) = self.peer_mut(peer) else { return };
@@ -255,15 +260,6 @@ impl Rib {
         if !std::mem::replace(&mut self.table.slot(&prefix).entry().own, true) {
             self.decide(prefix, Source::Own);
         }
-    }
-
-    /// Takes back what [`Rib::originate`] originated.
-    pub fn unoriginate(&mut self, prefix: Prefix) {
-        let Some(slot) = self.table.get_mut(&prefix).filter(|slot| slot.own()) else {
-            return;
-        };
-        slot.entry().own = false;
-        self.decide(prefix, Source::Own);
     }
 
     /// The next prefix whose best route differs from what was last told here: the neighbour to forward to, or
