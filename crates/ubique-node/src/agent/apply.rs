@@ -46,6 +46,7 @@ impl Agent {
         }
         self.service = runs;
         self.site = place;
+        self.operator_reconfigured();
         self.bgp.rescope(self.service.prefixes.clone());
         self.welcome(reread.endpoints);
         self.tell_again();
