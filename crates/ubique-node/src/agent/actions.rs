@@ -190,11 +190,6 @@ impl Agent {
         if stopping { Err("the agent is stopping".to_owned()) } else { Ok(()) }
     }
 
-    /// Another service file: actions that it has no room for end.
-    pub(super) fn operator_reconfigured(&mut self) {
-        self.operator.actions.reconfigure(config(&self.service));
-    }
-
     /// Carries out what the actions core wants; the last refusal.
     fn settle_actions(&mut self) -> Option<Refusal> {
         let mut refused = None;

@@ -46,7 +46,6 @@ impl Agent {
         }
         self.service = runs;
         self.site = place;
-        self.operator_reconfigured();
         self.bgp.rescope(self.service.prefixes.clone());
         self.welcome(reread.endpoints);
         self.tell_again();
