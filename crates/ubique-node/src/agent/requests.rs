@@ -46,7 +46,8 @@ impl Desk {
             | admin::Request::Cancel { .. }
             | admin::Request::DrainWatched(_)
             | admin::Request::DrainProgress) => {
-                ask(requests, |reply| Request::Operator { what, who: who(), reply }).await?
+                let (line, receipt) = ask(requests, |reply| Request::Operator { what, who: who(), reply }).await??;
+                Ok(kept(line, receipt).await)
             }
             admin::Request::Reload(how) => text(&self.reloader.reload(how, who()).await),
             admin::Request::Upgrade(how) => text(&self.upgrader.upgrade(how, who()).await),
@@ -71,6 +72,20 @@ async fn done(end: Result<Receipt, String>) -> Result<String, Refusal> {
         Err(why) => format!("done, but will not survive a restart because {why}"),
     };
     Ok(serde_json::json!({ "ok": true, "warning": warning }).to_string())
+}
+
+/// The reply, with a warning when it will not survive a restart.
+async fn kept(line: String, receipt: Option<Receipt>) -> String {
+    let Some(receipt) = receipt else { return line };
+    let Err(why) = receipt.kept().await else { return line };
+    let warning = format!("done, but will not survive a restart because {why}");
+    match serde_json::from_str(&line) {
+        Ok(serde_json::Value::Object(mut reply)) => {
+            reply.insert("warning".to_owned(), warning.into());
+            serde_json::Value::Object(reply).to_string()
+        }
+        _ => line,
+    }
 }
 
 /// Asks the loop and waits for its answer.

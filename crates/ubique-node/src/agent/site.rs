@@ -208,6 +208,7 @@ impl Agent {
             self.bgp.handle(BgpIn::StartPeer(*peer));
         }
         self.bfd_adapt();
+        self.resume_operator();
         self.core.handle_input(now(), site::In::Start);
         self.settle();
         Ok(())
