@@ -97,6 +97,13 @@ fn table(status: &Status) -> String {
         status.since,
         status.cause
     );
+    let told = status.stance.as_ref().map(|stance| format!("upstreams are told: {stance}"));
+    let overload = status.overload.as_ref().map(|cause| format!("overloaded: {cause}"));
+    let guard = status.guard.as_ref().map(|seen| format!("last-site guard: {seen}"));
+    for line in [told, overload, guard, status.flap.clone()].into_iter().flatten() {
+        text.truncate(text.trim_end().len());
+        text.push_str(&format!("\n  {line}\n\n"));
+    }
     text.push_str(&format!(
         "{:<24} {:<8} {:<5} {:>9} {:>9}  last result\n",
         "check", "kind", "state", "polls", "failed"

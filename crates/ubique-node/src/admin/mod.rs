@@ -124,6 +124,18 @@ pub struct Status {
     pub cause: String,
     /// Verdict over all checks.
     pub healthy: bool,
+    /// What upstreams are told: the level, steps of shedding, `leaving`, `as last resort`; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stance: Option<String>,
+    /// Why the service has more to do than it can; absent: it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overload: Option<String>,
+    /// The flap budget, and how long an announcement waits for it; absent: flap control is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flap: Option<String>,
+    /// What the last-site guard sees of other sites; absent: the site is fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<String>,
     /// The checks, in the order of the service file.
     pub checks: Vec<CheckStatus>,
     /// The upstreams, in the order of the service file, then the neighbours from ranges.

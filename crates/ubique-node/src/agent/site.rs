@@ -271,7 +271,8 @@ impl Agent {
             health::Out::Verdict { healthy, cause } => {
                 self.reason = if healthy { "healthy" } else { "unhealthy" };
                 let level = if healthy { Level::Healthy } else { Level::Failed };
-                self.core.handle_input(now(), site::In::Verdict { level, answers: false, cause });
+                let answers = self.is_answered();
+                self.core.handle_input(now(), site::In::Verdict { level, answers, cause });
                 // Withdrawals go out before anything else is looked at.
                 while let Some(out) = self.core.poll_output() {
                     self.site_wants(out);

@@ -37,6 +37,10 @@ impl Agent {
             since: self.when(site.since),
             cause: site.cause.to_owned(),
             healthy: self.health.healthy(),
+            stance: site.stance.map(|stance| stance.to_string()),
+            overload: site.overload.map(str::to_owned),
+            flap: site.flap.map(|flap| flap.words(now())),
+            guard: site.guard.clone(),
             checks: checks
                 .map(|(spec, core)| check_status(kind_name(&spec.kind), self.when(core.since), core))
                 .collect(),

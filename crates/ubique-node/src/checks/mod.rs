@@ -187,6 +187,20 @@ pub(crate) fn target(kind: &CheckKind) -> Option<(SocketAddr, bool)> {
     }
 }
 
+/// Whether a poll that failed was answered: then the answer, or the check, is wrong. Otherwise nobody serves.
+pub(crate) fn is_answered(kind: &CheckKind, error: &str) -> bool {
+    // What sockets say, in the words of [`words`] and of the system; the core's own of a poll that ended late.
+    const SILENCE: [&str; 6] = [
+        "timeout after",
+        "connection refused",
+        "connection reset",
+        "connection closed early",
+        "(os error",
+        "handshake",
+    ];
+    !matches!(kind, CheckKind::Process { .. }) && !SILENCE.iter().any(|words| error.contains(words))
+}
+
 /// Bytes of foreign text that go into a cause.
 const QUOTE_BYTES: usize = 200;
 

@@ -1,5 +1,6 @@
 //! Four rungs: every state × every input, named cases, random lives under the invariants, a driver on a clock.
 
+mod cascade;
 mod flapping;
 mod guards;
 mod simulation;
