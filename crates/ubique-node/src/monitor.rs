@@ -77,7 +77,7 @@ impl Tap for Monitor {
         match bytes.get(HEADER_LEN - 1) {
             Some(&OPEN) if sent => watched.sent_open = bytes.to_vec(),
             Some(&OPEN) => watched.received_open = bytes.to_vec(),
-            Some(&UPDATE) if watched.up.is_some() => self.bmp.update(peer, watched, sent, bytes),
+            Some(&UPDATE) if watched.up.is_some() => self.bmp.update(watched, sent, bytes),
             _ => {}
         }
     }

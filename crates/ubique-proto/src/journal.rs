@@ -11,7 +11,8 @@
 //!
 //! The body is in the postcard format: small, documented, and stable since its 1.0. An *anchor* gives a core's state: its
 //! configuration when it is fresh, else a snapshot. A core is anchored again at its first input after the [`Sink`] has
-//! started a new segment or lost a record, so that every segment replays by itself. A snapshot longer than
+//! started a new segment or lost a record, so that every segment replays by itself; an input that must not wait for a
+//! snapshot is written down without, to be read only, and the next one has it. A snapshot longer than
 //! [`Sink::snapshot_max`] is not taken: the records that follow are written without an anchor, to be read, not replayed,
 //! and the next segment tries again.
 //!
@@ -41,7 +42,7 @@ pub const MAGIC: [u8; 8] = *b"ubiquej\x01";
 /// Longest record, octets, without length and CRC: a snapshot and its header. More is not a journal.
 pub const RECORD_MAX: usize = SNAPSHOT_MAX + 1024;
 
-/// Longest snapshot, octets. Writing one holds up the thread of its core: at this length some 30 ms.
+/// Longest snapshot, octets. Writing one holds up the thread of its core, never an urgent input: at this length some 30 ms.
 pub const SNAPSHOT_MAX: usize = 8 << 20;
 
 /// Octets before the body: kind, core, flags, time.
@@ -100,6 +101,8 @@ pub trait Core: Sized {
     fn handle_input(&mut self, now: Time, input: Self::In);
     /// Runs the timers that are due.
     fn handle_deadline(&mut self, now: Time);
+    /// The core must see it at once: it does not wait for a snapshot.
+    fn is_urgent(input: &Self::In) -> bool;
     /// When to call [`Core::handle_deadline`].
     fn next_deadline(&self) -> Option<Time>;
     /// What to do next.

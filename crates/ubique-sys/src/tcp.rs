@@ -56,11 +56,6 @@ pub fn set_user_timeout(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<()>
     Ok(sockopt::set_tcp_user_timeout(fd, milliseconds)?)
 }
 
-/// Every write is sent at once (no Nagle algorithm).
-pub fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(sockopt::set_tcp_nodelay(fd, true)?)
-}
-
 /// Marks what we send as network control: DSCP CS6 (RFC 4594 §3.1), and first in our own queues (`SO_PRIORITY`).
 pub fn set_priority_cs6(fd: BorrowedFd<'_>) -> io::Result<()> {
     if is_v6(fd)? {

@@ -1,7 +1,7 @@
 //! UDP in batches, with the kernel's receive times.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::BorrowedFd;
 
 use crate::clock;
@@ -54,11 +54,51 @@ pub fn enable_ttl(fd: BorrowedFd<'_>, local: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// What we send leaves queues of this machine before all else that an ordinary user may send (`SO_PRIORITY` 6).
-pub fn set_send_first(fd: BorrowedFd<'_>) -> io::Result<()> {
-    /// `TC_PRIO_INTERACTIVE`: the highest that needs no capability.
-    const INTERACTIVE: i32 = 6;
-    sockopt::set(fd, libc::SOL_SOCKET, libc::SO_PRIORITY, &INTERACTIVE)
+/// Most senders of [`accept_from`]: with these a program has fewer instructions than the kernel takes (4,096).
+pub const SENDERS_MAX: usize = 256;
+
+/// The kernel drops what comes from others than `senders`, before it takes room in the socket's buffer; with `link`, what
+/// others on the link send (TTL or hop limit 255, RFC 5082) passes, too. All `senders` have the family of the socket, which
+/// `v4` says.
+pub fn accept_from(fd: BorrowedFd<'_>, v4: bool, senders: &[IpAddr], link: bool) -> io::Result<()> {
+    if senders.len() > SENDERS_MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sockopt::attach_filter(fd, &sender_filter(v4, senders, link))
+}
+
+/// A classic BPF program; it finds the network header at `SKF_NET_OFF`.
+fn sender_filter(v4: bool, senders: &[IpAddr], link: bool) -> Vec<libc::sock_filter> {
+    const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let at = |offset: u32| (libc::SKF_NET_OFF as u32).wrapping_add(offset);
+    let (ttl, source) = if v4 { (8, 12) } else { (7, 8) };
+    let mut program = Vec::new();
+    if link {
+        program.push(instruction(LOAD_BYTE, 0, 0, at(ttl)));
+        program.push(instruction(JUMP_EQUAL, 0, 1, 255));
+        program.push(instruction(RETURN, 0, 0, u32::MAX));
+    }
+    for sender in senders {
+        let octets = match sender {
+            IpAddr::V4(a) => a.octets().to_vec(),
+            IpAddr::V6(a) => a.octets().to_vec(),
+        };
+        let words = octets.chunks_exact(4).map(|w| u32::from_be_bytes([w[0], w[1], w[2], w[3]]));
+        let count = words.len();
+        for (number, word) in words.enumerate() {
+            // Past the rest of this address and its `return`.
+            let other = (2 * (count - number - 1) + 1) as u8;
+            program.push(instruction(LOAD_WORD, 0, 0, at(source + 4 * number as u32)));
+            program.push(instruction(JUMP_EQUAL, 0, other, word));
+        }
+        program.push(instruction(RETURN, 0, 0, u32::MAX));
+    }
+    program.push(instruction(RETURN, 0, 0, 0));
+    program
 }
 
 /// The longest packet that reaches the other end of a connected socket, as far as the kernel knows, octets.

@@ -178,9 +178,8 @@ fn gtsm_drops_distant_senders() {
             tcp::set_ttl(socket.as_fd(), 255).unwrap();
             tcp::set_min_ttl(socket.as_fd(), 255).unwrap();
             tcp::set_priority_cs6(socket.as_fd()).unwrap();
-            tcp::set_nodelay(socket.as_fd()).unwrap();
         });
-        assert!(all.unwrap().nodelay().unwrap());
+        assert!(all.is_some());
     }
     let absent: SocketAddr = "192.0.2.1:0".parse().unwrap();
     let socket = tcp_socket(AddressFamily::INET);

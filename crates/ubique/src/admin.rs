@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use ubique_model::service::Service;
-use ubique_node::admin::{self, Announced, Reply, Request, Status};
+use ubique_node::admin::{self, Reply, Request, Status};
 
 use crate::Exit;
 use crate::arguments::{AgentArguments, Color, Output, UndrainArguments};
 use crate::check::load_without_warnings;
 use crate::run::chain;
 use crate::say::{say, tell, tell_raw};
+use crate::view::{Line, screen};
 
 /// Transitions shown by `status`.
 const EVENTS_SHOWN: usize = 8;
@@ -26,7 +28,7 @@ pub fn status(arguments: &AgentArguments, output: Output, color: Color) -> Exit 
             Ok(json) => tell!("{json}"),
             Err(error) => say!("ubique: {error}"),
         },
-        Output::Table => tell_raw!("{}", table(&status)),
+        Output::Table => tell_raw!("{}", page(&status, room(), color.stdout)),
     }
     if status.healthy { Exit::Fine } else { Exit::Findings }
 }
@@ -88,69 +90,28 @@ pub(crate) fn socket(arguments: &AgentArguments, color: Color) -> Result<PathBuf
     Ok(admin::socket_path(&service.agent.socket, &service.name, &site))
 }
 
-fn table(status: &Status) -> String {
-    let mut text = format!(
-        "{} at {}: {} since {}\n  {}\n\n",
-        status.service,
-        status.site,
-        word(&status.state),
-        status.since,
-        status.cause
-    );
-    let told = status.stance.as_ref().map(|stance| format!("upstreams are told: {stance}"));
-    let overload = status.overload.as_ref().map(|cause| format!("overloaded: {cause}"));
-    let guard = status.guard.as_ref().map(|seen| format!("last-site guard: {seen}"));
-    for line in [told, overload, guard, status.flap.clone()].into_iter().flatten() {
-        text.truncate(text.trim_end().len());
-        text.push_str(&format!("\n  {line}\n\n"));
+/// The screen as a text: all rows, the last events, cut to the width of a terminal.
+fn page(status: &Status, room: usize, color: bool) -> String {
+    let screen = screen(status, Timestamp::now(), room);
+    let mut lines = screen.verdict;
+    lines.extend(screen.notes);
+    for panel in [&screen.checks, &screen.upstreams] {
+        lines.push(Line::default());
+        lines.push(panel.head.clone());
+        lines.extend(panel.rows.iter().map(|row| row.line.clone()));
     }
-    text.push_str(&format!(
-        "{:<24} {:<8} {:<5} {:>9} {:>9}  last result\n",
-        "check", "kind", "state", "polls", "failed"
-    ));
-    for check in &status.checks {
-        let state = if check.up { "up" } else { "down" };
-        let last = check.last_result.as_deref().unwrap_or("–");
-        let (polls, failures) = (check.polls, check.failures);
-        text.push_str(&format!("{:<24} {:<8} {state:<5} {polls:>9} {failures:>9}  {last}\n", check.name, check.kind));
+    if !screen.events.rows.is_empty() {
+        lines.push(Line::default());
+        lines.push(screen.events.head.clone());
+        lines.extend(screen.events.last(EVENTS_SHOWN));
     }
-    text.push_str(&format!("\n{:<40} {:<12} {:<22} announced\n", "upstream", "session", "since"));
-    for peer in &status.peers {
-        let name = format!("AS{} {}", peer.asn, peer.address);
-        let prefixes: Vec<String> = peer
-            .prefixes
-            .iter()
-            .map(|p| match p.announced {
-                Announced::Acknowledged => p.prefix.to_string(),
-                other => format!("{} ({})", p.prefix, word(&other)),
-            })
-            .collect();
-        text.push_str(&format!("{name:<40} {:<12} {:<22} {}\n", peer.state, peer.since, prefixes.join(", ")));
-        if let Some(bfd) = &peer.bfd {
-            let lost = |ms: Option<f64>| ms.map_or("–".to_string(), |ms| format!("{ms:.0} ms"));
-            text.push_str(&format!(
-                "{:<40} {:<12} {:<22} lost after {}, we after {}; {} discarded; last down: {}\n",
-                "  BFD",
-                bfd.state,
-                bfd.since,
-                lost(bfd.detection_ms),
-                lost(bfd.neighbour_detection_ms),
-                bfd.discarded,
-                bfd.diagnostic
-            ));
-            if let Some(error) = &bfd.error {
-                text.push_str(&format!("{:<40} last error: {error}\n", ""));
-            }
-        }
-        if let Some(error) = &peer.last_error {
-            text.push_str(&format!("{:<40} last error: {error}\n", ""));
-        }
-    }
-    text.push('\n');
-    for event in status.events.iter().rev().take(EVENTS_SHOWN).rev() {
-        text.push_str(&format!("{}  {}: {}\n", event.time, event.what, event.cause));
-    }
-    text
+    lines.iter().map(|line| line.paint(color) + "\n").collect()
+}
+
+/// Columns of the terminal; what is no terminal gets whole lines.
+fn room() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    size.map(|size| usize::from(size.ws_col)).filter(|&columns| columns > 0).unwrap_or(usize::MAX)
 }
 
 /// The word a value serialises to.

@@ -87,6 +87,8 @@ pub enum Command {
     Run(RunArguments),
     /// Show what the agent of a site does, and why.
     Status(AgentArguments),
+    /// The same, live in the terminal; it only looks.
+    Top(AgentArguments),
     /// Move traffic away from a site, watch it go, and name who still sends; it stays away until `undrain`.
     Drain(DrainArguments),
     /// Let a drained site announce again.

@@ -22,6 +22,8 @@ mod replay;
 mod routes;
 mod run;
 mod say;
+mod top;
+mod view;
 
 use std::process::ExitCode;
 
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Rehearse(command) => rehearse::rehearse(&command, output, color).into(),
         Command::Run(command) => run::run(&command, color).into(),
         Command::Status(command) => admin::status(&command, output, color).into(),
+        Command::Top(command) => top::top(&command, color).into(),
         Command::Drain(command) => drain::drain(&command, output, color).into(),
         Command::Undrain(command) => admin::undrain(&command, output).into(),
         Command::Attract(command) => operator::attract(&command, output, color).into(),

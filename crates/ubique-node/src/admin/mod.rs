@@ -124,16 +124,16 @@ pub struct Status {
     pub cause: String,
     /// Verdict over all checks.
     pub healthy: bool,
-    /// What upstreams are told: the level, steps of shedding, `leaving`, `as last resort`; absent: nothing.
+    /// What upstreams are told: `healthy`, `degraded`, …; absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stance: Option<String>,
     /// Why the service has more to do than it can; absent: it has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub overload: Option<String>,
-    /// The flap budget, and how long an announcement waits for it; absent: flap control is off.
+    pub overloaded: Option<String>,
+    /// The flap budget; absent: flap control is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub flap: Option<String>,
-    /// What the last-site guard sees of other sites; absent: the site is fit.
+    pub flap: Option<FlapStatus>,
+    /// What the last-site guard sees; absent: there is nothing to guard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<String>,
     /// The checks, in the order of the service file.
@@ -148,6 +148,15 @@ pub struct Status {
     pub drain: Option<Box<DrainView>>,
     /// The last transitions, oldest first.
     pub events: Vec<Event>,
+}
+
+/// The flap budget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FlapStatus {
+    /// What is left of it, 0 to 1.
+    pub left_ratio: f64,
+    /// The same in words, with what waits for it.
+    pub text: String,
 }
 
 /// State of a check.

@@ -21,8 +21,14 @@ use ubique_proto::actions::drain::Stage;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ActRequest {
-    /// What.
-    #[schemars(with = "serde_json::Value")]
+    /// What: an object with `kind` (`attract`, `blackhole`, `filter`) and what that takes.
+    #[schemars(
+        with = "serde_json::Value",
+        extend("type" = "object", "examples" = [
+            { "kind": "blackhole", "prefix": "198.51.100.53/32" },
+            { "kind": "attract", "prefix": "198.51.100.0/25" },
+        ])
+    )]
     pub what: Kind,
     /// For how long, s.
     pub for_s: f64,

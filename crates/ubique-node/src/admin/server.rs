@@ -104,6 +104,8 @@ fn is_alive(path: &Path) -> io::Result<bool> {
 struct Seat {
     /// It waits for a request, and may be asked to leave.
     idle: Cell<bool>,
+    /// It has lost its place; what it has asked meanwhile is still answered.
+    lost: Cell<bool>,
     leave: Notify,
 }
 
@@ -117,9 +119,11 @@ impl Seats {
         let mut seats = self.0.borrow_mut();
         if seats.len() >= CLIENTS {
             let idle = seats.iter().position(|seat| seat.idle.get())?;
-            seats.remove(idle)?.leave.notify_one();
+            let seat = seats.remove(idle)?;
+            seat.lost.set(true);
+            seat.leave.notify_one();
         }
-        let seat = Rc::new(Seat { idle: Cell::new(false), leave: Notify::new() });
+        let seat = Rc::new(Seat { idle: Cell::new(false), lost: Cell::new(false), leave: Notify::new() });
         seats.push_back(seat.clone());
         Some(seat)
     }
@@ -164,9 +168,14 @@ where
         let answer = answer.clone();
         tokio::task::spawn_local(async move {
             // A client that goes away, or is too slow, is its own problem.
-            tokio::select! {
-                _ = client(stream, Rc::new(caller), &seat, &seats, answer) => {}
-                () = seat.leave.notified() => {}
+            let talk = client(stream, Rc::new(caller), &seat, &seats, answer);
+            tokio::pin!(talk);
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = &mut talk => break,
+                    () = seat.leave.notified() => if seat.idle.get() { break },
+                }
             }
             seats.give_back(&seat);
         });
@@ -203,7 +212,7 @@ where
             Err(_) => (error_line("a request is a JSON object in UTF-8"), true),
         };
         send(&mut write, reply).await?;
-        if last {
+        if last || seat.lost.get() {
             return Ok(());
         }
     }

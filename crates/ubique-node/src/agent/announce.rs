@@ -8,7 +8,7 @@ use ubique_model::policy::{Announcement, Stance, announcements, last_resort_mark
 use ubique_model::service::Upstream;
 use ubique_model::{Asn, Community, Prefix};
 use ubique_proto::bgp::rib::Candidate;
-use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
+use ubique_proto::bgp::speaker::{In as BgpIn, Order, PeerId};
 use ubique_proto::site::{self, Others, State};
 
 use super::detect::Detected;
@@ -50,8 +50,7 @@ impl Agent {
     /// Tells every neighbour what the site stands for.
     pub(super) fn announce(&mut self, stance: Stance, cause: String) {
         let before = self.told.stance.replace(stance);
-        let peers: Vec<PeerId> = self.bgp.speaker().peers().map(|p| p.peer).collect();
-        peers.into_iter().for_each(|peer| self.tell(peer));
+        self.tell_again();
         if before.is_none() {
             self.metrics.transition(self.reason);
         } else {
@@ -60,28 +59,30 @@ impl Agent {
         }
     }
 
-    /// Tells one neighbour.
-    fn tell(&mut self, peer: PeerId) {
-        let (Some(stance), Some(upstream)) = (self.told.stance, self.neighbour(peer)) else {
-            return;
-        };
-        let plain = announcements(&self.service, upstream, &stance);
-        let list = self.with_actions(upstream, plain.clone());
-        let now_told: Vec<Prefix> = list.iter().map(|a| a.prefix).collect();
-        let before = self.told.announced.insert(peer, now_told.clone()).unwrap_or_default();
-        for prefix in before.into_iter().filter(|prefix| !now_told.contains(prefix)) {
-            self.bgp.handle(BgpIn::Withdraw { peer, prefix });
+    /// Tells these neighbours, all of them in one go; then what rules of operators they get.
+    fn tell(&mut self, peers: Vec<PeerId>) {
+        let mut orders = vec![];
+        let mut rules = vec![];
+        for peer in peers {
+            let (Some(stance), Some(upstream)) = (self.told.stance, self.neighbour(peer)) else {
+                continue;
+            };
+            let plain = announcements(&self.service, upstream, &stance);
+            let list = self.with_actions(upstream, plain.clone());
+            let now_told: Vec<Prefix> = list.iter().map(|a| a.prefix).collect();
+            let before = self.told.announced.insert(peer, now_told.clone()).unwrap_or_default();
+            let gone = before.into_iter().filter(|prefix| !now_told.contains(prefix));
+            orders.extend(gone.map(|prefix| Order::Withdraw { peer, prefix }));
+            orders.extend(list.into_iter().map(|announcement| Order::Announce { peer, announcement }));
+            rules.push((peer, plain));
         }
-        for announcement in list {
-            self.bgp.handle(BgpIn::Announce { peer, announcement });
-        }
-        self.tell_rules(peer, &plain);
+        self.bgp.handle(BgpIn::Orders(orders));
+        rules.into_iter().for_each(|(peer, plain)| self.tell_rules(peer, &plain));
     }
 
     /// Tells every neighbour again, after an action began or ended.
     pub(super) fn tell_again(&mut self) {
-        let peers: Vec<PeerId> = self.bgp.speaker().peers().map(|p| p.peer).collect();
-        peers.into_iter().for_each(|peer| self.tell(peer));
+        self.tell(self.bgp.speaker().peers().map(|p| p.peer).collect());
     }
 
     /// What a neighbour is told now but for operators' actions.
@@ -89,14 +90,15 @@ impl Agent {
         self.told.stance.map_or(vec![], |stance| announcements(&self.service, upstream, &stance))
     }
 
-    /// Takes everything back from everybody.
+    /// Takes everything back from everybody, in one go: the last neighbour must not wait until all others were told of each
+    /// prefix.
     pub(super) fn withdraw(&mut self) {
         self.told.stance = None;
-        for (peer, prefixes) in std::mem::take(&mut self.told.announced) {
-            for prefix in prefixes {
-                self.bgp.handle(BgpIn::Withdraw { peer, prefix });
-            }
-        }
+        let told = std::mem::take(&mut self.told.announced).into_iter();
+        let order = |(peer, prefixes): (PeerId, Vec<Prefix>)| {
+            prefixes.into_iter().map(move |prefix| Order::Withdraw { peer, prefix })
+        };
+        self.bgp.handle(BgpIn::Orders(told.flat_map(order).collect()));
         self.withdraw_rules();
     }
 
@@ -122,7 +124,7 @@ impl Agent {
             tracing::info!(%address, %asn, %range, unwritten, "neighbour called");
         }
         self.dynamic.insert(peer, upstream);
-        self.tell(peer);
+        self.tell(vec![peer]);
     }
 
     pub(super) fn left(&mut self, peer: PeerId) {

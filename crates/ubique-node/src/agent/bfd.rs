@@ -12,7 +12,6 @@ use ubique_proto::bfd::packet::State;
 use ubique_proto::bfd::{Cause, Role, SessionId};
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
 use ubique_proto::site;
-use ubique_sys::netlink::Netlink;
 use ubique_sys::watchdog::Heartbeat;
 
 use super::metrics::Exposition;
@@ -47,7 +46,7 @@ impl Bfd {
         let mut peers = Vec::new();
         let mut upstreams = Vec::new();
         for (index, upstream) in site.upstreams.iter().enumerate() {
-            if let Some(peer) = peer(upstream)? {
+            if let Some(peer) = peer(upstream) {
                 peers.push(peer);
                 upstreams.push(index);
             }
@@ -87,29 +86,15 @@ impl Bfd {
     }
 }
 
-fn peer(upstream: &Upstream) -> Result<Option<Peer>, AgentError> {
-    let Some(settings) = upstream.bfd else {
-        return Ok(None);
-    };
-    let scope = match &upstream.interface {
-        Some(interface) if is_link_local(upstream) => {
-            let mut netlink = Netlink::open().map_err(system("look at interfaces"))?;
-            netlink.link_index(interface).map_err(system("find the interface of an upstream"))?
-        }
-        _ => 0,
-    };
-    Ok(Some(Peer {
+fn peer(upstream: &Upstream) -> Option<Peer> {
+    Some(Peer {
         remote: upstream.address,
-        scope,
+        interface: upstream.interface.clone(),
         local: upstream.local_address,
         hops: upstream.multihop.or(upstream.ttl_security).filter(|&hops| hops > 1),
-        settings,
+        settings: upstream.bfd?,
         role: if upstream.passive { Role::Passive } else { Role::Active },
-    }))
-}
-
-fn is_link_local(upstream: &Upstream) -> bool {
-    matches!(upstream.address, std::net::IpAddr::V6(address) if address.is_unicast_link_local())
+    })
 }
 
 impl Agent {

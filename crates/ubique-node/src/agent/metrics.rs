@@ -103,6 +103,7 @@ impl Agent {
         self.check_metrics(&mut out);
         self.duration_metrics(&mut out);
         self.record_metrics(&mut out);
+        self.failover_metrics(&mut out);
         self.process_metrics(&mut out);
         out.text
     }
@@ -134,6 +135,12 @@ impl Agent {
             out.sample(name, &[("guard", guard)], count);
         }
         let status = self.core.status(now());
+        let name = "ubique_site_last_resort";
+        out.family(name, "gauge", "1 while the site is announced although it is not healthy: no other is in sight.");
+        out.sample(name, &[], u8::from(state == State::LastResort));
+        let name = "ubique_site_overloaded";
+        out.family(name, "gauge", "1 while the service has more to do than it can.");
+        out.sample(name, &[], u8::from(status.overload.is_some()));
         if let Some(flap) = status.flap {
             let name = "ubique_flap_budget_ratio";
             out.family(name, "gauge", "What is left of the penalty that upstreams are assumed to forgive.");

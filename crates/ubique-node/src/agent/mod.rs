@@ -14,7 +14,7 @@
 //! - `bfd`: what a neighbour lost to BFD means.
 //! - `confine`: what the agent gives up: capabilities, system calls.
 //! - `site`: the loop's state and what the cores' outputs mean.
-//! - `requests`: what callers may ask, `status`, `metrics`, `http`: what others see.
+//! - `requests`: what callers may ask, `status`, `metrics`, `failover`, `process`, `http`: what others see.
 //!
 //! Deliberately absent: decisions (`ubique_proto`), and reload, which is a later change: SIGHUP is ignored.
 
@@ -25,6 +25,7 @@ mod arrivals;
 mod bfd;
 mod confine;
 mod detect;
+mod failover;
 mod guard;
 mod http;
 mod metrics;
@@ -252,10 +253,11 @@ async fn serve(
     let mut agent = setup::agent(service, &site, &options, results, &events)?;
     setup::interfaces(agent.service(), &options, socket, requests)?;
     drop(events);
-    agent.start()?;
     if let Some((heartbeat, beat)) = bfd {
         agent.bfd = Some(Bfd::start(agent.spec(), heartbeat, beat, agent.journal.clone())?);
     }
+    // The last that can fail: who does not run leaves no addresses behind.
+    agent.start()?;
     if let Some(privileges) = &options.privileges {
         privileges.filter();
     }

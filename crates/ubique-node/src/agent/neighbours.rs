@@ -13,7 +13,7 @@ use ubique_proto::bgp::speaker::{GracefulRestartConfig, NextHopConfig, PeerConfi
 use ubique_sys::tcp;
 
 use super::AgentError;
-use crate::bgp::{Driver, DriverConfig, DriverError, Endpoint, Key, Range, Secret, Tap};
+use crate::bgp::{Driver, DriverConfig, Endpoint, Key, Range, Secret, Tap};
 use crate::journal::Journal;
 use crate::limits;
 use crate::monitor::Monitor;
@@ -80,24 +80,17 @@ pub(super) fn speaker(
         restarted,
         ..SpeakerConfig::new(service.asn, router_id(site, index), seed())
     };
-    let config = |listen| DriverConfig {
-        speaker: speaker.clone(),
-        endpoints: endpoints.clone(),
-        ranges: ranges.clone(),
+    Ok(Driver::new(DriverConfig {
+        speaker,
+        endpoints,
+        ranges,
         place: None,
         listen,
+        // Another BGP speaker on this machine, or no right to the port: sessions we open ourselves suffice where they do.
+        must_listen: !site.dynamic.is_empty() || site.upstreams.iter().any(|u| u.passive),
         journal: journal.clone(),
         tap: monitor.clone().map(|monitor| monitor as Rc<dyn Tap>),
-    };
-    let calls_only = !site.dynamic.is_empty() || site.upstreams.iter().any(|u| u.passive);
-    match Driver::new(config(listen)) {
-        // Another BGP speaker on this machine, or no right to the port: sessions we open ourselves suffice.
-        Err(DriverError::Listen { port, family, source }) if !calls_only => {
-            tracing::warn!(port, %family, error = %source, "cannot listen for BGP connections: only connecting");
-            Ok(Driver::new(config(None))?)
-        }
-        other => Ok(other?),
-    }
+    })?)
 }
 
 fn peer(upstream: &Upstream) -> PeerConfig {

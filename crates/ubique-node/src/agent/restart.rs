@@ -3,7 +3,8 @@
 //! A neighbour with graceful restart keeps our routes while we are away (RFC 4724), and keeps them further on only when
 //! we say that packets were served all the time. That is so when the service addresses stayed on the loopback since this
 //! machine booted, and we had announced. A small file next to the admin socket says the latter; it is written by another
-//! thread, so that a full or stuck disk costs the claim and nothing else.
+//! thread, so that a full or stuck disk costs the claim and nothing else. It also says which addresses the agent has put
+//! there, so that one that comes after a crash takes them for its own and removes them in the end.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -35,7 +36,7 @@ struct Life {
 
 /// What is remembered, and what follows from it.
 pub(super) struct Restart {
-    /// `None`: no session has graceful restart.
+    /// `None`: this machine does not tell one boot from another.
     memory: Option<watch::Sender<Life>>,
     boot: String,
     former: Life,
@@ -47,14 +48,15 @@ impl Restart {
     /// Reads what the former agent of this `site` left at `path`; `present`: service addresses that are on the loopback
     /// before anything was added. Must be called on the runtime.
     pub(super) fn new(site: &SiteSpec, path: PathBuf, addresses: &[IpNet], present: &[IpNet]) -> Restart {
-        let upstreams = || site.upstreams.iter().chain(site.dynamic.iter().map(|d| &d.template));
+        let mut upstreams = site.upstreams.iter().chain(site.dynamic.iter().map(|d| &d.template));
+        let graceful = upstreams.any(|u| u.graceful_restart.is_some());
         let boot = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
-        if boot.is_empty() || upstreams().all(|u| u.graceful_restart.is_none()) {
+        if boot.is_empty() {
             let former = Life::default();
             return Restart { memory: None, boot, former, restarted: None, settled: true };
         }
         let former = read(&path).ok().filter(|life| life.boot == boot).unwrap_or_default();
-        let restarted = claim(&former, addresses, present);
+        let restarted = claim(&former, addresses, present).filter(|_| graceful);
         if let Some(restarted) = restarted {
             tracing::info!(forwarding = ?restarted.forwarding, "this agent comes back: neighbours may keep our routes");
         }
@@ -82,7 +84,7 @@ impl Restart {
         self.settled = true;
     }
 
-    /// Whether anything is to be remembered: a session has graceful restart.
+    /// Whether anything is to be remembered.
     pub(super) fn remembers(&self) -> bool {
         self.memory.is_some()
     }
@@ -129,7 +131,7 @@ async fn keep(path: PathBuf, mut changes: watch::Receiver<Life>) {
             Err(error) => Some(error.to_string()),
         };
         if let Some(error) = error.as_ref().filter(|_| !failing) {
-            tracing::warn!(path = %path.display(), error, "cannot remember what is announced: a restart will not be graceful");
+            tracing::warn!(path = %path.display(), error, "cannot remember what is announced and whose the addresses are");
         }
         failing = error.is_some();
     }

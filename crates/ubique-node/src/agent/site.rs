@@ -21,6 +21,7 @@ use super::addresses::Addresses;
 use super::announce::Told;
 use super::bfd::Bfd;
 use super::detect::Detected;
+use super::failover::Failover;
 use super::metrics::Metrics;
 use super::restart::Restart;
 use super::{AgentError, Request};
@@ -101,6 +102,7 @@ pub(super) struct Agent {
     pub(super) monitor: Option<Rc<Monitor>>,
     pub(super) timer: Timer,
     pub(super) metrics: Metrics,
+    pub(super) failover: Failover,
     pub(super) events: VecDeque<Event>,
     pub(super) began: Time,
     pub(super) notifier: Notifier,
@@ -131,6 +133,7 @@ impl Agent {
         Agent {
             operator: Operator::new(&service),
             metrics: Metrics::new(service.checks.len()),
+            failover: Failover::default(),
             resolved: vec![false; service.checks.len()],
             service,
             site,
@@ -271,6 +274,7 @@ impl Agent {
             health::Out::Verdict { healthy, cause } => {
                 self.reason = if healthy { "healthy" } else { "unhealthy" };
                 let level = if healthy { Level::Healthy } else { Level::Failed };
+                self.failover.judged(self.reason != "healthy", now());
                 let answers = self.is_answered();
                 self.core.handle_input(now(), site::In::Verdict { level, answers, cause });
                 // Withdrawals go out before anything else is looked at.
@@ -289,6 +293,7 @@ impl Agent {
             site::Out::Announce { stance, cause } => self.announce(stance, cause),
             site::Out::Withdraw { .. } => {
                 self.withdraw();
+                self.failover.withdrew(now());
                 self.metrics.transition(self.reason);
             }
             site::Out::RemoveAddresses => {
@@ -427,6 +432,7 @@ impl Agent {
 
     /// Who serves is looked up when it begins to serve: that is a search through all processes.
     fn succeeded(&mut self, check: usize) {
+        self.failover.succeeded(check);
         if let (Some(known @ false), Some(Some(resolve))) = (self.resolved.get_mut(check), self.resolve.get(check)) {
             *known = true;
             resolve.notify_one();
@@ -434,6 +440,7 @@ impl Agent {
     }
 
     fn failed(&mut self, check: usize) {
+        self.failover.failed(check, now());
         if let Some(known) = self.resolved.get_mut(check) {
             *known = false;
         }
@@ -447,7 +454,8 @@ impl Agent {
             Notice::Left { peer } => return self.left(peer),
             Notice::Scope { peer } => return self.look_at(peer),
             // An announcing edge installs no routes; acknowledgements are read back when somebody asks.
-            Notice::Best { .. } | Notice::Acknowledged { .. } => return,
+            Notice::Acknowledged { .. } => return self.failover_acknowledged(),
+            Notice::Best { .. } => return,
         };
         let Some(upstream) = self.neighbour(peer) else {
             return;

@@ -11,7 +11,7 @@ use ubique_proto::bgp::wire::MAX_MESSAGE;
 use ubique_proto::health::CheckStatus as CoreCheck;
 
 use super::site::Agent;
-use crate::admin::{Announced, CheckStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status};
+use crate::admin::{Announced, CheckStatus, FlapStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status};
 use crate::checks::kind_name;
 use crate::clock::{now, rfc3339, wall};
 
@@ -38,8 +38,11 @@ impl Agent {
             cause: site.cause.to_owned(),
             healthy: self.health.healthy(),
             stance: site.stance.map(|stance| stance.to_string()),
-            overload: site.overload.map(str::to_owned),
-            flap: site.flap.map(|flap| flap.words(now())),
+            overloaded: site.overload.map(str::to_owned),
+            flap: site.flap.map(|flap| FlapStatus {
+                left_ratio: flap.left / f64::from(flap.suppress).max(1.0),
+                text: flap.words(now()),
+            }),
             guard: site.guard.clone(),
             checks: checks
                 .map(|(spec, core)| check_status(kind_name(&spec.kind), self.when(core.since), core))

@@ -13,6 +13,7 @@ mod names;
 mod table;
 mod tls;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -30,15 +31,20 @@ use serde_json::{Map, Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use ubique_model::service::ApiSettings;
 
 use self::table::{OPENAPI, Route};
 use self::tls::Keys;
 use crate::admin::{Caller, REQUEST_BYTES, Refusal};
+use crate::clock::now;
+use crate::limits::Throttle;
 
-/// Connections at a time; more are closed at once.
+/// Connections of clients at a time; more are closed at once.
 const CONNECTIONS: usize = 16;
+
+/// Handshakes at a time: strangers wait in these, and keep nobody with a certificate from a connection.
+const HANDSHAKES: usize = 64;
 
 /// How long the handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,24 +70,37 @@ where
     let listener = listen(settings.listen).await;
     tracing::info!(address = %settings.listen, "HTTPS API");
     let mut keys = Keys::new(settings.clone());
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let throttle = Rc::new(RefCell::new(Throttle::default()));
+    let (hall, room) = (Arc::new(Semaphore::new(HANDSHAKES)), Arc::new(Semaphore::new(CONNECTIONS)));
     loop {
         let Ok((stream, address)) = listener.accept().await else {
             // Too many open files: passes, and must not spin.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Ok(permit) = room.clone().try_acquire_owned() else {
+        let Ok(waiting) = hall.clone().try_acquire_owned() else {
             continue;
         };
         let Some(acceptor) = keys.acceptor() else {
             continue;
         };
-        let (answer, operators) = (answer.clone(), settings.clients.clone());
+        let (answer, operators, throttle) = (answer.clone(), settings.clients.clone(), throttle.clone());
+        let room = room.clone();
         tokio::task::spawn_local(async move {
-            let life = connection(stream, address, acceptor, &operators, answer);
-            let _ = timeout(CONNECTION_TIMEOUT, life).await;
-            drop(permit);
+            let shaken = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+            drop(waiting);
+            match (shaken, room.try_acquire()) {
+                (Ok(Ok(stream)), Ok(_permit)) => {
+                    let _ = timeout(CONNECTION_TIMEOUT, connection(stream, &operators, answer)).await;
+                }
+                (Ok(Err(error)), _) => {
+                    // Whoever may connect can cause this line.
+                    if let Some(unwritten) = throttle.borrow_mut().admit(now()) {
+                        tracing::info!(%address, %error, unwritten, "HTTPS API: no handshake");
+                    }
+                }
+                (Ok(Ok(_)) | Err(_), _) => {}
+            }
         });
     }
 }
@@ -102,21 +121,11 @@ async fn listen(address: SocketAddr) -> TcpListener {
     }
 }
 
-async fn connection<F, A>(
-    stream: TcpStream,
-    address: SocketAddr,
-    acceptor: TlsAcceptor,
-    operators: &[String],
-    answer: F,
-) where
+async fn connection<F, A>(stream: TlsStream<TcpStream>, operators: &[String], answer: F)
+where
     F: Fn(String, Rc<Caller>) -> A + Clone + 'static,
     A: Future<Output = Result<String, Refusal>>,
 {
-    let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::info!(%address, %error, "HTTPS API: no handshake"),
-        Err(_) => return,
-    };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let Some(caller) = certificate.map(|certificate| caller(certificate, operators)) else {
         return;

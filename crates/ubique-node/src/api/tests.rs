@@ -165,7 +165,7 @@ fn requests_that_are_none_get_an_answer_that_says_so() {
     let large = format!("{{\"reason\":\"{}\"}}", "x".repeat(REQUEST_BYTES));
     for (path, extra, expected) in [
         ("/v1/nothing", vec![], 404),
-        ("/v1/drain", vec![], 405),
+        ("/v1/undrain", vec![], 405),
         ("/v1/status", [POST, &["{}"]].concat(), 405),
         ("/v1/openapi.json", [POST, &["{}"]].concat(), 405),
         ("/v1/drain", vec!["-d", "reason=disks"], 415),
@@ -225,7 +225,21 @@ fn changed_certificates_are_read_again() {
     assert_eq!(String::from_utf8(stranger.stdout).unwrap(), "200", "another authority");
 }
 
-/// Slow and idle clients hold no place for ever, and OpenSSL sees what is offered.
+/// Strangers who say nothing hold up nobody who has a certificate.
+#[test]
+fn a_crowd_of_strangers_keeps_no_client_out() {
+    if lacks("openssl") || lacks("curl") {
+        return;
+    }
+    let pki = Pki::new("crowd");
+    let settings = pki.settings(&[]);
+    let _server = start(settings.clone());
+    let crowd: Vec<_> = (0..50).map(|_| std::net::TcpStream::connect(settings.listen).unwrap()).collect();
+    assert_eq!(curl(&pki, &settings, Some("ops"), "/v1/status", &[]).0, 200);
+    drop(crowd);
+}
+
+/// OpenSSL sees what is offered.
 #[test]
 fn openssl_sees_tls_1_3_and_that_a_certificate_is_wanted() {
     if lacks("openssl") {

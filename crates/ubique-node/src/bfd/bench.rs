@@ -179,7 +179,7 @@ fn driver(namespace: &NetNs, end: usize) -> io::Result<Driver> {
     for addresses in ENDS {
         let address = |n: usize| addresses[n].parse::<IpAddr>().map_err(io::Error::other);
         let (local, remote) = (Some(address(end)?), address(1 - end)?);
-        peers.push(Peer { remote, scope: 0, local, hops: None, settings: SETTINGS, role: Role::Active });
+        peers.push(Peer { remote, interface: None, local, hops: None, settings: SETTINGS, role: Role::Active });
     }
     namespace.run(|| start(peers, seed(), None, PATIENCE, None))?
 }

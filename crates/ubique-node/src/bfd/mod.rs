@@ -12,6 +12,9 @@
 //! The thread is watched by the watchdog as the runtime is. When the runtime stalls, the watchdog ends the process, and
 //! BFD with it: that is why the C bit is never set.
 //!
+//! Anybody can send to the ports of BFD. What does not come from a neighbour is counted and goes no further, neither to the
+//! core nor to its journal; most of it the kernel drops before it takes room from the neighbours' packets.
+//!
 //! - `thread`: the loop; `socket`: sockets and times of arrival; `gaps`: how regular our packets are; `bench`: a soak.
 //!
 //! Deliberately absent: the protocol (`ubique_proto::bfd`), and what a lost neighbour means, which is the agent's.
@@ -59,8 +62,8 @@ const STACK_BYTES: usize = 256 << 10;
 pub struct Peer {
     /// Its address.
     pub remote: IpAddr,
-    /// Interface of a link-local address; 0 otherwise.
-    pub scope: u32,
+    /// Interface its packets come and go by; a link-local address needs one. It may come, go and come back.
+    pub interface: Option<String>,
     /// Our address, when it is fixed; otherwise the kernel's route decides.
     pub local: Option<IpAddr>,
     /// Most hops away; `None`: on the link (RFC 5881).

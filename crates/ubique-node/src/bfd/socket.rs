@@ -1,12 +1,15 @@
 //! Sockets of BFD, and when what they received arrived.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use ubique_model::Family;
 use ubique_proto::Time;
+use ubique_proto::bfd::packet::Discard;
 use ubique_proto::bfd::{In, Remote};
 use ubique_sys::udp::{self, UdpBatch};
 use ubique_sys::{clock, tcp};
@@ -34,14 +37,39 @@ const BATCH: usize = 32;
 /// at least 768 each) is taken whole, and a flood does not starve the timers.
 const BATCHES: usize = 10;
 
-/// A socket that receives for all sessions of one family and kind.
-pub(super) struct Receiver {
-    socket: UdpSocket,
+/// Of packets that a neighbour seems to send from too far away, one in this time is looked at: the core tells of them.
+const FAR_EVERY: Duration = Duration::from_secs(1);
+
+/// What a socket receives for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kind {
     pub(super) family: Family,
     pub(super) multihop: bool,
+    /// `None`: for neighbours without an interface of their own.
+    pub(super) interface: Option<String>,
+}
+
+impl Kind {
+    pub(super) fn of(peer: &Peer) -> Kind {
+        Kind {
+            family: Family::of_address(peer.remote),
+            multihop: peer.hops.is_some(),
+            interface: peer.interface.clone(),
+        }
+    }
+}
+
+/// A socket that receives for all sessions of one kind.
+pub(super) struct Receiver {
+    socket: UdpSocket,
+    pub(super) kind: Kind,
+    /// Who may send, and the least TTL of his packets.
+    known: BTreeMap<Remote, u8>,
     batch: UdpBatch,
     /// Nothing that is in the socket arrived before: it was empty then.
     emptied: Time,
+    /// Before that no packet from too far away is looked at.
+    far_at: Time,
 }
 
 impl AsFd for Receiver {
@@ -66,6 +94,11 @@ fn socket(family: Family) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Number of an interface; an error when it is not there.
+pub(super) fn interface_index(name: &str) -> io::Result<u32> {
+    Ok(rustix::net::netdevice::name_to_index(socket(Family::Ipv4)?.as_fd(), name)?)
+}
+
 fn at(address: IpAddr, port: u16, scope: u32) -> SocketAddr {
     match address {
         IpAddr::V4(v4) => (v4, port).into(),
@@ -78,24 +111,39 @@ fn port(multihop: bool) -> u16 {
 }
 
 impl Receiver {
-    pub(super) fn open(family: Family, multihop: bool) -> Result<Receiver, String> {
-        let port = port(multihop);
+    /// `shared`: others receive on the same port, on other interfaces.
+    pub(super) fn open(kind: Kind, shared: bool, known: BTreeMap<Remote, u8>) -> Result<Receiver, String> {
+        let (family, port) = (kind.family, port(kind.multihop));
         let open = || {
             let socket = socket(family)?;
             let local = at(unspecified(family), port, 0);
+            if shared {
+                tcp::set_reuse_port(socket.as_fd())?;
+            }
+            if let Some(interface) = &kind.interface {
+                tcp::bind_to_interface(socket.as_fd(), interface)?;
+            }
             udp::enable_timestamps(socket.as_fd())?;
             udp::enable_ttl(socket.as_fd(), local)?;
+            let senders: Vec<IpAddr> = known.keys().map(|remote| remote.address).collect();
+            // Without it the kernel keeps more of what is thrown away here.
+            let _ = udp::accept_from(socket.as_fd(), family == Family::Ipv4, &senders, !kind.multihop);
             socket.bind(&local.into())?;
             io::Result::Ok(socket.into())
         };
-        let socket = open().map_err(|e| format!("cannot receive BFD on UDP port {port} ({family}): {e}"))?;
-        Ok(Receiver { socket, family, multihop, batch: UdpBatch::new(BATCH, DATAGRAM_BYTES), emptied: now() })
+        let socket = open().map_err(|e| {
+            let on = kind.interface.as_ref().map(|name| format!(", interface {name}")).unwrap_or_default();
+            format!("cannot receive BFD on UDP port {port} ({family}{on}): {e}")
+        })?;
+        let batch = UdpBatch::new(BATCH, DATAGRAM_BYTES);
+        Ok(Receiver { socket, kind, known, batch, emptied: now(), far_at: Time::ZERO })
     }
 
-    /// Takes what has arrived until `now`.
-    pub(super) fn drain(&mut self, now: Time, mut take: impl FnMut(In)) {
+    /// Takes what has arrived until `now` from neighbours; what comes from others is told to `discard` only.
+    pub(super) fn drain(&mut self, now: Time, mut take: impl FnMut(In), mut discard: impl FnMut(Discard)) {
         let realtime_ns = clock::realtime_ns();
-        let (emptied, multihop) = (self.emptied, self.multihop);
+        let (emptied, multihop, known) = (self.emptied, self.kind.multihop, &self.known);
+        let far_at = &mut self.far_at;
         for _ in 0..BATCHES {
             let taken = udp::recv_batch(self.socket.as_fd(), &mut self.batch, |datagram| {
                 let age = datagram.timestamp_ns.map_or(0, |ns| realtime_ns.saturating_sub(ns));
@@ -106,6 +154,16 @@ impl Receiver {
                     SocketAddr::V6(from) => (IpAddr::V6(*from.ip()), from.scope_id()),
                 };
                 let from = Remote { address, scope, multihop };
+                let near = match known.get(&from) {
+                    Some(ttl_min) => datagram.ttl.is_some_and(|ttl| ttl >= *ttl_min),
+                    None => return discard(Discard::Stranger),
+                };
+                if !near && now < *far_at {
+                    return discard(Discard::Ttl);
+                }
+                if !near {
+                    *far_at = now + FAR_EVERY;
+                }
                 take(In::Datagram { from, ttl: datagram.ttl, received, bytes: datagram.bytes.to_vec() });
             });
             match taken {
@@ -127,13 +185,16 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn open(peer: &Peer) -> io::Result<Sender> {
+    /// `scope`: number of the interface of a link-local address, 0 otherwise.
+    pub(super) fn open(peer: &Peer, scope: u32) -> io::Result<Sender> {
         let family = Family::of_address(peer.remote);
         let socket = socket(family)?;
         let fd = socket.as_fd();
         tcp::set_ttl(fd, TTL)?;
         tcp::set_priority_cs6(fd)?;
-        udp::set_send_first(fd)?;
+        if let Some(interface) = &peer.interface {
+            tcp::bind_to_interface(fd, interface)?;
+        }
         if peer.local.is_some() {
             // It may come later.
             tcp::set_freebind(fd)?;
@@ -143,17 +204,82 @@ impl Sender {
         let mut bound = Err(io::ErrorKind::AddrInUse.into());
         for _ in 0..PORT_ATTEMPTS {
             let port = SOURCE_PORTS.start() + (seed() % ports) as u16;
-            bound = socket.bind(&at(local, port, peer.scope).into());
+            bound = socket.bind(&at(local, port, scope).into());
             if bound.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::AddrInUse) {
                 continue;
             }
             break;
         }
         bound?;
-        Ok(Sender { socket: socket.into(), to: at(peer.remote, port(peer.hops.is_some()), peer.scope) })
+        Ok(Sender { socket: socket.into(), to: at(peer.remote, port(peer.hops.is_some()), scope) })
     }
 
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         self.socket.send_to(bytes, self.to).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    /// What a receiver makes of one datagram each: taken, or why not; nothing where the kernel dropped it.
+    struct Post {
+        receiver: Receiver,
+        now: Time,
+    }
+
+    impl Post {
+        fn new(multihop: bool, known: &[(&str, u8)]) -> Post {
+            let kind = Kind { family: Family::Ipv4, multihop, interface: None };
+            let remote = |address: &str| Remote { address: address.parse().unwrap(), scope: 0, multihop };
+            let known = known.iter().map(|(address, ttl)| (remote(address), *ttl)).collect();
+            Post { receiver: Receiver::open(kind, false, known).unwrap(), now: now() }
+        }
+
+        /// Sends one, then one that is known, so that what came before has arrived: the loopback keeps the order.
+        fn send(&mut self, from: &str, ttl: u8, known: (&str, u8)) -> Vec<Result<u8, Discard>> {
+            let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port(self.receiver.kind.multihop)));
+            for (from, ttl) in [(from, ttl), known] {
+                let socket = UdpSocket::bind((from, 0)).unwrap();
+                tcp::set_ttl(socket.as_fd(), ttl).unwrap();
+                socket.send_to(b"datagram", to).unwrap();
+            }
+            let begin = Instant::now();
+            let seen = std::cell::RefCell::new(vec![]);
+            let last: IpAddr = known.0.parse().unwrap();
+            let done = std::cell::Cell::new(false);
+            while !done.get() {
+                assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", seen.borrow());
+                let take = |input| {
+                    if let In::Datagram { from, ttl, .. } = input {
+                        done.set(from.address == last && ttl == Some(known.1));
+                        seen.borrow_mut().push(Ok(ttl.unwrap()));
+                    }
+                };
+                self.receiver.drain(self.now, take, |why| seen.borrow_mut().push(Err(why)));
+            }
+            let mut seen = seen.into_inner();
+            assert_eq!(seen.pop(), Some(Ok(known.1)));
+            seen
+        }
+    }
+
+    #[test]
+    fn only_neighbours_are_heard_and_most_strangers_not_even_by_us() {
+        let near = ("127.0.0.9", 255);
+        let mut post = Post::new(false, &[near]);
+        assert_eq!(post.send("127.0.0.8", 64, near), [], "from far away: the kernel drops it");
+        assert_eq!(post.send("127.0.0.8", 255, near), [Err(Discard::Stranger)]);
+        assert_eq!(post.send("127.0.0.9", 64, near), [Ok(64)], "a neighbour that is not near is told of");
+        assert_eq!(post.send("127.0.0.9", 64, near), [Err(Discard::Ttl)], "now and then");
+        post.now = post.now + FAR_EVERY;
+        assert_eq!(post.send("127.0.0.9", 254, near), [Ok(254)]);
+        // Over several hops everybody may be far away.
+        let far = ("127.0.0.9", 250);
+        let mut post = Post::new(true, &[far]);
+        assert_eq!(post.send("127.0.0.8", 255, far), []);
+        assert_eq!(post.send("127.0.0.9", 251, far), [Ok(251)]);
     }
 }

@@ -1,27 +1,27 @@
 //! The thread: one loop around the core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Orders, TryRecvError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::Sender as News;
-use ubique_model::Family;
 use ubique_proto::Time;
-use ubique_proto::bfd::packet::State;
+use ubique_proto::bfd::packet::{Discard, State};
 use ubique_proto::bfd::{Bfd, In, Out, Remote, SessionConfig, SessionId};
 use ubique_proto::journal::Recorded;
 use ubique_sys::priority::prefer_this_thread;
 use ubique_sys::watchdog::Heartbeat;
 
 use super::gaps::Gaps;
-use super::socket::{Receiver, Sender};
+use super::socket::{Kind, Receiver, Sender, interface_index};
 use super::{Command, Notice, Observed, Peer, Shared, Snapshot};
 use crate::clock::now;
 use crate::journal::Journal;
 
-/// How long after a failure sockets are opened again.
+/// How long after a failure sockets are opened again, and between two looks at interfaces.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// How old published numbers may be; changes of state are published at once.
@@ -30,6 +30,11 @@ const PUBLISH: Duration = Duration::from_millis(250);
 /// One session's side of the driver.
 struct Line {
     peer: Peer,
+    /// Number of its interface; 0 without one. `None`: the interface is not there, or was not looked for.
+    index: Option<u32>,
+    /// Scope of the neighbour's address as the core has it: the interface of a link-local one, else 0. `None`: it has no
+    /// session yet.
+    scope: Option<u32>,
     sender: Option<Sender>,
     /// When the last packet that said Up left.
     sent_up: Option<Time>,
@@ -45,8 +50,14 @@ pub(super) struct Thread {
     shared: Arc<Shared>,
     gaps: Gaps,
     latest: Duration,
-    /// Why sockets cannot be opened, and when it is tried again.
-    error: Option<(String, Time)>,
+    /// Our operator wants the sessions.
+    enabled: bool,
+    /// What never reached the core, by reason.
+    discards: BTreeMap<Discard, u64>,
+    /// Why sockets cannot be opened.
+    error: Option<String>,
+    /// When sockets and interfaces are looked at again.
+    look_at: Option<Time>,
     published: Time,
     /// Something changed that is not published yet.
     changed: bool,
@@ -61,7 +72,7 @@ impl Thread {
         news: News<Notice>,
         shared: Arc<Shared>,
     ) -> Thread {
-        let line = |peer| Line { peer, sender: None, sent_up: None, send_error: None };
+        let line = |peer| Line { peer, index: None, scope: None, sender: None, sent_up: None, send_error: None };
         Thread {
             core: Recorded::new(now(), seed, journal),
             lines: (0..).map(SessionId).zip(peers.into_iter().map(line)).collect(),
@@ -71,7 +82,10 @@ impl Thread {
             shared,
             gaps: Gaps::default(),
             latest: Duration::ZERO,
+            enabled: true,
+            discards: BTreeMap::new(),
             error: None,
+            look_at: None,
             published: Time::ZERO,
             changed: true,
         }
@@ -83,11 +97,7 @@ impl Thread {
         if let Err(error) = prefer_this_thread() {
             tracing::warn!(%error, "BFD has no priority over other threads: packets may be late on a busy machine");
         }
-        let start = now();
-        for (&session, line) in &self.lines {
-            self.core.handle_input(start, In::Add { session, config: config(&line.peer) });
-        }
-        self.open(start);
+        self.open(now());
         loop {
             if let Some(heartbeat) = &heartbeat {
                 heartbeat.beat();
@@ -97,7 +107,8 @@ impl Thread {
             // What arrived until now is fed before deadlines are judged as of the same moment.
             let now = now();
             for receiver in &mut self.receivers {
-                receiver.drain(now, |datagram| self.core.handle_input(now, datagram));
+                let take = |datagram| self.core.handle_input(now, datagram);
+                receiver.drain(now, take, |why| *self.discards.entry(why).or_default() += 1);
             }
             if let Some(due) = self.core.next_deadline().filter(|&at| at <= now) {
                 self.latest = self.latest.max(now.since(due));
@@ -108,7 +119,7 @@ impl Thread {
                 self.publish(now);
                 return;
             }
-            if self.error.as_ref().is_some_and(|(_, at)| *at <= now) {
+            if self.look_at.is_some_and(|at| at <= now) {
                 self.open(now);
             }
             if self.changed || now.since(self.published) >= PUBLISH {
@@ -121,7 +132,7 @@ impl Thread {
         let now = now();
         let until = |at: Time| at.since(now);
         let deadline = self.core.next_deadline().map_or(beat, until);
-        let retry = self.error.as_ref().map_or(beat, |(_, at)| until(*at));
+        let retry = self.look_at.map_or(beat, until);
         let pause = deadline.min(retry).min(beat).min(PUBLISH);
         let timeout = Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: pause.subsec_nanos().into() };
         let mut sources = vec![PollFd::new(&self.shared.wake, PollFlags::IN)];
@@ -151,40 +162,90 @@ impl Thread {
     }
 
     fn enable(&mut self, now: Time, enabled: bool) {
+        self.enabled = enabled;
         for &session in self.lines.keys() {
             let input = if enabled { In::Enable { session } } else { In::Disable { session } };
             self.core.handle_input(now, input);
         }
     }
 
-    /// Opens the sockets that are missing.
+    /// Follows interfaces that came or went, and opens the sockets that are missing.
     fn open(&mut self, now: Time) {
         let mut error = None;
-        let mut wanted: Vec<(Family, bool)> =
-            self.lines.values().map(|l| (Family::of_address(l.peer.remote), l.peer.hops.is_some())).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        wanted
-            .retain(|&(family, multihop)| !self.receivers.iter().any(|r| (r.family, r.multihop) == (family, multihop)));
-        for (family, multihop) in wanted {
-            match Receiver::open(family, multihop) {
-                Ok(receiver) => self.receivers.push(receiver),
-                Err(why) => error = Some(why),
-            }
+        for session in self.lines.keys().copied().collect::<Vec<_>>() {
+            error = self.follow(now, session).err().or(error);
         }
+        error = self.open_receivers().err().or(error);
         for line in self.lines.values_mut().filter(|l| l.sender.is_none()) {
-            match Sender::open(&line.peer) {
+            let Some(scope) = line.scope.filter(|_| line.index.is_some()) else {
+                continue;
+            };
+            match Sender::open(&line.peer, scope) {
                 Ok(sender) => line.sender = Some(sender),
                 Err(why) => error = Some(format!("cannot send BFD to {}: {why}", line.peer.remote)),
             }
         }
         if let Some(error) = &error
-            && self.error.as_ref().is_none_or(|(before, _)| before != error)
+            && self.error.as_ref() != Some(error)
         {
             self.tell(Notice::Sockets { error: error.clone() });
         }
-        self.error = error.map(|error| (error, now + RETRY));
-        self.changed = true;
+        let changing = self.lines.values().any(|l| l.peer.interface.is_some());
+        self.look_at = (changing || error.is_some()).then(|| now + RETRY);
+        self.changed |= self.error != error;
+        self.error = error;
+    }
+
+    /// Looks for the interface of a session. One that is another now wants other sockets, and a session of a link-local
+    /// neighbour begins anew there; one that is gone leaves its session to run out.
+    fn follow(&mut self, now: Time, session: SessionId) -> Result<(), String> {
+        let Some(line) = self.lines.get_mut(&session) else {
+            return Ok(());
+        };
+        let found = line.peer.interface.as_deref().map_or(Ok(0), interface_index);
+        let index = found.as_ref().ok().copied();
+        if line.index != index {
+            line.index = index;
+            line.sender = None;
+            let kind = Kind::of(&line.peer);
+            self.receivers.retain(|receiver| receiver.kind != kind);
+        }
+        let link_local = matches!(line.peer.remote, IpAddr::V6(address) if address.is_unicast_link_local());
+        let scope = if link_local { index } else { Some(0) };
+        if let Some(scope) = scope.filter(|_| line.scope != scope) {
+            if line.scope.replace(scope).is_some() {
+                self.core.handle_input(now, In::Remove { session });
+            }
+            self.core.handle_input(now, In::Add { session, config: config(&line.peer, scope) });
+            if !self.enabled {
+                self.core.handle_input(now, In::Disable { session });
+            }
+            self.changed = true;
+        }
+        let name = || line.peer.interface.clone().unwrap_or_default();
+        found.map(drop).map_err(|why| format!("interface {} of {}: {why}", name(), line.peer.remote))
+    }
+
+    fn open_receivers(&mut self) -> Result<(), String> {
+        let mut wanted: BTreeMap<Kind, BTreeMap<Remote, u8>> = BTreeMap::new();
+        for line in self.lines.values().filter(|l| l.index.is_some()) {
+            if let Some(scope) = line.scope {
+                let config = config(&line.peer, scope);
+                wanted.entry(Kind::of(&line.peer)).or_default().insert(config.remote, config.ttl_min);
+            }
+        }
+        let kinds: BTreeSet<Kind> = self.lines.values().map(|l| Kind::of(&l.peer)).collect();
+        wanted.retain(|kind, _| !self.receivers.iter().any(|r| r.kind == *kind));
+        let mut end = Ok(());
+        for (kind, known) in wanted {
+            let alike = |other: &&Kind| (other.family, other.multihop) == (kind.family, kind.multihop);
+            let shared = kinds.iter().filter(alike).count() > 1;
+            match Receiver::open(kind, shared, known) {
+                Ok(receiver) => self.receivers.push(receiver),
+                Err(why) => end = Err(why),
+            }
+        }
+        end
     }
 
     fn carry_out(&mut self) {
@@ -232,21 +293,25 @@ impl Thread {
             let send_error = self.lines.get(&session).and_then(|l| l.send_error.clone());
             Observed { session, core, send_error }
         };
+        let mut discards = self.discards.clone();
+        for (why, count) in self.core.discards() {
+            *discards.entry(why).or_default() += count;
+        }
         *place = Snapshot {
             sessions: self.core.sessions().map(observed).collect(),
-            discards: self.core.discards().collect(),
+            discards: discards.into_iter().collect(),
             gaps: self.gaps.clone(),
             latest: self.latest,
-            error: self.error.as_ref().map(|(error, _)| error.clone()),
+            error: self.error.clone(),
         };
         self.published = now;
         self.changed = false;
     }
 }
 
-fn config(peer: &Peer) -> SessionConfig {
+fn config(peer: &Peer, scope: u32) -> SessionConfig {
     SessionConfig {
-        remote: Remote { address: peer.remote, scope: peer.scope, multihop: peer.hops.is_some() },
+        remote: Remote { address: peer.remote, scope, multihop: peer.hops.is_some() },
         interval: peer.settings.interval,
         receive: peer.settings.receive,
         multiplier: peer.settings.multiplier,

@@ -114,8 +114,9 @@ impl Callers {
     }
 
     /// Everything somebody may call for: configured neighbours and ranges, with the addresses each has.
-    pub(super) fn all(&self) -> impl Iterator<Item = (Prefix, &Endpoint)> {
-        let known = self.endpoints.values().map(|e| (Prefix::from(e.remote), e));
+    pub(super) fn configured(&self) -> impl Iterator<Item = (Prefix, &Endpoint)> {
+        let known = self.endpoints.iter().filter(|(peer, _)| !self.is_dynamic(**peer));
+        let known = known.map(|(_, e)| (Prefix::from(e.remote), e));
         known.chain(self.ranges.iter().map(|r| (r.prefix, &r.endpoint)))
     }
 
@@ -128,6 +129,10 @@ impl Callers {
             // Daemons on this machine, each with a port of its own: the one it calls from says nothing.
             let several = known.next().is_some();
             return if several { Call::Refused("several neighbors have this address") } else { Call::Known(peer) };
+        }
+        // Nor is it one of a range, with the keys of that.
+        if self.endpoints.iter().any(|(peer, e)| e.remote == from && !self.is_dynamic(*peer)) {
+            return Call::Refused("the neighbor with this address has another interface");
         }
         let Some(index) = self.ranges.iter().position(|r| r.prefix.contains(&from)) else {
             return Call::Refused("no neighbor has this address");
@@ -205,6 +210,15 @@ mod tests {
         assert_eq!(known(c.call(from, Some("eth1"), |_| 0)), Some(2));
         assert_eq!(known(c.call(from, Some("eth2"), |_| 0)), None);
         assert_eq!(known(c.call(from, None, |_| 0)), None);
+    }
+
+    #[test]
+    fn a_neighbour_on_another_interface_than_its_own_is_not_of_a_range() {
+        let mut c = callers();
+        c.endpoints.insert(PeerId(0), endpoint("192.0.2.1", Some("eth0")));
+        let from = "192.0.2.1".parse().unwrap();
+        assert_eq!(known(c.call(from, Some("eth0"), |_| 0)), Some(0));
+        assert!(matches!(c.call(from, None, |_| 0), Call::Refused(_)));
     }
 
     #[test]

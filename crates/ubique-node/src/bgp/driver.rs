@@ -23,7 +23,8 @@ use super::Tap;
 use super::callers::{Call, Caller, Callers, Range, Refusal};
 use super::connection::Connection;
 use super::interfaces;
-use super::socket::{self, Endpoint, Listener, ListenerSpec, Place};
+use super::listeners::Listeners;
+use super::socket::{self, Endpoint, Place};
 use crate::clock::{instant, now};
 use crate::journal::Journal;
 use crate::limits::{self, Throttle};
@@ -55,6 +56,8 @@ pub struct DriverConfig {
     pub place: Option<Place>,
     /// Port to listen on; `None`: only connect.
     pub listen: Option<u16>,
+    /// Some neighbour only calls: it is an error when nothing can listen. Otherwise it is tried again.
+    pub must_listen: bool,
     /// Where the core's inputs are written down.
     pub journal: Option<Journal>,
     /// Who follows messages and sessions.
@@ -65,16 +68,22 @@ pub struct DriverConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
     /// A listener cannot be opened.
-    #[error("cannot listen on TCP port {port} ({family})")]
+    #[error("cannot listen on TCP port {port} ({family}{})", on(interface.as_deref()))]
     Listen {
         /// Port.
         port: u16,
         /// Family.
         family: Family,
+        /// The interface of neighbours that have one.
+        interface: Option<String>,
         /// Why.
         #[source]
         source: io::Error,
     },
+}
+
+fn on(interface: Option<&str>) -> String {
+    interface.map(|name| format!(", interface {name}")).unwrap_or_default()
 }
 
 /// What the owner of a driver learns.
@@ -132,7 +141,7 @@ pub struct Driver {
     /// What addresses of ours are no next hops.
     scope: Vec<Prefix>,
     place: Option<Place>,
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     /// Who has not said yet which AS he is in.
     waiting: Vec<Caller>,
     connecting: BTreeMap<PeerId, Connecting>,
@@ -159,8 +168,8 @@ impl Driver {
     pub fn new(config: DriverConfig) -> Result<Driver, DriverError> {
         let callers = Callers::new(config.endpoints, config.ranges);
         let listeners = match config.listen {
-            Some(port) => listeners(config.place.as_ref(), port, &callers)?,
-            None => Vec::new(),
+            Some(port) => Listeners::open(now(), config.place.as_ref(), port, &callers, config.must_listen)?,
+            None => Listeners::none(),
         };
         Ok(Driver {
             callers,
@@ -314,7 +323,7 @@ impl Driver {
 
     /// Takes no more calls.
     pub fn stop_listening(&mut self) {
-        self.listeners.clear();
+        self.listeners = Listeners::none();
         self.waiting.clear();
     }
 
@@ -328,11 +337,10 @@ impl Driver {
     }
 
     fn accepted(&mut self, now: Time, stream: TcpStream, from: IpAddr, listener: usize) {
-        let interface = self.listeners.get(listener).and_then(|l| l.interface.clone());
         // Who calls again before he has said who he is has given the first call up; he has one place in the range.
         self.waiting.retain(|c| c.from != from);
         let waiting = |range| self.waiting.iter().filter(|c| c.range == range).count();
-        let call = self.callers.call(from, interface.as_deref(), waiting);
+        let call = self.callers.call(from, self.listeners.interface(listener), waiting);
         if let Some(cause) = self.crowded(&call, from) {
             return self.refuse(now, from, cause);
         }
@@ -397,13 +405,17 @@ impl Driver {
 
     /// An accepted connection of a neighbour, on which he has `said` something already.
     fn take(&mut self, now: Time, peer: PeerId, stream: TcpStream, said: Vec<u8>) {
-        if let Some((conn, local)) = self.adopt(peer, stream) {
-            self.speaker.handle_input(now, In::Accepted { peer, conn, local });
-            self.carry_out(now);
-            if !said.is_empty() {
-                self.speaker.handle_input(now, In::Received { conn, bytes: said });
-                self.carry_out(now);
+        let Some((conn, local)) = self.adopt(peer, stream) else {
+            if let Some(from) = self.callers.endpoint(peer).map(|e| e.remote) {
+                self.refuse(now, from, "it was gone at once");
             }
+            return;
+        };
+        self.speaker.handle_input(now, In::Accepted { peer, conn, local });
+        self.carry_out(now);
+        if !said.is_empty() {
+            self.speaker.handle_input(now, In::Received { conn, bytes: said });
+            self.carry_out(now);
         }
     }
 
@@ -439,23 +451,6 @@ impl Driver {
         self.speaker.handle_input(now, In::RemovePeer { peer });
         self.carry_out(now);
     }
-}
-
-/// One for each family and interface that somebody may call at.
-fn listeners(place: Option<&Place>, port: u16, callers: &Callers) -> Result<Vec<Listener>, DriverError> {
-    let mut wanted: Vec<(Family, Option<&str>)> =
-        callers.all().map(|(_, e)| (e.family(), e.interface.as_deref())).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    let shared = |family| wanted.iter().filter(|(f, _)| *f == family).count() > 1;
-    let mut listeners = Vec::new();
-    for &(family, interface) in &wanted {
-        let here = |e: &Endpoint| e.interface.is_none() || e.interface.as_deref() == interface;
-        let who = callers.all().filter(|(_, e)| e.family() == family && here(e)).collect();
-        let spec = ListenerSpec { family, interface, port, shared: shared(family), callers: who };
-        listeners.push(socket::listen(place, &spec).map_err(|source| DriverError::Listen { port, family, source })?);
-    }
-    Ok(listeners)
 }
 
 #[cfg(test)]

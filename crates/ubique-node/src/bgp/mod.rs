@@ -14,6 +14,7 @@ mod callers;
 mod connection;
 mod driver;
 mod interfaces;
+mod listeners;
 mod socket;
 
 use ubique_proto::bgp::speaker::{PeerStatus, SessionEvent};

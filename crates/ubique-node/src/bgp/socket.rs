@@ -185,11 +185,7 @@ fn open(place: Option<&Place>, family: Family) -> io::Result<Socket> {
 }
 
 /// A listener for one family, on one interface or on all.
-pub(super) struct Listener {
-    pub(super) socket: TcpListener,
-    /// `None`: for whoever has no interface of its own.
-    pub(super) interface: Option<String>,
-}
+pub(super) type Listener = TcpListener;
 
 /// What a listener is made of.
 pub(super) struct ListenerSpec<'c> {
@@ -221,7 +217,8 @@ pub(super) fn listen(place: Option<&Place>, spec: &ListenerSpec<'_>) -> io::Resu
     }
     for (peers, endpoint) in &spec.callers {
         if let Some(key) = &endpoint.key {
-            key.set(socket.as_fd(), *peers)?;
+            let named = |e: io::Error| io::Error::new(e.kind(), format!("the key of {peers}: {e}"));
+            key.set(socket.as_fd(), *peers).map_err(named)?;
         }
     }
     // A neighbour with GTSM drops an answer to its SYN that has less than the full TTL. Connections inherit what the
@@ -233,7 +230,7 @@ pub(super) fn listen(place: Option<&Place>, spec: &ListenerSpec<'_>) -> io::Resu
     tcp::set_priority_cs6(socket.as_fd())?;
     socket.bind(&SocketAddr::new(any, spec.port).into())?;
     socket.listen(BACKLOG)?;
-    Ok(Listener { socket: TcpListener::from_std(socket.into())?, interface: spec.interface.map(str::to_owned) })
+    TcpListener::from_std(socket.into())
 }
 
 /// A socket that is ready to connect to the neighbour.

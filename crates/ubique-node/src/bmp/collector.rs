@@ -4,14 +4,17 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use ubique_model::service::BmpCollector;
+use ubique_sys::tcp;
 
 use super::dump::Dump;
 
@@ -26,6 +29,9 @@ const WRITE_BYTES: usize = 64 << 10;
 
 /// How long a connection attempt may take.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// A collector whose machine does not answer for so long is gone: TCP alone would take a quarter of an hour, or not notice.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Pauses between attempts: doubled from the first to the last.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -184,10 +190,14 @@ impl Collector {
 
     async fn connect(&self) -> io::Result<TcpStream> {
         let attempt = timeout(CONNECT, TcpStream::connect(self.address));
-        tokio::select! {
+        let stream = tokio::select! {
             done = attempt => done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             () = self.ending() => Err(io::ErrorKind::Interrupted.into()),
-        }
+        }?;
+        let silence = TcpKeepalive::new().with_time(SILENCE / 2).with_interval(SILENCE / 10);
+        SockRef::from(&stream).set_tcp_keepalive(&silence)?;
+        tcp::set_user_timeout(stream.as_fd(), SILENCE)?;
+        Ok(stream)
     }
 
     /// Forgets what was queued: the next connection begins anew.

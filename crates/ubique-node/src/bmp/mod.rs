@@ -12,6 +12,7 @@
 mod collector;
 mod dump;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -118,7 +119,7 @@ impl Exporter {
     }
 
     /// An UPDATE on a session that is up.
-    pub(crate) fn update(&self, _status: &PeerStatus<'_>, watched: &Watched, sent: bool, bytes: &[u8]) {
+    pub(crate) fn update(&self, watched: &Watched, sent: bool, bytes: &[u8]) {
         let Some(up) = &watched.up else { return };
         if self.collectors.iter().any(|c| c.is_greeted()) {
             self.tell(&Message::RouteMonitoring { peer: up.now(up.flags(sent)), update: bytes.to_vec() });
@@ -132,7 +133,7 @@ impl Exporter {
     }
 
     /// Tells each collector that has room some more of what it does not know yet.
-    pub(crate) fn feed(&self, speaker: &Speaker, sessions: &std::collections::BTreeMap<PeerId, Watched>) {
+    pub(crate) fn feed(&self, speaker: &Speaker, sessions: &BTreeMap<PeerId, Watched>) {
         for collector in &self.collectors {
             if collector.wants_greeting() {
                 let mut octets = self.greeting.clone();

@@ -10,6 +10,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep;
-use ubique_sys::process::{PidFd, Signal, command_in, signal_group};
+use ubique_sys::process::{Signal, command_in, signal_group};
 
 use super::{quote, words};
 
@@ -43,9 +44,9 @@ pub(crate) struct Exec {
 /// Start the command, and say how that went.
 type Order = oneshot::Sender<io::Result<Started>>;
 
-/// A command that runs. It is killed when this is dropped, and the thread kills its group then.
+/// A command that runs. It is killed with its group when this is dropped.
 struct Started {
-    leader: PidFd,
+    group: Arc<Group>,
     stdout: Option<process::ChildStdout>,
     stderr: Option<process::ChildStderr>,
     end: oneshot::Receiver<io::Result<ExitStatus>>,
@@ -53,8 +54,34 @@ struct Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        // One that has ended is as good.
-        let _ = self.leader.signal(Signal::Kill);
+        let leader = self.group.lock();
+        Group::kill(*leader);
+    }
+}
+
+/// The group of a command: `None` once its leader is reaped. Until then its number cannot mean another group.
+struct Group(Mutex<Option<u32>>);
+
+impl Group {
+    fn lock(&self) -> MutexGuard<'_, Option<u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kill(leader: Option<u32>) {
+        if let Some(leader) = leader {
+            // Nobody left in it is as good.
+            let _ = signal_group(leader, Signal::Kill);
+        }
+    }
+
+    /// Waits for the end of the leader and kills what is left of the group.
+    fn reap(&self, mut child: Child) -> io::Result<ExitStatus> {
+        let (id, options) = (WaitId::Pid(Pid::from_child(&child)), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        while waitid(id.clone(), options).is_err_and(|errno| errno == Errno::INTR) {}
+        let mut leader = self.lock();
+        Group::kill(*leader);
+        *leader = None;
+        child.wait()
     }
 }
 
@@ -122,9 +149,10 @@ impl Worker {
             }
             match self.start() {
                 Ok((child, started, end)) => {
+                    let group = started.group.clone();
                     // One that nobody waits for any more is dropped, and with that killed.
                     drop(order.send(Ok(started)));
-                    drop(end.send(reap(child)));
+                    drop(end.send(group.reap(child)));
                 }
                 Err(error) => drop(order.send(Err(error))),
             }
@@ -139,28 +167,11 @@ impl Worker {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
-        let leader = match PidFd::open(child.id()) {
-            Ok(leader) => leader,
-            Err(error) => {
-                // Until it is reaped, its number cannot mean another process.
-                child.kill()?;
-                child.wait()?;
-                return Err(error);
-            }
-        };
+        let group = Arc::new(Group(Mutex::new(Some(child.id()))));
         let (end, ended) = oneshot::channel();
-        let started = Started { leader, stdout: child.stdout.take(), stderr: child.stderr.take(), end: ended };
+        let started = Started { group, stdout: child.stdout.take(), stderr: child.stderr.take(), end: ended };
         Ok((child, started, end))
     }
-}
-
-/// Waits for the end of a command and kills what is left of its group.
-fn reap(mut child: Child) -> io::Result<ExitStatus> {
-    let (leader, options) = (WaitId::Pid(Pid::from_child(&child)), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
-    while waitid(leader.clone(), options).is_err_and(|errno| errno == Errno::INTR) {}
-    // Before the leader is reaped: until then its number cannot mean another group. Nobody left in it is as good.
-    let _ = signal_group(child.id(), Signal::Kill);
-    child.wait()
 }
 
 fn verdict(status: ExitStatus, said: &[u8]) -> Result<(), String> {

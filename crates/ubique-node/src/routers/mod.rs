@@ -89,6 +89,7 @@ impl Router {
             ranges: vec![],
             place: Some(place),
             listen: Some(BGP_PORT),
+            must_listen: true,
             journal: None,
             tap: None,
         };

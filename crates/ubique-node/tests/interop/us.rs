@@ -76,6 +76,7 @@ impl Us {
             ranges: ours.ranges,
             place: None,
             listen: ours.listens.then_some(BGP_PORT),
+            must_listen: true,
             journal: None,
             tap: None,
         };

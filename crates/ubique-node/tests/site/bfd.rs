@@ -247,7 +247,7 @@ fn frr() {
     let mut bfdd = Bfdd::start(&lab.router);
     let peer = |remote: &str, local: &str| Peer {
         remote: remote.parse().unwrap(),
-        scope: 0,
+        interface: None,
         local: Some(local.parse().unwrap()),
         hops: None,
         settings: FAST,

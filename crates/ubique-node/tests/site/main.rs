@@ -14,6 +14,8 @@ mod doctor;
 mod faults;
 mod interfaces;
 mod lab;
+mod links;
+mod observability;
 mod operator;
 mod records;
 mod roles;
@@ -37,6 +39,8 @@ fn main() {
         doctor::TESTS,
         faults::TESTS,
         interfaces::TESTS,
+        links::TESTS,
+        observability::TESTS,
         operator::TESTS,
         records::TESTS,
         routers::TESTS,

@@ -23,6 +23,7 @@ pub fn play(role: &str, arguments: Vec<String>) -> i32 {
             let spec: RoutersSpec = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
             routers::run(spec).map_or_else(complain, |()| 0)
         }
+        ("ask", [socket, line]) => ask(socket, line),
         ("doctor", [file, site]) => crate::doctor::play(file, site),
         ("dns", addresses) => dns(addresses),
         ("http", [address]) => http(address),
@@ -66,6 +67,17 @@ fn agent(file: &str, site: &str, extra: Option<&str>) -> i32 {
         Ok(End::Hurried) => HURRIED,
         Err(error) => complain(error),
     }
+}
+
+/// Sends a line to a socket and prints the reply.
+fn ask(socket: &str, line: &str) -> i32 {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    println!("{reply}");
+    0
 }
 
 /// Answers every query with its question and NOERROR, over UDP, on all addresses; `reuse:` shares the port.

@@ -375,6 +375,39 @@ pub enum In {
     },
     /// After a restart: everything that is to be announced has been ([`SpeakerConfig::restarted`]).
     Settled,
+    /// Several announcements and withdrawals at once. A neighbour gets what concerns it in as few UPDATEs as hold that; one
+    /// after the other each would be an UPDATE, a segment and a walk through all neighbours.
+    Orders(Vec<Order>),
+}
+
+/// One of several [`In::Orders`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Order {
+    /// As [`In::Announce`].
+    Announce {
+        /// To whom.
+        peer: PeerId,
+        /// What.
+        announcement: Announcement,
+    },
+    /// As [`In::Withdraw`].
+    Withdraw {
+        /// From whom.
+        peer: PeerId,
+        /// What.
+        prefix: Prefix,
+    },
+}
+
+impl In {
+    /// Nothing may be done before it that takes long: clients are being sent to a place that does not answer.
+    pub fn is_urgent(&self) -> bool {
+        match self {
+            In::Withdraw { .. } | In::WithdrawFlow { .. } | In::StopPeer { .. } | In::BfdDown { .. } => true,
+            In::Orders(orders) => orders.iter().any(|order| matches!(order, Order::Withdraw { .. })),
+            _ => false,
+        }
+    }
 }
 
 /// What the driver must do, or may report.

@@ -39,9 +39,9 @@ pub enum Output {
     Bfd(bfd::Out),
 }
 
-/// Implements [`Core`] by the methods of the same names, which every core has.
+/// Implements [`Core`] by the methods of the same names, which every core has; and by what is urgent.
 macro_rules! core {
-    ($core:ty, $module:ident, $id:ident, $config:ty, $create:expr) => {
+    ($core:ty, $module:ident, $id:ident, $config:ty, $create:expr, $urgent:expr) => {
         impl From<$module::In> for Input {
             fn from(input: $module::In) -> Input {
                 Input::$id(input)
@@ -80,6 +80,10 @@ macro_rules! core {
                 <$core>::handle_deadline(self, now);
             }
 
+            fn is_urgent(input: &$module::In) -> bool {
+                $urgent(input)
+            }
+
             fn next_deadline(&self) -> Option<Time> {
                 <$core>::next_deadline(self)
             }
@@ -91,10 +95,11 @@ macro_rules! core {
     };
 }
 
-core!(Bfd, bfd, Bfd, u64, Bfd::new);
-core!(Health, health, Health, (Vec<CheckConfig>, u64), |(checks, seed)| Health::new(checks, seed));
-core!(Site, site, Site, SiteConfig, Site::new);
-core!(Speaker, speaker, Bgp, SpeakerConfig, Speaker::new);
+// Snapshots of these three are small.
+core!(Bfd, bfd, Bfd, u64, Bfd::new, |_| false);
+core!(Health, health, Health, (Vec<CheckConfig>, u64), |(checks, seed)| Health::new(checks, seed), |_| false);
+core!(Site, site, Site, SiteConfig, Site::new, |_| false);
+core!(Speaker, speaker, Bgp, SpeakerConfig, Speaker::new, speaker::In::is_urgent);
 
 fn snapshot(core: &impl Serialize, limit: usize) -> Option<Vec<u8>> {
     let limit = limit.min(SNAPSHOT_MAX);

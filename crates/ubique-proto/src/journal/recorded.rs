@@ -58,7 +58,11 @@ impl<C: Core, S: Sink> Recorded<C, S> {
     pub fn handle_input(&mut self, now: Time, input: C::In) {
         if let Some(pen) = &mut self.pen {
             let encode = || postcard::to_stdvec(&input).unwrap_or_default();
-            pen.told(now, &self.core, |silent| Body::Input { core: C::ID, silent, input: encode() });
+            pen.told(now, &self.core, C::is_urgent(&input), |silent| Body::Input {
+                core: C::ID,
+                silent,
+                input: encode(),
+            });
         }
         self.core.handle_input(now, input);
     }
@@ -66,7 +70,7 @@ impl<C: Core, S: Sink> Recorded<C, S> {
     /// [`Core::handle_deadline`], written down before.
     pub fn handle_deadline(&mut self, now: Time) {
         if let Some(pen) = &mut self.pen {
-            pen.told(now, &self.core, |silent| Body::Deadline { core: C::ID, silent });
+            pen.told(now, &self.core, false, |silent| Body::Deadline { core: C::ID, silent });
         }
         self.core.handle_deadline(now);
     }
@@ -94,7 +98,7 @@ impl<C, S> Deref for Recorded<C, S> {
 
 impl<S: Sink> Pen<S> {
     /// Before an input or deadline.
-    fn told<C: Core>(&mut self, now: Time, core: &C, body: impl FnOnce(bool) -> Body) {
+    fn told<C: Core>(&mut self, now: Time, core: &C, urgent: bool, body: impl FnOnce(bool) -> Body) {
         self.flush::<C>(false);
         let silent = std::mem::take(&mut self.drained);
         let segment = self.sink.segment();
@@ -105,6 +109,14 @@ impl<S: Sink> Pen<S> {
         if self.anchored.is_none() {
             // Outputs that wait to be polled are no part of a snapshot.
             if !silent {
+                return;
+            }
+            if urgent {
+                for body in [Body::Unanchored { core: C::ID }, body(silent)] {
+                    if !self.sink.write(segment, Record { time: now, body }.encode()) {
+                        return;
+                    }
+                }
                 return;
             }
             self.anchor(now, core, segment);

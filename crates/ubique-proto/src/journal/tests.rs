@@ -441,3 +441,39 @@ fn noise_does_no_harm() {
         let _ = Replay::default().record(Record { time: Time(rng.next_u64()), body });
     }
 }
+
+/// A withdrawal is written down without the snapshot that is due, and the input after it brings that.
+#[test]
+fn what_is_urgent_does_not_wait_for_a_snapshot() {
+    let memory = Memory::default();
+    let config = SpeakerConfig::new(Asn(64500), Ipv4Addr::new(192, 0, 2, 2), 1);
+    let mut core: Recorded<Speaker, Memory> = Recorded::new(Time(1), config, Some(memory.clone()));
+    let mut tell = |input| {
+        core.handle_input(Time(2), input);
+        while core.poll_output().is_some() {}
+    };
+    let withdraw = || speaker::In::Withdraw { peer: PeerId(0), prefix: prefix(1) };
+    tell(speaker::In::Start);
+    tell(withdraw());
+    memory.0.segment.set(1);
+    tell(withdraw());
+    tell(speaker::In::Orders(vec![speaker::Order::Withdraw { peer: PeerId(0), prefix: prefix(2) }]));
+    tell(speaker::In::Start);
+    tell(withdraw());
+    let (_, entries) = replayed(&records(&memory.0.octets.borrow()));
+    let words: Vec<&str> = entries
+        .iter()
+        .map(|entry| match &entry.event {
+            Event::Anchor { fresh: true, .. } => "fresh",
+            Event::Anchor { .. } => "anchor",
+            Event::Unanchored { .. } => "unanchored",
+            Event::Input(Input::Bgp(speaker::In::Start)) => "start",
+            Event::Input(_) => "urgent",
+            _ => "other",
+        })
+        .collect();
+    let expected =
+        ["fresh", "start", "urgent", "unanchored", "urgent", "unanchored", "urgent", "anchor", "start", "urgent"];
+    assert_eq!(words, expected);
+    assert!(entries.iter().all(|entry| entry.difference.is_none()));
+}

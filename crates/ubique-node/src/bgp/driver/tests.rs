@@ -38,11 +38,12 @@ fn driver(limit: usize, asns: &[Asn]) -> (Driver, SocketAddr) {
         ranges: vec![range],
         place: None,
         listen: Some(0),
+        must_listen: true,
         journal: None,
         tap: None,
     });
     let driver = driver.unwrap();
-    let port = driver.listeners[0].socket.local_addr().unwrap().port();
+    let port = driver.listeners.local_addr(0).unwrap().port();
     (driver, (Ipv4Addr::LOCALHOST, port).into())
 }
 

@@ -98,6 +98,7 @@ impl Driver {
         // alive may have lain unread. What is due since the round began waits for the next one.
         progress |= self.deadlines(self.round.began);
         self.round.looked = false;
+        self.listeners.look(now, self.place.as_ref(), &self.callers);
         progress |= self.poll_accept(cx, now);
         progress |= self.poll_waiting(cx, now);
         progress |= self.poll_connecting(cx, now);
@@ -110,13 +111,12 @@ impl Driver {
     fn poll_accept(&mut self, cx: &mut Context<'_>, now: Time) -> bool {
         let mut progress = false;
         for index in 0..self.listeners.len() {
-            // An error of accept concerns one connection that is gone, or too many open files: that passes.
             for _ in 0..CALLS_IN_A_ROUND {
-                let Poll::Ready(Ok((stream, from))) = self.listeners[index].socket.poll_accept(cx) else {
+                let Poll::Ready((stream, from)) = self.listeners.poll_accept(cx, index) else {
                     break;
                 };
                 progress = true;
-                self.accepted(now, stream, from.ip(), index);
+                self.accepted(now, stream, from, index);
             }
         }
         progress
@@ -226,7 +226,10 @@ impl Driver {
     fn arm(&mut self, cx: &mut Context<'_>, now: Time) -> bool {
         let connections = self.connections.values().filter_map(Connection::next_deadline).min();
         let waiting = self.waiting.iter().map(|c| c.until).min();
-        let next = [self.speaker.next_deadline(), connections, waiting].into_iter().flatten().min();
+        let next = [self.speaker.next_deadline(), connections, waiting, self.listeners.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min();
         if next != self.armed {
             self.armed = next;
             if let Some(at) = next {

@@ -59,7 +59,7 @@ fn start(cell: &Cell) -> (Pair, Driver) {
     }
     let peer = bfd::Peer {
         remote: cell.theirs().parse().unwrap(),
-        scope: 0,
+        interface: None,
         local: cell.ours().parse().ok(),
         hops: None,
         settings: Bfd::default(),

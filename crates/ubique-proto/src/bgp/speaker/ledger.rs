@@ -35,6 +35,17 @@ struct Entry {
     told: Told,
 }
 
+impl Entry {
+    /// Nothing is wanted, and the neighbour holds nothing.
+    fn is_settled(&self, acknowledged: u64) -> bool {
+        match (&self.wanted, &self.told) {
+            (Some(_), _) | (None, Told::Announced { .. }) => false,
+            (None, Told::Nothing) => true,
+            (None, Told::Withdrawn { end }) => *end <= acknowledged,
+        }
+    }
+}
+
 /// The announcements made for one neighbour.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Ledger {
@@ -50,10 +61,13 @@ impl Ledger {
     }
 
     pub(super) fn withdraw(&mut self, prefix: &Prefix) {
-        if let Some(entry) = self.entries.get_mut(prefix) {
-            entry.wanted = None;
+        let Some(entry) = self.entries.get_mut(prefix) else {
+            return;
+        };
+        entry.wanted = None;
+        if entry.is_settled(self.acknowledged) {
+            self.entries.remove(prefix);
         }
-        self.forget_settled();
     }
 
     /// Sent in octets that end at stream offset `end`. The same said again (RFC 2918) changes nothing.
@@ -90,11 +104,7 @@ impl Ledger {
 
     fn forget_settled(&mut self) {
         let acknowledged = self.acknowledged;
-        self.entries.retain(|_, entry| match (&entry.wanted, &entry.told) {
-            (Some(_), _) | (None, Told::Announced { .. }) => true,
-            (None, Told::Nothing) => false,
-            (None, Told::Withdrawn { end }) => *end > acknowledged,
-        });
+        self.entries.retain(|_, entry| !entry.is_settled(acknowledged));
     }
 
     pub(super) fn deliveries(&self) -> impl Iterator<Item = (Prefix, Delivery)> + '_ {

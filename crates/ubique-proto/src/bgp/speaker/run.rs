@@ -10,7 +10,7 @@ use super::graceful::Retention;
 use super::ledger::Ledger;
 use super::send::Sending;
 use super::status::Faults;
-use super::{ConnId, In, Out, PeerConfig, PeerId, Restarted, SessionEvent, SpeakerConfig};
+use super::{ConnId, In, Order, Out, PeerConfig, PeerId, Restarted, SessionEvent, SpeakerConfig};
 use crate::bgp::family::AddressFamily;
 use crate::bgp::message::{Notification, Update};
 use crate::bgp::notification::{cease, code};
@@ -161,12 +161,11 @@ impl Speaker {
             }
             In::Acknowledged { conn, offset } => self.acknowledged(now, conn, offset),
             In::Announce { peer, announcement } => self.announce(peer, announcement),
-            In::Withdraw { peer, prefix } => {
-                if let Some(p) = self.peer_mut(peer) {
-                    p.ledger.withdraw(&prefix);
-                    self.rib.withdraw(peer, prefix);
-                }
-            }
+            In::Withdraw { peer, prefix } => self.withdraw(peer, prefix),
+            In::Orders(orders) => orders.into_iter().for_each(|order| match order {
+                Order::Announce { peer, announcement } => self.announce(peer, announcement),
+                Order::Withdraw { peer, prefix } => self.withdraw(peer, prefix),
+            }),
             In::Originate { prefix } => self.rib.originate(prefix),
             In::RequestRefresh { peer } => self.with(now, peer, |p| p.session.request_refresh(now)),
             In::AnnounceFlow { peer, flow, actions } => self.announce_flow(peer, flow, actions),
@@ -236,6 +235,13 @@ impl Speaker {
         if let Some(p) = self.peer_mut(peer) {
             p.ledger.announce(&announcement);
             self.rib.announce(peer, announcement);
+        }
+    }
+
+    fn withdraw(&mut self, peer: PeerId, prefix: Prefix) {
+        if let Some(p) = self.peer_mut(peer) {
+            p.ledger.withdraw(&prefix);
+            self.rib.withdraw(peer, prefix);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Named cases of the whole speaker.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::bgp::family::AddressFamilies;
 use crate::bgp::message::{Message, Treatment, Update};
 use crate::bgp::session::{Session, State};
 use crate::bgp::speaker::{
-    ConnId, Delivery, Export, Import, In, Out, PeerConfig, PeerId, SEND_WINDOW, SessionEvent, Speaker,
+    ConnId, Delivery, Export, Import, In, Order, Out, PeerConfig, PeerId, SEND_WINDOW, SessionEvent, Speaker,
 };
 use crate::bgp::wire;
 use crate::time::Time;
@@ -378,4 +379,63 @@ fn withdrawals_are_followed_for_each_prefix() {
     }
     assert_eq!(withdrawn(&updates(&mut speaker, P0)).len(), 2);
     assert_eq!(speaker.withdrawal_pending(P0).count(), 2);
+}
+
+/// 500 prefixes towards eight neighbours, in one go and one after the other: the same routes in fewer messages.
+#[test]
+fn orders_given_together_leave_in_as_few_updates_as_hold_them() {
+    const PEERS: u32 = 8;
+    const PREFIXES: u32 = 500;
+    let prefixes: Vec<Prefix> = (0..PREFIXES).map(|n| prefix(&format!("10.{}.{}.0/24", n / 250, n % 250))).collect();
+    let speaker = || {
+        let peers = (0..PEERS).map(|n| peer(n as u8 + 2, Relation::Peer)).collect();
+        let mut speaker = Speaker::new(config(1, 1, peers));
+        speaker.handle_input(NOW, In::Start);
+        (0..PEERS).for_each(|n| bring_up(&mut speaker, PeerId(n), n as u8 + 2));
+        drain(&mut speaker);
+        speaker
+    };
+    let all = || (0..PEERS).flat_map(|n| prefixes.iter().map(move |prefix| (PeerId(n), *prefix)));
+    let announce =
+        |(peer, prefix): (PeerId, Prefix)| Order::Announce { peer, announcement: announcement(&prefix.to_string()) };
+    let withdraw = |(peer, prefix)| Order::Withdraw { peer, prefix };
+    let one = |order| match order {
+        Order::Announce { peer, announcement } => In::Announce { peer, announcement },
+        Order::Withdraw { peer, prefix } => In::Withdraw { peer, prefix },
+    };
+    let told = |speaker: &mut Speaker, inputs: Vec<In>| {
+        let begin = std::time::Instant::now();
+        let mut sent: BTreeMap<ConnId, Vec<Update>> = BTreeMap::new();
+        for input in inputs {
+            speaker.handle_input(NOW, input);
+            for output in drain(speaker) {
+                if let Out::Send { conn, bytes } = output {
+                    let updates = messages(&bytes).into_iter().filter_map(|m| match m {
+                        Message::Update(update) => Some(update),
+                        _ => None,
+                    });
+                    sent.entry(conn).or_default().extend(updates);
+                }
+            }
+        }
+        println!("{:?} for {} UPDATEs", begin.elapsed(), sent.values().map(Vec::len).sum::<usize>());
+        sent
+    };
+    let (mut single, mut together) = (speaker(), speaker());
+    let rounds: [&dyn Fn() -> Vec<Order>; 2] = [&|| all().map(announce).collect(), &|| all().map(withdraw).collect()];
+    for (round, orders) in rounds.iter().enumerate() {
+        let singly = told(&mut single, orders().into_iter().map(one).collect());
+        let in_one = told(&mut together, vec![In::Orders(orders())]);
+        for (conn, updates) in &in_one {
+            let of = |updates: &[Update]| if round == 0 { announced(updates) } else { withdrawn(updates) };
+            let sorted = |mut prefixes: Vec<Prefix>| {
+                prefixes.sort_unstable();
+                prefixes
+            };
+            assert_eq!(sorted(of(updates)), sorted(of(&singly[conn])));
+            assert_eq!(singly[conn].len(), PREFIXES as usize);
+            assert_eq!(updates.len(), 1, "500 prefixes fit into 4,096 octets");
+        }
+        assert_eq!(in_one.len(), PEERS as usize);
+    }
 }
