@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use ubique_model::policy::{Announcement, Stance, announcements, last_resort_marker};
 use ubique_model::service::Upstream;
@@ -11,7 +10,6 @@ use ubique_proto::bgp::rib::Candidate;
 use ubique_proto::bgp::speaker::{In as BgpIn, Order, PeerId};
 use ubique_proto::site::{self, Others, State};
 
-use super::detect::Detected;
 use super::site::Agent;
 use crate::checks;
 use crate::clock::now;
@@ -102,15 +100,17 @@ impl Agent {
         self.withdraw_rules();
     }
 
+    /// The site should be silent, and is the last one.
+    pub(super) fn alarm(&mut self, cause: String) {
+        self.metrics.denied("last-site");
+        tracing::error!(site = self.spec().name, cause, "the last site is not withdrawn: it announces as last resort");
+        self.remember("last site not withdrawn".to_owned(), cause);
+    }
+
     /// The site changed its state.
     pub(super) fn entered(&mut self, state: State, cause: String) {
         let word = state.word();
-        if state == State::LastResort {
-            self.metrics.denied("last-site");
-            tracing::error!(site = self.spec().name, state = word, cause, "site: not withdrawn, it is the last one");
-        } else {
-            tracing::info!(site = self.spec().name, state = word, cause, "site");
-        }
+        tracing::info!(site = self.spec().name, state = word, cause, "site");
         self.remember(format!("site {word}"), cause);
     }
 
@@ -143,15 +143,6 @@ impl Agent {
     pub(super) fn is_answered(&self) -> bool {
         let mut down = self.health.checks().zip(&self.service.checks).filter(|(check, _)| !check.up);
         down.all(|(check, spec)| check.last_error.is_some_and(|error| checks::is_answered(&spec.kind, error)))
-    }
-
-    /// Looks for another site by a ping through an upstream.
-    pub(super) fn probe(&self, upstream: String, _within: Duration) {
-        let reports = self.reports.clone();
-        tokio::task::spawn_local(async move {
-            let answered = Err("this version sends no pings".to_owned());
-            let _ = reports.send(Detected::Probed { upstream, answered }).await;
-        });
     }
 
     /// Tells the site core what a neighbour shows of other sites.

@@ -54,6 +54,7 @@ fn brief(outputs: &[Out]) -> String {
         Out::Announce { stance, .. } if stance.level != Level::Healthy => stance.level.word().into(),
         Out::Announce { .. } => "announce".into(),
         Out::Verify => "verify".into(),
+        Out::LastSite { .. } => "alarm".into(),
         Out::Probe { upstream, .. } => format!("probe-{upstream}"),
         Out::Withdraw { .. } => "withdraw".into(),
         Out::RemoveAddresses => "remove".into(),
@@ -374,7 +375,7 @@ impl World {
                 self.removing = true;
                 self.adding = false;
             }
-            Out::State { .. } | Out::Verify | Out::Probe { .. } => {}
+            Out::State { .. } | Out::Verify | Out::LastSite { .. } | Out::Probe { .. } => {}
             Out::Exit => {
                 assert!(!self.announced && self.stops > 0 && !self.addresses);
                 self.exited = true;

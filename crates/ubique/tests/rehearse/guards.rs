@@ -40,13 +40,12 @@ fn step(action: &str, site: &str, observed: &str, expect: &str) -> String {
     )
 }
 
-/// Sites whose agents said that they are the last resort.
+/// Sites whose agents raised the alarm.
 fn resorts(report: &Value) -> usize {
     let events = report["events"].as_array().expect("events");
     let told = |site: &&str| {
-        let of_site =
-            |event: &&Value| event["text"].as_str().is_some_and(|t| t.contains(*site) && t.contains("last-resort"));
-        events.iter().any(|event| of_site(&event))
+        let alarm = format!("{site}: last site not withdrawn");
+        events.iter().any(|event| event["text"].as_str().is_some_and(|text| text.starts_with(&alarm)))
     };
     SITES.iter().filter(told).count()
 }
