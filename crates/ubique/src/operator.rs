@@ -143,19 +143,28 @@ pub(crate) fn ask(path: &Path, request: &Request, refused: Exit) -> Result<Reply
 
 /// Has the site's name typed where much moves; without a terminal only `--yes` will do.
 pub(crate) fn confirm(plan: &Plan, yes: bool) -> Result<(), Exit> {
+    let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    let typed = || {
+        let mut typed = String::new();
+        // What cannot be read was not typed.
+        let _ = std::io::stdin().lock().read_line(&mut typed);
+        typed
+    };
+    confirmed(plan, yes, terminal, typed)
+}
+
+fn confirmed(plan: &Plan, yes: bool, terminal: bool, typed: impl FnOnce() -> String) -> Result<(), Exit> {
     if !plan.confirm || yes {
         return Ok(());
     }
-    let share = format!("{}: concerns {} % of the service's traffic at this site", plan.what, plan.share);
-    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+    let (what, site) = (&plan.what, &plan.site);
+    let share = format!("{what} at site {site}: concerns {} % of the service's traffic there", plan.share);
+    if !terminal {
         say!("ubique: {share}: say --yes when that is meant (agent.confirm-share)");
         return Err(Exit::Refused);
     }
     say_raw!("{share}.\nType the name of the site ({}) to go on: ", plan.site);
-    let mut typed = String::new();
-    // What cannot be read was not typed.
-    let _ = std::io::stdin().lock().read_line(&mut typed);
-    if typed.trim() == plan.site {
+    if typed().trim() == plan.site {
         return Ok(());
     }
     say!("ubique: that is not the name of the site: nothing was done");
@@ -243,6 +252,27 @@ mod tests {
         assert_eq!(prefix("2001:db8::/48").map(|p| p.to_string()), Ok("2001:db8::/48".to_owned()));
         assert!(prefix("198.51.100.1/24").is_err_and(|e| e.contains("198.51.100.0/24 was probably meant")));
         assert!(prefix("everything").is_err_and(|e| e.contains("neither")));
+    }
+
+    #[test]
+    fn much_is_done_only_when_it_is_meant() {
+        let plan = |confirm| Plan {
+            schema_version: 1,
+            what: "drain".into(),
+            site: "lon".into(),
+            share: 100,
+            confirm,
+            warnings: vec![],
+            upstreams: vec![],
+        };
+        let never = || -> String { unreachable!("nobody is asked") };
+        assert_eq!(confirmed(&plan(false), false, false, never), Ok(()));
+        assert_eq!(confirmed(&plan(true), true, false, never), Ok(()));
+        assert_eq!(confirmed(&plan(true), false, false, never), Err(Exit::Refused));
+        assert_eq!(confirmed(&plan(true), false, true, || "lon\n".into()), Ok(()));
+        for typed in ["", "y\n", "LON\n", "lon yes\n"] {
+            assert_eq!(confirmed(&plan(true), false, true, || typed.into()), Err(Exit::Refused), "{typed:?}");
+        }
     }
 
     #[test]

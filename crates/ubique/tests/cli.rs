@@ -136,7 +136,8 @@ fn run_says_what_it_would_announce() {
 
 #[test]
 fn help_leads_with_examples() {
-    for command in ["", "check", "rehearse", "run", "routes", "replay"] {
+    let operators = ["drain", "undrain", "attract", "blackhole", "filter", "actions"];
+    for command in ["", "check", "rehearse", "run", "routes", "replay"].into_iter().chain(operators) {
         let output = ubique(&[command, "--help"].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>());
         assert!(output.status.success());
         assert!(stdout(&output).starts_with("Examples:"), "{command:?}: {}", stdout(&output));
@@ -160,6 +161,33 @@ fn commands_that_ask_an_agent_do_not_repeat_warnings() {
         let output = ubique(&[command, &path, "--site", "lon"]);
         assert_eq!(output.status.code(), Some(3), "no agent answers");
         assert!(!stderr(&output).contains("warning"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn actions_that_make_no_sense_are_bad_input() {
+    let path = root().join("examples/quickstart.toml").display().to_string();
+    let lon = ["--site", "lon"];
+    for (arguments, said) in [
+        (&["attract", &path, "198.51.100.0/25"][..], "--for"),
+        (&["attract", &path, "198.51.100.0/25", "--for", "soon"], "--for"),
+        (&["attract", &path, "198.51.100.1/25", "--for", "1h"], "198.51.100.0/25 was probably meant"),
+        (&["blackhole", &path, "everything", "--for", "1h"], "neither a prefix"),
+        (&["blackhole", "198.51.100.53", "--for", "1h"], "name a service file"),
+        (&["filter", &path, "drop it", "--for", "1h"], "is no condition"),
+        (&["filter", &path, "dst 198.51.100.53/32", "--then", "vanish", "--for", "1h"], "is no action"),
+        (&["drain", &path, "--until", "2001-01-01T00:00Z"], "has passed"),
+        (&["drain", &path, "--until", "tomorrow"], "2026-11-21T03:00:00Z"),
+    ] {
+        let output = ubique(&[arguments, &lon].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{arguments:?}: {}", stderr(&output));
+    }
+    for arguments in
+        [&["actions", &path][..], &["drain", &path, "--yes"], &["blackhole", &path, "198.51.100.53", "--for", "1h"]]
+    {
+        let output = ubique(&[arguments, &lon].concat());
+        assert_eq!(output.status.code(), Some(3), "no agent answers: {}", stderr(&output));
     }
 }
 

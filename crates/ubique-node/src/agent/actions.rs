@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use ubique_model::policy::{Announcement, Stance, announcements};
+use ubique_model::quantity::format_duration;
 use ubique_model::service::{Service, Upstream};
 use ubique_model::{Asn, Prefix};
 use ubique_proto::Time;
@@ -135,7 +136,7 @@ impl Agent {
         let judged = self.operator.actions.judge(&act.what, lasts, &act.reason).map_err(|r| r.to_string())?;
         if act.dry_run {
             let upstreams = self.reached(&act.what, true);
-            let what = format!("{} for {lasts:?}", act.what);
+            let what = format!("{} for {}", act.what, format_duration(lasts));
             let site = self.spec().name.clone();
             let actions::Judgement { share, confirm, warnings } = judged;
             return line(&Plan { schema_version: SCHEMA_VERSION, what, site, share, confirm, warnings, upstreams });
@@ -198,6 +199,7 @@ impl Agent {
         let now = now();
         self.operator.actions.handle_deadline(now);
         self.operator.drain.handle_deadline(now);
+        self.settle_drain();
         // Whatever withdrew the site, nothing is left to be waited for.
         if self.operator.drain.stage() == Some(Stage::Leaving) && self.core.state() != State::Draining {
             self.operator.drain.handle_input(now, drain::In::Withdrawn);
@@ -252,18 +254,15 @@ impl Agent {
 
     fn drain_plan(&self, within: Duration, prepend: u8, hook: bool, countable: Result<(), String>) -> Plan {
         let announced = self.core.state() == State::Announced;
-        let mut warnings: Vec<String> = countable.err().into_iter().collect();
-        if hook {
-            warnings.push(format!("runs the hook {:?}", self.service.agent.drain_hook.join(" ")));
-        }
+        let warnings: Vec<String> = countable.err().into_iter().collect();
+        let hook =
+            if hook { format!(" with the hook {:?}", self.service.agent.drain_hook.join(" ")) } else { String::new() };
         let share = if announced { 100 } else { 0 };
         let told = |upstream: &Upstream| {
-            let prefixes = self.service.prefixes.len();
-            let more = if prepend > 0 { format!(" and {prepend} more prepends") } else { String::new() };
-            format!(
-                "{prefixes} prefixes with GRACEFUL_SHUTDOWN{more} for at most {within:?}, then withdrawn (AS{})",
-                upstream.asn
-            )
+            let prefixes: Vec<String> = self.plainly(upstream).iter().map(|a| a.prefix.to_string()).collect();
+            let more = if prepend > 0 { format!(", prepended {prepend} times more") } else { String::new() };
+            let within = format_duration(within);
+            format!("{} with GRACEFUL_SHUTDOWN{more} for at most {within}, then withdrawn", prefixes.join(" "))
         };
         let upstreams = self.peers().map(|(upstream, _)| Reached {
             asn: upstream.asn,
@@ -273,7 +272,7 @@ impl Agent {
         });
         Plan {
             schema_version: SCHEMA_VERSION,
-            what: format!("drain site {}", self.spec().name),
+            what: format!("drain{hook}"),
             site: self.spec().name.clone(),
             share,
             confirm: share > self.service.agent.confirm_share,
@@ -314,7 +313,8 @@ impl Agent {
         };
         let word = serde_json::to_value(stage).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         tracing::info!(stage = word, cause = text, "drain");
-        self.remember(format!("drain {word}"), text);
+        let who = self.operator.drain.progress().map(|p| p.request.who.clone()).filter(|_| stage == Stage::Measuring);
+        self.remember_by(format!("drain {word}"), text, who);
     }
 
     /// The site is wanted back.

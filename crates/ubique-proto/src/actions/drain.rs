@@ -289,7 +289,7 @@ impl Drain {
         request.within = request.within.min(MAX_LEAVING);
         request.watch = request.watch.min(MAX_WATCH);
         let hook = request.hook;
-        let cause = format!("{}: {}", request.who, request.reason);
+        let cause = request.reason.clone();
         // Whatever a former one still has to say is about a drain that is replaced.
         *self = Drain { request: Some(request), began: now, ..Drain::default() };
         self.outputs.push_back(Out::Count(true));

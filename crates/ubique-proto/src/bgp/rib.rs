@@ -257,15 +257,6 @@ impl Rib {
         }
     }
 
-    /// Takes back what [`Rib::originate`] originated.
-    pub fn unoriginate(&mut self, prefix: Prefix) {
-        let Some(slot) = self.table.get_mut(&prefix).filter(|slot| slot.own()) else {
-            return;
-        };
-        slot.entry().own = false;
-        self.decide(prefix, Source::Own);
-    }
-
     /// The next prefix whose best route differs from what was last told here: the neighbour to forward to, or
     /// `None` when there is none or the prefix is our own.
     pub fn poll_best(&mut self) -> Option<(Prefix, Option<(NextHop, PeerId)>)> {

@@ -66,6 +66,40 @@ async fn until(driver: &mut Driver, what: &str, done: impl Fn(&Driver) -> bool) 
     }
 }
 
+#[test]
+fn what_came_due_during_a_round_waits_for_the_next() {
+    run(async {
+        let (slow, quick) = (Duration::from_millis(100), Duration::from_millis(50));
+        let silent = IpAddr::from(Ipv4Addr::new(127, 0, 2, 1));
+        let peer = |connect_retry| PeerConfig { connect_retry, ..PeerConfig::new(silent, ASES[0], Relation::Peer) };
+        let mut driver = Driver::new(DriverConfig {
+            speaker: SpeakerConfig {
+                peers: vec![peer(slow), peer(quick)],
+                ..SpeakerConfig::new(Asn(64500), Ipv4Addr::new(192, 0, 2, 2), 1)
+            },
+            endpoints: vec![Endpoint::new(silent), Endpoint::new(silent)],
+            ranges: vec![],
+            place: None,
+            listen: None,
+            must_listen: false,
+            journal: None,
+            tap: None,
+        })
+        .unwrap();
+        driver.handle(In::Start);
+        // Both attempts have taken too long, the round began in between.
+        let (first, begin) = (driver.speaker.next_deadline().unwrap(), now());
+        while now().since(begin) < slow {
+            std::hint::spin_loop();
+        }
+        assert!(driver.deadlines(first));
+        let second = driver.speaker.next_deadline().unwrap();
+        assert!(first < second && second <= begin + slow, "it is still to be judged");
+        assert!(driver.deadlines(now()));
+        assert!(driver.speaker.next_deadline().unwrap() > begin + slow);
+    });
+}
+
 fn open(asn: Asn) -> Vec<u8> {
     let mut out = vec![];
     let router_id = Ipv4Addr::new(192, 0, 2, 1);

@@ -193,13 +193,13 @@ impl Driver {
         true
     }
 
-    /// What was due at `judged`.
-    fn deadlines(&mut self, judged: Time) -> bool {
+    /// What was due at `judged`, and nothing that came due since: the sockets were not read after it.
+    pub(super) fn deadlines(&mut self, judged: Time) -> bool {
         let mut progress = false;
         let now = now();
         if self.speaker.next_deadline().is_some_and(|due| due <= judged) {
             let freeing = self.speaker.rib().has_gone();
-            self.speaker.handle_deadline(now);
+            self.speaker.handle_deadline(judged);
             self.carry_out(now);
             if freeing && !self.speaker.rib().has_gone() {
                 // More than one turn's worth: a big table.

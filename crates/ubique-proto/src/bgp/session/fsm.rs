@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::bgp::message::{Notification, Open, Update};
 use crate::bgp::notification::{code, fsm};
 use crate::bgp::speaker::DownReason;
+use crate::bgp::wire::kind;
 
 /// State of a neighbour (RFC 4271 §8.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,14 +97,6 @@ pub(crate) enum Step {
     SendKeepalive,
     /// The end: send the NOTIFICATION when the reason is [`DownReason::Sent`], then close.
     End(DownReason),
-}
-
-/// Message types, the data of an FSM error (RFC 6608 §3).
-mod kind {
-    pub(super) const OPEN: u8 = 1;
-    pub(super) const UPDATE: u8 = 2;
-    pub(super) const KEEPALIVE: u8 = 4;
-    pub(super) const ROUTE_REFRESH: u8 = 5;
 }
 
 /// The table. `state` is one of OpenSent, OpenConfirm and Established.

@@ -141,18 +141,14 @@ impl Identity {
         (self.local_id, self.local_asn) > (open.router_id, open.asn)
     }
 
-    /// Judges the neighbour's OPEN, in the order of RFC 4271 §6.2.
+    /// Judges the neighbour's OPEN, in the order of RFC 4271 §6.2; what no neighbour may say was refused when it was read.
     pub(crate) fn negotiate(&self, open: &Open) -> Result<Negotiated, Notification> {
-        // Zero is reserved (RFC 7607); it also never equals a configured number.
-        if open.asn != self.peer.asn || open.asn == Asn(0) {
+        if open.asn != self.peer.asn {
             return Err(refusal(subcode::BAD_PEER_AS));
         }
-        // RFC 6286 §2.2: not zero, and unique within an AS. Two ASes may well use the same.
-        if open.router_id.is_unspecified() || (!self.external() && open.router_id == self.local_id) {
+        // RFC 6286 §2.2: unique within an AS. Two ASes may well use the same.
+        if !self.external() && open.router_id == self.local_id {
             return Err(refusal(subcode::BAD_BGP_IDENTIFIER));
-        }
-        if (1..HOLD_TIME_MIN_S).contains(&open.hold_time_s) {
-            return Err(refusal(subcode::UNACCEPTABLE_HOLD_TIME));
         }
         let families = self.peer.families.intersection(families(open));
         if families.is_empty() {

@@ -22,7 +22,6 @@ pub const SEND_WINDOW: u64 = 1 << 20;
 /// Where a message has its length and its type (RFC 4271 §4.1).
 const LENGTH_AT: usize = 16;
 const TYPE_AT: usize = 18;
-const TYPE_UPDATE: u8 = 2;
 
 /// How far a neighbour has been told everything on its present session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -161,6 +160,6 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Messages in a buffer of whole ones, and how many of them are UPDATEs.
 fn count(bytes: &[u8]) -> (u64, u64) {
     messages(bytes).fold((0, 0), |(all, updates), message| {
-        (all + 1, updates + u64::from(message.get(TYPE_AT) == Some(&TYPE_UPDATE)))
+        (all + 1, updates + u64::from(message.get(TYPE_AT) == Some(&wire::kind::UPDATE)))
     })
 }

@@ -55,12 +55,12 @@ pub const MAX_MESSAGE: usize = 4096;
 pub const MAX_EXTENDED_MESSAGE: usize = 65_535;
 
 /// Message types (RFC 4271 §4.1, RFC 2918).
-mod kind {
-    pub(super) const OPEN: u8 = 1;
-    pub(super) const UPDATE: u8 = 2;
-    pub(super) const NOTIFICATION: u8 = 3;
-    pub(super) const KEEPALIVE: u8 = 4;
-    pub(super) const ROUTE_REFRESH: u8 = 5;
+pub(in crate::bgp) mod kind {
+    pub(in crate::bgp) const OPEN: u8 = 1;
+    pub(in crate::bgp) const UPDATE: u8 = 2;
+    pub(in crate::bgp) const NOTIFICATION: u8 = 3;
+    pub(in crate::bgp) const KEEPALIVE: u8 = 4;
+    pub(in crate::bgp) const ROUTE_REFRESH: u8 = 5;
 }
 
 /// What was negotiated, as far as reading needs it.

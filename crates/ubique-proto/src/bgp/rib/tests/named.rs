@@ -138,9 +138,6 @@ fn our_own_route_beats_all_others() {
     let candidates = rib.candidates(prefix(P));
     assert_eq!((candidates[0].peer, candidates[0].best), (None, true));
     assert_eq!(candidates[1].step.unwrap().to_string(), "own route preferred");
-    rib.unoriginate(prefix(P));
-    assert!(rib.poll_best().unwrap().1.is_some());
-    assert_eq!(*sent(&mut rib, 1).unwrap().0, path(&[64500, 100]));
 }
 
 #[test]
@@ -237,7 +234,6 @@ fn unknown_neighbors_and_empty_updates_are_harmless() {
     assert_eq!((rib.received(stranger, None).count(), rib.advertised(stranger, None).count()), (0, 0));
     let no_attributes = Update { attributes: None, ..announce(&[P], path(&[100])) };
     rib.update(Time(1), PeerId(0), &no_attributes);
-    rib.unoriginate(prefix(P));
     assert_eq!((rib.poll_best(), rib.candidates(prefix(P))), (None, vec![]));
 }
 

@@ -287,15 +287,11 @@ impl Bench {
                 self.model.made[peer].remove(&prefix);
                 self.rib.withdraw(id, prefix);
             }
-            6 => {
+            6 if self.rng.below(3) == 0 => {
                 self.model.originated.insert(prefix);
                 self.rib.originate(prefix);
             }
-            7 => {
-                self.model.originated.remove(&prefix);
-                self.rib.unoriginate(prefix);
-            }
-            8 => {
+            7 | 8 => {
                 self.repeats[peer].extend(self.held[peer].keys());
                 self.rib.refresh(id, AddressFamily::Ipv4Unicast);
             }

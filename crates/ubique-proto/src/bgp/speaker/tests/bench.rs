@@ -130,6 +130,11 @@ impl Bench {
         self.receive(bytes);
     }
 
+    /// The neighbour's TCP has confirmed everything.
+    pub(super) fn acknowledge(&mut self) {
+        self.input(In::Acknowledged { conn: self.conn, offset: u64::MAX });
+    }
+
     pub(super) fn announce(&mut self, text: &str) {
         self.input(In::Announce { peer: P0, announcement: announcement(text) });
     }

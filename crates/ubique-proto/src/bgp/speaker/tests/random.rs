@@ -7,7 +7,7 @@ use ubique_model::{Family, Relation};
 use super::audit::Audit;
 use super::fixture::*;
 use crate::bgp::message::Notification;
-use crate::bgp::speaker::{ConnId, In, Out, PeerConfig, PeerId, SessionEvent, Speaker};
+use crate::bgp::speaker::{ConnId, In, Order, Out, PeerConfig, PeerId, SessionEvent, Speaker};
 use crate::bgp::wire;
 use crate::rng::Rng;
 use crate::time::Time;
@@ -150,10 +150,19 @@ impl Play {
 
     fn own_route(&mut self) -> In {
         let text = format!("192.0.{}.0/24", self.rng.below(8));
-        match self.rng.below(5) {
+        match self.rng.below(6) {
+            5 => In::Orders((0..self.rng.below(6)).map(|_| self.order()).collect()),
             0 => In::Originate { prefix: prefix(&text) },
             1 | 2 => In::Withdraw { peer: self.peer(), prefix: prefix(&text) },
             _ => In::Announce { peer: self.peer(), announcement: announcement(&text) },
+        }
+    }
+
+    fn order(&mut self) -> Order {
+        let (peer, text) = (self.peer(), format!("192.0.{}.0/24", self.rng.below(8)));
+        match self.rng.below(2) {
+            0 => Order::Withdraw { peer, prefix: prefix(&text) },
+            _ => Order::Announce { peer, announcement: announcement(&text) },
         }
     }
 

@@ -1,7 +1,7 @@
 //! Route refresh, plain (RFC 2918) and enhanced (RFC 7313), family by family.
 
 use super::bench::*;
-use super::fixture::update;
+use super::fixture::{keepalive, update};
 use crate::bgp::message::Capability;
 use crate::bgp::speaker::graceful::REFRESH_INTERVAL;
 use crate::bgp::speaker::{GracefulRestartConfig, In, Restarted, STALE_MAX, SpeakerConfig};
@@ -41,6 +41,23 @@ fn however_often_it_asks_at_once_it_is_told_once() {
         b.receive(bytes);
         assert_eq!(b.words(), words);
     }
+}
+
+#[test]
+fn a_plain_request_waits_for_room_as_an_enhanced_one_does() {
+    let mut b = announcing(&open_with(&[V4, V6], vec![]));
+    let mut bytes = vec![];
+    (0..100).for_each(|_| wire::encode_route_refresh(V4, 0, &mut bytes));
+    // Nothing is acknowledged until the window is full.
+    b.receive_refresh(V4, 0);
+    while !b.words().is_empty() {
+        b.receive_refresh(V4, 0);
+    }
+    b.receive(bytes);
+    assert_eq!((b.words(), b.speaker.rib().counters(P0).pending), (String::new(), 0), "no work before it can be sent");
+    b.acknowledge();
+    b.receive(keepalive());
+    assert_eq!(b.words(), "+192.0.2.0/24");
 }
 
 #[test]
