@@ -57,6 +57,12 @@ impl Agent {
         }
     }
 
+    /// What a neighbour that is gone was told is told to nobody.
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        self.told.announced.remove(&peer);
+        self.forget_rules(peer);
+    }
+
     /// Tells these neighbours, all of them in one go; then what rules of operators they get.
     fn tell(&mut self, peers: Vec<PeerId>) {
         let mut orders = vec![];

@@ -43,7 +43,7 @@ impl Agent {
     pub(super) fn probe(&self, upstream: String, within: Duration) {
         let mut peers = self.peers();
         let local = peers.find(|(u, _)| u.label() == upstream).and_then(|(_, peer)| Some(peer.local?.address));
-        let (addresses, reports) = (self.service.addresses.clone(), self.reports.clone());
+        let (addresses, reports) = (self.service.addresses.clone(), self.inputs.events.clone());
         std::thread::spawn(move || {
             let answered = match local {
                 Some(local) => ping(local, &addresses, within).map_err(|error| error.to_string()),

@@ -148,6 +148,7 @@ fn notes(status: &Status) -> Vec<Line> {
         notes.push(note(Tone::Warn, "action", &text));
     }
     notes.extend(status.guard.as_deref().map(|guard| note(Tone::Plain, "guard", guard)));
+    notes.extend(status.not_kept.as_deref().map(|why| note(Tone::Warn, "not kept", why)));
     if let Some(flap) = status.flap.as_ref().filter(|flap| flap.left_ratio < FLAP_SHOWN) {
         let tone = if flap.left_ratio < FLAP_LOW { Tone::Bad } else { Tone::Warn };
         let text = Line::of(Tone::Dim, format!("  {:<9}", "flaps")).and(tone, bar(flap.left_ratio));
