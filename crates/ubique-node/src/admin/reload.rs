@@ -18,7 +18,7 @@ pub struct ReloadRequest {
 }
 
 /// What became of a reload.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReloadReply {
     /// [`super::SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -29,13 +29,15 @@ pub struct ReloadReply {
     /// In words: why it was not carried out.
     pub message: Option<String>,
     /// What is wrong with the file, and what is odd about it.
+    #[schemars(with = "Vec<serde_json::Value>")]
     pub diagnostics: Vec<Diagnostic>,
     /// What differs; absent when the file cannot be used.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub change: Option<Change>,
 }
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReloadOutcome {
     /// It was carried out.
@@ -51,7 +53,7 @@ pub enum ReloadOutcome {
 }
 
 /// What became of an upgrade.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpgradeReply {
     /// [`super::SCHEMA_VERSION`].
     pub schema_version: u32,

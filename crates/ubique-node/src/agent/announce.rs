@@ -11,7 +11,6 @@ use ubique_proto::bgp::speaker::{In as BgpIn, Order, PeerId};
 use ubique_proto::site::{self, Others, State};
 
 use super::site::Agent;
-use crate::checks;
 use crate::clock::now;
 
 /// What each neighbour is told.
@@ -143,12 +142,6 @@ impl Agent {
             let gone = site::In::Others { upstream: upstream.label(), up: false, others: Others::None };
             self.core.handle_input(now(), gone);
         }
-    }
-
-    /// Whether every check that is down was answered: then the answers are wrong, or the checks are.
-    pub(super) fn is_answered(&self) -> bool {
-        let mut down = self.health.checks().zip(&self.service.checks).filter(|(check, _)| !check.up);
-        down.all(|(check, spec)| check.last_error.is_some_and(|error| checks::is_answered(&spec.kind, error)))
     }
 
     /// Tells the site core what a neighbour shows of other sites.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ubique_model::change::{Change, Fate, effective, same};
 use ubique_model::service::{Service, Upstream};
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
-use ubique_proto::site::{self, SiteConfig};
+use ubique_proto::site::{self, Others, SiteConfig};
 
 use super::neighbours;
 use super::reload::Reread;
@@ -46,7 +46,6 @@ impl Agent {
         }
         self.service = runs;
         self.site = place;
-        self.operator_reconfigured();
         self.bgp.rescope(self.service.prefixes.clone());
         self.welcome(reread.endpoints);
         self.tell_again();
@@ -56,6 +55,7 @@ impl Agent {
             self.watch_instead(watched);
         }
         self.configure_cores();
+        self.operator_reconfigured();
         self.settle();
         Ok(())
     }
@@ -75,6 +75,8 @@ impl Agent {
         self.forget(peer);
         if let Some(upstream) = self.upstreams.remove(&peer) {
             tracing::info!(address = %upstream.address, asn = %upstream.asn, why, "reload: session closed");
+            let gone = site::In::Others { upstream: upstream.label(), up: false, others: Others::None };
+            self.core.handle_input(now(), gone);
         }
         self.bgp.remove(peer);
     }

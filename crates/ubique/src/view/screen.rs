@@ -133,6 +133,7 @@ fn notes(status: &Status) -> Vec<Line> {
     let mut notes = Vec::new();
     let stance = status.stance.as_deref().filter(|stance| *stance != "healthy");
     notes.extend(stance.map(|stance| note(Tone::Warn, "told as", stance)));
+    notes.extend(status.not_kept.as_deref().map(|why| note(Tone::Bad, "not kept", why)));
     notes.extend(status.overloaded.as_deref().map(|why| note(Tone::Warn, "overload", why)));
     notes.extend(
         status
