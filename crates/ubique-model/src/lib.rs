@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catchment;
+pub mod change;
 pub mod check;
 pub mod diagnostic;
 pub mod internet;

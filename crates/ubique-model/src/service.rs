@@ -64,6 +64,8 @@ impl Service {
 pub struct AgentSettings {
     /// Admin socket; `{site}` and `{service}` are replaced.
     pub socket: PathBuf,
+    /// File of what survives a restart; `{site}` and `{service}` are replaced.
+    pub state: PathBuf,
     /// Prometheus endpoint, when wanted.
     pub metrics: Option<SocketAddr>,
     /// How long a drain announces with GRACEFUL_SHUTDOWN before it withdraws (RFC 8326).

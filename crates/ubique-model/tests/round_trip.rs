@@ -331,10 +331,12 @@ fn admin() -> impl Strategy<Value = AdminSettings> {
 fn service() -> impl Strategy<Value = Service> {
     let hour = || duration(0, 3_600_000);
     let operator = (prop::collection::vec(text(), 0..3), 0u8..=100, admin(), any::<bool>());
-    let agent = (text(), prop::option::of(target()), hour(), hour(), duration(100, 60_000), records(), operator)
+    // A path of its own, as it must have.
+    let paths = (text(), text().prop_map(|text| format!("{text}.state")));
+    let agent = (paths, prop::option::of(target()), hour(), hour(), duration(100, 60_000), records(), operator)
         .prop_map(
             |(
-                socket,
+                (socket, state),
                 metrics,
                 graceful_shutdown,
                 drain,
@@ -349,6 +351,7 @@ fn service() -> impl Strategy<Value = Service> {
                     confirm_share,
                     sandbox,
                     socket: socket.into(),
+                    state: state.into(),
                     metrics,
                     graceful_shutdown,
                     drain,

@@ -32,3 +32,4 @@ mod notify;
 mod random;
 pub mod routers;
 mod spool;
+mod state;

@@ -80,7 +80,6 @@ impl Notifier {
     }
 
     /// The service file is read again; [`Notifier::ready`] ends that.
-    #[allow(dead_code, reason = "SIGHUP reads nothing yet")]
     pub(crate) fn reloading(&mut self) {
         // systemd compares the time with that of its signal (sd_notify(3)).
         let now_us = monotonic_ns() / 1000;

@@ -33,6 +33,10 @@ pub enum Signal {
     Cont,
     /// SIGINT
     Int,
+    /// SIGHUP
+    Hup,
+    /// SIGUSR2
+    Usr2,
 }
 
 impl From<Signal> for rustix::process::Signal {
@@ -43,6 +47,8 @@ impl From<Signal> for rustix::process::Signal {
             Signal::Stop => Self::STOP,
             Signal::Cont => Self::CONT,
             Signal::Int => Self::INT,
+            Signal::Hup => Self::HUP,
+            Signal::Usr2 => Self::USR2,
         }
     }
 }

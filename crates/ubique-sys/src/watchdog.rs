@@ -41,6 +41,12 @@ pub struct Watchdog {
     filter: Option<Filter>,
 }
 
+/// Registers threads to be watched.
+#[derive(Clone, Debug)]
+pub struct Heartbeats {
+    page: Arc<Page>,
+}
+
 /// One watched thread. Dropping it ends the watch of this thread.
 #[derive(Debug)]
 pub struct Heartbeat {
@@ -64,14 +70,17 @@ impl Watchdog {
         Ok(Watchdog { page, child, stall, filter })
     }
 
-    /// Registers the calling thread's work under `name`. It counts as alive now and must beat from now on, well within
-    /// `stall`: a tenth of it is a good interval.
+    /// As [`Heartbeats::heartbeat`].
     ///
     /// # Panics
-    /// When [`HEARTBEATS_MAX`] are registered already: essential threads are few and known.
+    /// When [`HEARTBEATS_MAX`] are registered already.
     pub fn heartbeat(&self, name: &str) -> Heartbeat {
-        let slot = self.page.register(name);
-        Heartbeat { page: Arc::clone(&self.page), slot: slot.expect("fewer than HEARTBEATS_MAX essential threads") }
+        self.heartbeats().heartbeat(name)
+    }
+
+    /// What registers further threads later, wherever the watchdog itself is by then.
+    pub fn heartbeats(&self) -> Heartbeats {
+        Heartbeats { page: Arc::clone(&self.page) }
     }
 
     /// Readable when the child has died, which only others can cause: then call [`Watchdog::respawn`].
@@ -85,6 +94,18 @@ impl Watchdog {
         let old = std::mem::replace(&mut self.child, child);
         end(&old);
         Ok(())
+    }
+}
+
+impl Heartbeats {
+    /// Registers the calling thread's work under `name`. It counts as alive now and must beat from now on, well within
+    /// `stall`: a tenth of it is a good interval.
+    ///
+    /// # Panics
+    /// When [`HEARTBEATS_MAX`] are registered already: essential threads are few and known.
+    pub fn heartbeat(&self, name: &str) -> Heartbeat {
+        let slot = self.page.register(name);
+        Heartbeat { page: Arc::clone(&self.page), slot: slot.expect("fewer than HEARTBEATS_MAX essential threads") }
     }
 }
 

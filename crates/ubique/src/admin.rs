@@ -52,7 +52,10 @@ fn act(arguments: &UndrainArguments, request: &Request, would: &str, done: &str,
         };
     }
     match ask(&arguments.agent, request, color) {
-        Ok(_) => {
+        Ok(reply) => {
+            if let Reply::Done { warning: Some(warning) } = reply {
+                say!("ubique: {warning}");
+            }
             match output {
                 Output::Json => tell!("{{\"schema_version\":{},\"ok\":true}}", admin::SCHEMA_VERSION),
                 Output::Table => say!("{done}: {}", arguments.reason),
@@ -63,7 +66,7 @@ fn act(arguments: &UndrainArguments, request: &Request, would: &str, done: &str,
     }
 }
 
-fn ask(arguments: &AgentArguments, request: &Request, color: Color) -> Result<Reply, Exit> {
+pub(crate) fn ask(arguments: &AgentArguments, request: &Request, color: Color) -> Result<Reply, Exit> {
     let path = socket(arguments, color)?;
     admin::request(&path, request).map_err(|error| {
         say!("ubique: {}", chain(&error));

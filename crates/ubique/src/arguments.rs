@@ -93,6 +93,10 @@ pub enum Command {
     Drain(DrainArguments),
     /// Let a drained site announce again.
     Undrain(UndrainArguments),
+    /// Have an agent read its service file again: what differs is carried out, and only that.
+    Reload(ChangeArguments),
+    /// Have an agent replace its program in place, under graceful restart.
+    Upgrade(ChangeArguments),
     /// Announce a more-specific for a while, so that its traffic comes to this site.
     Attract(AttractArguments),
     /// Have upstreams discard what goes to an address, for a while.
@@ -261,6 +265,26 @@ pub struct UndrainArguments {
     /// Say what would happen, and stop.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `ubique reload` and `upgrade`.
+#[derive(Debug, Args)]
+#[command(before_help = "\
+Examples:
+  ubique reload service.toml --site lon --dry-run   what would change, like a plan
+  ubique reload service.toml --site lon             carry it out; exit code 4: it needs --yes
+  ubique upgrade service.toml --site lon            after a new version was installed
+")]
+pub struct ChangeArguments {
+    /// Which agent.
+    #[command(flatten)]
+    pub agent: AgentArguments,
+    /// Say what would happen, and stop.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also do what clients would notice: prefixes that come or go, sessions that drop our routes.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `ubique routes`.

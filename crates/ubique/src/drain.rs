@@ -40,16 +40,18 @@ pub fn drain(arguments: &DrainArguments, output: Output, color: Color) -> Exit {
         return exit;
     }
     match ask(&path, &Request::DrainWatched(request), Exit::CouldNotRun) {
-        Ok(_) if arguments.detach => {
-            match output {
-                Output::Json => tell!("{{\"schema_version\":{SCHEMA_VERSION},\"ok\":true}}"),
-                Output::Table => say!("draining: {}; `ubique status` shows how far it is", arguments.reason),
-            }
-            Exit::Fine
-        }
-        Ok(_) => watch(&path, output),
-        Err(exit) => exit,
+        Ok(Reply::Drain(view)) => view.warning.iter().for_each(|warning| say!("warning: {warning}")),
+        Ok(_) => return Exit::CouldNotRun,
+        Err(exit) => return exit,
     }
+    if !arguments.detach {
+        return watch(&path, output);
+    }
+    match output {
+        Output::Json => tell!("{{\"schema_version\":{SCHEMA_VERSION},\"ok\":true}}"),
+        Output::Table => say!("draining: {}; `ubique status` shows how far it is", arguments.reason),
+    }
+    Exit::Fine
 }
 
 fn request(arguments: &DrainArguments) -> Result<DrainRequest, Exit> {
@@ -204,6 +206,7 @@ mod tests {
             }],
             uncounted: None,
             hook: None,
+            warning: None,
         }
     }
 

@@ -18,6 +18,7 @@ mod logging;
 mod man;
 mod operator;
 mod rehearse;
+mod reload;
 mod replay;
 mod routes;
 mod run;
@@ -64,6 +65,8 @@ fn main() -> ExitCode {
         Command::Top(command) => top::top(&command, color).into(),
         Command::Drain(command) => drain::drain(&command, output, color).into(),
         Command::Undrain(command) => admin::undrain(&command, output).into(),
+        Command::Reload(command) => reload::reload(&command, output, color).into(),
+        Command::Upgrade(command) => reload::upgrade(&command, output, color).into(),
         Command::Attract(command) => operator::attract(&command, output, color).into(),
         Command::Blackhole(command) => operator::blackhole(&command, output, color).into(),
         Command::Filter(command) => operator::filter(&command, output, color).into(),

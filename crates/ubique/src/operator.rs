@@ -48,7 +48,10 @@ pub fn actions(arguments: &ActionsArguments, output: Output, color: Color) -> Ex
     if let Some(id) = arguments.cancel {
         let request = Request::Cancel { id, reason: arguments.reason.clone() };
         return match ask(&path, &request, Exit::BadInput) {
-            Ok(_) => {
+            Ok(reply) => {
+                if let Reply::Done { warning: Some(warning) } = reply {
+                    say!("warning: {warning}");
+                }
                 match output {
                     Output::Json => tell!("{{\"schema_version\":{},\"ok\":true}}", admin::SCHEMA_VERSION),
                     Output::Table => say!("action {id} cancelled"),
@@ -201,6 +204,7 @@ fn reached(upstreams: &[Reached]) -> String {
 }
 
 fn show(list: &ActionList, output: Output) -> Exit {
+    list.warning.iter().for_each(|warning| say!("warning: {warning}"));
     match output {
         Output::Json => json(list),
         Output::Table => {

@@ -1,10 +1,13 @@
 //! `ubique run`: the agent of a site.
 
 use std::error::Error;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 
 use ubique_model::policy::{Stance, announcements};
-use ubique_model::service::{Records, Service, Site};
-use ubique_node::agent::{self, AgentOptions, Privileges};
+use ubique_model::service::{Service, Site};
+use ubique_node::agent::{self, AgentOptions, End, Privileges};
 
 use crate::Exit;
 use crate::arguments::{Color, RunArguments};
@@ -29,19 +32,42 @@ pub fn run(arguments: &RunArguments, color: Color) -> Exit {
     }
     let mut service = service;
     if arguments.no_records {
-        service.agent.records = Records::default();
+        agent::without_records(&mut service);
     }
-    // Before the log's thread.
-    let privileges = Some(Privileges::reduce(&service));
-    let options = AgentOptions { socket: arguments.socket.clone(), privileges, ..AgentOptions::default() };
-    let _guard = logging::start(arguments.log_json, color.stderr);
+    let options = AgentOptions {
+        socket: arguments.socket.clone(),
+        // A reload finds it wherever the agent is by then.
+        file: std::path::absolute(&arguments.file).ok(),
+        no_records: arguments.no_records,
+        // Before the log's thread.
+        privileges: Some(Privileges::reduce(&service)),
+        ..AgentOptions::default()
+    };
+    let guard = logging::start(arguments.log_json, color.stderr);
     match agent::run(service, &arguments.site, options) {
-        Ok(_) => Exit::Fine,
+        Ok(End::Replaced(program)) => {
+            drop(guard);
+            replace(&program)
+        }
+        Ok(End::Stopped | End::Hurried) => Exit::Fine,
         Err(error) => {
             say!("ubique: {}", chain(&error));
             Exit::CouldNotRun
         }
     }
+}
+
+/// Executes `program` in the place of this one; when that is impossible after all, this one again.
+fn replace(program: &Path) -> Exit {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let arguments: Vec<_> = arguments.collect();
+    let execute = |program: &Path| Command::new(program).arg0(&name).args(&arguments).exec();
+    let error = execute(program);
+    say!("ubique: cannot execute {}: {error}: going on with this version", program.display());
+    let error = execute(Path::new("/proc/self/exe"));
+    say!("ubique: cannot execute this version again: {error}");
+    Exit::CouldNotRun
 }
 
 /// What would be announced to whom.

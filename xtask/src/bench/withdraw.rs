@@ -116,7 +116,7 @@ ip -n up link set u0 up; ip -n feed link set f0 up
 fn service(upstreams: &str) -> String {
     format!(
         "flap = false\n[service]\nname = \"bench\"\nasn = 64500\nprefixes = [\"198.51.100.0/24\", \"2001:db8:53::/48\"]\n\
-         addresses = [\"198.51.100.53\", \"2001:db8:53::53\"]\n[agent]\ndrain = \"0s\"\n\
+         addresses = [\"198.51.100.53\", \"2001:db8:53::53\"]\n[agent]\nstate = \"/run/bench.state\"\ndrain = \"0s\"\n\
          [[check]]\nkind = \"process\"\npidfile = \"/run/service.pid\"\nevery = \"500ms\"\nrise = 1\nfall = 3\n\
          [[site]]\nname = \"a\"\nlocation = \"AMS\"\n{upstreams}"
     )

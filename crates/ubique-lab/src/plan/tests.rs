@@ -71,6 +71,7 @@ fn service(sites: Vec<Site>) -> Service {
         sites,
         agent: AgentSettings {
             socket: "/run/ubique/{site}.sock".into(),
+            state: "/run/ubique/{service}-{site}.kept".into(),
             metrics: None,
             graceful_shutdown: Duration::ZERO,
             drain: Duration::from_secs(1),

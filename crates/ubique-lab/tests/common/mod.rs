@@ -70,6 +70,7 @@ pub fn service() -> Service {
         ],
         agent: AgentSettings {
             socket: "/run/ubique/{service}-{site}.sock".into(),
+            state: "/run/ubique/{service}-{site}.kept".into(),
             metrics: None,
             graceful_shutdown: Duration::ZERO,
             drain: Duration::from_millis(200),

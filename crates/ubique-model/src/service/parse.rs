@@ -115,6 +115,7 @@ fn read_head(table: &TableReader<'_>) -> Head {
 
 fn read_agent(table: &TableReader<'_>, head: &Head) -> Option<AgentSettings> {
     let socket = table.text("socket", text::path);
+    let state = table.text("state", text::path);
     let metrics = table.text("metrics", text::endpoint);
     let graceful_shutdown = table.duration("graceful-shutdown");
     let drain = table.duration("drain");
@@ -123,9 +124,13 @@ fn read_agent(table: &TableReader<'_>, head: &Head) -> Option<AgentSettings> {
     let watchdog = table.duration("watchdog");
     let sandbox = table.boolean("sandbox").is_none_or(|at| at.value);
     let records = read_records(table);
+    if let Some(state) = &state {
+        rules::check_state(table.sink(), state, socket.as_ref().map(|at| &at.value), records.as_ref());
+    }
     let admin = admin::read_admin(table, &head.addresses);
     Some(AgentSettings {
         socket: socket?.value,
+        state: state?.value,
         metrics: metrics.map(|at| at.value),
         graceful_shutdown: graceful_shutdown?.value,
         drain: drain?.value,

@@ -72,6 +72,7 @@ impl Service {
         page.key("addresses", list(self.addresses.iter().map(ToString::to_string)));
         page.table("[agent]");
         page.text("socket", self.agent.socket.to_string_lossy());
+        page.text("state", self.agent.state.to_string_lossy());
         page.text("socket-mode", format!("{:04o}", self.agent.admin.mode));
         if let Some(group) = &self.agent.admin.group {
             page.text("admin-group", group);

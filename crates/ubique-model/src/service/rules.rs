@@ -4,9 +4,11 @@ mod action;
 mod upstream;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 pub(super) use action::{check_actions, check_shedding};
 
+use super::Records;
 use super::parse::{DynamicDraft, Head, SiteDraft, UpstreamDraft};
 use crate::diagnostic as code;
 use crate::net::{Asn, Family, Prefix};
@@ -43,6 +45,19 @@ pub(super) fn check(root: &TableReader<'_>, head: &Head, sites: &[SiteDraft]) {
     report_duplicates(sink, "site", sites.iter().filter_map(|s| s.name.as_ref()));
     for site in sites {
         check_site(sink, head, site);
+    }
+}
+
+/// The file of the state is replaced at each change: it must be nothing else's.
+pub(super) fn check_state(sink: &Sink<'_>, state: &At<PathBuf>, socket: Option<&PathBuf>, records: Option<&Records>) {
+    let mrt = records.and_then(|r| r.mrt.as_ref()).map(|file| ("mrt", &file.path));
+    let journal = records.and_then(|r| r.journal.as_ref()).map(|journal| ("journal", &journal.file.path));
+    let others = [socket.map(|path| ("socket", path)), mrt, journal];
+    if let Some((other, _)) = others.into_iter().flatten().find(|(_, path)| **path == state.value) {
+        let message = format!("`state` is the path of `{other}`, too");
+        let finding =
+            Finding::new(code::CONFLICTING_KEYS, message).cause("the file of the state is replaced as a whole");
+        sink.report(&state.span, finding.fix("give it a path of its own"));
     }
 }
 

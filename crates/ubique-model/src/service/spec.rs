@@ -137,6 +137,12 @@ static AGENT: Spec = plain(
             "Admin socket; {service} and {site} are replaced.",
         ),
         field(
+            "state",
+            Type::Text(&SOCKET),
+            Need::Text("/var/lib/ubique/{service}-{site}.state"),
+            "File of what survives a restart: drains, timed actions, the memory of flapping; {service} and {site} are replaced.",
+        ),
+        field(
             "socket-mode",
             Type::Choice(&["0600", "0660", "0666"]),
             Need::Text("0660"),

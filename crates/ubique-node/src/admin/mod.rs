@@ -7,6 +7,7 @@
 
 mod access;
 mod operator;
+mod reload;
 mod routes;
 mod server;
 
@@ -24,6 +25,7 @@ pub(crate) use access::{Access, Caller, Refusal};
 pub use operator::{
     ActRequest, ActionList, ActionView, DrainRequest, DrainView, HookView, Plan, Reached, SenderView, TrafficView,
 };
+pub use reload::{ReloadOutcome, ReloadReply, ReloadRequest, UpgradeReply};
 pub use routes::{Direction, Place, RouteView, RoutesPage, RoutesRequest};
 pub use server::SocketError;
 pub(crate) use server::{Bound, bind, error_line, serve};
@@ -40,6 +42,9 @@ const REPLY_BYTES: u64 = 16 << 20;
 /// How long a client waits for the agent.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The same where the agent reads files or tries a program first.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "query", rename_all = "kebab-case", deny_unknown_fields)]
@@ -53,6 +58,10 @@ pub enum Request {
     },
     /// Which routes do you have? One page; the next is asked for with its `next`.
     Routes(RoutesRequest),
+    /// Read the service file again and carry out what differs.
+    Reload(ReloadRequest),
+    /// Execute the program at its path again, in place.
+    Upgrade(ReloadRequest),
     /// Begin a timed action.
     Act(ActRequest),
     /// Which actions last?
@@ -81,7 +90,8 @@ impl Request {
     pub fn acts(&self) -> bool {
         match self {
             Request::Status | Request::Routes(_) | Request::Actions | Request::DrainProgress => false,
-            Request::Drain { .. } | Request::Undrain { .. } | Request::Cancel { .. } => true,
+            Request::Drain { .. } | Request::Undrain { .. } | Request::Cancel { .. } | Request::Upgrade(_) => true,
+            Request::Reload(how) => !how.dry_run,
             Request::Act(ActRequest { dry_run, .. }) | Request::DrainWatched(DrainRequest { dry_run, .. }) => !dry_run,
         }
     }
@@ -94,6 +104,10 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Request::Routes`].
     Routes(Box<RoutesPage>),
+    /// To [`Request::Reload`].
+    Reload(Box<ReloadReply>),
+    /// To [`Request::Upgrade`].
+    Upgrade(UpgradeReply),
     /// To a dry run of [`Request::Act`] or [`Request::DrainWatched`].
     Plan(Box<Plan>),
     /// To [`Request::Act`] and [`Request::Actions`].
@@ -101,7 +115,10 @@ pub enum Reply {
     /// To [`Request::DrainWatched`] and [`Request::DrainProgress`].
     Drain(Box<DrainView>),
     /// The request was carried out.
-    Done,
+    Done {
+        /// What whoever asked should know all the same.
+        warning: Option<String>,
+    },
 }
 
 /// The state of an agent. Times are RFC 3339, UTC.
@@ -140,6 +157,9 @@ pub struct Status {
     pub checks: Vec<CheckStatus>,
     /// The upstreams, in the order of the service file, then the neighbours from ranges.
     pub peers: Vec<PeerStatus>,
+    /// Why what must survive a restart is not on the disk, when that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_kept: Option<String>,
     /// Timed actions that last, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub actions: Vec<ActionView>,
@@ -359,12 +379,20 @@ pub fn request(path: &Path, request: &Request) -> Result<Reply, RequestError> {
         }
         Request::Routes(_) => serde_json::from_value(value).map(Reply::Routes).map_err(RequestError::Malformed),
         Request::Status => serde_json::from_value(value).map(Reply::Status).map_err(RequestError::Malformed),
-        Request::Drain { .. } | Request::Undrain { .. } | Request::Cancel { .. } => Ok(Reply::Done),
+        Request::Reload(_) => serde_json::from_value(value).map(Reply::Reload).map_err(RequestError::Malformed),
+        Request::Upgrade(_) => serde_json::from_value(value).map(Reply::Upgrade).map_err(RequestError::Malformed),
+        Request::Drain { .. } | Request::Undrain { .. } | Request::Cancel { .. } => {
+            Ok(Reply::Done { warning: value.get("warning").and_then(|w| w.as_str()).map(str::to_owned) })
+        }
     }
 }
 
 fn converse(mut stream: &UnixStream, request: &Request) -> io::Result<String> {
-    stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    let patience = match request {
+        Request::Reload(_) | Request::Upgrade(_) => CHANGE_TIMEOUT,
+        _ => CLIENT_TIMEOUT,
+    };
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

@@ -137,6 +137,9 @@ pub struct ActionList {
     pub warnings: Vec<String>,
     /// The actions, oldest first.
     pub actions: Vec<ActionView>,
+    /// What whoever asked should know all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// A network that sends.
@@ -209,6 +212,9 @@ pub struct DrainView {
     /// How the hook ended; absent: there is none, or it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<HookView>,
+    /// What whoever asked should know all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 impl DrainView {

@@ -107,7 +107,7 @@ fn client_sees(name: &str, reply: &'static [u8], request_sent: &Request) -> Resu
 #[test]
 fn clients_tell_refusals_from_nonsense() {
     let drain = Request::Drain { reason: "x".into() };
-    assert_eq!(client_sees("ok", b"{\"ok\":true}\n", &drain).unwrap(), Reply::Done);
+    assert_eq!(client_sees("ok", b"{\"ok\":true}\n", &drain).unwrap(), Reply::Done { warning: None });
     let refused = client_sees("no", b"{\"error\":\"not now\"}\n", &drain).unwrap_err();
     assert_eq!(refused.to_string(), "not now");
     let nonsense = client_sees("nonsense", b"hello\n", &Request::Status);

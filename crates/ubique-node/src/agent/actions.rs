@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use ubique_model::policy::{Announcement, Stance, announcements};
@@ -25,6 +26,7 @@ use crate::admin::{
 };
 use crate::checks::Exec;
 use crate::clock::{now, rfc3339, wall};
+use crate::state::Receipt;
 
 /// News of counters and hooks that wait for the loop.
 const NEWS: usize = 16;
@@ -35,8 +37,19 @@ const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most prepends a drain may add.
 const MAX_PREPEND: u8 = 16;
 
-/// The answer to an admin client: a line of JSON, or why not.
-pub(super) type Answer = Result<String, admin::Refusal>;
+/// The answer to an admin client: a line of JSON with what tells whether it is on the disk, or why not.
+pub(super) type Answer = Result<(String, Option<Receipt>), admin::Refusal>;
+
+/// The name of what is kept.
+const PART: &str = "operator";
+
+/// What a restart must not forget.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Kept {
+    actions: actions::Memory,
+    /// Why a site is to be drained that is still as it was: the site core knows nothing of it yet.
+    draining: Option<String>,
+}
 
 /// A task that ends with its owner.
 struct Task(AbortHandle);
@@ -58,6 +71,8 @@ pub(super) struct Operator {
     rules: BTreeMap<PeerId, Vec<FlowSpec>>,
     /// An action has begun or ended: neighbours are told again.
     stale: bool,
+    /// What must be kept has changed.
+    unkept: bool,
 }
 
 impl Operator {
@@ -70,6 +85,7 @@ impl Operator {
             news: mpsc::channel(NEWS),
             rules: BTreeMap::new(),
             stale: false,
+            unkept: false,
         }
     }
 
@@ -108,8 +124,9 @@ fn seconds(value: f64, most: Duration, what: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{what} is a time of at most {} s, not {value} s", most.as_secs()))
 }
 
+/// An answer about what is, and needs no disk.
 fn line(value: &impl serde::Serialize) -> Answer {
-    serde_json::to_string(value).map_err(|error| error.to_string().into())
+    serde_json::to_string(value).map(|line| (line, None)).map_err(|error| error.to_string().into())
 }
 
 impl Agent {
@@ -153,7 +170,10 @@ impl Agent {
         match self.settle_actions() {
             Some(refusal) if refusal.guard => Err(admin::Refusal::Guarded(refusal.message)),
             Some(refusal) => Err(refusal.message.into()),
-            None => self.actions_list(judged.warnings),
+            None => {
+                let (line, _) = self.actions_list(judged.warnings)?;
+                Ok((line, Some(self.keep_operator())))
+            }
         }
     }
 
@@ -161,7 +181,7 @@ impl Agent {
         self.operator.actions.handle_input(now(), actions::In::Cancel { id, who: who.to_owned(), reason });
         match self.settle_actions() {
             Some(refusal) => Err(refusal.message.into()),
-            None => Ok(r#"{"ok":true}"#.to_owned()),
+            None => Ok((r#"{"ok":true}"#.to_owned(), Some(self.keep_operator()))),
         }
     }
 
@@ -176,11 +196,13 @@ impl Agent {
         while let Some(out) = self.operator.actions.poll_output() {
             match out {
                 actions::Out::Begun(Action { id, what, who, reason, .. }) => {
+                    self.operator.unkept = true;
                     tracing::warn!(id, %what, who, reason, "action begun");
                     self.operator.stale = true;
                     self.remember_by(format!("action {id} begun: {what}"), reason, Some(who));
                 }
                 actions::Out::Ended { action: Action { id, what, .. }, cause } => {
+                    self.operator.unkept = true;
                     tracing::warn!(id, %what, cause, "action ended");
                     self.operator.stale = true;
                     self.remember(format!("action {id} ended: {what}"), cause);
@@ -205,6 +227,36 @@ impl Agent {
             self.operator.drain.handle_input(now, drain::In::Withdrawn);
         }
         self.settle_drain();
+        self.settle_actions();
+        if self.operator.unkept {
+            self.keep_operator();
+        }
+    }
+
+    /// Takes up what operators wanted of the former agent; before the site begins.
+    pub(super) fn resume_operator(&mut self) {
+        let Some(Kept { actions: memory, draining }) = self.memory.kept.part(PART) else { return };
+        self.operator.actions.handle_input(now(), actions::In::Restore { memory, wall_ms: wall_ms() });
+        if let Some(reason) = draining {
+            tracing::warn!(reason, "this site was to be drained before the agent began");
+            self.core.handle_input(now(), site::In::Drain { reason });
+        }
+        self.settle_actions();
+    }
+
+    /// Has written what operators want, with what the site knows of it.
+    fn keep_operator(&mut self) -> Receipt {
+        self.operator.unkept = false;
+        let measuring = self.operator.drain.stage() == Some(Stage::Measuring);
+        let draining = self.operator.drain.progress().filter(|_| measuring).map(|p| p.request.reason.clone());
+        let kept = Kept { actions: self.operator.actions.memory(), draining };
+        self.memory.kept.keep(PART, (kept != Kept::default()).then_some(&kept));
+        self.keep_site()
+    }
+
+    /// The service is another: what actions may be about.
+    pub(super) fn operator_reconfigured(&mut self) {
+        self.operator.actions.reconfigure(config(&self.service));
         self.settle_actions();
     }
 
@@ -249,7 +301,8 @@ impl Agent {
         let request = drain::Request { who, reason, within, prepend: ask.prepend, hook, watch };
         self.operator.drain.handle_input(now(), drain::In::Begin(request));
         self.settle();
-        line(&self.drain_view())
+        let (line, _) = line(&self.drain_view())?;
+        Ok((line, Some(self.keep_operator())))
     }
 
     fn drain_plan(&self, within: Duration, prepend: u8, hook: bool, countable: Result<(), String>) -> Plan {
@@ -307,6 +360,7 @@ impl Agent {
     }
 
     fn drain_stage(&mut self, stage: Stage, cause: &str) {
+        self.operator.unkept = true;
         let text = match (stage, self.drain_view()) {
             (Stage::Over, Some(view)) => summary(&view, cause),
             _ => cause.to_owned(),
@@ -411,7 +465,7 @@ impl Agent {
     }
 
     fn actions_list(&self, warnings: Vec<String>) -> Answer {
-        line(&ActionList { schema_version: SCHEMA_VERSION, warnings, actions: self.action_views() })
+        line(&ActionList { schema_version: SCHEMA_VERSION, warnings, actions: self.action_views(), warning: None })
     }
 
     /// The actions that last, for `status`.
@@ -462,6 +516,7 @@ impl Agent {
             senders: progress.senders.iter().map(sender).collect(),
             uncounted: progress.uncounted.map(str::to_owned),
             hook: progress.hook.map(|end| HookView { ok: end.is_ok(), error: end.clone().err() }),
+            warning: None,
         })
     }
 

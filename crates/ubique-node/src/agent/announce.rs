@@ -58,6 +58,12 @@ impl Agent {
         }
     }
 
+    /// What a neighbour that is gone was told is told to nobody.
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        self.told.announced.remove(&peer);
+        self.forget_rules(peer);
+    }
+
     /// Tells these neighbours, all of them in one go; then what rules of operators they get.
     fn tell(&mut self, peers: Vec<PeerId>) {
         let mut orders = vec![];
@@ -140,7 +146,7 @@ impl Agent {
 
     /// Looks for another site by a ping through an upstream.
     pub(super) fn probe(&self, upstream: String, _within: Duration) {
-        let reports = self.reports.clone();
+        let reports = self.inputs.events.clone();
         tokio::task::spawn_local(async move {
             let answered = Err("this version sends no pings".to_owned());
             let _ = reports.send(Detected::Probed { upstream, answered }).await;

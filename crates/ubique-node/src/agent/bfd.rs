@@ -5,14 +5,15 @@
 //! - BFD that has not come up yet keeps no BGP session from coming up: upstreams without BFD configured work, too.
 //! - While the site is drained, our side is administratively down: nothing is announced that a loss could withdraw.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ubique_model::service::{Site as SiteSpec, Upstream};
+use ubique_model::service::Upstream;
 use ubique_proto::bfd::packet::State;
 use ubique_proto::bfd::{Cause, Role, SessionId};
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
 use ubique_proto::site;
-use ubique_sys::watchdog::Heartbeat;
+use ubique_sys::watchdog::Heartbeats;
 
 use super::metrics::Exposition;
 use super::site::Agent;
@@ -25,34 +26,47 @@ use crate::random::seed;
 /// The BFD of an agent.
 pub(super) struct Bfd {
     driver: Driver,
-    /// The upstream of each session.
-    upstreams: Vec<usize>,
+    /// The neighbour of each session, with what its session has.
+    sessions: BTreeMap<SessionId, (PeerId, Peer)>,
+    /// Number of the next session: none is used twice.
+    next: u32,
     enabled: bool,
 }
 
-/// Whether any upstream of the site has BFD.
-pub(super) fn wanted(site: &SiteSpec) -> bool {
-    site.upstreams.iter().any(|u| u.bfd.is_some())
+/// Starts the thread of BFD when the first upstream wants it.
+pub(super) struct Starter {
+    /// Makes the heartbeat of the thread.
+    pub heartbeats: Heartbeats,
+    /// How often it must beat at least.
+    pub beat: Duration,
 }
 
 impl Bfd {
-    /// Starts the thread for the upstreams that have BFD.
-    pub(super) fn start(
-        site: &SiteSpec,
-        heartbeat: Heartbeat,
-        beat: Duration,
-        journal: Option<Journal>,
-    ) -> Result<Bfd, AgentError> {
-        let mut peers = Vec::new();
-        let mut upstreams = Vec::new();
-        for (index, upstream) in site.upstreams.iter().enumerate() {
-            if let Some(peer) = peer(upstream) {
-                peers.push(peer);
-                upstreams.push(index);
-            }
+    /// Starts the thread, without sessions.
+    fn start(starter: &Starter, journal: Option<Journal>) -> Result<Bfd, AgentError> {
+        let heartbeat = starter.heartbeats.heartbeat("bfd");
+        let driver = bfd::start(vec![], seed(), Some(heartbeat), starter.beat, journal).map_err(system("start BFD"))?;
+        Ok(Bfd { driver, sessions: BTreeMap::new(), next: 0, enabled: true })
+    }
+
+    fn add(&mut self, neighbour: PeerId, peer: Peer) {
+        let session = SessionId(self.next);
+        self.next += 1;
+        self.driver.add(session, peer.clone());
+        self.sessions.insert(session, (neighbour, peer));
+    }
+
+    /// Ends the session with a neighbour, when there is one.
+    pub(super) fn remove(&mut self, neighbour: PeerId) {
+        let gone: Vec<SessionId> = self.of(neighbour).map(|(session, _)| session).collect();
+        for session in gone {
+            self.sessions.remove(&session);
+            self.driver.remove(session);
         }
-        let driver = bfd::start(peers, seed(), Some(heartbeat), beat, journal).map_err(system("start BFD"))?;
-        Ok(Bfd { driver, upstreams, enabled: true })
+    }
+
+    fn of(&self, neighbour: PeerId) -> impl Iterator<Item = (SessionId, &Peer)> {
+        self.sessions.iter().filter(move |(_, (known, _))| *known == neighbour).map(|(id, (_, peer))| (*id, peer))
     }
 
     /// The next news; waits for ever without BFD.
@@ -81,8 +95,8 @@ impl Bfd {
         while self.driver.next().await.is_some() {}
     }
 
-    fn upstream(&self, session: SessionId) -> Option<usize> {
-        self.upstreams.get(session.0 as usize).copied()
+    fn neighbour(&self, session: SessionId) -> Option<PeerId> {
+        self.sessions.get(&session).map(|(neighbour, _)| *neighbour)
     }
 }
 
@@ -101,17 +115,16 @@ impl Agent {
     /// News of BFD.
     pub(super) fn bfd_noticed(&mut self, notice: Notice) {
         let place = |agent: &Agent, session| {
-            let index = agent.bfd.as_ref()?.upstream(session)?;
-            Some((index, agent.spec().upstreams.get(index)?.address))
+            let peer = agent.bfd.as_ref()?.neighbour(session)?;
+            Some((peer, agent.neighbour(peer)?.address))
         };
         match notice {
             Notice::State { session, from, to, cause, control_independent } => {
-                let Some((index, address)) = place(self, session) else {
+                let Some((peer, address)) = place(self, session) else {
                     return;
                 };
                 let lost = matches!(cause, Cause::DetectionTimeExpired | Cause::NeighbourDown);
                 if from == State::Up && lost {
-                    let peer = PeerId(u32::try_from(index).unwrap_or(u32::MAX));
                     self.bgp.handle(BgpIn::BfdDown { peer, control_independent });
                 }
                 if to == State::Up || from == State::Up {
@@ -130,6 +143,42 @@ impl Agent {
         }
     }
 
+    /// Gives every upstream the BFD it has in the service file, and takes it from those that have none (any more).
+    pub(super) fn bfd_adapt(&mut self) {
+        let mut wanted = BTreeMap::new();
+        for (&neighbour, upstream) in &self.upstreams {
+            if let Some(peer) = peer(upstream) {
+                wanted.insert(neighbour, peer);
+            }
+        }
+        if self.bfd.is_none() && !wanted.is_empty() {
+            match Bfd::start(&self.bfd_starter, self.journal.clone()) {
+                Ok(bfd) => self.bfd = Some(bfd),
+                Err(error) => tracing::error!(%error, "no BFD: sessions go by their hold timers"),
+            }
+            self.bfd_follow(self.core.state());
+        }
+        let Some(bfd) = &mut self.bfd else { return };
+        let known: Vec<PeerId> = bfd.sessions.values().map(|(neighbour, _)| *neighbour).collect();
+        for neighbour in known.into_iter().filter(|n| !wanted.contains_key(n)) {
+            bfd.remove(neighbour);
+        }
+        for (neighbour, peer) in wanted {
+            let present = bfd.of(neighbour).next().map(|(session, known)| (session, known.clone()));
+            match present {
+                Some((_, known)) if known == peer => {}
+                Some((session, known)) if (Peer { settings: peer.settings, ..known.clone() }) == peer => {
+                    bfd.driver.configure(session, peer.settings);
+                    bfd.sessions.insert(session, (neighbour, peer));
+                }
+                _ => {
+                    bfd.remove(neighbour);
+                    bfd.add(neighbour, peer);
+                }
+            }
+        }
+    }
+
     /// What a state of the site means for BFD.
     pub(super) fn bfd_follow(&mut self, state: site::State) {
         use site::State::{Drained, Removing, Stopped, Stopping};
@@ -142,15 +191,15 @@ impl Agent {
         }
     }
 
-    /// The session with each upstream that has BFD, by the upstream's place.
-    pub(super) fn bfd_observed(&self) -> Vec<(usize, BfdStatus)> {
+    /// The session with each upstream that has BFD.
+    pub(super) fn bfd_observed(&self) -> Vec<(PeerId, BfdStatus)> {
         let Some(bfd) = &self.bfd else {
             return Vec::new();
         };
         let snapshot = bfd.driver.snapshot();
         let one = |seen: &Observed| {
-            let index = bfd.upstream(seen.session)?;
-            Some((index, self.bfd_status(seen, snapshot.error.as_deref())))
+            let peer = bfd.neighbour(seen.session)?;
+            Some((peer, self.bfd_status(seen, snapshot.error.as_deref())))
         };
         snapshot.sessions.iter().filter_map(one).collect()
     }
@@ -181,8 +230,8 @@ impl Agent {
             return;
         };
         let observed = self.bfd_observed();
-        let upstreams = &self.spec().upstreams;
-        let seen: Vec<_> = observed.iter().map(|(index, status)| (upstreams[*index].address, status)).collect();
+        let address = |peer: &PeerId| self.neighbour(*peer).map(|upstream| upstream.address);
+        let seen: Vec<_> = observed.iter().filter_map(|(peer, status)| Some((address(peer)?, status))).collect();
         out.family("ubique_bfd_up", "gauge", "1 while the BFD session is Up.");
         for (peer, status) in &seen {
             out.sample("ubique_bfd_up", &[("peer", peer)], u8::from(status.state == "up"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use ubique_sys::seccomp::Filter;
-use ubique_sys::watchdog::{Heartbeat, Watchdog};
+use ubique_sys::watchdog::{Heartbeat, Heartbeats, Watchdog};
 
 use crate::fd::watch;
 
@@ -60,9 +60,9 @@ impl Guard {
         Ok(Guard { stall, watchdog, heartbeat })
     }
 
-    /// A heartbeat for another thread, and how often it must beat at least.
-    pub(super) fn heartbeat(&self, name: &str) -> (Heartbeat, Duration) {
-        (self.watchdog.heartbeat(name), self.stall / BEATS_PER_STALL)
+    /// What makes heartbeats for other threads, and how often those must beat at least.
+    pub(super) fn heartbeats(&self) -> (Heartbeats, Duration) {
+        (self.watchdog.heartbeats(), self.stall / BEATS_PER_STALL)
     }
 
     /// Beats as long as the runtime runs its tasks; a watchdog process that has ended is replaced.

@@ -149,6 +149,9 @@ impl Agent {
         let name = "ubique_shed_steps";
         out.family(name, "gauge", "Steps of shedding load that upstreams are told.");
         out.sample(name, &[], status.stance.map_or(0, |stance| stance.shed));
+        let name = "ubique_state_unwritable";
+        out.family(name, "gauge", "1 while what must survive a restart is not on the disk.");
+        out.sample(name, &[], u8::from(self.memory.keeper.error().is_some()));
         let name = "ubique_bgp_connections_refused_total";
         out.family(name, "counter", "Connections from addresses that are no neighbor's.");
         out.sample(name, &[], self.bgp.refused());

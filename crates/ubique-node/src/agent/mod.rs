@@ -16,11 +16,14 @@
 //! - `site`: the loop's state and what the cores' outputs mean.
 //! - `requests`: what callers may ask, `status`, `metrics`, `failover`, `process`, `http`: what others see.
 //!
-//! Deliberately absent: decisions (`ubique_proto`), and reload, which is a later change: SIGHUP is ignored.
+//! - `reload`, `apply`: another service file while all goes on; `upgrade`: another program; `keep`: what survives both.
+//!
+//! Deliberately absent: decisions (`ubique_proto`).
 
 mod actions;
 mod addresses;
 mod announce;
+mod apply;
 mod arrivals;
 mod bfd;
 mod confine;
@@ -28,15 +31,18 @@ mod detect;
 mod failover;
 mod guard;
 mod http;
+mod keep;
 mod metrics;
 mod neighbours;
 mod process;
+mod reload;
 mod requests;
 mod restart;
 mod routes;
 mod setup;
 mod site;
 mod status;
+mod upgrade;
 mod verify;
 
 use std::io;
@@ -49,17 +55,22 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use ubique_model::check::CheckKind;
 use ubique_model::service::Service;
-use ubique_sys::watchdog::Heartbeat;
+use ubique_proto::bgp::speaker::PeerId;
 
-use self::bfd::Bfd;
+use self::bfd::{Bfd, Starter};
+use self::reload::Reread;
+use self::requests::Desk;
+use self::site::Inputs;
 use crate::admin::{self, Status};
-use crate::bgp::{BGP_PORT, DriverError, SecretError};
+use crate::bgp::{BGP_PORT, DriverError, Endpoint};
 use crate::checks::CheckError;
 use crate::limits;
+use crate::state::Receipt;
 
 pub use confine::{Privileges, outgrown};
 pub use http::HttpError;
 pub use neighbours::{Lacking, lacking};
+pub use reload::without_records;
 
 /// Requests of admin clients and scrapes that wait for the loop.
 const REQUESTS: usize = 16;
@@ -67,8 +78,9 @@ const REQUESTS: usize = 16;
 /// Results of polls, and events, that wait for the loop; the sender of one more waits.
 const EVENTS: usize = 64;
 
-/// Threads for what may block, beside one for each `process` check.
-const BLOCKING_THREADS: usize = 3;
+/// Threads for what may block, beside one for each `process` check: names of hosts and files of restart, state, reload,
+/// keys.
+const BLOCKING_THREADS: usize = 6;
 
 /// How long the end waits for the upstreams to take the last NOTIFICATION.
 const FAREWELL: Duration = Duration::from_millis(1500);
@@ -82,6 +94,10 @@ pub struct AgentOptions {
     pub socket: Option<PathBuf>,
     /// Metrics endpoint, instead of the service file's.
     pub metrics: Option<SocketAddr>,
+    /// The service file, to read it again; `None`: there is no reload.
+    pub file: Option<PathBuf>,
+    /// Record and export nothing: see [`without_records`].
+    pub no_records: bool,
     /// Port to accept BGP connections on; `None`: only connect.
     pub listen: Option<u16>,
     /// What was given up before threads were started; `None`: [`run`] does that.
@@ -94,6 +110,8 @@ impl Default for AgentOptions {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             socket: None,
             metrics: None,
+            file: None,
+            no_records: false,
             listen: Some(BGP_PORT),
             privileges: None,
         }
@@ -101,12 +119,14 @@ impl Default for AgentOptions {
 }
 
 /// How an agent ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// Withdrawn, drained, addresses removed.
     Stopped,
     /// The same without waiting for the drain time: a second signal came.
     Hurried,
+    /// Sessions are broken off and addresses stay: execute this program, with our arguments.
+    Replaced(PathBuf),
 }
 
 /// Why an agent cannot run.
@@ -118,9 +138,6 @@ pub enum AgentError {
     /// A check cannot be set up.
     #[error(transparent)]
     Check(#[from] CheckError),
-    /// A TCP MD5 key cannot be used.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
     /// BGP cannot be spoken.
     #[error(transparent)]
     Bgp(#[from] DriverError),
@@ -154,6 +171,9 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> AgentError {
 /// Where the end of a request is told; `Err`: why it cannot be carried out.
 type Done = oneshot::Sender<Result<(), String>>;
 
+/// The same for what a restart must not forget: the receipt tells whether it is on the disk.
+type Kept = oneshot::Sender<Result<Receipt, String>>;
+
 /// What admin clients and scrapes ask the loop for.
 enum Request {
     Status(oneshot::Sender<Box<Status>>),
@@ -165,12 +185,30 @@ enum Request {
     Drain {
         reason: String,
         who: String,
-        reply: Done,
+        reply: Kept,
     },
     Undrain {
         reason: String,
         who: String,
+        reply: Kept,
+    },
+    Reload {
+        reread: Box<Reread>,
+        how: admin::ReloadRequest,
+        who: String,
+        reply: oneshot::Sender<admin::ReloadReply>,
+    },
+    /// What a signal asked for is over: the service manager waits for that.
+    Reloaded,
+    Upgrade {
+        how: admin::ReloadRequest,
+        program: PathBuf,
         reply: Done,
+    },
+    /// The key of a neighbour that waited for it.
+    Armed {
+        peer: PeerId,
+        endpoint: Box<Endpoint>,
     },
     /// What [`actions`] answers.
     Operator {
@@ -184,10 +222,9 @@ enum Request {
 ///
 /// Sets a panic hook that aborts the process, and forks the watchdog: call it before any thread exists.
 pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, AgentError> {
-    let Some(spec) = service.site(site) else {
+    if service.site(site).is_none() {
         return Err(AgentError::NoSuchSite(site.to_owned()));
-    };
-    let with_bfd = bfd::wanted(spec);
+    }
     guard::abort_on_panic();
     limits::raise_descriptors(limits::DESCRIPTORS);
     let privileges = options.privileges.clone().unwrap_or_else(|| Privileges::reduce(&service));
@@ -200,12 +237,23 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
         .thread_keep_alive(Duration::from_secs(1))
         .build()
         .map_err(system("start the runtime"))?;
-    LocalSet::new().block_on(&runtime, async move {
+    let end = LocalSet::new().block_on(&runtime, async move {
         let signals = Signals::new().map_err(system("handle signals"))?;
-        let bfd = with_bfd.then(|| watchdog.heartbeat("bfd"));
+        let (heartbeats, beat) = watchdog.heartbeats();
         tokio::task::spawn_local(watchdog.beat());
-        serve(service, site.to_owned(), AgentOptions { privileges: Some(privileges), ..options }, signals, bfd).await
-    })
+        let options = AgentOptions { privileges: Some(privileges), ..options };
+        serve(service, site.to_owned(), options, signals, Starter { heartbeats, beat }).await
+    });
+    // A thread that waits for a dead file system does not keep the others.
+    runtime.shutdown_background();
+    end
+}
+
+/// What a signal asks for.
+enum Signalled {
+    End(&'static str),
+    Reload,
+    Upgrade,
 }
 
 /// The signals an agent knows.
@@ -213,6 +261,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    upgrade: Signal,
 }
 
 impl Signals {
@@ -221,19 +270,16 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
         })
     }
 
-    /// The next one that asks for the end.
-    async fn end(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => {
-                    tracing::info!("SIGHUP ignored: restart the agent to use a changed service file");
-                }
-            }
+    async fn next(&mut self) -> Signalled {
+        tokio::select! {
+            _ = self.terminate.recv() => Signalled::End("SIGTERM"),
+            _ = self.interrupt.recv() => Signalled::End("SIGINT"),
+            _ = self.hangup.recv() => Signalled::Reload,
+            _ = self.upgrade.recv() => Signalled::Upgrade,
         }
     }
 }
@@ -243,19 +289,17 @@ async fn serve(
     site: String,
     options: AgentOptions,
     mut signals: Signals,
-    bfd: Option<(Heartbeat, Duration)>,
+    bfd: Starter,
 ) -> Result<End, AgentError> {
     let (results, mut polled) = mpsc::channel(EVENTS);
     let (events, mut detected) = mpsc::channel(EVENTS);
     let (requests, mut asked) = mpsc::channel(REQUESTS);
     // First of all: a second agent of the site must not touch the files of the first.
     let socket = setup::socket(&service, &site, &options)?;
-    let mut agent = setup::agent(service, &site, &options, results, &events)?;
-    setup::interfaces(agent.service(), &options, socket, requests)?;
-    drop(events);
-    if let Some((heartbeat, beat)) = bfd {
-        agent.bfd = Some(Bfd::start(agent.spec(), heartbeat, beat, agent.journal.clone())?);
-    }
+    let desk = Desk::new(&options, &site, requests.clone());
+    let inputs = Inputs { results, events, requests };
+    let mut agent = setup::agent(service, &site, &options, inputs, bfd)?;
+    setup::interfaces(agent.service(), &options, socket, &desk)?;
     // The last that can fail: who does not run leaves no addresses behind.
     agent.start()?;
     if let Some(privileges) = &options.privileges {
@@ -277,10 +321,25 @@ async fn serve(
             notice = agent.bgp.next() => agent.noticed(notice),
             // What came in meanwhile is looked at first: a late agent must not take its own delay for the service's.
             () = agent.timer.wait() => tokio::task::yield_now().await,
-            signal = signals.end() => {
-                signals_seen += 1;
-                agent.stop(signal);
-            }
+            signal = signals.next() => match signal {
+                Signalled::End(signal) => {
+                    signals_seen += 1;
+                    agent.stop(signal);
+                }
+                Signalled::Reload => {
+                    agent.notifier.reloading();
+                    let desk = desk.clone();
+                    tokio::task::spawn_local(async move {
+                        // What it says is in the log; nobody can say yes to it.
+                        desk.reloader.reload(Default::default(), "SIGHUP".into()).await;
+                        let _ = desk.requests.send(Request::Reloaded).await;
+                    });
+                }
+                Signalled::Upgrade => {
+                    let upgrader = desk.upgrader.clone();
+                    tokio::task::spawn_local(async move { upgrader.upgrade(Default::default(), "SIGUSR2".into()).await });
+                }
+            },
             Some(request) = asked.recv() => agent.asked(request),
             news = agent.operator.next() => agent.operator_noticed(news),
             () = hungry() => agent.feed_collectors(),
@@ -290,8 +349,13 @@ async fn serve(
             agent.polled(result);
         }
         agent.settle();
+        if let Some(program) = agent.replaced().await {
+            return Ok(End::Replaced(program));
+        }
         if agent.is_over() {
             agent.farewell(FAREWELL).await;
+            // Why it could not be is in the log.
+            let _ = agent.keep_site().kept().await;
             return Ok(if signals_seen > 1 { End::Hurried } else { End::Stopped });
         }
     }

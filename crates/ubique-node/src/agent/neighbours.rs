@@ -9,11 +9,11 @@ use ubique_model::service::{
     AoAlgorithm, Dynamic, GracefulRestart, NextHop, Role, Service, Site as SiteSpec, TcpAo, Upstream,
 };
 use ubique_proto::bgp::message;
-use ubique_proto::bgp::speaker::{GracefulRestartConfig, NextHopConfig, PeerConfig, Restarted, SpeakerConfig};
+use ubique_proto::bgp::speaker::{GracefulRestartConfig, NextHopConfig, PeerConfig, PeerId, Restarted, SpeakerConfig};
 use ubique_sys::tcp;
 
 use super::AgentError;
-use crate::bgp::{Driver, DriverConfig, Endpoint, Key, Range, Secret, Tap};
+use crate::bgp::{Driver, DriverConfig, Endpoint, Key, Range, Secret, SecretError, Tap};
 use crate::journal::Journal;
 use crate::limits;
 use crate::monitor::Monitor;
@@ -55,6 +55,9 @@ pub fn lacking(service: &Service) -> Option<Lacking> {
     })
 }
 
+/// A speaker, and the upstreams whose key cannot be read, with why: their sessions wait.
+pub(super) type Unarmed = Vec<(PeerId, String)>;
+
 /// The speaker of a site with its sockets.
 pub(super) fn speaker(
     service: &Service,
@@ -63,13 +66,20 @@ pub(super) fn speaker(
     listen: Option<u16>,
     restarted: Option<Restarted>,
     (journal, monitor): (&Option<Journal>, &Option<Rc<Monitor>>),
-) -> Result<Driver, AgentError> {
+) -> Result<(Driver, Unarmed), AgentError> {
     if let Some(what) = lacking(service) {
         return Err(what.into());
     }
-    let endpoints: Vec<Endpoint> =
-        site.upstreams.iter().map(|u| endpoint(u, u.asn == service.asn)).collect::<Result<_, _>>()?;
-    let ranges: Vec<Range> = site.dynamic.iter().map(|d| range(d, service.asn)).collect::<Result<_, _>>()?;
+    let mut unarmed = Vec::new();
+    let mut endpoints = Vec::new();
+    for (peer, upstream) in (0..).map(PeerId).zip(&site.upstreams) {
+        let internal = upstream.asn == service.asn;
+        endpoints.push(endpoint(upstream, internal).unwrap_or_else(|error| {
+            unarmed.push((peer, super::reload::words(&error)));
+            transport(upstream, internal)
+        }));
+    }
+    let ranges: Vec<Range> = site.dynamic.iter().map(|d| range(d, service.asn)).collect();
     let (called, files) = (ranges.iter().map(|r| r.limit).sum::<usize>(), limits::descriptors());
     if called > files / 2 {
         tracing::warn!(called, files, "the limits of ranges are beyond what this process may open: raise LimitNOFILE");
@@ -80,7 +90,7 @@ pub(super) fn speaker(
         restarted,
         ..SpeakerConfig::new(service.asn, router_id(site, index), seed())
     };
-    Ok(Driver::new(DriverConfig {
+    let driver = Driver::new(DriverConfig {
         speaker,
         endpoints,
         ranges,
@@ -90,10 +100,12 @@ pub(super) fn speaker(
         must_listen: !site.dynamic.is_empty() || site.upstreams.iter().any(|u| u.passive),
         journal: journal.clone(),
         tap: monitor.clone().map(|monitor| monitor as Rc<dyn Tap>),
-    })?)
+    })?;
+    Ok((driver, unarmed))
 }
 
-fn peer(upstream: &Upstream) -> PeerConfig {
+/// A neighbour as its session sees it.
+pub(super) fn peer(upstream: &Upstream) -> PeerConfig {
     let restart = |r: GracefulRestart| GracefulRestartConfig { restart_time: r.restart_time, long_lived: r.long_lived };
     let NextHop { ipv4, ipv6 } = upstream.next_hop;
     PeerConfig {
@@ -124,7 +136,13 @@ fn role(role: Role) -> message::Role {
     }
 }
 
-fn endpoint(upstream: &Upstream, internal: bool) -> Result<Endpoint, AgentError> {
+/// The transport side of a neighbour; reads its key.
+pub(super) fn endpoint(upstream: &Upstream, internal: bool) -> Result<Endpoint, SecretError> {
+    Ok(Endpoint { key: key(upstream)?, ..transport(upstream, internal) })
+}
+
+/// The same without a key.
+fn transport(upstream: &Upstream, internal: bool) -> Endpoint {
     let far = upstream.multihop.unwrap_or(EXTERNAL_TTL);
     let (ttl, min_ttl) = match upstream.ttl_security {
         // RFC 5082 §3: a packet that has come n hops from TTL 255 has 256 - n at the last of them.
@@ -132,19 +150,18 @@ fn endpoint(upstream: &Upstream, internal: bool) -> Result<Endpoint, AgentError>
         None if internal => (INTERNAL_TTL, 0),
         None => (far, 0),
     };
-    Ok(Endpoint {
+    Endpoint {
         port: upstream.port,
         local: upstream.local_address,
         interface: upstream.interface.clone(),
         ttl,
         min_ttl,
-        key: key(upstream)?,
         user_timeout: upstream.hold_time,
         ..Endpoint::new(upstream.address)
-    })
+    }
 }
 
-fn key(upstream: &Upstream) -> Result<Option<Key>, AgentError> {
+fn key(upstream: &Upstream) -> Result<Option<Key>, SecretError> {
     if let Some(TcpAo { key_file, send_id, receive_id, algorithm }) = &upstream.tcp_ao {
         let algorithm = match algorithm {
             AoAlgorithm::HmacSha1 => tcp::AoAlgorithm::HmacSha1,
@@ -156,14 +173,18 @@ fn key(upstream: &Upstream) -> Result<Option<Key>, AgentError> {
     Ok(upstream.password_file.as_deref().map(Secret::read).transpose()?.map(Key::Md5))
 }
 
-fn range(dynamic: &Dynamic, own: Asn) -> Result<Range, AgentError> {
-    Ok(Range {
-        prefix: dynamic.range,
-        asns: dynamic.asns.clone(),
-        limit: dynamic.limit.into(),
-        peer: peer(&dynamic.template),
-        endpoint: endpoint(&dynamic.template, dynamic.asns.contains(&own))?,
-    })
+/// A range whose key cannot be read takes nobody: a session that should be authenticated must not come up without.
+fn range(dynamic: &Dynamic, own: Asn) -> Range {
+    let internal = dynamic.asns.contains(&own);
+    let (endpoint, limit) = match endpoint(&dynamic.template, internal) {
+        Ok(endpoint) => (endpoint, dynamic.limit.into()),
+        Err(error) => {
+            let error = super::reload::words(&error);
+            tracing::error!(range = %dynamic.range, error, "no neighbour from this range until the agent is restarted");
+            (transport(&dynamic.template, internal), 0)
+        }
+    };
+    Range { prefix: dynamic.range, asns: dynamic.asns.clone(), limit, peer: peer(&dynamic.template), endpoint }
 }
 
 /// The BGP identifier: as stated, or our first IPv4 address towards an upstream, or made from the site's index

@@ -5,35 +5,58 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Request;
+use super::reload::Reloader;
+use super::upgrade::Upgrader;
+use super::{AgentOptions, Request};
 use crate::admin::{self, Caller, Refusal};
+use crate::state::Receipt;
 
-/// The reply line (without its end) to a request line; `Err`: why not.
-pub(super) async fn answer(line: &str, caller: &Caller, requests: mpsc::Sender<Request>) -> Result<String, Refusal> {
-    let request: admin::Request =
-        serde_json::from_str(line).map_err(|e| Refusal::Malformed(format!("the request cannot be understood: {e}")))?;
-    if request.acts() {
-        caller.permit()?;
+/// Where callers are answered.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub requests: mpsc::Sender<Request>,
+    pub reloader: Reloader,
+    pub upgrader: Upgrader,
+}
+
+impl Desk {
+    pub(super) fn new(options: &AgentOptions, site: &str, requests: mpsc::Sender<Request>) -> Desk {
+        let reloader = Reloader::new(options, site, requests.clone());
+        let upgrader = Upgrader::new(options, requests.clone());
+        Desk { requests, reloader, upgrader }
     }
-    let who = || caller.who();
-    match request {
-        admin::Request::Status => text(&ask(&requests, Request::Status).await?),
-        admin::Request::Routes(which) => {
-            let page = ask(&requests, |reply| Request::Routes { which, reply }).await?;
-            text(&page.map_err(Refusal::Refused)?)
+
+    /// The reply line (without its end) to a request line; `Err`: why not.
+    pub(super) async fn answer(&self, line: &str, caller: &Caller) -> Result<String, Refusal> {
+        let request: admin::Request = serde_json::from_str(line)
+            .map_err(|e| Refusal::Malformed(format!("the request cannot be understood: {e}")))?;
+        if request.acts() {
+            caller.permit()?;
         }
-        what @ (admin::Request::Act(_)
-        | admin::Request::Actions
-        | admin::Request::Cancel { .. }
-        | admin::Request::DrainWatched(_)
-        | admin::Request::DrainProgress) => {
-            ask(&requests, |reply| Request::Operator { what, who: who(), reply }).await?
-        }
-        admin::Request::Drain { reason } => {
-            done(ask(&requests, |reply| Request::Drain { reason, who: who(), reply }).await?)
-        }
-        admin::Request::Undrain { reason } => {
-            done(ask(&requests, |reply| Request::Undrain { reason, who: who(), reply }).await?)
+        let who = || caller.who();
+        let requests = &self.requests;
+        match request {
+            admin::Request::Status => text(&ask(requests, Request::Status).await?),
+            admin::Request::Routes(which) => {
+                let page = ask(requests, |reply| Request::Routes { which, reply }).await?;
+                text(&page.map_err(Refusal::Refused)?)
+            }
+            what @ (admin::Request::Act(_)
+            | admin::Request::Actions
+            | admin::Request::Cancel { .. }
+            | admin::Request::DrainWatched(_)
+            | admin::Request::DrainProgress) => {
+                let (line, receipt) = ask(requests, |reply| Request::Operator { what, who: who(), reply }).await??;
+                Ok(kept(line, receipt).await)
+            }
+            admin::Request::Reload(how) => text(&self.reloader.reload(how, who()).await),
+            admin::Request::Upgrade(how) => text(&self.upgrader.upgrade(how, who()).await),
+            admin::Request::Drain { reason } => {
+                done(ask(requests, |reply| Request::Drain { reason, who: who(), reply }).await?).await
+            }
+            admin::Request::Undrain { reason } => {
+                done(ask(requests, |reply| Request::Undrain { reason, who: who(), reply }).await?).await
+            }
         }
     }
 }
@@ -42,8 +65,27 @@ fn text(reply: &impl serde::Serialize) -> Result<String, Refusal> {
     serde_json::to_string(reply).map_err(|e| Refusal::Refused(e.to_string()))
 }
 
-fn done(end: Result<(), String>) -> Result<String, Refusal> {
-    end.map(|()| r#"{"ok":true}"#.to_owned()).map_err(Refusal::Refused)
+/// It is done; whether it survives a restart is said when the disk has answered.
+async fn done(end: Result<Receipt, String>) -> Result<String, Refusal> {
+    let warning = match end.map_err(Refusal::Refused)?.kept().await {
+        Ok(()) => return Ok(r#"{"ok":true}"#.to_owned()),
+        Err(why) => format!("done, but will not survive a restart because {why}"),
+    };
+    Ok(serde_json::json!({ "ok": true, "warning": warning }).to_string())
+}
+
+/// The reply, with a warning when it will not survive a restart.
+async fn kept(line: String, receipt: Option<Receipt>) -> String {
+    let Some(receipt) = receipt else { return line };
+    let Err(why) = receipt.kept().await else { return line };
+    let warning = format!("done, but will not survive a restart because {why}");
+    match serde_json::from_str(&line) {
+        Ok(serde_json::Value::Object(mut reply)) => {
+            reply.insert("warning".to_owned(), warning.into());
+            serde_json::Value::Object(reply).to_string()
+        }
+        _ => line,
+    }
 }
 
 /// Asks the loop and waits for its answer.

@@ -38,6 +38,7 @@ struct Life {
 pub(super) struct Restart {
     /// `None`: this machine does not tell one boot from another.
     memory: Option<watch::Sender<Life>>,
+    path: PathBuf,
     boot: String,
     former: Life,
     restarted: Option<Restarted>,
@@ -53,7 +54,7 @@ impl Restart {
         let boot = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
         if boot.is_empty() {
             let former = Life::default();
-            return Restart { memory: None, boot, former, restarted: None, settled: true };
+            return Restart { memory: None, path, boot, former, restarted: None, settled: true };
         }
         let former = read(&path).ok().filter(|life| life.boot == boot).unwrap_or_default();
         let restarted = claim(&former, addresses, present).filter(|_| graceful);
@@ -61,8 +62,8 @@ impl Restart {
             tracing::info!(forwarding = ?restarted.forwarding, "this agent comes back: neighbours may keep our routes");
         }
         let (memory, changes) = watch::channel(Life::default());
-        tokio::task::spawn_local(keep(path, changes));
-        Restart { memory: Some(memory), boot, former, restarted, settled: restarted.is_none() }
+        tokio::task::spawn_local(keep(path.clone(), changes));
+        Restart { memory: Some(memory), path, boot, former, restarted, settled: restarted.is_none() }
     }
 
     /// What to tell the neighbours.
@@ -87,6 +88,15 @@ impl Restart {
     /// Whether anything is to be remembered.
     pub(super) fn remembers(&self) -> bool {
         self.memory.is_some()
+    }
+
+    /// Writes what is remembered before this returns: the agent is about to be replaced.
+    pub(super) fn write_now(&self) {
+        if let Some(memory) = &self.memory
+            && let Err(error) = write(&self.path, &memory.borrow())
+        {
+            tracing::error!(path = %self.path.display(), %error, "the next program cannot claim what was announced");
+        }
     }
 
     /// Remembers what is announced now, and which addresses are ours.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
 use ubique_model::service::{ApiSettings, Service};
 use ubique_proto::health::CheckConfig;
 use ubique_proto::journal::Recorded;
@@ -13,32 +14,72 @@ use ubique_sys::netlink::AddressMonitor;
 use ubique_sys::sockdiag::DestroyMonitor;
 
 use super::addresses::Addresses;
+use super::bfd::Starter;
 use super::detect::{self, Detected, Server, Subject};
+use super::keep::Remembered;
+use super::requests::Desk;
 use super::restart::Restart;
-use super::site::{Agent, Parts};
-use super::{AgentError, AgentOptions, Request, http, neighbours, requests, system};
+use super::site::{Agent, Inputs, Parts};
+use super::{AgentError, AgentOptions, http, neighbours, system};
 use crate::admin::{self, Access, Caller};
-use crate::checks::{PollResult, Runner};
+use crate::checks::{CheckError, PollResult, Runner};
 use crate::clock::now;
 use crate::journal::Journal;
 use crate::monitor::Monitor;
 use crate::random::seed;
+
+/// The polls and detectors of a list of checks.
+pub(super) struct Watched {
+    pub runners: Vec<Runner>,
+    /// For each check: look for its processes (again).
+    pub resolve: Vec<Option<Arc<Notify>>>,
+    /// The tasks of the detectors end with it.
+    _tasks: Vec<Task>,
+}
+
+/// A task that ends when it is dropped.
+pub(super) struct Task(AbortHandle);
+
+impl Task {
+    /// Must be called on the runtime.
+    pub(super) fn spawn(task: impl Future<Output = ()> + 'static) -> Task {
+        Task(tokio::task::spawn_local(task).abort_handle())
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Starts the polls and detectors of the checks of a service.
+pub(super) fn watch(
+    service: &Service,
+    results: &mpsc::Sender<PollResult>,
+    events: &mpsc::Sender<Detected>,
+) -> Result<Watched, CheckError> {
+    let mut runners = Vec::new();
+    for (number, check) in service.checks.iter().enumerate() {
+        runners.push(Runner::start(number, &check.name, &check.kind, results.clone())?);
+    }
+    let (resolve, tasks) = detectors(service, events);
+    Ok(Watched { runners, resolve, _tasks: tasks })
+}
 
 /// Builds the agent with its cores, tasks of checks, and detectors. Must be called on the runtime.
 pub(super) fn agent(
     service: Service,
     site: &str,
     options: &AgentOptions,
-    results: mpsc::Sender<PollResult>,
-    events: &mpsc::Sender<Detected>,
+    inputs: Inputs,
+    bfd_starter: Starter,
 ) -> Result<Agent, AgentError> {
     let place = service.sites.iter().position(|s| s.name == site);
     let index = place.ok_or_else(|| AgentError::NoSuchSite(site.to_owned()))?;
     let spec = &service.sites[index];
-    let mut runners = Vec::new();
-    for (number, check) in service.checks.iter().enumerate() {
-        runners.push(Runner::start(number, &check.name, &check.kind, results.clone())?);
-    }
+    let watched = watch(&service, &inputs.results, &inputs.events)?;
+    watch_addresses(&inputs.events)?;
     let mut addresses = Addresses::new(&service.addresses).map_err(AgentError::Addresses)?;
     let present = addresses.present().map_err(AgentError::Addresses)?;
     let restart = Restart::new(spec, state_path(&service, site, options), addresses.all(), &present);
@@ -48,14 +89,30 @@ pub(super) fn agent(
     let journal = journal.transpose().map_err(system("start the journal"))?;
     let monitor = Monitor::start(&service, site, &options.version).map_err(system("start the MRT files"))?.map(Rc::new);
     let records = (&journal, &monitor);
-    let bgp = neighbours::speaker(&service, spec, index, options.listen, restart.restarted(), records)?;
+    let (bgp, unarmed) = neighbours::speaker(&service, spec, index, options.listen, restart.restarted(), records)?;
     let checks: Vec<CheckConfig> = service.checks.iter().map(check_config).collect();
     let health = Recorded::new(now(), (checks, seed()), journal.clone());
-    let site_config = SiteConfig::of(&service, spec, Memory::default());
+    let kept = admin::socket_path(&service.agent.state, &service.name, site);
+    let memory = Remembered::start(kept, &service.name, site);
+    let former = memory.site(&service);
+    // Neighbours that kept our routes have seen no withdrawal.
+    let announced = former.announced && restart.restarted().is_none();
+    let site_config = SiteConfig::of(&service, spec, Memory { announced, ..former });
     let core = Recorded::new(now(), site_config, journal.clone());
-    let resolve = detectors(&service, events)?;
-    let events = events.clone();
-    let parts = Parts { bgp, health, core, addresses, restart, runners, resolve, events, journal, monitor };
+    let parts = Parts {
+        bgp,
+        health,
+        core,
+        addresses,
+        restart,
+        watched,
+        inputs,
+        unarmed,
+        memory,
+        bfd_starter,
+        journal,
+        monitor,
+    };
     Ok(Agent::new(service, index, options.version.clone(), parts))
 }
 
@@ -75,8 +132,8 @@ fn check_config(check: &ubique_model::check::Check) -> CheckConfig {
     }
 }
 
-/// Starts the detectors; returns for each check what makes its processes be looked for again.
-fn detectors(service: &Service, events: &mpsc::Sender<Detected>) -> Result<Vec<Option<Arc<Notify>>>, AgentError> {
+/// Watches the addresses of this machine for as long as the agent runs.
+fn watch_addresses(events: &mpsc::Sender<Detected>) -> Result<(), AgentError> {
     let monitor = AddressMonitor::open().map_err(system("watch addresses"))?;
     let out = events.clone();
     tokio::task::spawn_local(async move {
@@ -84,35 +141,39 @@ fn detectors(service: &Service, events: &mpsc::Sender<Detected>) -> Result<Vec<O
             tracing::error!(%error, "addresses are not watched any more");
         }
     });
+    Ok(())
+}
+
+/// Starts the detectors; returns for each check what makes its processes be looked for again.
+fn detectors(service: &Service, events: &mpsc::Sender<Detected>) -> (Vec<Option<Arc<Notify>>>, Vec<Task>) {
     let mut servers = Vec::new();
     let mut resolve = Vec::new();
+    let mut tasks = Vec::new();
     for (number, check) in service.checks.iter().enumerate() {
         let server = Server::of(number, &check.kind, &service.addresses);
         servers.extend(server.clone());
         resolve.push(Subject::of(&check.kind, server).map(|subject| {
             let notify = Arc::new(Notify::new());
-            let watch = detect::processes(number, subject, notify.clone(), events.clone());
-            tokio::task::spawn_local(watch);
+            tasks.push(Task::spawn(detect::processes(number, subject, notify.clone(), events.clone())));
             notify
         }));
     }
     if !servers.is_empty() {
-        sockets(servers, events.clone());
+        tasks.extend(sockets(servers, events.clone()));
     }
-    Ok(resolve)
+    (resolve, tasks)
 }
 
-fn sockets(servers: Vec<Server>, out: mpsc::Sender<Detected>) {
+fn sockets(servers: Vec<Server>, out: mpsc::Sender<Detected>) -> Option<Task> {
     match DestroyMonitor::open() {
-        Ok(monitor) => {
-            tokio::task::spawn_local(async move {
-                if let Err(error) = detect::sockets(monitor, servers, out).await {
-                    tracing::error!(%error, "sockets are not watched any more: polls and processes only");
-                }
-            });
-        }
+        Ok(monitor) => Some(Task::spawn(async move {
+            if let Err(error) = detect::sockets(monitor, servers, out).await {
+                tracing::error!(%error, "sockets are not watched any more: polls and processes only");
+            }
+        })),
         Err(error) => {
             tracing::warn!(%error, "socket events are not permitted here: polls and processes only");
+            None
         }
     }
 }
@@ -131,17 +192,18 @@ pub(super) fn interfaces(
     service: &Service,
     options: &AgentOptions,
     socket: admin::Bound,
-    requests: mpsc::Sender<Request>,
+    desk: &Desk,
 ) -> Result<(), AgentError> {
     if let Some(address) = options.metrics.or(service.agent.metrics) {
         let listener = http::bind(address)?;
-        tokio::task::spawn_local(http::serve(listener, requests.clone()));
+        tokio::task::spawn_local(http::serve(listener, desk.requests.clone()));
     }
-    api(service.agent.admin.api.as_ref(), &requests);
+    api(service.agent.admin.api.as_ref(), desk);
+    let desk = desk.clone();
     let answer = move |line: String, caller: Rc<Caller>| {
-        let requests = requests.clone();
+        let desk = desk.clone();
         async move {
-            let answer = requests::answer(&line, &caller, requests).await;
+            let answer = desk.answer(&line, &caller).await;
             answer.unwrap_or_else(|refusal| refusal.line())
         }
     };
@@ -151,18 +213,18 @@ pub(super) fn interfaces(
 
 /// Serves the same requests over HTTPS.
 #[cfg(feature = "tls")]
-fn api(settings: Option<&ApiSettings>, requests: &mpsc::Sender<Request>) {
+fn api(settings: Option<&ApiSettings>, desk: &Desk) {
     let Some(settings) = settings else { return };
-    let requests = requests.clone();
+    let desk = desk.clone();
     let answer = move |line: String, caller: Rc<Caller>| {
-        let requests = requests.clone();
-        async move { requests::answer(&line, &caller, requests).await }
+        let desk = desk.clone();
+        async move { desk.answer(&line, &caller).await }
     };
     tokio::task::spawn_local(crate::api::serve(settings.clone(), answer));
 }
 
 #[cfg(not(feature = "tls"))]
-fn api(settings: Option<&ApiSettings>, _: &mpsc::Sender<Request>) {
+fn api(settings: Option<&ApiSettings>, _: &Desk) {
     if settings.is_some() {
         tracing::error!("this program was built without TLS: [agent.api] does nothing");
     }

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use ubique_model::policy::Level;
 use ubique_model::service::{Service, Site as SiteSpec, Upstream};
@@ -19,15 +18,19 @@ use ubique_proto::site::{self, Site, State};
 use super::actions::Operator;
 use super::addresses::Addresses;
 use super::announce::Told;
-use super::bfd::Bfd;
+use super::bfd::{Bfd, Starter};
 use super::detect::Detected;
 use super::failover::Failover;
+use super::keep::{Remembered, Waiting};
 use super::metrics::Metrics;
+use super::neighbours::Unarmed;
 use super::restart::Restart;
+use super::setup::Watched;
+use super::upgrade::Leaving;
 use super::{AgentError, Request};
 use crate::admin::Event;
 use crate::bgp::{Driver, Notice};
-use crate::checks::{PollResult, Runner};
+use crate::checks::PollResult;
 use crate::clock::{instant, now, rfc3339};
 use crate::journal::Journal;
 use crate::limits::Throttle;
@@ -80,13 +83,21 @@ pub(super) struct Parts {
     pub core: Recorded<Site, Journal>,
     pub addresses: Addresses,
     pub restart: Restart,
-    pub runners: Vec<Runner>,
-    /// For each check: look for its processes (again).
-    pub resolve: Vec<Option<Arc<Notify>>>,
-    /// Where tasks of the agent report to.
-    pub events: mpsc::Sender<Detected>,
+    pub watched: Watched,
+    pub inputs: Inputs,
+    /// Upstreams whose key is missing, with why.
+    pub unarmed: Unarmed,
+    pub memory: Remembered,
+    pub bfd_starter: Starter,
     pub journal: Option<Journal>,
     pub monitor: Option<Rc<Monitor>>,
+}
+
+/// Where what happens is told to the loop.
+pub(super) struct Inputs {
+    pub results: mpsc::Sender<PollResult>,
+    pub events: mpsc::Sender<Detected>,
+    pub requests: mpsc::Sender<Request>,
 }
 
 /// The agent.
@@ -107,16 +118,22 @@ pub(super) struct Agent {
     pub(super) began: Time,
     pub(super) notifier: Notifier,
     pub(super) operator: Operator,
-    addresses: Addresses,
-    restart: Restart,
-    runners: Vec<Runner>,
-    resolve: Vec<Option<Arc<Notify>>>,
+    pub(super) addresses: Addresses,
+    pub(super) restart: Restart,
+    /// The program is about to be replaced.
+    pub(super) leaving: Option<Leaving>,
+    pub(super) watched: Watched,
+    pub(super) inputs: Inputs,
+    pub(super) memory: Remembered,
+    pub(super) bfd_starter: Starter,
     /// The processes of a check are known and watched.
-    resolved: Vec<bool>,
+    pub(super) resolved: Vec<bool>,
+    /// The neighbours of the service file.
+    pub(super) upstreams: BTreeMap<PeerId, Upstream>,
+    /// Those of them whose key is missing.
+    pub(super) unarmed: Waiting,
     /// What each neighbour is told.
     pub(super) told: Told,
-    /// Where tasks report to.
-    pub(super) reports: mpsc::Sender<Detected>,
     /// Neighbours from ranges, with what each is.
     pub(super) dynamic: BTreeMap<PeerId, Upstream>,
     /// Lines about neighbours from ranges, who come and go as they like.
@@ -130,7 +147,8 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn new(service: Service, site: usize, version: String, parts: Parts) -> Agent {
-        Agent {
+        let upstreams: BTreeMap<_, _> = (0..).map(PeerId).zip(service.sites[site].upstreams.clone()).collect();
+        let mut agent = Agent {
             operator: Operator::new(&service),
             metrics: Metrics::new(service.checks.len()),
             failover: Failover::default(),
@@ -151,15 +169,21 @@ impl Agent {
             addresses: parts.addresses,
             restart: parts.restart,
             told: Told::default(),
-            reports: parts.events,
             dynamic: BTreeMap::new(),
             throttle: Throttle::default(),
-            runners: parts.runners,
-            resolve: parts.resolve,
+            leaving: None,
+            watched: parts.watched,
+            inputs: parts.inputs,
+            memory: parts.memory,
+            bfd_starter: parts.bfd_starter,
+            upstreams,
+            unarmed: Waiting::new(),
             reason: "start",
             addresses_due: None,
             over: false,
-        }
+        };
+        agent.await_keys(parts.unarmed);
+        agent
     }
 
     pub(super) fn service(&self) -> &Service {
@@ -180,7 +204,11 @@ impl Agent {
         for address in found {
             tracing::warn!(%address, "service address was on the loopback already: it will not be removed");
         }
-        self.bgp.handle(BgpIn::Start);
+        for peer in self.upstreams.keys().filter(|peer| !self.unarmed.contains_key(peer)) {
+            self.bgp.handle(BgpIn::StartPeer(*peer));
+        }
+        self.bfd_adapt();
+        self.resume_operator();
         self.core.handle_input(now(), site::In::Start);
         self.settle();
         Ok(())
@@ -209,10 +237,11 @@ impl Agent {
         self.settle_operator();
         self.come_back();
         self.keep_in_mind();
+        self.keep_site();
         self.tell_manager();
-        let next =
-            [self.health.next_deadline(), self.core.next_deadline(), self.addresses_due, self.operator.next_deadline()];
-        self.timer.arm(next.into_iter().flatten().min());
+        let cores = [self.health.next_deadline(), self.core.next_deadline(), self.operator.next_deadline()];
+        let own = [self.addresses_due, self.addresses.next_deadline(), self.leaving.as_ref().map(|l| l.due)];
+        self.timer.arm(cores.into_iter().chain(own).flatten().min());
     }
 
     /// After a restart the neighbours wait until we have said everything: what is announced, or that nothing is
@@ -249,17 +278,23 @@ impl Agent {
         if self.addresses_due.is_some_and(|at| at <= now) {
             self.add_addresses();
         }
+        if self.addresses.next_deadline().is_some_and(|at| at <= now) {
+            match self.addresses.handle_deadline(now) {
+                Ok(gone) => tracing::info!(?gone, "reload: addresses removed"),
+                Err(error) => tracing::error!(%error, "an address cannot be removed from the loopback"),
+            }
+        }
     }
 
     fn health_wants(&mut self, out: health::Out) {
         match out {
             health::Out::Poll { check, poll } => {
-                if let Some(runner) = self.runners.get(check) {
+                if let Some(runner) = self.watched.runners.get(check) {
                     runner.poll(poll);
                 }
             }
             health::Out::Abandon { check, .. } => {
-                if let Some(runner) = self.runners.get(check) {
+                if let Some(runner) = self.watched.runners.get(check) {
                     runner.abandon();
                 }
                 self.failed(check);
@@ -432,7 +467,8 @@ impl Agent {
     /// Who serves is looked up when it begins to serve: that is a search through all processes.
     fn succeeded(&mut self, check: usize) {
         self.failover.succeeded(check);
-        if let (Some(known @ false), Some(Some(resolve))) = (self.resolved.get_mut(check), self.resolve.get(check)) {
+        let resolve = self.watched.resolve.get(check);
+        if let (Some(known @ false), Some(Some(resolve))) = (self.resolved.get_mut(check), resolve) {
             *known = true;
             resolve.notify_one();
         }
@@ -480,7 +516,7 @@ impl Agent {
 
     /// What a neighbour is: an upstream of the service file, or one of a range.
     pub(super) fn neighbour(&self, peer: PeerId) -> Option<&Upstream> {
-        self.spec().upstreams.get(peer.0 as usize).or_else(|| self.dynamic.get(&peer))
+        self.upstreams.get(&peer).or_else(|| self.dynamic.get(&peer))
     }
 
     /// Whether a line about a neighbour is written: always about those of the service file.
@@ -499,15 +535,23 @@ impl Agent {
                 tracing::info!(reason, who, "drain requested");
                 self.remember_by("drain requested".into(), reason.clone(), Some(who));
                 self.reason = "drain";
-                let _ = reply.send(self.wish(site::In::Drain { reason }));
+                let done = self.wish(site::In::Drain { reason });
+                let _ = reply.send(done.map(|()| self.keep_site()));
             }
+            Request::Reload { reread, how, who, reply } => {
+                let done = self.reload(*reread, how, &who);
+                let _ = reply.send(done);
+            }
+            Request::Reloaded => self.notifier.ready(),
+            Request::Upgrade { how, program, reply } => drop(reply.send(self.upgrade(how, program))),
+            Request::Armed { peer, endpoint } => self.armed(peer, *endpoint),
             Request::Undrain { reason, who, reply } => {
                 tracing::info!(reason, who, "undrain requested");
                 self.remember_by("undrain requested".into(), reason.clone(), Some(who));
                 self.reason = "undrain";
-                let end = self.wish(site::In::Undrain { reason });
+                let done = self.wish(site::In::Undrain { reason });
                 self.operator_undrained();
-                let _ = reply.send(end);
+                let _ = reply.send(done.map(|()| self.keep_site()));
             }
             Request::Operator { what, who, reply } => self.operator_asked(what, &who, reply),
         }
@@ -515,12 +559,17 @@ impl Agent {
 
     /// What an operator wants, carried out when this returns.
     fn wish(&mut self, wish: site::In) -> Result<(), String> {
-        if matches!(self.core.state(), State::Stopping | State::Removing | State::Stopped) {
+        if self.is_ending() {
             return Err("the agent is stopping".to_owned());
         }
         self.core.handle_input(now(), wish);
         self.settle();
         Ok(())
+    }
+
+    /// Whether nothing is begun any more.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.core.state(), State::Stopping | State::Removing | State::Stopped)
     }
 
     /// The same where nobody waits for an answer.

@@ -1,6 +1,7 @@
 //! What `ubique status` shows, read from the cores.
 
 use ubique_model::Prefix;
+use ubique_model::change::same;
 use ubique_model::service::Upstream;
 use ubique_proto::Time;
 use ubique_proto::bgp::family::AddressFamilies;
@@ -48,6 +49,7 @@ impl Agent {
                 .map(|(spec, core)| check_status(kind_name(&spec.kind), self.when(core.since), core))
                 .collect(),
             peers: self.peer_statuses(),
+            not_kept: self.memory.keeper.error(),
             actions: self.action_views(),
             drain: self.drain_view().map(Box::new),
             events: self.events.iter().cloned().collect(),
@@ -85,13 +87,17 @@ impl Agent {
     }
 
     fn peer_statuses(&self) -> Vec<PeerStatus> {
-        let mut peers: Vec<_> = self.peers().map(|(upstream, peer)| self.peer_status(upstream, peer)).collect();
-        for (index, status) in self.bfd_observed() {
-            if let Some(peer) = peers.get_mut(index) {
-                peer.bfd = Some(status);
-            }
-        }
-        peers
+        let mut peers: Vec<_> = self.peers().collect();
+        // In the order of the service file, whatever reloads have done to the numbers.
+        let place = |upstream: &Upstream| self.spec().upstreams.iter().position(|u| same(u, upstream));
+        peers.sort_by_key(|(upstream, peer)| (place(upstream).unwrap_or(usize::MAX), peer.peer));
+        let bfd = self.bfd_observed();
+        let bfd = |peer: PeerId| bfd.iter().find(|(p, _)| *p == peer).map(|(_, status)| status.clone());
+        let one = |(upstream, peer): (&Upstream, SpeakerPeer<'_>)| {
+            let bfd = bfd(peer.peer);
+            PeerStatus { bfd, ..self.peer_status(upstream, peer) }
+        };
+        peers.into_iter().map(one).collect()
     }
 
     fn peer_status(&self, upstream: &Upstream, peer: SpeakerPeer<'_>) -> PeerStatus {

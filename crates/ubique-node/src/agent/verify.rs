@@ -47,7 +47,7 @@ async fn ask(questions: Vec<Question>) -> Result<(), String> {
 impl Agent {
     /// Asks, and reports to the loop.
     pub(super) fn verify(&self) {
-        let (questions, reports) = (questions(&self.service), self.reports.clone());
+        let (questions, reports) = (questions(&self.service), self.inputs.events.clone());
         tokio::task::spawn_local(async move {
             let result = ask(questions).await;
             // The loop has ended otherwise.

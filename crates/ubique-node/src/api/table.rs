@@ -89,6 +89,8 @@ pub(super) static ROUTES: &[Route] = &[
     get("/v1/drain", "drain-progress", "Where the watched drain is", of::<admin::DrainView>),
     post("/v1/drain/watched", "drain-watched", "Drain, and watch the traffic go", of::<DrainReply>),
     post("/v1/undrain", "undrain", "Let a drained site announce again", of::<Done>),
+    post("/v1/reload", "reload", "Read the service file again and carry out what differs", of::<admin::ReloadReply>),
+    post("/v1/upgrade", "upgrade", "Execute the program at its path again, in place", of::<admin::UpgradeReply>),
 ];
 
 /// What the admin socket takes: for each `query` its fields.

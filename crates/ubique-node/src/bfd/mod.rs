@@ -34,6 +34,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::mpsc;
 use ubique_model::service;
+use ubique_model::service::spec::MAX_UPSTREAMS;
 use ubique_proto::bfd::packet::{Discard, State};
 use ubique_proto::bfd::{Cause, Notice as CoreNotice, Role, SessionId, SessionStatus};
 use ubique_sys::watchdog::Heartbeat;
@@ -47,18 +48,18 @@ pub const SINGLE_HOP_PORT: u16 = 3784;
 /// Port of multihop sessions (RFC 5883 §5).
 pub const MULTIHOP_PORT: u16 = 4784;
 
-/// Commands that wait for the thread, which takes them at once; operators do not type faster.
-const COMMANDS: usize = 16;
+/// Commands that wait for the thread, which takes them at once: a reload that changes every upstream of a site, twice.
+const COMMANDS: usize = 4 * MAX_UPSTREAMS;
 
 /// News that wait for the agent. A session needs more than a second for a round trip through its states, and an agent
 /// that takes nothing for so long is ended by its watchdog.
-const NOTICES_PER_SESSION: usize = 8;
+const NOTICES: usize = 8 * MAX_UPSTREAMS;
 
 /// Stack of the thread, octets: its depth is known.
 const STACK_BYTES: usize = 256 << 10;
 
 /// One neighbour; its session has the number of its place in the list.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Peer {
     /// Its address.
     pub remote: IpAddr,
@@ -131,7 +132,7 @@ pub struct Observed {
 }
 
 /// Commands to the thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Command {
     /// All sessions administratively down, or not any more.
     Enabled(bool),
@@ -139,6 +140,10 @@ enum Command {
     Stop,
     /// Other parameters of one session.
     Configure(SessionId, service::Bfd),
+    /// A further session.
+    Add(SessionId, Peer),
+    /// One that is no more; its neighbour is told that it is administratively down.
+    Remove(SessionId),
 }
 
 /// What both threads see.
@@ -168,7 +173,7 @@ pub fn start(
     let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let shared = Arc::new(Shared { wake, snapshot: Mutex::default() });
     let (commands, orders) = sync_channel(COMMANDS);
-    let (news, notices) = mpsc::channel(NOTICES_PER_SESSION * peers.len().max(1));
+    let (news, notices) = mpsc::channel(NOTICES);
     let thread = thread::Thread::new(peers, seed, journal, orders, news, Arc::clone(&shared));
     std::thread::Builder::new().name("bfd".to_owned()).stack_size(STACK_BYTES).spawn(move || {
         thread.run(heartbeat, beat);
@@ -195,6 +200,16 @@ impl Driver {
     /// Gives a session other parameters; its neighbour is polled.
     pub fn configure(&self, session: SessionId, settings: service::Bfd) {
         self.command(Command::Configure(session, settings));
+    }
+
+    /// Adds a session, under a number that none had before.
+    pub fn add(&self, session: SessionId, peer: Peer) {
+        self.command(Command::Add(session, peer));
+    }
+
+    /// Ends a session for good, administratively.
+    pub fn remove(&self, session: SessionId) {
+        self.command(Command::Remove(session));
     }
 
     /// Takes all sessions down administratively and ends the thread; [`Driver::next`] gives `None` when that is done.

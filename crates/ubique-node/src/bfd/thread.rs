@@ -72,7 +72,6 @@ impl Thread {
         news: News<Notice>,
         shared: Arc<Shared>,
     ) -> Thread {
-        let line = |peer| Line { peer, index: None, scope: None, sender: None, sent_up: None, send_error: None };
         Thread {
             core: Recorded::new(now(), seed, journal),
             lines: (0..).map(SessionId).zip(peers.into_iter().map(line)).collect(),
@@ -152,6 +151,8 @@ impl Thread {
                     now,
                     In::Configure { session, interval: to.interval, receive: to.receive, multiplier: to.multiplier },
                 ),
+                Ok(Command::Add(session, peer)) => self.add(now, session, peer),
+                Ok(Command::Remove(session)) => self.remove(now, session),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     self.enable(now, false);
                     return false;
@@ -159,6 +160,30 @@ impl Thread {
                 Err(TryRecvError::Empty) => return true,
             }
         }
+    }
+
+    fn add(&mut self, now: Time, session: SessionId, peer: Peer) {
+        self.reopen(&peer);
+        self.lines.insert(session, line(peer));
+        self.open(now);
+    }
+
+    fn remove(&mut self, now: Time, session: SessionId) {
+        self.core.handle_input(now, In::Disable { session });
+        // Its last word leaves while it still has a socket.
+        self.carry_out();
+        self.core.handle_input(now, In::Remove { session });
+        if let Some(line) = self.lines.remove(&session) {
+            self.reopen(&line.peer);
+        }
+        self.open(now);
+        self.changed = true;
+    }
+
+    /// Receivers know who may send: another list of neighbours wants other ones.
+    fn reopen(&mut self, peer: &Peer) {
+        let kind = Kind::of(peer);
+        self.receivers.retain(|receiver| receiver.kind != kind);
     }
 
     fn enable(&mut self, now: Time, enabled: bool) {
@@ -278,7 +303,7 @@ impl Thread {
         line.sent_up = up.then_some(sent);
     }
 
-    /// Never waits: see [`super::NOTICES_PER_SESSION`].
+    /// Never waits: see [`super::NOTICES`].
     fn tell(&mut self, notice: Notice) {
         let _ = self.news.try_send(notice);
         self.changed = true;
@@ -307,6 +332,10 @@ impl Thread {
         self.published = now;
         self.changed = false;
     }
+}
+
+fn line(peer: Peer) -> Line {
+    Line { peer, index: None, scope: None, sender: None, sent_up: None, send_error: None }
 }
 
 fn config(peer: &Peer, scope: u32) -> SessionConfig {

@@ -12,7 +12,7 @@ use ubique_proto::bgp::message::Message;
 use ubique_proto::bgp::speaker::{PeerConfig, PeerId};
 use ubique_proto::bgp::wire::{DecodeContext, Framer, MAX_MESSAGE};
 
-use super::socket::Endpoint;
+use super::socket::{Endpoint, Key};
 
 /// How long a caller from a range of several ASes may take for its OPEN; a speaker sends it at once.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
@@ -105,6 +105,32 @@ impl Callers {
         Callers { ranges, endpoints: (0..).map(PeerId).zip(endpoints).collect(), dynamic: BTreeMap::new() }
     }
 
+    /// A neighbour with an address of its own: its number, the lowest that is free.
+    pub(super) fn add(&mut self, endpoint: Endpoint) -> PeerId {
+        let peer = self.vacant();
+        self.endpoints.insert(peer, endpoint);
+        peer
+    }
+
+    pub(super) fn remove(&mut self, peer: PeerId) {
+        self.endpoints.remove(&peer);
+        self.dynamic.remove(&peer);
+    }
+
+    pub(super) fn arm(&mut self, peer: PeerId, key: Option<Key>) {
+        if let Some(endpoint) = self.endpoints.get_mut(&peer) {
+            endpoint.key = key;
+        }
+    }
+
+    fn vacant(&self) -> PeerId {
+        let mut number = 0;
+        while self.endpoints.contains_key(&PeerId(number)) {
+            number += 1;
+        }
+        PeerId(number)
+    }
+
     pub(super) fn endpoint(&self, peer: PeerId) -> Option<&Endpoint> {
         self.endpoints.get(&peer)
     }
@@ -144,7 +170,7 @@ impl Callers {
     /// A neighbour of a range: its number, the lowest that is free, and what it is.
     pub(super) fn join(&mut self, range: usize, address: IpAddr, asn: Asn) -> Option<(PeerId, PeerConfig)> {
         let spec = self.ranges.get(range)?;
-        let peer = (0..).map(PeerId).find(|p| !self.endpoints.contains_key(p))?;
+        let peer = self.vacant();
         self.endpoints.insert(peer, Endpoint { remote: address, ..spec.endpoint.clone() });
         self.dynamic.insert(peer, range);
         Some((peer, PeerConfig { address, asn, passive: true, ..spec.peer.clone() }))

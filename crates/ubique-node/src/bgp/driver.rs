@@ -1,5 +1,6 @@
 //! The driver itself: one pollable value.
 
+mod change;
 mod turns;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -131,6 +132,20 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// The neighbour it is about.
+    fn peer(&self) -> Option<PeerId> {
+        match self {
+            Notice::Session { peer, .. }
+            | Notice::Acknowledged { peer }
+            | Notice::Joined { peer, .. }
+            | Notice::Scope { peer, .. }
+            | Notice::Left { peer } => Some(*peer),
+            Notice::Best { .. } => None,
+        }
+    }
+}
+
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>;
 
 /// A speaker with its sockets.
@@ -208,6 +223,11 @@ impl Driver {
     /// Why a neighbour cannot be connected to, when that is so.
     pub fn connect_error(&self, peer: PeerId) -> Option<&str> {
         self.connect_errors.get(&peer).map(String::as_str)
+    }
+
+    /// The transport side of a neighbour.
+    pub fn endpoint(&self, peer: PeerId) -> Option<&Endpoint> {
+        self.callers.endpoint(peer)
     }
 
     /// Connections refused because no neighbour has that address, or it has too many already.

@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use rustix::net::netdevice::name_to_index;
 use tokio::net::TcpStream;
-use ubique_model::Family;
+use ubique_model::{Family, Prefix};
 use ubique_proto::Time;
 
 use super::callers::Callers;
 use super::driver::DriverError;
-use super::socket::{self, Endpoint, Listener, ListenerSpec, Place};
+use super::socket::{self, Endpoint, Key, Listener, ListenerSpec, Place};
 
 /// Between two looks at interfaces and at what could not be opened.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -43,7 +43,12 @@ struct Slot {
     open: Option<Open>,
     /// Why it is not open.
     error: Option<String>,
+    /// Who may call, with keys and distances, when it was opened.
+    admits: Vec<Admitted>,
 }
+
+/// A caller, his key, and the TTL his packets need.
+type Admitted = (Prefix, Option<Key>, u8);
 
 struct Open {
     listener: Listener,
@@ -53,14 +58,24 @@ struct Open {
 
 impl Slot {
     fn open(&mut self, place: Option<&Place>, port: u16, callers: &Callers) -> io::Result<()> {
-        let here = |e: &Endpoint| e.interface.is_none() || e.interface == self.interface;
-        let who = callers.configured().filter(|(_, e)| e.family() == self.family && here(e)).collect();
+        self.admits = self.admitted(callers);
+        let who = self.callers(callers).collect();
         let interface = self.interface.as_deref();
         let spec = ListenerSpec { family: self.family, interface, port, shared: self.shared, callers: who };
         let listener = socket::listen(place, &spec)?;
         let index = interface.map(|name| name_to_index(listener.as_fd(), name)).transpose()?;
         self.open = Some(Open { listener, index });
         Ok(())
+    }
+
+    fn callers<'c>(&self, callers: &'c Callers) -> impl Iterator<Item = (Prefix, &'c Endpoint)> + use<'c> {
+        let (family, interface) = (self.family, self.interface.clone());
+        let here = move |e: &Endpoint| e.interface.is_none() || e.interface == interface;
+        callers.configured().filter(move |(_, e)| e.family() == family && here(e))
+    }
+
+    fn admitted(&self, callers: &Callers) -> Vec<Admitted> {
+        self.callers(callers).map(|(prefix, e)| (prefix, e.key.clone(), e.min_ttl)).collect()
     }
 
     /// Whether its interface is another one than it was bound to, or gone.
@@ -115,7 +130,7 @@ impl Listeners {
         let mut slots = Vec::new();
         for (family, interface) in &wanted {
             let (family, interface, shared) = (*family, interface.clone(), shared(*family));
-            let mut slot = Slot { family, interface, shared, open: None, error: None };
+            let mut slot = Slot { family, interface, shared, open: None, error: None, admits: Vec::new() };
             if !must {
                 slot.try_open(place, port, callers);
             } else if let Err(source) = slot.open(place, port, callers) {
@@ -129,6 +144,38 @@ impl Listeners {
         let mut listeners = Listeners { port, slots, look_at: None };
         listeners.rest(now);
         Ok(listeners)
+    }
+
+    /// Makes them fit other callers. One whose callers have the keys they had stays open.
+    pub(super) fn adapt(&mut self, now: Time, place: Option<&Place>, callers: &Callers) {
+        if self.port == 0 {
+            return;
+        }
+        let mut wanted: Vec<(Family, Option<String>)> =
+            callers.configured().map(|(_, e)| (e.family(), e.interface.clone())).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        self.slots.retain(|slot| wanted.contains(&(slot.family, slot.interface.clone())));
+        for (family, interface) in &wanted {
+            let shared = wanted.iter().filter(|(f, _)| f == family).count() > 1;
+            let known = self.slots.iter_mut().find(|s| (s.family, &s.interface) == (*family, interface));
+            let slot = match known {
+                Some(slot) => slot,
+                None => {
+                    let (family, interface) = (*family, interface.clone());
+                    let slot = Slot { family, interface, shared, open: None, error: None, admits: Vec::new() };
+                    self.slots.push(slot);
+                    let Some(slot) = self.slots.last_mut() else { continue };
+                    slot
+                }
+            };
+            if slot.open.is_none() || slot.shared != shared || slot.admits != slot.admitted(callers) {
+                slot.shared = shared;
+                slot.open = None;
+                slot.try_open(place, self.port, callers);
+            }
+        }
+        self.rest(now);
     }
 
     /// Opens what can be opened by now.

@@ -102,7 +102,7 @@ impl Secret {
 }
 
 /// How the segments of a neighbour are authenticated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
     /// TCP MD5 (RFC 2385).
     Md5(Secret),

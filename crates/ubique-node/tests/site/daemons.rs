@@ -24,6 +24,12 @@ impl Bird {
         Bird::start_as(ns, ROUTER_ASN, extra)
     }
 
+    /// With what it learns of IPv4 in the kernel, so that the router forwards.
+    pub fn start_with_kernel(ns: &NetNs) -> Bird {
+        let sessions = Bird::sessions(ROUTER_ASN, "");
+        Bird::with(ns, &format!("protocol kernel kernel4 {{ ipv4 {{ export all; }}; }}\n{sessions}"))
+    }
+
     /// With BFD: what stands behind `bfd` in each session.
     pub fn start_with_bfd(ns: &NetNs, bfd: &str) -> Bird {
         Bird::start_as(ns, ROUTER_ASN, &format!("bfd {bfd};"))
@@ -31,15 +37,17 @@ impl Bird {
 
     /// The same in another AS. By default BIRD takes no connection for a minute after an error.
     pub fn start_as(ns: &NetNs, asn: u32, extra: &str) -> Bird {
+        Bird::with(ns, &Bird::sessions(asn, extra))
+    }
+
+    fn sessions(asn: u32, extra: &str) -> String {
         let session = |name: &str, family: &str, ours: &str, theirs: &str| {
             format!(
                 "protocol bgp {name} {{\n local {ours} as {asn};\n neighbor {theirs} as {SITE_ASN};\n \
                  hold time 9; error wait time 1, 2;\n {extra}\n {family} {{ import all; export where source = RTS_STATIC; }};\n}}\n"
             )
         };
-        let sessions =
-            [session("site4", "ipv4", ROUTER_V4, SITE_V4), session("site6", "ipv6", ROUTER_V6, SITE_V6)].concat();
-        Bird::with(ns, &sessions)
+        [session("site4", "ipv4", ROUTER_V4, SITE_V4), session("site6", "ipv6", ROUTER_V6, SITE_V6)].concat()
     }
 
     /// With these protocols besides a static route of each family.

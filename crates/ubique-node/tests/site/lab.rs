@@ -154,8 +154,20 @@ impl Lab {
         self.agent_with(service, &[])
     }
 
-    pub fn agent_with(&self, service: &Service, extra: &[&str]) -> Process {
+    /// The same with another copy of this binary.
+    pub fn agent_from(&self, program: &Path, service: &Service) -> Process {
+        self.files(service);
+        start(&self.site, "agent", program, &["role", "agent", "/run/service.json", "ams"])
+    }
+
+    /// What an agent starts with, and what it reads again.
+    fn files(&self, service: &Service) {
         fs::write("/run/service.json", serde_json::to_vec(service).unwrap()).unwrap();
+        fs::write(FILE, service.to_toml()).unwrap();
+    }
+
+    pub fn agent_with(&self, service: &Service, extra: &[&str]) -> Process {
+        self.files(service);
         let arguments = [&["role", "agent", "/run/service.json", "ams"], extra].concat();
         start(&self.site, "agent", &myself(), &arguments)
     }
@@ -255,6 +267,7 @@ pub fn service() -> Service {
         }],
         agent: AgentSettings {
             socket: "/run/ubique/{service}-{site}.sock".into(),
+            state: STATE.into(),
             metrics: Some("127.0.0.1:9430".parse().unwrap()),
             graceful_shutdown: Duration::ZERO,
             drain: Duration::from_millis(500),
@@ -269,6 +282,10 @@ pub fn service() -> Service {
     }
 }
 
+/// The service file that an agent reads again.
+pub const FILE: &str = "/run/service.toml";
+/// What survives a restart; `/run` is the sandbox's own.
+pub const STATE: &str = "/run/state/resolver-ams.state";
 pub const SOCKET: &str = "/run/ubique/resolver-ams.sock";
 
 pub fn ask(request: &Request) -> Result<Reply, admin::RequestError> {

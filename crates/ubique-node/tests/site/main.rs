@@ -15,9 +15,12 @@ mod faults;
 mod interfaces;
 mod lab;
 mod links;
+mod load;
 mod observability;
 mod operator;
 mod records;
+mod reload;
+mod robust;
 mod roles;
 mod routers;
 mod runner;
@@ -31,6 +34,15 @@ fn main() {
     if let (Some("role"), Some(role)) = (arguments.next().as_deref(), arguments.next()) {
         std::process::exit(roles::play(&role, arguments.collect()));
     }
+    // What an agent asks of the program that is to replace it.
+    match std::env::args().collect::<Vec<_>>().as_slice() {
+        [_, version] if version == "--version" => return println!("ubique test"),
+        [_, check, file, here] if check == "check" && here == "--here" => {
+            let text = std::fs::read(file).unwrap();
+            std::process::exit(i32::from(ubique_model::service::Service::parse(file, &text).value.is_none()));
+        }
+        _ => {}
+    }
     let tests: Vec<Test> = [
         agent::TESTS,
         bfd::TESTS,
@@ -43,6 +55,8 @@ fn main() {
         observability::TESTS,
         operator::TESTS,
         records::TESTS,
+        reload::TESTS,
+        robust::TESTS,
         routers::TESTS,
         sessions::TESTS,
         upstream::TESTS,

@@ -34,6 +34,7 @@ pub const TESTS: &[Test] = &[
     test("actions_that_harm_are_refused_or_confirmed", refusals),
     test("a_drain_at_5000_queries_a_second_loses_nothing", live_drain),
     test("a_drain_names_a_network_that_a_zombie_route_keeps_sending", zombie),
+    test("actions_and_drains_survive_a_killed_agent", killed),
     test("a_drain_hook_is_run_and_killed_in_time", hook),
 ];
 
@@ -135,7 +136,7 @@ fn actions() {
     begun(&act(blackhole(PREFIX_V4), 600.0, true));
     until_true("the prefix is a blackhole", || bird.route(PREFIX_V4).is_some_and(|r| r.contains("(65535,666)")));
     for id in status().actions.iter().map(|a| a.id) {
-        assert_eq!(ask(&Request::Cancel { id, reason: "over".into() }).unwrap(), Reply::Done);
+        assert_eq!(ask(&Request::Cancel { id, reason: "over".into() }).unwrap(), Reply::Done { warning: None });
     }
     until_true("all is as before", || {
         bird.route(PREFIX_V4).is_some_and(|r| !r.contains("(65535,666)"))
@@ -368,6 +369,44 @@ fn zombie() {
     // The site is wanted back.
     ask(&Request::Undrain { reason: "done".into() }).unwrap();
     until_true("announced again", || two.bird.route(PREFIX_V4).is_some());
+}
+
+/// What was told to the operator is on the disk, whenever the agent dies.
+fn killed() {
+    let lab = Lab::new();
+    let mut bird = Bird::with(&lab.router, &session(""));
+    let mut agent = lab.agent(&service());
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    until_true("announced", || bird.route(PREFIX_V4).is_some());
+    begun(&act(blackhole(HOST), 600.0, true));
+    let start = Instant::now();
+    begun(&act(attract(HALF), 1.0, true));
+    agent.kill();
+    until_true("nobody announces", || bird.route(PREFIX_V4).is_none() && bird.route(HOST).is_none());
+    until_true("the time of one is over", || start.elapsed() > Duration::from_secs(1));
+    let mut agent = lab.agent(&service());
+    until_true("announced again, with the one that lasts", || {
+        bird.route(PREFIX_V4).is_some() && bird.route(HOST).is_some()
+    });
+    assert!(bird.route(HALF).is_none());
+    let seen = status();
+    assert_eq!(seen.actions.iter().map(|a| a.id).collect::<Vec<_>>(), [1]);
+    assert!(seen.actions[0].left_s <= 599, "{:?}", seen.actions);
+    assert!(seen.events.iter().any(|e| e.what.starts_with("action 2 ended")), "{:?}", seen.events);
+    let ids: Vec<u32> = begun(&act(attract(HALF), 600.0, true)).actions.iter().map(|a| a.id).collect();
+    assert_eq!(ids, [1, 3], "no number is given twice");
+    // A drain that had not even begun to change anything is one all the same.
+    let request = DrainRequest { reason: "disks".into(), ..DrainRequest::default() };
+    assert!(matches!(ask(&Request::DrainWatched(request)), Ok(Reply::Drain(view)) if view.stage == Stage::Measuring));
+    agent.kill();
+    let _agent = lab.agent(&service());
+    until_true("drained, for the same reason", || {
+        lab::try_status().is_some_and(|s| s.state == State::Drained && s.cause.contains("disks"))
+    });
+    until_true("BIRD knows of nothing", || bird.route(PREFIX_V4).is_none() && bird.route(HOST).is_none());
+    ask(&Request::Undrain { reason: "done".into() }).unwrap();
+    until_true("all of it is back", || [PREFIX_V4, HOST, HALF].into_iter().all(|prefix| bird.route(prefix).is_some()));
 }
 
 fn hook() {

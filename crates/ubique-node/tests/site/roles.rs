@@ -2,7 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -62,7 +64,9 @@ fn agent(file: &str, site: &str, extra: Option<&str>) -> i32 {
             panic!("asked for by the test");
         });
     }
-    match agent::run(service, site, AgentOptions { version: "test".into(), ..AgentOptions::default() }) {
+    let file = Some(crate::lab::FILE.into());
+    match agent::run(service, site, AgentOptions { version: "test".into(), file, ..AgentOptions::default() }) {
+        Ok(End::Replaced(program)) => complain(Command::new(program).args(std::env::args_os().skip(1)).exec()),
         Ok(End::Stopped) => 0,
         Ok(End::Hurried) => HURRIED,
         Err(error) => complain(error),

@@ -242,6 +242,11 @@ impl Rib {
         p.mark_own(prefix);
     }
 
+    /// The service has these prefixes from now on: every route to them is kept.
+    pub fn rescope(&mut self, scope: &[Prefix]) {
+        self.scope = scope.to_vec();
+    }
+
     /// Takes back what [`Rib::announce`] announced.
     pub fn withdraw(&mut self, peer: PeerId, prefix: Prefix) {
         let Some(p) = self.peer_mut(peer) else { return };

@@ -360,6 +360,12 @@ pub enum In {
         /// What it is.
         config: Box<PeerConfig>,
     },
+    /// What may be announced from now on ([`SpeakerConfig::scope`]): a reload. What was announced before stays until it is
+    /// withdrawn.
+    Rescope {
+        /// The service's prefixes.
+        scope: Vec<Prefix>,
+    },
     /// Forget a neighbour: Cease, peer de-configured (RFC 4486), and everything it gave us is gone.
     RemovePeer {
         /// Which.

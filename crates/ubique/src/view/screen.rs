@@ -133,6 +133,7 @@ fn notes(status: &Status) -> Vec<Line> {
     let mut notes = Vec::new();
     let stance = status.stance.as_deref().filter(|stance| *stance != "healthy");
     notes.extend(stance.map(|stance| note(Tone::Warn, "told as", stance)));
+    notes.extend(status.not_kept.as_deref().map(|why| note(Tone::Bad, "not kept", why)));
     notes.extend(status.overloaded.as_deref().map(|why| note(Tone::Warn, "overload", why)));
     notes.extend(
         status
@@ -148,6 +149,7 @@ fn notes(status: &Status) -> Vec<Line> {
         notes.push(note(Tone::Warn, "action", &text));
     }
     notes.extend(status.guard.as_deref().map(|guard| note(Tone::Plain, "guard", guard)));
+    notes.extend(status.not_kept.as_deref().map(|why| note(Tone::Warn, "not kept", why)));
     if let Some(flap) = status.flap.as_ref().filter(|flap| flap.left_ratio < FLAP_SHOWN) {
         let tone = if flap.left_ratio < FLAP_LOW { Tone::Bad } else { Tone::Warn };
         let text = Line::of(Tone::Dim, format!("  {:<9}", "flaps")).and(tone, bar(flap.left_ratio));

@@ -31,7 +31,7 @@ fn status(state: &str, checks: Vec<Value>, peers: Vec<Value>) -> Status {
     let event = |time: &str, what: &str| json!({ "time": time, "what": what, "cause": "all 2 checks are up" });
     serde_json::from_value(json!({
         "schema_version": 1, "version": "1.0.0", "service": "resolver", "site": "ams", "state": state,
-        "since": "2026-11-21T11:55:00.000Z", "cause": "all 2 checks are up", "healthy": healthy,
+        "since": "2026-11-21T11:55:00.000Z", "cause": "all 2 checks are up", "healthy": healthy, "level": "healthy",
         "checks": checks, "peers": peers,
         "events": [
             event("2026-11-20T09:00:00.000Z", "site starting"),

@@ -184,7 +184,7 @@ impl Daemon for Ubique {
         };
         let service = format!(
             "[service]\nname = \"table\"\nasn = 64500\nprefixes = [\"198.51.100.0/24\"]\naddresses = [\"198.51.100.53\"]\n\
-             [agent]\nmetrics = \"{METRICS}\"\n\
+             [agent]\nstate = \"/run/bench.state\"\nmetrics = \"{METRICS}\"\n\
              [[check]]\nname = \"none\"\nkind = \"tcp\"\ntarget = \"127.0.0.1:1\"\nevery = \"10s\"\ntimeout = \"1s\"\n\
              [[site]]\nname = \"one\"\nlocation = \"London, GB\"\n{}{}",
             upstream(64501, FEEDER, RECEIVER),

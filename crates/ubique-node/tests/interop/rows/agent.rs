@@ -32,6 +32,7 @@ pub const ROWS: &[Row] = &[
 ];
 
 const FILE: &str = "/run/service.toml";
+const STATE: &str = "/run/ubique.kept";
 const SOCKET: &str = "/run/ubique.sock";
 /// The check passes while this exists.
 const HEALTHY: &str = "/run/healthy";
@@ -44,7 +45,7 @@ fn start(cell: &Cell, extra: &str) -> Process {
         FILE,
         &format!(
             "[service]\nname = \"resolver\"\nasn = {OUR_AS}\nprefixes = [\"{prefix}\"]\naddresses = [\"{address}\"]\n\
-             [agent]\nsocket = \"{SOCKET}\"\ngraceful-shutdown = \"0s\"\ndrain = \"0s\"\n\
+             [agent]\nsocket = \"{SOCKET}\"\nstate = \"{STATE}\"\ngraceful-shutdown = \"0s\"\ndrain = \"0s\"\n\
              [[check]]\nname = \"healthy\"\nkind = \"exec\"\ncommand = [\"test\", \"-e\", \"{HEALTHY}\"]\n\
              every = \"500ms\"\ntimeout = \"500ms\"\nfall = 2\nrise = 1\n\
              [[site]]\nname = \"ams\"\nlocation = \"Amsterdam, NL\"\nrouter-id = \"{}\"\n\

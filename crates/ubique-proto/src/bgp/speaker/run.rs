@@ -176,6 +176,7 @@ impl Speaker {
             }
             In::AddPeer { peer, config } => self.add_peer(peer, *config),
             In::RemovePeer { peer } => self.remove_peer(now, peer),
+            In::Rescope { scope } => self.rescope(now, scope),
             In::BfdDown { peer, control_independent } => self.bfd_down(now, peer, control_independent),
             In::Settled => {
                 self.config.restarted = None;
@@ -248,6 +249,16 @@ impl Speaker {
     /// Whether it may be announced at all.
     pub(super) fn in_scope(&self, prefix: &Prefix) -> bool {
         self.config.scope.as_ref().is_none_or(|scope| scope.iter().any(|within| within.contains(prefix)))
+    }
+
+    /// Routes to prefixes that are new to us may not have been kept: neighbours are asked for them again.
+    fn rescope(&mut self, now: Time, scope: Vec<Prefix>) {
+        let wider = scope.iter().any(|prefix| !self.in_scope(prefix));
+        self.rib.rescope(&scope);
+        self.config.scope = Some(scope);
+        if wider {
+            self.with_all(now, |p| p.session.request_refresh(now));
+        }
     }
 
     /// Whether the connection is for a neighbour we have; closes it when not.

@@ -36,6 +36,25 @@ fn numbers_are_used_again_the_lowest_first() {
 }
 
 #[test]
+fn a_scope_can_change_and_stays_the_limit() {
+    let mut speaker = Speaker::new(SpeakerConfig { scope: Some(vec![prefix("192.0.2.0/24")]), ..config(1, 1, vec![]) });
+    assert_eq!(add(&mut speaker, 0, 2), []);
+    let announce = |speaker: &mut Speaker, text: &str| {
+        let announcement = ubique_model::policy::Announcement::new(prefix(text));
+        speaker.handle_input(crate::Time(2), In::Announce { peer: P0, announcement });
+        fixture::drain(speaker).iter().any(|out| matches!(out, Out::Refused { .. }))
+    };
+    assert!(!announce(&mut speaker, "192.0.2.0/24"));
+    assert!(announce(&mut speaker, "198.51.100.0/24"));
+    speaker.handle_input(crate::Time(3), In::Rescope { scope: vec![prefix("198.51.100.0/24")] });
+    assert!(!announce(&mut speaker, "198.51.100.0/24"));
+    assert!(announce(&mut speaker, "192.0.2.0/24"), "no longer ours");
+    assert_eq!(speaker.announced(P0).count(), 2, "what was announced stays until it is withdrawn");
+    speaker.handle_input(crate::Time(4), In::Withdraw { peer: P0, prefix: prefix("192.0.2.0/24") });
+    assert_eq!(speaker.announced(P0).count(), 1);
+}
+
+#[test]
 fn there_is_a_limit() {
     let mut speaker = Speaker::new(config(1, 1, vec![]));
     for n in 0..MAX_PEERS as u32 {
