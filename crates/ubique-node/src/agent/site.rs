@@ -327,6 +327,7 @@ impl Agent {
         match out {
             site::Out::AddAddresses => self.add_addresses(),
             site::Out::Verify => self.verify(),
+            site::Out::LastSite { cause } => self.alarm(cause),
             site::Out::Probe { upstream, within } => self.probe(upstream, within),
             site::Out::Announce { stance, cause } => self.announce(stance, cause),
             site::Out::Withdraw { .. } => {
