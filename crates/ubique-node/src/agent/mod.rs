@@ -29,6 +29,7 @@ mod bfd;
 mod confine;
 mod detect;
 mod failover;
+mod farewell;
 mod guard;
 mod http;
 mod keep;
