@@ -95,13 +95,15 @@ codes! {
     BAD_ASN "E0213" "invalid AS number"
         "AS numbers are integers from 1 to 4294967294; 0 (RFC 7607), 23456 (RFC 6793), 65535 and 4294967295 (RFC 7300) are reserved by the protocol and no router accepts a session with them."
     BAD_COMMUNITY "E0214" "invalid community"
-        "Communities (RFC 1997) are two numbers up to 65535, \"64500:100\", one of the words no-export, no-advertise, no-peer, blackhole and graceful-shutdown, or a request a network is known to understand, \"cogent:no-peers\" (docs/communities.md); \
+        "Communities (RFC 1997) are two numbers up to 65535, \"64500:100\", one of the words no-export, no-advertise, no-peer, blackhole and graceful-shutdown, or a request a network is known to understand, \
+         \"cogent:no-peers\" (docs/communities.md); \
          large communities (RFC 8092) are three numbers up to 4294967295, \"64500:1:2\"; extended communities (RFC 4360) are \"rt:64500:1\", \"ro:64500:1\" or 16 hexadecimal digits after 0x."
     UNKNOWN_LOCATION "E0215" "unknown location"
         "Locations are \"City, CC\" with an ISO country code, a city of at least 100,000 people or a capital, the IATA code of a large airport, or \
          coordinates \"52.37,4.90\". Any other place can be given by its coordinates."
     BAD_URL "E0216" "invalid URL"
-        "HTTP checks take URLs like \"http://198.51.100.53:80/health\": plain HTTP and an address literal. The name the server expects goes into `host`."
+        "HTTP checks take URLs like \"http://198.51.100.53:80/health\" or \"https://service/health\": an address literal, `service` or `loopback`. \
+         The name the server expects goes into `host`."
     BAD_QUERY "E0217" "invalid DNS query"
         "Queries are \"NAME TYPE\" or \"NAME TYPE CLASS\": \"example.com A\", \"id.server TXT CH\"."
     PORT_ZERO "E0218" "port 0"
@@ -155,6 +157,10 @@ codes! {
         "An announcement needs room for one more change and one more withdrawal below `suppress`; with less the site would never be announced."
     API_ON_SERVICE_ADDRESS "E0330" "HTTPS API on a service address"
         "Requests to an anycast address reach the nearest site: `POST /v1/drain` would drain a site that was not meant. The API listens on an address of one machine."
+    UNKNOWN_GROUP "E0331" "group without counterpart"
+        "A check names a `[[group]]` that is not there, or a group has no check: what the site is fit for would not be known."
+    IMPOSSIBLE_THRESHOLD "E0332" "threshold that cannot work"
+        "A group's threshold must be reachable, and `degraded` needs no more than `healthy`; the two thresholds of a load leave a gap between them."
     // Scenarios and Internets.
     UNKNOWN_LABEL "E0401" "unknown step label"
         "\"@LABEL\" refers to an earlier step that has a site."

@@ -9,7 +9,7 @@
 //! kills it when the runtime stalls. In each case the kernel closes the sessions and the upstreams move on.
 //!
 //! - `addresses`: service addresses on the loopback.
-//! - `announce`: what neighbours are told, and what they show of other sites; `verify`: the start gate's question.
+//! - `announce`: what neighbours are told, and what they show of other sites; `verify`: the start gate's question; `probe`: the guard's ping.
 //! - `detect`: sock_diag, pidfd and address events.
 //! - `bfd`: what a neighbour lost to BFD means.
 //! - `confine`: what the agent gives up: capabilities, system calls.
@@ -29,11 +29,13 @@ mod bfd;
 mod confine;
 mod detect;
 mod failover;
+mod farewell;
 mod guard;
 mod http;
 mod keep;
 mod metrics;
 mod neighbours;
+mod probe;
 mod process;
 mod reload;
 mod requests;
@@ -53,7 +55,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
-use ubique_model::check::CheckKind;
+use ubique_model::check::{Check, CheckKind};
 use ubique_model::service::Service;
 use ubique_proto::bgp::speaker::PeerId;
 
@@ -78,7 +80,7 @@ const REQUESTS: usize = 16;
 /// Results of polls, and events, that wait for the loop; the sender of one more waits.
 const EVENTS: usize = 64;
 
-/// Threads for what may block, beside one for each `process` check: names of hosts and files of restart, state, reload,
+/// Threads for what may block, beside one for each check that looks for processes: names of hosts and files of restart, state, reload,
 /// keys.
 const BLOCKING_THREADS: usize = 6;
 
@@ -230,7 +232,8 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
     let privileges = options.privileges.clone().unwrap_or_else(|| Privileges::reduce(&service));
     let watchdog =
         guard::Guard::start(service.agent.watchdog, privileges.watchdog()).map_err(system("start the watchdog"))?;
-    let looks = service.checks.iter().filter(|c| matches!(c.kind, CheckKind::Process { .. })).count();
+    let looks = |c: &&Check| matches!(c.kind, CheckKind::Process { .. } | CheckKind::Systemd { .. });
+    let looks = service.checks.iter().filter(looks).count();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS + looks)

@@ -30,7 +30,7 @@ use super::upgrade::Leaving;
 use super::{AgentError, Request};
 use crate::admin::Event;
 use crate::bgp::{Driver, Notice};
-use crate::checks::PollResult;
+use crate::checks::{Failure, PollResult};
 use crate::clock::{instant, now, rfc3339};
 use crate::journal::Journal;
 use crate::limits::Throttle;
@@ -42,9 +42,6 @@ const EVENTS_KEPT: usize = 50;
 
 /// How long after a failure the addresses are tried again.
 const ADDRESSES_RETRY: Duration = Duration::from_secs(1);
-
-/// Cease subcode: administrative shutdown (RFC 4486 §3).
-const ADMINISTRATIVE_SHUTDOWN: u8 = 2;
 
 /// The one timer of the health and site cores.
 pub(super) struct Timer {
@@ -150,7 +147,7 @@ impl Agent {
         let upstreams: BTreeMap<_, _> = (0..).map(PeerId).zip(service.sites[site].upstreams.clone()).collect();
         let mut agent = Agent {
             operator: Operator::new(&service),
-            metrics: Metrics::new(service.checks.len()),
+            metrics: Metrics::new(),
             failover: Failover::default(),
             resolved: vec![false; service.checks.len()],
             service,
@@ -251,8 +248,7 @@ impl Agent {
             return;
         }
         // Checks begin as down, so that a service that stays down changes nothing: enough failures say it.
-        let mut checks = self.health.checks().zip(&self.service.checks);
-        let unfit = checks.any(|(c, spec)| !c.up && c.counters.failures >= u64::from(spec.fall));
+        let unfit = self.health.best_case() == Level::Failed;
         let decided = !matches!(self.core.state(), State::Starting | State::Unhealthy | State::Held);
         if unfit || decided {
             self.restart.settle();
@@ -306,11 +302,16 @@ impl Agent {
                 let what = format!("check {name} {state}");
                 self.remember(what, cause);
             }
-            health::Out::Verdict { healthy, cause } => {
+            health::Out::Overload { on, cause } => {
+                tracing::warn!(on, cause, "overload");
+                self.remember(format!("overload {}", if on { "began" } else { "ended" }), cause.clone());
+                self.core.handle_input(now(), site::In::Overload { on, cause });
+            }
+            health::Out::Verdict { level, answers, cause } => {
+                let healthy = level == Level::Healthy;
                 self.reason = if healthy { "healthy" } else { "unhealthy" };
-                let level = if healthy { Level::Healthy } else { Level::Failed };
                 self.failover.judged(self.reason != "healthy", now());
-                self.core.handle_input(now(), site::In::Verdict { level, answers: false, cause });
+                self.core.handle_input(now(), site::In::Verdict { level, answers, cause });
                 // Withdrawals go out before anything else is looked at.
                 while let Some(out) = self.core.poll_output() {
                     self.site_wants(out);
@@ -323,6 +324,7 @@ impl Agent {
         match out {
             site::Out::AddAddresses => self.add_addresses(),
             site::Out::Verify => self.verify(),
+            site::Out::LastSite { cause } => self.alarm(cause),
             site::Out::Probe { upstream, within } => self.probe(upstream, within),
             site::Out::Announce { stance, cause } => self.announce(stance, cause),
             site::Out::Withdraw { .. } => {
@@ -361,59 +363,10 @@ impl Agent {
         }
     }
 
-    fn close_sessions(&mut self, message: &str) {
-        let peers: Vec<PeerId> = self.bgp.speaker().peers().map(|p| p.peer).collect();
-        for peer in peers {
-            let message = message.to_owned();
-            // Where graceful restart was agreed on, the core makes a hard reset of it (RFC 8538): nothing is kept.
-            self.bgp.handle(BgpIn::StopPeer { peer, subcode: ADMINISTRATIVE_SHUTDOWN, message });
-        }
-    }
-
     /// Tells collectors the next few routes of what is known already.
     pub(super) fn feed_collectors(&self) {
         if let Some(monitor) = &self.monitor {
             monitor.feed(self.bgp.speaker());
-        }
-    }
-
-    /// Waits until the upstreams have the withdrawals, then ends the sessions and waits until they have the last
-    /// NOTIFICATION and the last word of BFD, and collectors and files what is known; none of it for longer than `limit`.
-    pub(super) async fn farewell(&mut self, limit: Duration) {
-        self.bgp.stop_listening();
-        let _ = tokio::time::timeout(limit, self.withdrawn()).await;
-        let message = format!("site {}: {}", self.spec().name, self.core.status(now()).cause);
-        self.close_sessions(&message);
-        let until = tokio::time::Instant::now() + limit;
-        let words = async {
-            if let Some(bfd) = &mut self.bfd {
-                bfd.farewell().await;
-            }
-            self.bgp.drained().await;
-        };
-        if tokio::time::timeout_at(until, words).await.is_err() {
-            tracing::warn!("an upstream did not take the last message in time");
-        }
-        if let Some(monitor) = &self.monitor {
-            monitor.terminate();
-        }
-        let monitored = || self.monitor.as_ref().is_none_or(|m| m.is_done());
-        let recorded = || self.journal.as_ref().is_none_or(Journal::is_written);
-        while !(monitored() && recorded()) && tokio::time::Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    /// Every upstream's TCP has acknowledged that nothing is announced any more.
-    async fn withdrawn(&mut self) {
-        let pending = |bgp: &Driver| {
-            bgp.speaker()
-                .peers()
-                .any(|p| Agent::established(&p) && bgp.speaker().withdrawal_pending(p.peer).next().is_some())
-        };
-        while pending(&self.bgp) {
-            let notice = self.bgp.next().await;
-            self.noticed(notice);
         }
     }
 
@@ -456,12 +409,16 @@ impl Agent {
     /// The end of a poll.
     pub(super) fn polled(&mut self, end: PollResult) {
         let PollResult { check, poll, result, took } = end;
-        self.metrics.polled(check, took);
         match &result {
-            Ok(()) => self.succeeded(check),
+            Ok(_) => self.succeeded(check),
             Err(_) => self.failed(check),
         }
-        self.health.handle_input(now(), health::In::Result { check, poll, result });
+        let input = match result {
+            Ok(Some(value)) => health::In::Load { check, poll, took, value },
+            Ok(None) => health::In::Result { check, poll, took, result: Ok(()), answered: true },
+            Err(Failure { words, answered }) => health::In::Result { check, poll, took, result: Err(words), answered },
+        };
+        self.health.handle_input(now(), input);
     }
 
     /// Who serves is looked up when it begins to serve: that is a search through all processes.

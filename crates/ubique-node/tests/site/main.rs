@@ -20,6 +20,7 @@ mod observability;
 mod operator;
 mod records;
 mod reload;
+mod robust;
 mod roles;
 mod routers;
 mod runner;
@@ -55,6 +56,7 @@ fn main() {
         operator::TESTS,
         records::TESTS,
         reload::TESTS,
+        robust::TESTS,
         routers::TESTS,
         sessions::TESTS,
         upstream::TESTS,
