@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod answers;
 mod bfd;
 mod files;
 mod flowspec;
@@ -54,6 +55,9 @@ pub const TARGETS: &[Target] = &[
     ("edge", speaker::edge),
     ("pair", speaker::pair),
     ("rib", rib::rib),
+    ("dns_answer", answers::dns),
+    ("ntp_answer", answers::ntp),
+    ("certificate", answers::certificate),
     ("health", health::health),
     ("site", site::site),
     ("bfd", bfd::bfd),

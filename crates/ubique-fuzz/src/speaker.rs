@@ -24,7 +24,7 @@ use ubique_proto::bgp::speaker::{
     ConnId, Delivery, Export, GracefulRestartConfig, Import, In, Out, PeerConfig, PeerId, Speaker, SpeakerConfig,
 };
 use ubique_proto::bgp::wire::{DecodeContext, HEADER_LEN, MAX_EXTENDED_MESSAGE, decode};
-use ubique_proto::health::{CheckConfig, Health};
+use ubique_proto::health::{self, CheckConfig, Health};
 use ubique_proto::journal::{self, Body, CoreId, Parsed, Recorded, Replay, Sink};
 use ubique_proto::site::{Site, SiteConfig};
 
@@ -502,12 +502,15 @@ pub(crate) fn configurations() -> Vec<(CoreId, Vec<u8>)> {
     let _ = Recorded::<Speaker, Tape>::new(start, config(1, 1, peers), Some(tape.clone()));
     let check = CheckConfig {
         name: "answers".into(),
+        what: "answers".into(),
         every: Duration::from_millis(100),
         timeout: Duration::from_millis(50),
+        latency: None,
         fall: 2,
         rise: 2,
+        role: health::Role::Alone(ubique_model::policy::Level::Failed),
     };
-    let _ = Recorded::<Health, Tape>::new(start, (vec![check], 1), Some(tape.clone()));
+    let _ = Recorded::<Health, Tape>::new(start, (vec![check], vec![], 1), Some(tape.clone()));
     let site = SiteConfig::new(Duration::from_secs(1), Duration::from_secs(1));
     let _ = Recorded::<Site, Tape>::new(start, site, Some(tape.clone()));
     let _ = Recorded::<Bfd, Tape>::new(start, 1, Some(tape.clone()));

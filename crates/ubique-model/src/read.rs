@@ -13,6 +13,7 @@ pub(crate) mod spec;
 pub(crate) mod suggest;
 pub(crate) mod table;
 pub(crate) mod text;
+mod text_check;
 mod unclosed;
 pub(crate) mod value;
 pub(crate) mod words;

@@ -3,7 +3,7 @@
 mod action;
 mod admin;
 mod parse;
-mod print;
+pub(crate) mod print;
 mod rules;
 pub mod spec;
 mod upstream;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::Check;
+use crate::check::{Check, Group};
 use crate::location::Location;
 use crate::net::{Asn, Prefix};
 
@@ -34,8 +34,11 @@ pub struct Service {
     pub prefixes: Vec<Prefix>,
     /// Addresses clients talk to; each lies in one of `prefixes`. On the loopback of each healthy site.
     pub addresses: Vec<IpAddr>,
-    /// What makes a site fit to serve; all must pass.
+    /// What makes a site fit to serve.
     pub checks: Vec<Check>,
+    /// Checks that count together.
+    #[serde(default)]
+    pub groups: Vec<Group>,
     /// What upstreams are told of a site that is not healthy.
     pub levels: Levels,
     /// Steps against overload, in order.

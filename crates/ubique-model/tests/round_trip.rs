@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use ubique_model::check::{Check, CheckKind};
+use ubique_model::check::{
+    Check, CheckKind, Counts, Dns, DnsTransport, Flag, FlagBit, Group, Http, Metric, Roots, Statuses, Target, Trust,
+};
 use ubique_model::internet::Internet;
 use ubique_model::location::Location;
+use ubique_model::policy::Level;
 use ubique_model::scenario::Scenario;
 use ubique_model::service::{
     Action, AdminSettings, AgentSettings, AoAlgorithm, ApiSettings, Bfd, BmpCollector, Capacity, Dynamic, Flap,
@@ -43,40 +46,134 @@ fn target() -> impl Strategy<Value = std::net::SocketAddr> {
         .prop_map(Into::into)
 }
 
-fn kind() -> impl Strategy<Value = CheckKind> {
-    let dns = (
-        target(),
-        select(&["example.com", "id.server.", "."][..]),
-        select(&["A", "TXT"][..]),
-        any::<bool>(),
-        any::<bool>(),
+fn server() -> impl Strategy<Value = Target> {
+    prop_oneof![
+        3 => target().prop_map(Target::Address),
+        1 => (1_u16..).prop_map(Target::Service),
+        1 => (1_u16..).prop_map(Target::Loopback),
+    ]
+}
+
+fn trust() -> impl Strategy<Value = Trust> {
+    let roots = prop_oneof![Just(Roots::System), text().prop_map(|p| Roots::File(p.into())), Just(Roots::Insecure)];
+    (prop::option::of("[a-z.]{1,10}"), roots).prop_map(|(server_name, roots)| Trust { server_name, roots })
+}
+
+fn dns() -> impl Strategy<Value = CheckKind> {
+    let expected =
+        (prop::collection::vec(text(), 0..3), prop::collection::vec(text(), 0..3), any::<[Option<bool>; 4]>());
+    let transport = select(&DnsTransport::ALL[..]).prop_map(|(transport, _)| transport);
+    let query = (select(&["example.com", "id.server.", "."][..]), select(&["A", "TXT"][..]), any::<bool>());
+    (server(), query, expected, transport, "/[a-z]{0,5}", trust()).prop_map(
+        |(target, (name, qtype, ch), (answer, answer_contains, flags), transport, path, trust)| {
+            let tls = matches!(transport, DnsTransport::Tls | DnsTransport::Https);
+            let flags = FlagBit::ALL.into_iter().zip(flags);
+            CheckKind::Dns(Dns {
+                target,
+                name: name.into(),
+                qtype: qtype.into(),
+                class: if ch { "CH" } else { "IN" }.into(),
+                rcode: "NXDOMAIN".into(),
+                answer,
+                answer_contains,
+                flags: flags.filter_map(|((bit, _), set)| Some(Flag { bit, set: set? })).collect(),
+                transport,
+                path: if transport == DnsTransport::Https { path } else { "/dns-query".into() },
+                trust: if tls { trust } else { Trust::default() },
+            })
+        },
     )
-        .prop_map(|(target, name, qtype, ch, tcp)| CheckKind::Dns {
+}
+
+fn http() -> impl Strategy<Value = Http> {
+    let statuses = (100_u16..600, 100_u16..600).prop_map(|(a, b)| Statuses { first: a.min(b), last: a.max(b) });
+    let headers = prop::collection::btree_map("[a-z-]{1,8}", text(), 0..3);
+    let expected = (prop::collection::vec(statuses, 1..4), prop::collection::vec(text(), 0..3), headers);
+    (server(), any::<bool>(), prop::option::of("[a-z.]{1,10}"), "/[a-z?=&%]{0,10}", expected, trust()).prop_map(
+        |(target, tls, host, path, (status, body, headers), trust)| Http {
             target,
-            name: name.into(),
-            qtype: qtype.into(),
-            class: if ch { "CH" } else { "IN" }.into(),
-            rcode: "NXDOMAIN".into(),
-            tcp,
-        });
-    let http = (target(), "[a-z.]{1,10}", "/[a-z?=&%]{0,10}", 100_u16..600)
-        .prop_map(|(target, host, path, status)| CheckKind::Http { target, host, path, status });
+            tls,
+            host,
+            path,
+            status,
+            body,
+            headers: headers.into_iter().collect(),
+            trust: if tls { trust } else { Trust::default() },
+        },
+    )
+}
+
+fn load() -> impl Strategy<Value = CheckKind> {
+    let page = http().prop_map(|http| Http {
+        host: None,
+        status: vec![Statuses { first: 200, last: 200 }],
+        body: vec![],
+        headers: vec![],
+        ..http
+    });
+    let metric = prop_oneof![
+        prop::option::of("[a-z]{1,8}").prop_map(|interface| Metric::Packets { interface }),
+        Just(Metric::Datagrams),
+        Just(Metric::Cpu),
+        (1_u16..).prop_map(|port| Metric::Backlog { port }),
+        Just(Metric::Drops),
+        prop::collection::vec(text(), 1..4).prop_map(Metric::Command),
+        page.prop_map(|page| Metric::Page(Box::new(page))),
+    ];
+    (metric, 0_u64..1_000_000, 1_u64..1_000_000).prop_map(|(metric, low, gap)| CheckKind::Load {
+        metric,
+        high: low + gap,
+        low,
+    })
+}
+
+fn kind() -> impl Strategy<Value = CheckKind> {
     let process = (any::<bool>(), text(), "[a-z]{1,15}").prop_map(|(file, path, comm)| CheckKind::Process {
         pidfile: file.then(|| path.into()),
         name: (!file).then_some(comm),
     });
-    let exec = prop::collection::vec(text(), 1..4).prop_map(|command| CheckKind::Exec { command });
-    prop_oneof![dns, http, target().prop_map(|target| CheckKind::Tcp { target }), process, exec]
+    let octets = || prop::collection::vec(any::<u8>(), 1..20);
+    let some = || prop_oneof![Just(vec![]), octets(), "[ -~]{1,9}".prop_map(String::into_bytes)];
+    let udp = (server(), octets(), some(), some()).prop_map(|(target, send, starts, contains)| CheckKind::Udp {
+        target,
+        send,
+        starts,
+        contains,
+    });
+    let ntp = (server(), 1_u8..16, prop::option::of(duration(1, 60_000)))
+        .prop_map(|(target, stratum, offset)| CheckKind::Ntp { target, stratum, offset });
+    prop_oneof![
+        dns(),
+        http().prop_map(CheckKind::Http),
+        server().prop_map(|target| CheckKind::Tcp { target }),
+        (server(), trust(), 0_u32..3650).prop_map(|(target, trust, days_left)| CheckKind::Tls {
+            target,
+            trust,
+            days_left
+        }),
+        udp,
+        ntp,
+        process,
+        "[a-z@-]{1,9}".prop_map(|name| CheckKind::Systemd { unit: format!("{name}.service") }),
+        prop::collection::vec(text(), 1..4).prop_map(|command| CheckKind::Exec { command }),
+        load(),
+    ]
 }
 
 fn check() -> impl Strategy<Value = Check> {
-    (kind(), duration(10, 3_600_000), 1_u32..=1000, 1_u32..=1000, 0.0..1.0_f64).prop_map(
-        |(kind, every, fall, rise, part)| {
-            let timeout =
-                Duration::from_micros((every.as_micros() as f64 * part) as u64).clamp(Duration::from_millis(1), every);
-            Check { name: String::new(), kind, every, timeout, fall, rise }
-        },
-    )
+    let counts = prop_oneof![
+        select(&[Level::Failed, Level::Degraded][..]).prop_map(Counts::Alone),
+        (1_u32..=1000).prop_map(|weight| Counts::Member { group: "some".into(), weight }),
+    ];
+    let times = (duration(10, 3_600_000), 0.0..1.0_f64, any::<bool>());
+    (kind(), times, 1_u32..=1000, 1_u32..=1000, counts).prop_map(|(kind, (every, part, slow), fall, rise, counts)| {
+        let timeout =
+            Duration::from_micros((every.as_micros() as f64 * part) as u64).clamp(Duration::from_millis(1), every);
+        let load = matches!(kind, CheckKind::Load { .. });
+        let latency = (slow && !load && timeout > Duration::from_millis(2)).then(|| timeout - Duration::from_millis(1));
+        let counts = if load { Counts::Alone(Level::Failed) } else { counts };
+        Check { name: String::new(), kind, every, timeout, latency, fall, rise, counts }
+    })
 }
 
 fn upstream(v6: bool) -> impl Strategy<Value = Upstream> {
@@ -364,31 +461,48 @@ fn service() -> impl Strategy<Value = Service> {
         prop::collection::vec(site(), 1..4),
         prop::collection::vec(text(), 0..3),
         prop::collection::vec(text(), 0..3),
+        (0.0..1.0_f64, 0.0..1.0_f64),
     );
     let rules = (action(), action(), prop::collection::vec(shed(), 0..3), flap(), guard());
-    (name(), agent, parts, rules).prop_map(|(name, agent, (mut checks, mut sites, command, other_agent), rules)| {
-        let (degraded, failed, shed, flap, guard) = rules;
-        for (at, check) in checks.iter_mut().enumerate() {
-            check.name = format!("check-{at}");
-        }
-        for (at, site) in sites.iter_mut().enumerate() {
-            site.name = format!("site-{at}");
-        }
-        Service {
-            name,
-            asn: Asn(64500),
-            prefixes: ["198.51.100.0/24", "2001:db8:53::/48"].map(|p| p.parse::<Prefix>().unwrap()).into(),
-            addresses: ["198.51.100.53", "2001:db8:53::53"].map(|a| a.parse().unwrap()).into(),
-            checks,
-            levels: Levels { degraded, failed },
-            shed,
-            flap,
-            guard,
-            sites,
-            agent,
-            rehearse: RehearseSettings { command, agent: other_agent },
-        }
-    })
+    (name(), agent, parts, rules).prop_map(
+        |(name, agent, (mut checks, mut sites, command, other_agent, part), rules)| {
+            let (degraded, failed, shed, flap, guard) = rules;
+            for (at, check) in checks.iter_mut().enumerate() {
+                check.name = format!("check-{at}");
+            }
+            for (at, site) in sites.iter_mut().enumerate() {
+                site.name = format!("site-{at}");
+            }
+            Service {
+                name,
+                asn: Asn(64500),
+                prefixes: ["198.51.100.0/24", "2001:db8:53::/48"].map(|p| p.parse::<Prefix>().unwrap()).into(),
+                addresses: ["198.51.100.53", "2001:db8:53::53"].map(|a| a.parse().unwrap()).into(),
+                groups: groups(&checks, part),
+                checks,
+                levels: Levels { degraded, failed },
+                shed,
+                flap,
+                guard,
+                sites,
+                agent,
+                rehearse: RehearseSettings { command, agent: other_agent },
+            }
+        },
+    )
+}
+
+/// The group of the checks that are in one, with thresholds it can reach.
+fn groups(checks: &[Check], (healthy, degraded): (f64, f64)) -> Vec<Group> {
+    let weight = |check: &Check| match check.counts {
+        Counts::Member { weight, .. } => weight,
+        Counts::Alone(_) => 0,
+    };
+    let total: u32 = checks.iter().map(weight).sum();
+    let part = |of: u32, share: f64| ((f64::from(of) * share) as u32).max(1);
+    let healthy = part(total, healthy);
+    let group = Group { name: "some".into(), healthy, degraded: part(healthy, degraded) };
+    if total == 0 { vec![] } else { vec![group] }
 }
 
 const SERVICE: &str = include_str!("files/service.toml");

@@ -34,6 +34,13 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
     )
 }
 
+/// Whole seconds since the epoch, now.
+#[cfg(feature = "tls")]
+pub(crate) fn unix_time() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
 /// Seconds since the epoch, for metrics.
 pub(crate) fn unix_seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()

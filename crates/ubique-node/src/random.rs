@@ -14,6 +14,11 @@ pub(crate) fn seed() -> u64 {
     u64::from_ne_bytes(random())
 }
 
+/// A cookie nobody can guess.
+pub(crate) fn query_id64() -> [u8; 8] {
+    random()
+}
+
 /// A DNS query identifier nobody can guess (RFC 5452 §9.2).
 pub(crate) fn query_id() -> u16 {
     u16::from_ne_bytes(random())

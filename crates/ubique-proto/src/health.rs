@@ -2,12 +2,20 @@
 //!
 //! Each check has rise and fall counters; an event (the serving socket or process is gone) turns its check
 //! down at once, without waiting for `fall` polls, and it then needs `rise` successes like any other. Every check
-//! starts down: nothing is announced on hope. The verdict is healthy when every check is up.
+//! starts down: nothing is announced on hope.
+//!
+//! What a check that is down means is its [`Role`]: the site has failed or is degraded, or a group counts the weights
+//! of its checks that are up. The verdict is the worst [`Level`] of all checks and groups, and names the one that
+//! decides. Checks of load never touch it: they turn overload on and off, each with a threshold for either way.
 //!
 //! Polls start on a fixed grid, so that a slow driver does not make them drift. The grid is a little denser than
 //! `every` and each start is jittered within the difference: checks do not fall into step with anything periodic
 //! on the host, and still `every` is never exceeded. Hence a service that stops answering is down after at most
 //! `fall` × `every` + `timeout`.
+//!
+//! [`In::Configure`] changes checks and groups while all goes on. A check that tests the same as before keeps its
+//! state, even when its timing or role changes. A new one counts as up until its polls tell otherwise or the site has
+//! failed: to add a check withdraws nobody, and still nothing is announced on hope.
 //!
 //! A driver calls [`Health::handle_deadline`] once at its start; until then [`Health::next_deadline`] is in the
 //! past. When results and a deadline are ready together, it feeds the results first: its own delay is not the
@@ -15,11 +23,18 @@
 //!
 //! Deliberately absent: how a poll is made, and damping of flapping beyond `rise`.
 
+mod check;
+mod histogram;
+mod verdict;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use ubique_model::policy::Level;
 
+use self::check::Check;
+pub use self::histogram::{BUCKETS_US, Histogram, Recent};
 use crate::Time;
 use crate::rng::Rng;
 
@@ -34,14 +49,54 @@ const JITTER_DIVISOR: u32 = 50;
 pub struct CheckConfig {
     /// Name, for causes.
     pub name: String,
+    /// What is tested: equal texts mean the same test. Tells, when checks change, which are the same as before.
+    pub what: String,
     /// Interval between the starts of two polls; at least [`MIN_EVERY`]. Never longer, shorter by at most 4 %.
     pub every: Duration,
     /// A poll without a result by then has failed; at most `every`.
     pub timeout: Duration,
+    /// A success that took longer is a failure.
+    pub latency: Option<Duration>,
     /// Failures in a row that turn it down.
     pub fall: u32,
     /// Successes in a row that turn it up.
     pub rise: u32,
+    /// What it means to the site.
+    pub role: Role,
+}
+
+/// What a check means to the site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// While it is down, the site is at this level or worse.
+    Alone(Level),
+    /// A group counts it.
+    Member {
+        /// Name of the group; in one that does not exist it counts as [`Role::Alone`] with [`Level::Failed`].
+        group: String,
+        /// How much it counts.
+        weight: u32,
+    },
+    /// It measures load and says nothing of the level.
+    Load {
+        /// Overloaded after `fall` polls in a row at or above this, thousandths of the unit.
+        high: u64,
+        /// No longer after `rise` polls in a row at or below this, thousandths of the unit; at most `high`.
+        low: u64,
+        /// The unit, for causes.
+        unit: String,
+    },
+}
+
+/// Checks that count together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupConfig {
+    /// Name, for causes.
+    pub name: String,
+    /// Healthy while the weights of its checks that are up sum up to this.
+    pub healthy: u32,
+    /// Degraded while they sum up to this; with less, failed. At most `healthy`.
+    pub degraded: u32,
 }
 
 /// What happened.
@@ -53,8 +108,23 @@ pub enum In {
         check: usize,
         /// Number given by [`Out::Poll`].
         poll: u64,
+        /// How long it took.
+        took: Duration,
         /// `Err`: why it failed, in words.
         result: Result<(), String>,
+        /// It failed by what was answered, not for want of an answer.
+        answered: bool,
+    },
+    /// Result of a poll of a check of load that could measure.
+    Load {
+        /// Index of the check.
+        check: usize,
+        /// Number given by [`Out::Poll`].
+        poll: u64,
+        /// How long it took.
+        took: Duration,
+        /// What was measured, thousandths of the unit.
+        value: u64,
     },
     /// The socket or process that serves this check is gone: down at once.
     Gone {
@@ -63,16 +133,23 @@ pub enum In {
         /// What was seen, in words.
         cause: String,
     },
+    /// Other checks and groups from now on. Polls under way are void: their results may still come, but tell nothing.
+    Configure {
+        /// All checks.
+        checks: Vec<CheckConfig>,
+        /// All groups.
+        groups: Vec<GroupConfig>,
+    },
 }
 
 /// What the driver must do, or learns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Out {
-    /// Start a poll; report its end as [`In::Result`] with this number.
+    /// Start a poll; report its end as [`In::Result`] or [`In::Load`] with this number.
     Poll {
         /// Index of the check.
         check: usize,
-        /// Number of the poll.
+        /// Number of the poll; no other poll of any check has it.
         poll: u64,
     },
     /// The poll has timed out: abandon it. The core already counts it as failed.
@@ -86,15 +163,24 @@ pub enum Out {
     Check {
         /// Index of the check.
         check: usize,
-        /// Its new state.
+        /// Its new state; a check of load is down while it tells of overload.
         up: bool,
         /// Why.
         cause: String,
     },
     /// The verdict over all checks changed.
     Verdict {
-        /// Fit to serve.
-        healthy: bool,
+        /// What the site is fit for.
+        level: Level,
+        /// All checks that make it failed are down by what was answered: the checks may be wrong.
+        answers: bool,
+        /// Why: the check or group that decides.
+        cause: String,
+    },
+    /// The site began or ceased to be overloaded.
+    Overload {
+        /// Whether it is.
+        on: bool,
         /// Why.
         cause: String,
     },
@@ -105,18 +191,41 @@ pub enum Out {
 pub struct CheckStatus<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Its state.
+    /// What it means to the site.
+    pub role: &'a Role,
+    /// Its state; a check of load is down while it tells of overload.
     pub up: bool,
     /// When it took that state.
     pub since: Time,
     /// Why it took that state.
     pub cause: &'a str,
+    /// Results in a row that speak against its state.
+    pub streak: u32,
     /// When the last poll ended; `None`: none has.
     pub last: Option<Time>,
     /// Why the last poll failed; `None`: it did not.
     pub last_error: Option<&'a str>,
+    /// What the last poll of a check of load measured, thousandths of its unit.
+    pub value: Option<u64>,
     /// Numbers since the start.
     pub counters: Counters,
+    /// How long the polls took that ended by themselves.
+    pub durations: &'a Histogram,
+    /// The same of the last minutes.
+    pub recent: Recent<'a>,
+}
+
+/// State of a group, for status and metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GroupStatus<'a> {
+    /// Its thresholds.
+    pub config: &'a GroupConfig,
+    /// Its level.
+    pub level: Level,
+    /// Weight of its checks that are up.
+    pub up: u32,
+    /// Weight of all its checks.
+    pub weight: u32,
 }
 
 /// Numbers of a check since the start.
@@ -136,114 +245,39 @@ pub struct Counters {
     pub transitions: u64,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Check {
-    config: CheckConfig,
-    up: bool,
-    since: Time,
-    cause: String,
-    /// Results in a row that speak against the present state.
-    streak: u32,
-    /// The poll under way and when it times out.
-    outstanding: Option<(u64, Time)>,
-    /// Next point of the grid, and the start of the next poll: the same plus jitter.
-    grid: Time,
-    start: Time,
-    last: Option<(Time, Result<(), String>)>,
-    counters: Counters,
-}
-
 /// The health core: see the module's header.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Health {
     checks: Vec<Check>,
+    groups: Vec<GroupConfig>,
     rng: Rng,
+    /// Number of the next poll.
+    next_poll: u64,
     started: bool,
-    healthy: bool,
+    level: Level,
+    answers: bool,
     since: Time,
     cause: String,
+    overload: bool,
+    overload_cause: String,
     outputs: VecDeque<Out>,
-}
-
-impl CheckConfig {
-    /// The same within the limits: [`MIN_EVERY`], `timeout` at most `every`, counters at least 1.
-    fn bounded(self) -> CheckConfig {
-        let every = self.every.max(MIN_EVERY);
-        CheckConfig { every, timeout: self.timeout.min(every), fall: self.fall.max(1), rise: self.rise.max(1), ..self }
-    }
-
-    /// Bound of the jitter: two polls never start closer than `timeout`.
-    fn jitter(&self) -> Duration {
-        (self.every / JITTER_DIVISOR).min((self.every - self.timeout) / 2)
-    }
-}
-
-impl Check {
-    fn new(config: CheckConfig) -> Check {
-        Check {
-            config: config.bounded(),
-            up: false,
-            since: Time::ZERO,
-            cause: String::new(),
-            streak: 0,
-            outstanding: None,
-            grid: Time::ZERO,
-            start: Time::ZERO,
-            last: None,
-            counters: Counters::default(),
-        }
-    }
-
-    /// Moves the grid past `now`, leaving out points a late driver missed: polls never come in bursts.
-    fn advance(&mut self, now: Time, rng: &mut Rng) {
-        let jitter = self.config.jitter();
-        let step = u64::try_from((self.config.every - jitter).as_nanos()).unwrap_or(u64::MAX).max(1);
-        let missed = now.0.saturating_sub(self.grid.0) / step;
-        self.grid = Time(self.grid.0.saturating_add(step.saturating_mul(missed + 1)));
-        self.start = self.grid + jitter.mul_f64(rng.next_f64());
-    }
-
-    fn deadline(&self) -> Time {
-        self.outstanding.map_or(self.start, |(_, timeout)| timeout.min(self.start))
-    }
-
-    /// Counts one result; the cause when it changes the state.
-    fn count(&mut self, now: Time, result: Result<(), String>) -> Option<String> {
-        let against = result.is_ok() != self.up;
-        self.streak = if against { self.streak.saturating_add(1) } else { 0 };
-        let CheckConfig { name, fall, rise, .. } = &self.config;
-        let limit = if self.up { *fall } else { *rise };
-        let cause = match &result {
-            Ok(()) => format!("check {name}: {limit} of {limit} polls succeeded"),
-            Err(error) => format!("check {name}: {limit} of {limit} polls failed: {error}"),
-        };
-        match result {
-            Ok(()) => self.counters.successes += 1,
-            Err(_) => self.counters.failures += 1,
-        }
-        self.last = Some((now, result));
-        (self.streak >= limit).then_some(cause)
-    }
-
-    fn turn(&mut self, now: Time, up: bool, cause: &str) {
-        self.up = up;
-        self.since = now;
-        self.streak = 0;
-        self.counters.transitions += 1;
-        cause.clone_into(&mut self.cause);
-    }
 }
 
 impl Health {
     /// All checks down, the first poll of each at the first [`Health::handle_deadline`]. `seed`: of all jitter.
-    pub fn new(checks: Vec<CheckConfig>, seed: u64) -> Health {
+    pub fn new(checks: Vec<CheckConfig>, groups: Vec<GroupConfig>, seed: u64) -> Health {
         Health {
             checks: checks.into_iter().map(Check::new).collect(),
+            groups,
             rng: Rng::new(seed),
+            next_poll: 0,
             started: false,
-            healthy: false,
+            level: Level::Failed,
+            answers: false,
             since: Time::ZERO,
             cause: String::from("no poll has ended yet"),
+            overload: false,
+            overload_cause: String::from("no poll has ended yet"),
             outputs: VecDeque::new(),
         }
     }
@@ -251,16 +285,18 @@ impl Health {
     /// Tells what happened. Unknown checks and polls that are not under way are ignored.
     pub fn handle_input(&mut self, now: Time, input: In) {
         match input {
-            In::Result { check, poll, result } => {
-                let Some(c) = self.checks.get_mut(check) else {
-                    return;
-                };
-                if c.outstanding.is_some_and(|(number, _)| number == poll) {
-                    c.outstanding = None;
-                    self.count(now, check, result);
+            In::Result { check, poll, took, result, answered } => {
+                if self.ended(now, check, poll, took) {
+                    self.count(now, check, took, result, answered);
+                }
+            }
+            In::Load { check, poll, took, value } => {
+                if self.ended(now, check, poll, took) {
+                    self.count_load(now, check, value);
                 }
             }
             In::Gone { check, cause } => self.gone(now, check, &cause),
+            In::Configure { checks, groups } => self.reconfigure(now, checks, groups),
         }
     }
 
@@ -276,9 +312,9 @@ impl Health {
             {
                 c.outstanding = None;
                 c.counters.timeouts += 1;
-                let error = format!("timeout after {:?}", c.config.timeout);
+                let (error, took) = (format!("timeout after {:?}", c.config.timeout), c.config.timeout);
                 self.outputs.push_back(Out::Abandon { check: index, poll });
-                self.count(now, index, Err(error));
+                self.count(now, index, took, Err(error), false);
             }
             let c = &mut self.checks[index];
             if c.start <= now {
@@ -304,9 +340,41 @@ impl Health {
         self.outputs.pop_front()
     }
 
-    /// The verdict over all checks.
+    /// Other checks and groups, as [`In::Configure`] has them.
+    pub fn reconfigure(&mut self, now: Time, checks: Vec<CheckConfig>, groups: Vec<GroupConfig>) {
+        let mut old: Vec<Option<Check>> = std::mem::take(&mut self.checks).into_iter().map(Some).collect();
+        let hopeful = self.level != Level::Failed;
+        for config in checks {
+            let same = |c: &Option<Check>| c.as_ref().is_some_and(|c| c.is_same_as(&config));
+            let kept = old.iter_mut().find(|c| same(c)).and_then(Option::take);
+            let mut check = match kept {
+                Some(kept) => kept.with(config),
+                None => Check::added(now, config, hopeful),
+            };
+            check.outstanding = None;
+            self.checks.push(check);
+        }
+        self.groups = groups;
+        self.outputs.retain(|out| matches!(out, Out::Verdict { .. } | Out::Overload { .. }));
+        if !self.started {
+            return;
+        }
+        self.spread(now);
+        for index in 0..self.checks.len() {
+            self.poll(now, index);
+        }
+        self.judge(now, "the checks were changed");
+        self.judge_load("the checks were changed");
+    }
+
+    /// What the site is fit for.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Whether everything is as it should be.
     pub fn healthy(&self) -> bool {
-        self.healthy
+        self.level == Level::Healthy
     }
 
     /// Since when, and why, the verdict is what it is.
@@ -314,59 +382,95 @@ impl Health {
         (self.since, &self.cause)
     }
 
+    /// Whether the site is overloaded, and why it began or ceased to be.
+    pub fn overload(&self) -> (bool, &str) {
+        (self.overload, &self.overload_cause)
+    }
+
     /// State of each check, in the order configured.
     pub fn checks(&self) -> impl Iterator<Item = CheckStatus<'_>> {
-        self.checks.iter().map(|c| CheckStatus {
-            name: &c.config.name,
-            up: c.up,
-            since: c.since,
-            cause: &c.cause,
-            last: c.last.as_ref().map(|(at, _)| *at),
-            last_error: c.last.as_ref().and_then(|(_, result)| result.as_ref().err().map(String::as_str)),
-            counters: c.counters,
-        })
+        self.checks.iter().map(Check::status)
+    }
+
+    /// State of each group, in the order configured.
+    pub fn groups(&self) -> impl Iterator<Item = GroupStatus<'_>> {
+        (0..self.groups.len()).map(|index| self.group_status(index, |c| c.up))
     }
 
     /// First polls at once, for a short start; the grids then begin spread over one interval.
     fn start(&mut self, now: Time) {
         self.started = true;
         self.since = now;
-        let count = u32::try_from(self.checks.len()).unwrap_or(u32::MAX).max(1);
-        for (index, c) in (1..=count).zip(&mut self.checks) {
-            c.since = now;
-            c.cause = format!("check {}: no poll has ended yet", c.config.name);
-            let CheckConfig { every, timeout, .. } = c.config;
-            let room = every - c.config.jitter() - timeout;
-            c.grid = now + timeout + room.mul_f64(f64::from(index) / f64::from(count));
-            c.start = c.grid;
+        for c in &mut self.checks {
+            c.begin(now);
         }
+        self.spread(now);
         for index in 0..self.checks.len() {
             self.poll(now, index);
         }
         self.judge(now, "no checks");
     }
 
+    fn spread(&mut self, now: Time) {
+        let count = u32::try_from(self.checks.len()).unwrap_or(u32::MAX).max(1);
+        for (index, c) in (1..=count).zip(&mut self.checks) {
+            c.set_grid(now, f64::from(index) / f64::from(count));
+        }
+    }
+
     fn poll(&mut self, now: Time, check: usize) {
+        let poll = self.next_poll;
+        self.next_poll += 1;
         let c = &mut self.checks[check];
-        let poll = c.counters.polls;
         c.counters.polls += 1;
         c.outstanding = Some((poll, now + c.config.timeout));
         self.outputs.push_back(Out::Poll { check, poll });
     }
 
-    fn count(&mut self, now: Time, check: usize, result: Result<(), String>) {
+    /// Whether this poll was under way: it no longer is.
+    fn ended(&mut self, now: Time, check: usize, poll: u64, took: Duration) -> bool {
+        let Some(c) = self.checks.get_mut(check) else {
+            return false;
+        };
+        let under_way = c.outstanding.is_some_and(|(number, _)| number == poll);
+        if under_way {
+            c.outstanding = None;
+            c.durations.record(now, took);
+        }
+        under_way
+    }
+
+    fn count(&mut self, now: Time, check: usize, took: Duration, result: Result<(), String>, answered: bool) {
+        let c = &mut self.checks[check];
+        let answered = answered || result.is_ok();
+        let result = c.within_latency(took, result);
         let up = result.is_ok();
-        if let Some(cause) = self.checks[check].count(now, result) {
+        // A success says nothing of why it is down.
+        let news = !up && answered != c.answered;
+        if !up {
+            c.answered = answered;
+        }
+        if let Some(cause) = c.count(now, result) {
+            self.turn(now, check, up, cause);
+        } else if news && !c.up {
+            let cause = self.cause.clone();
+            self.judge(now, &cause);
+        }
+    }
+
+    fn count_load(&mut self, now: Time, check: usize, value: u64) {
+        if let Some((up, cause)) = self.checks[check].count_load(now, value) {
             self.turn(now, check, up, cause);
         }
     }
 
     fn gone(&mut self, now: Time, check: usize, cause: &str) {
-        let Some(c) = self.checks.get_mut(check) else {
+        let Some(c) = self.checks.get_mut(check).filter(|c| !c.is_load()) else {
             return;
         };
         c.counters.gone += 1;
         c.streak = 0;
+        c.answered = false;
         // What a poll begun before the event says is about a service that no longer is.
         if let Some((poll, _)) = c.outstanding.take() {
             self.outputs.push_back(Out::Abandon { check, poll });
@@ -379,28 +483,19 @@ impl Health {
                 self.poll(now, check);
             }
         } else {
-            c.cause = cause;
+            c.cause = cause.clone();
+            self.judge(now, &cause);
         }
     }
 
     fn turn(&mut self, now: Time, check: usize, up: bool, cause: String) {
         self.checks[check].turn(now, up, &cause);
         self.outputs.push_back(Out::Check { check, up, cause: cause.clone() });
-        self.judge(now, &cause);
-    }
-
-    fn judge(&mut self, now: Time, cause: &str) {
-        let healthy = self.checks.iter().all(|c| c.up);
-        if healthy == self.healthy {
-            return;
+        if self.checks[check].is_load() {
+            self.judge_load(&cause);
+        } else {
+            self.judge(now, &cause);
         }
-        self.healthy = healthy;
-        self.since = now;
-        self.cause = match self.checks.len() {
-            count if healthy && count > 1 => format!("all {count} checks are up; {cause}"),
-            _ => cause.to_owned(),
-        };
-        self.outputs.push_back(Out::Verdict { healthy, cause: self.cause.clone() });
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Listener {
     pub inode: u32,
     /// Who opened it.
     pub uid: u32,
+    /// What waits in it: octets of datagrams, or connections that nobody has accepted.
+    pub queue: u32,
 }
 
 /// Unconnected UDP sockets and TCP listeners on `port` in the calling thread's network namespace, both families.
@@ -140,6 +142,7 @@ pub(crate) fn parse(message: &Message<'_>, tcp: Option<bool>) -> Option<Listener
         port: port_at(4)?,
         uid: read_u32(header, 64)?,
         inode: read_u32(header, 68)?,
+        queue: read_u32(header, 56)?,
     })
 }
 

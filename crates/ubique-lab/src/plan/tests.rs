@@ -5,7 +5,7 @@ use std::time::Duration;
 use ubique_model::internet::{Internet, Ixp, Link, Network, Vantage};
 use ubique_model::location::Location;
 use ubique_model::service::{
-    AdminSettings, AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream,
+    AdminSettings, AgentSettings, Capacity, Guard, Levels, Records, RehearseSettings, Service, Site, Upstream,
 };
 use ubique_model::{AddressFamily, Asn, Relation};
 
@@ -68,6 +68,11 @@ fn service(sites: Vec<Site>) -> Service {
         prefixes: vec!["198.51.100.0/24".parse().unwrap(), "2001:db8:53::/48".parse().unwrap()],
         addresses: vec!["198.51.100.53".parse().unwrap()],
         checks: vec![],
+        groups: vec![],
+        levels: Levels::default(),
+        shed: vec![],
+        flap: None,
+        guard: Guard::default(),
         sites,
         agent: AgentSettings {
             socket: "/run/ubique/{site}.sock".into(),

@@ -35,7 +35,7 @@ pub(super) fn prefix_of(service: &Service, address: IpAddr) -> Option<Prefix> {
 /// The zone of the built-in responder: the name of the first DNS check, so that the check is answered.
 pub(super) fn zone(service: &Service) -> String {
     let name = service.checks.iter().find_map(|check| match &check.kind {
-        CheckKind::Dns { name, class, .. } if class == "IN" => Some(name.trim_end_matches('.').to_string()),
+        CheckKind::Dns(dns) if dns.class == "IN" => Some(dns.name.trim_end_matches('.').to_string()),
         _ => None,
     });
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT_ZONE.to_string())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ubique_model::internet::{Internet, Link, Network, Vantage};
 use ubique_model::location::Location;
 use ubique_model::service::{
-    AdminSettings, AgentSettings, Capacity, Records, RehearseSettings, Service, Site, Upstream,
+    AdminSettings, AgentSettings, Capacity, Guard, Levels, Records, RehearseSettings, Service, Site, Upstream,
 };
 use ubique_model::{Asn, Relation};
 
@@ -64,6 +64,11 @@ pub fn service() -> Service {
         prefixes: vec!["198.51.100.0/24".parse().unwrap(), "2001:db8:53::/48".parse().unwrap()],
         addresses: vec!["198.51.100.53".parse().unwrap(), "2001:db8:53::53".parse().unwrap()],
         checks: vec![],
+        groups: vec![],
+        levels: Levels::default(),
+        shed: vec![],
+        flap: None,
+        guard: Guard::default(),
         sites: vec![
             site("lon", london(), vec![upstream(100, "192.0.2.1"), upstream(100, "2001:db8:1::1")]),
             site("par", paris(), vec![upstream(200, "192.0.2.5"), upstream(200, "2001:db8:1::5")]),

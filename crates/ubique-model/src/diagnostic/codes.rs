@@ -101,7 +101,8 @@ codes! {
         "Locations are \"City, CC\" with an ISO country code, a city of at least 100,000 people or a capital, the IATA code of a large airport, or \
          coordinates \"52.37,4.90\". Any other place can be given by its coordinates."
     BAD_URL "E0216" "invalid URL"
-        "HTTP checks take URLs like \"http://198.51.100.53:80/health\": plain HTTP and an address literal. The name the server expects goes into `host`."
+        "HTTP checks take URLs like \"http://198.51.100.53:80/health\" or \"https://service/health\": an address literal, `service` or `loopback`. \
+         The name the server expects goes into `host`."
     BAD_QUERY "E0217" "invalid DNS query"
         "Queries are \"NAME TYPE\" or \"NAME TYPE CLASS\": \"example.com A\", \"id.server TXT CH\"."
     PORT_ZERO "E0218" "port 0"
@@ -155,6 +156,10 @@ codes! {
         "An announcement needs room for one more change and one more withdrawal below `suppress`; with less the site would never be announced."
     API_ON_SERVICE_ADDRESS "E0330" "HTTPS API on a service address"
         "Requests to an anycast address reach the nearest site: `POST /v1/drain` would drain a site that was not meant. The API listens on an address of one machine."
+    UNKNOWN_GROUP "E0331" "group without counterpart"
+        "A check names a `[[group]]` that is not there, or a group has no check: what the site is fit for would not be known."
+    IMPOSSIBLE_THRESHOLD "E0332" "threshold that cannot work"
+        "A group's threshold must be reachable, and `degraded` needs no more than `healthy`; the two thresholds of a load leave a gap between them."
     // Scenarios and Internets.
     UNKNOWN_LABEL "E0401" "unknown step label"
         "\"@LABEL\" refers to an earlier step that has a site."

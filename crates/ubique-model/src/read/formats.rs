@@ -45,6 +45,18 @@ pub(crate) const QUERY_RATE: Format =
     Format { what: "a query rate", pattern: Some("^[0-9]+(\\.[0-9]+)? ?[kMGT]?/s$"), example: "1.2M/s" };
 pub(crate) const QUERY: Format = Format { what: "a DNS query", pattern: None, example: "example.com A" };
 pub(crate) const URL: Format =
-    Format { what: "a URL", pattern: Some("^http://"), example: "http://198.51.100.53:80/health" };
+    Format { what: "a URL", pattern: Some("^https?://"), example: "http://198.51.100.53:80/health" };
+pub(crate) const URL_PATH: Format = Format { what: "a path", pattern: Some("^/"), example: "/dns-query" };
+pub(crate) const SERVER: Format = Format {
+    what: "an address with port",
+    pattern: Some("^([0-9.]+|\\[[0-9a-fA-F:.]+\\]|service|loopback):[0-9]{1,5}$"),
+    example: "198.51.100.53:53",
+};
+pub(crate) const CA: Format = Format { what: "a path", pattern: None, example: "/etc/ubique/ca.pem" };
+pub(crate) const OCTETS: Format = Format { what: "a text, or octets", pattern: None, example: "hex:1b00" };
+pub(crate) const STATUS: Format =
+    Format { what: "status codes", pattern: Some("^([1-5]xx|[1-5][0-9]{2}(-[1-5][0-9]{2})?)$"), example: "2xx" };
+pub(crate) const THRESHOLD_WORD: Format = Format { what: "a threshold", pattern: Some("^(all|any)$"), example: "all" };
+pub(crate) const UNIT: Format = Format { what: "a unit", pattern: None, example: "nsd.service" };
 pub(crate) const HOST: Format = Format { what: "a host name", pattern: None, example: "www.example.com" };
 pub(crate) const COMM: Format = Format { what: "a process name", pattern: None, example: "nsd" };

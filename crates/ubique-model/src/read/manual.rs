@@ -64,6 +64,8 @@ fn value(ty: &Type) -> String {
             (2, 2) => format!("two of: {}", value(item)),
             (_, max) => format!("a list, at most {max}, each {}", value(item)),
         },
+        Type::Scalar { format, min, max } => format!("{min} to {max}, or {}: `\"{}\"`", format.what, format.example),
+        Type::OneOrMore { item, max } => format!("{}; or a list of at most {max}", value(item)),
         Type::Map { value: format, max } => {
             format!("a table, at most {max}: text = {}", format.what)
         }

@@ -108,6 +108,12 @@ fn value(ty: &Type) -> Value {
         Type::List { item, min, max } => {
             json!({ "type": "array", "items": value(item), "minItems": min, "maxItems": max })
         }
+        Type::Scalar { format, min, max } => {
+            json!({ "oneOf": [value(&Type::Integer { min: *min, max: *max }), value(&Type::Text(format))] })
+        }
+        Type::OneOrMore { item, max } => {
+            json!({ "oneOf": [value(item), value(&Type::List { item, min: 1, max: *max })] })
+        }
         Type::Map { value: format, max } => json!({
             "type": "object",
             "additionalProperties": value(&Type::Text(format)),

@@ -109,6 +109,22 @@ pub(crate) enum Type {
         /// Most elements.
         max: usize,
     },
+    /// A whole number, or a string of some form.
+    Scalar {
+        /// The string.
+        format: &'static Format,
+        /// Smallest number.
+        min: i64,
+        /// Largest number.
+        max: i64,
+    },
+    /// One, or a list of them.
+    OneOrMore {
+        /// What it holds.
+        item: &'static Type,
+        /// Most elements.
+        max: usize,
+    },
     /// Keys of the user's choice with a text each.
     Map {
         /// Form of the values.
@@ -158,6 +174,8 @@ impl Type {
             Type::Boolean => "true or false",
             Type::Choice(_) | Type::Tag => "a word in quotes",
             Type::List { .. } => "a list",
+            Type::Scalar { format, .. } => format.what,
+            Type::OneOrMore { item, .. } => item.noun(),
             Type::Map { .. } | Type::Table(_) => "a table",
             Type::Switch(_) => "true, false or a table",
             Type::Tables { .. } => "a list of tables",
@@ -178,6 +196,10 @@ impl Type {
             Type::List { item, .. } => {
                 format!("a list [ … ] with each element {}", item.describe())
             }
+            Type::Scalar { format, min, max } => {
+                format!("a whole number from {min} to {max}, or {} in quotes, e.g. \"{}\"", format.what, format.example)
+            }
+            Type::OneOrMore { item, .. } => format!("{}, or a list of such", item.describe()),
             Type::Map { .. } => "a table { \"name\" = \"value\", … }".to_owned(),
             Type::Table(_) => "a table".to_owned(),
             Type::Switch(_) => "true, or a table { … }".to_owned(),

@@ -14,6 +14,15 @@ use super::{suggest, text};
 use crate::diagnostic as code;
 use crate::net::Asn;
 
+/// A number or a text, as written.
+#[derive(Clone, Copy)]
+pub(crate) enum Scalar<'w> {
+    /// Within the bounds of the description.
+    Integer(i64),
+    /// Plain text.
+    Text(&'w str),
+}
+
 /// Reads one table.
 pub(crate) struct TableReader<'d> {
     sink: &'d Sink<'d>,
@@ -230,14 +239,17 @@ impl<'d> TableReader<'d> {
             self.wrong_type(key, ty, &value, &span);
             return None;
         };
-        match i64::try_from(number).ok().filter(|n| (min..=max).contains(&n)) {
-            Some(value) => Some(At { value, span }),
-            None => {
-                let message = format!("`{key}` is {}, outside {min} to {max}", self.spelled(&span, number));
-                self.sink.report(&span, Finding::new(code::OUT_OF_RANGE, message).fix(ty.describe()));
-                None
-            }
+        let value = self.bounded(key, ty, number, (*min, *max), &span)?;
+        Some(At { value, span })
+    }
+
+    fn bounded(&self, key: &str, ty: &Type, number: i128, (min, max): (i64, i64), span: &Span) -> Option<i64> {
+        let value = i64::try_from(number).ok().filter(|n| (min..=max).contains(n));
+        if value.is_none() {
+            let message = format!("`{key}` is {}, outside {min} to {max}", self.spelled(span, number));
+            self.sink.report(span, Finding::new(code::OUT_OF_RANGE, message).fix(ty.describe()));
         }
+        value
     }
 
     fn spelled(&self, _span: &Span, number: i128) -> String {
@@ -282,12 +294,55 @@ impl<'d> TableReader<'d> {
         let Some(Field { ty: Type::Choice(words), .. }) = self.field(key) else {
             return None;
         };
-        self.text(key, |word| {
-            words.iter().copied().find(|w| *w == word).ok_or_else(|| {
-                Finding::new(code::BAD_CHOICE, format!("unknown {key} \"{}\"", shorten(word)))
-                    .fix(did_you_mean(word, words.iter().copied()))
-            })
-        })
+        self.text(key, |word| choose(key, words, word))
+    }
+
+    /// One or more of the words of its description.
+    pub(crate) fn choices(&self, key: &str) -> Vec<At<&'static str>> {
+        let Some(Field { ty: Type::OneOrMore { item: Type::Choice(words), .. }, .. }) = self.field(key) else {
+            return Vec::new();
+        };
+        self.texts(key, |word| choose(key, words, word))
+    }
+
+    /// A number or a text, turned into a value by `parse`.
+    pub(crate) fn scalar<T>(&self, key: &str, parse: impl Fn(Scalar<'_>) -> Result<T, Finding>) -> Option<At<T>> {
+        let (value, span) = self.value(key)?;
+        let field = self.field(key)?;
+        self.scalar_value(key, &field.ty, value, span, &parse)
+    }
+
+    /// One or more numbers or texts.
+    pub(crate) fn scalars<T>(&self, key: &str, parse: impl Fn(Scalar<'_>) -> Result<T, Finding>) -> Vec<At<T>> {
+        self.list(key, |item, value, span| self.scalar_value(key, item, value, span, &parse))
+    }
+
+    fn scalar_value<T>(
+        &self,
+        key: &str,
+        ty: &Type,
+        value: Value<'_>,
+        span: Span,
+        parse: &impl Fn(Scalar<'_>) -> Result<T, Finding>,
+    ) -> Option<At<T>> {
+        let found = match (value, ty) {
+            (Value::Integer(number), Type::Scalar { min, max, .. }) => {
+                let value = self.bounded(key, ty, number, (*min, *max), &span)?;
+                parse(Scalar::Integer(value))
+            }
+            (Value::String(word), _) => text::plain(word).and_then(|word| parse(Scalar::Text(word))),
+            _ => {
+                self.wrong_type(key, ty, &value, &span);
+                return None;
+            }
+        };
+        match found {
+            Ok(value) => Some(At { value, span }),
+            Err(finding) => {
+                self.sink.report(&span, finding);
+                None
+            }
+        }
     }
 
     /// The elements of a list, each handed to `read` with its place; bounds are checked.
@@ -298,9 +353,14 @@ impl<'d> TableReader<'d> {
         let Some(field) = self.field(key) else {
             return Vec::new();
         };
-        let (Value::Array(items), Type::List { item, min, max }) = (value, &field.ty) else {
-            self.wrong_type(key, &field.ty, &value, &span);
-            return Vec::new();
+        let (items, item, min, max) = match (value, &field.ty) {
+            (Value::Array(items), Type::List { item, min, max }) => (items, item, min, max),
+            (Value::Array(items), Type::OneOrMore { item, max }) => (items, item, &1, max),
+            (_, Type::OneOrMore { item, .. }) => return read(item, value, span).into_iter().collect(),
+            _ => {
+                self.wrong_type(key, &field.ty, &value, &span);
+                return Vec::new();
+            }
         };
         if items.len() < *min {
             let message = match items.len() {
@@ -450,6 +510,13 @@ impl<'d> TableReader<'d> {
         }
         readers
     }
+}
+
+fn choose(key: &str, words: &'static [&'static str], word: &str) -> Result<&'static str, Finding> {
+    words.iter().copied().find(|w| *w == word).ok_or_else(|| {
+        Finding::new(code::BAD_CHOICE, format!("unknown {key} \"{}\"", shorten(word)))
+            .fix(did_you_mean(word, words.iter().copied()))
+    })
 }
 
 /// Reports the second and later ones of equal values.

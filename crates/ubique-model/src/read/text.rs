@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::sink::Finding;
+pub(crate) use super::text_check::*;
 use super::words::{did_you_mean, shorten};
 use super::{MAX_NAME_CHARS, MAX_TEXT_CHARS};
 use crate::diagnostic as code;
@@ -155,7 +156,7 @@ pub(crate) fn endpoint(word: &str) -> Result<SocketAddr, Finding> {
     Ok(endpoint)
 }
 
-fn port_zero(what: &str) -> Finding {
+pub(super) fn port_zero(what: &str) -> Finding {
     Finding::new(code::PORT_ZERO, format!("{what}: nothing can be reached at port 0"))
         .fix("write the port the service listens on")
 }
@@ -257,116 +258,4 @@ pub(crate) fn location(word: &str) -> Result<Location, Finding> {
         let fix = error.fix();
         Finding::new(code::UNKNOWN_LOCATION, error.to_string()).fix(fix)
     })
-}
-
-/// What an HTTP URL names.
-pub(crate) struct HttpUrl {
-    /// Server.
-    pub target: SocketAddr,
-    /// Host as written.
-    pub host: String,
-    /// Path with query.
-    pub path: String,
-}
-
-/// `http://ADDRESS[:PORT][/PATH]`.
-pub(crate) fn http_url(word: &str) -> Result<HttpUrl, Finding> {
-    let bad = |message: &str| Finding::new(code::BAD_URL, format!("\"{}\": {message}", shorten(word)));
-    let example = "write e.g. \"http://198.51.100.53:80/health\"";
-    if word.starts_with("https://") {
-        return Err(bad("checks over TLS are not available in this version")
-            .fix("check a plain HTTP port of the server, or use kind = \"exec\" with a client of your choice"));
-    }
-    let rest = word.strip_prefix("http://").ok_or_else(|| bad("the URL does not begin with http://").fix(example))?;
-    let (authority, path) = match rest.find(['/', '?']) {
-        Some(at) if rest[at..].starts_with('/') => (&rest[..at], rest[at..].to_owned()),
-        Some(at) => (&rest[..at], format!("/{}", &rest[at..])),
-        None => (rest, "/".to_owned()),
-    };
-    let address_only = authority.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    let target = match (authority.parse::<SocketAddr>(), address_only) {
-        (Ok(target), _) => target,
-        (_, Ok(address)) if address.is_ipv4() || authority.starts_with('[') => SocketAddr::new(address, 80),
-        (_, Ok(address)) => {
-            return Err(bad("an IPv6 address needs brackets").fix(format!("write http://[{address}]/")));
-        }
-        _ => {
-            return Err(bad("the host is not an IP address")
-                .cause("names are not looked up: a node must not depend on the DNS it may be serving")
-                .fix("write the address in the URL and the name in `host`"));
-        }
-    };
-    if target.port() == 0 {
-        return Err(port_zero(authority));
-    }
-    if path.contains(|c: char| c.is_whitespace() || c == '#' || !c.is_ascii()) {
-        return Err(bad("the path holds blanks, `#` or characters other than ASCII").fix("percent-encode them"));
-    }
-    Ok(HttpUrl { target, host: authority.to_owned(), path })
-}
-
-/// Value of the Host header.
-pub(crate) fn host(word: &str) -> Result<String, Finding> {
-    if word.chars().all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c)) {
-        return Ok(word.to_owned());
-    }
-    Err(Finding::new(code::BAD_TEXT, format!("\"{}\" is not a host name", shorten(word)))
-        .fix("write a name such as \"www.example.com\""))
-}
-
-/// What a DNS check asks.
-pub(crate) struct DnsQuery {
-    /// Name.
-    pub name: String,
-    /// Type mnemonic.
-    pub qtype: String,
-    /// Class mnemonic.
-    pub class: String,
-}
-
-/// Query types that checks can ask.
-pub(crate) const QUERY_TYPES: &[&str] =
-    &["A", "AAAA", "CNAME", "DNSKEY", "DS", "HTTPS", "MX", "NS", "PTR", "SOA", "SRV", "SVCB", "TXT"];
-
-/// Longest label of a domain name, octets (RFC 1035 §2.3.4).
-const MAX_LABEL_OCTETS: usize = 63;
-/// Longest domain name in text without its final dot (RFC 1035 §2.3.4: 255 octets on the wire).
-const MAX_DOMAIN_CHARS: usize = 253;
-
-/// `NAME TYPE [CLASS]`.
-pub(crate) fn dns_query(word: &str) -> Result<DnsQuery, Finding> {
-    let bad = |message: String| Finding::new(code::BAD_QUERY, message);
-    let parts: Vec<&str> = word.split_whitespace().collect();
-    let (name, qtype, class) = match parts[..] {
-        [name, qtype] => (name, qtype, "IN"),
-        [name, qtype, class] => (name, qtype, class),
-        [name] => {
-            return Err(bad(format!("\"{}\" lacks the query type", shorten(word)))
-                .fix(format!("write \"{} A\"", shorten(name))));
-        }
-        _ => {
-            return Err(bad(format!("\"{}\" is not a query", shorten(word)))
-                .fix("write \"NAME TYPE\" or \"NAME TYPE CLASS\", e.g. \"example.com A\""));
-        }
-    };
-    let qtype = qtype.to_ascii_uppercase();
-    if !QUERY_TYPES.contains(&qtype.as_str()) {
-        return Err(bad(format!("unknown query type \"{}\"", shorten(&qtype)))
-            .fix(did_you_mean(&qtype, QUERY_TYPES.iter().copied())));
-    }
-    let class = class.to_ascii_uppercase();
-    if class != "IN" && class != "CH" {
-        return Err(bad(format!("unknown query class \"{}\"", shorten(&class))).fix("use \"IN\" or \"CH\""));
-    }
-    let labels = name.strip_suffix('.').unwrap_or(name);
-    let fits = |label: &str| {
-        (1..=MAX_LABEL_OCTETS).contains(&label.len())
-            && label.chars().all(|c| c.is_ascii_graphic() && !"\"\\();@$".contains(c))
-    };
-    if name != "." && (labels.len() > MAX_DOMAIN_CHARS || !labels.split('.').all(fits)) {
-        return Err(bad(format!("\"{}\" is not a domain name", shorten(name)))
-            .cause("labels have 1 to 63 ASCII characters, names at most 253 (RFC 1035)")
-            .fix("write e.g. \"example.com A\"; names in other scripts in their xn-- form"));
-    }
-    Ok(DnsQuery { name: name.to_owned(), qtype, class })
 }

@@ -61,7 +61,9 @@ pub(crate) fn hint(finding: Finding, key: &str, ty: &Type, value: &Value<'_>) ->
             let digits = word.trim_start_matches(['A', 'S', 'a', 's']);
             if digits.parse::<u32>().is_ok() { finding.fix(unquoted(digits)) } else { finding.fix(usual) }
         }
-        (Type::Integer { .. }, Value::String(word)) if word.parse::<i64>().is_ok() => finding.fix(unquoted(word)),
+        (Type::Integer { .. } | Type::Scalar { .. }, Value::String(word)) if word.parse::<i64>().is_ok() => {
+            finding.fix(unquoted(word))
+        }
         (Type::Boolean, Value::String(word @ ("true" | "false"))) => finding.fix(unquoted(word)),
         (Type::Tables { .. }, Value::Table(_)) => finding.fix(format!("write [[{key}]] with double brackets")),
         (Type::Table(_), Value::Array(_)) => finding.fix(format!("write [{key}] with single brackets")),

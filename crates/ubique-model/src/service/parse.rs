@@ -61,7 +61,7 @@ fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>) -> Option<Service> {
     let head = root.table("service").map(|t| read_head(&t)).unwrap_or_default();
     let agent = root.table("agent").and_then(|t| read_agent(&t, &head));
     let rehearse = root.table("rehearse").map(|t| read_rehearse(&t));
-    let checks = check::parse::read_all(&root);
+    let (checks, groups) = check::parse::read_all(&root);
     let drafts: Vec<SiteDraft> = root.tables("site").iter().map(read_site).collect();
     let rules = action::read_rules(&root);
     rules::check(&root, &head, &drafts);
@@ -73,6 +73,7 @@ fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>) -> Option<Service> {
         prefixes: values(head.prefixes),
         addresses: values(head.addresses),
         checks: checks.into_iter().collect::<Option<Vec<Check>>>()?,
+        groups: groups?,
         levels: rules.levels(),
         shed: values(rules.shed),
         flap: rules.flap?.map(|at| at.value),

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use super::{Action, ApiSettings, NextHop, Records, RotatedFile, Service, Shed, Site, Upstream, UpstreamSelector};
-use crate::check::{Check, CheckKind};
+use crate::check::print::{print_check, print_group};
 use crate::quantity::{format_bit_rate, format_duration, format_query_rate};
 
 /// A TOML basic string.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {
@@ -27,16 +27,16 @@ fn quoted(text: &str) -> String {
 }
 
 /// A TOML array of strings.
-fn list(items: impl IntoIterator<Item = String>) -> String {
+pub(crate) fn list(items: impl IntoIterator<Item = String>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| quoted(&item)).collect();
     format!("[{}]", items.join(", "))
 }
 
 /// Writes `key = value` lines.
-struct Page(String);
+pub(crate) struct Page(String);
 
 impl Page {
-    fn table(&mut self, header: &str) {
+    pub(crate) fn table(&mut self, header: &str) {
         if !self.0.is_empty() {
             self.0.push('\n');
         }
@@ -44,15 +44,15 @@ impl Page {
         self.0.push('\n');
     }
 
-    fn key(&mut self, key: &str, value: impl std::fmt::Display) {
+    pub(crate) fn key(&mut self, key: &str, value: impl std::fmt::Display) {
         let _ = writeln!(self.0, "{key} = {value}");
     }
 
-    fn text(&mut self, key: &str, value: impl AsRef<str>) {
+    pub(crate) fn text(&mut self, key: &str, value: impl AsRef<str>) {
         self.key(key, quoted(value.as_ref()));
     }
 
-    fn shown(&mut self, key: &str, value: impl std::fmt::Display) {
+    pub(crate) fn shown(&mut self, key: &str, value: impl std::fmt::Display) {
         self.text(key, value.to_string());
     }
 }
@@ -103,6 +103,9 @@ impl Service {
         for check in &self.checks {
             print_check(&mut page, check);
         }
+        for group in &self.groups {
+            print_group(&mut page, group);
+        }
         print_rules(&mut page, self);
         for site in &self.sites {
             print_site(&mut page, site);
@@ -143,47 +146,6 @@ fn print_rotated(page: &mut Page, file: &RotatedFile) {
     page.text("path", file.path.to_string_lossy());
     page.key("size-mib", file.size_mib);
     page.key("files", file.files);
-}
-
-fn print_check(page: &mut Page, check: &Check) {
-    page.table("[[check]]");
-    page.text("name", &check.name);
-    match &check.kind {
-        CheckKind::Dns { target, name, qtype, class, rcode, tcp } => {
-            page.text("kind", "dns");
-            page.shown("target", target);
-            page.text("query", format!("{name} {qtype} {class}"));
-            page.text("expect", rcode);
-            page.text("transport", if *tcp { "tcp" } else { "udp" });
-        }
-        CheckKind::Http { target, host, path, status } => {
-            page.text("kind", "http");
-            page.text("url", format!("http://{target}{path}"));
-            page.text("host", host);
-            page.key("expect", status);
-        }
-        CheckKind::Tcp { target } => {
-            page.text("kind", "tcp");
-            page.shown("target", target);
-        }
-        CheckKind::Process { pidfile, name } => {
-            page.text("kind", "process");
-            if let Some(pidfile) = pidfile {
-                page.text("pidfile", pidfile.to_string_lossy());
-            }
-            if let Some(name) = name {
-                page.text("process", name);
-            }
-        }
-        CheckKind::Exec { command } => {
-            page.text("kind", "exec");
-            page.key("command", list(command.iter().cloned()));
-        }
-    }
-    page.text("every", format_duration(check.every));
-    page.text("timeout", format_duration(check.timeout));
-    page.key("fall", check.fall);
-    page.key("rise", check.rise);
 }
 
 /// The keys of an action with their values.

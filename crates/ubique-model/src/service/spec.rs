@@ -13,8 +13,9 @@ pub use admin::MAX_CLIENTS;
 pub(crate) use upstream::FAMILIES;
 use upstream::{DYNAMIC, UPSTREAM};
 
+use crate::check::spec::{CHECK, CHECK_GROUP, COMMAND, MAX_GROUPS};
 use crate::read::formats::*;
-use crate::read::spec::{Field, Later, Need, Spec, Type, Variant, Variants};
+use crate::read::spec::{Field, Need, Spec, Type};
 
 /// Most prefixes of a service.
 pub const MAX_PREFIXES: usize = 64;
@@ -43,32 +44,24 @@ pub const KEEP_ROUTES: u32 = 20_000;
 pub const MAX_COMMAND_WORDS: usize = 256;
 /// Most additional appearances of our AS in a path.
 pub const MAX_PREPEND: u8 = 16;
-/// Longest process name the kernel keeps, bytes (`TASK_COMM_LEN` less its NUL).
-pub const MAX_COMM_BYTES: usize = 15;
 /// Most BMP collectors.
 pub const MAX_COLLECTORS: usize = 8;
 /// Longest file of messages or inputs, MiB.
 pub const MAX_FILE_MIB: u32 = 4096;
 /// Most files of a kind kept.
 pub const MAX_FILES: u32 = 1000;
-/// Longest `fall` and `rise`.
-pub const MAX_IN_A_ROW: u32 = 1000;
 
-/// RCODE mnemonics a DNS check can expect (RFC 1035 §4.1.1).
-pub(crate) const RCODES: &[&str] = &["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"];
 /// Relations an upstream can have.
 pub(crate) const RELATIONS: &[&str] = &["transit", "peer", "route-server", "internal"];
 
-const fn field(key: &'static str, ty: Type, need: Need, doc: &'static str) -> Field {
+pub(crate) const fn field(key: &'static str, ty: Type, need: Need, doc: &'static str) -> Field {
     Field { key, ty, need, doc }
 }
 
-const fn plain(doc: &'static str, fields: &'static [Field]) -> Spec {
+pub(crate) const fn plain(doc: &'static str, fields: &'static [Field]) -> Spec {
     Spec { doc, fields, variants: None, later: &[] }
 }
 
-const COMMAND: Type = Type::List { item: &Type::Text(&WORD), min: 1, max: MAX_COMMAND_WORDS };
-const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A service file.
@@ -82,7 +75,13 @@ pub(crate) static FILE: Spec = plain(
             "check",
             Type::Tables { spec: &CHECK, max: MAX_CHECKS },
             Need::Optional,
-            "What makes a site fit to serve; all must pass.",
+            "What makes a site fit to serve.",
+        ),
+        field(
+            "group",
+            Type::Tables { spec: &CHECK_GROUP, max: MAX_GROUPS },
+            Need::Optional,
+            "Checks that count together: all, any, or enough of them.",
         ),
         field("level", Type::Table(&LEVEL), Need::Optional, "What upstreams are told of a site that is not healthy."),
         field(
@@ -276,110 +275,6 @@ static REHEARSE: Spec = plain(
         ),
     ],
 );
-
-static CHECK: Spec = Spec {
-    doc: "One test of the service on its own site.",
-    fields: &[
-        field("name", Type::Text(&NAME), Need::Described("the kind"), "Unique name of the check."),
-        field("kind", Type::Tag, Need::Required, "How it is tested."),
-        field(
-            "every",
-            Type::Duration { min: Duration::from_millis(10), max: HOUR },
-            Need::Text("1s"),
-            "Interval between the starts of two polls.",
-        ),
-        field(
-            "timeout",
-            Type::Duration { min: MS, max: HOUR },
-            Need::Described("500ms, or `every` when that is shorter"),
-            "A poll without result by then has failed; at most `every`.",
-        ),
-        field(
-            "fall",
-            Type::Integer { min: 1, max: MAX_IN_A_ROW as i64 },
-            Need::Integer(3),
-            "So many failures in a row make the site unfit.",
-        ),
-        field(
-            "rise",
-            Type::Integer { min: 1, max: MAX_IN_A_ROW as i64 },
-            Need::Integer(3),
-            "So many successes in a row make it fit again.",
-        ),
-    ],
-    variants: Some(&CHECK_KINDS),
-    later: &[],
-};
-
-static CHECK_KINDS: Variants = Variants {
-    tag: "kind",
-    list: &[
-        Variant {
-            name: "dns",
-            doc: "A DNS query is answered as expected.",
-            fields: &[
-                field("target", Type::Text(&ENDPOINT), Need::Required, "Server asked."),
-                field(
-                    "query",
-                    Type::Text(&QUERY),
-                    Need::Required,
-                    "\"NAME TYPE\" or \"NAME TYPE CLASS\"; the class is IN unless written.",
-                ),
-                field("expect", Type::Choice(RCODES), Need::Text("NOERROR"), "Expected response code."),
-                field("transport", Type::Choice(&["udp", "tcp"]), Need::Text("udp"), "Transport of the query."),
-            ],
-        },
-        Variant {
-            name: "http",
-            doc: "An HTTP/1.1 GET is answered with the expected status.",
-            fields: &[
-                field("url", Type::Text(&URL), Need::Required, "Plain HTTP with an address literal."),
-                field("host", Type::Text(&HOST), Need::Described("the host of the URL"), "Host header."),
-                field("expect", Type::Integer { min: 100, max: 599 }, Need::Integer(200), "Expected status code."),
-            ],
-        },
-        Variant {
-            name: "tcp",
-            doc: "A TCP connection is accepted.",
-            fields: &[field("target", Type::Text(&ENDPOINT), Need::Required, "Server connected to.")],
-        },
-        Variant {
-            name: "process",
-            doc: "A process runs; give `pidfile` or `process`.",
-            fields: &[
-                field("pidfile", Type::Text(&PIDFILE), Need::Optional, "File with its process ID."),
-                field(
-                    "process",
-                    Type::Text(&COMM),
-                    Need::Optional,
-                    "Its name as `ps -o comm` shows it (at most 15 bytes), or the file name of its program.",
-                ),
-            ],
-        },
-        Variant {
-            name: "exec",
-            doc: "A command exits with 0; it is killed at the timeout.",
-            fields: &[field("command", COMMAND, Need::Required, "Program and arguments; no shell.")],
-        },
-    ],
-    later: &[
-        Later {
-            word: "tls",
-            what: "a TLS check",
-            instead: "use kind = \"tcp\" for the port, or kind = \"exec\" with a TLS client",
-        },
-        Later {
-            word: "udp",
-            what: "a raw UDP check",
-            instead: "use kind = \"dns\" for DNS, or kind = \"exec\" with a client of the protocol",
-        },
-        Later {
-            word: "ntp",
-            what: "an NTP check",
-            instead: "use kind = \"exec\" with an NTP client, or kind = \"process\" for the daemon",
-        },
-    ],
-};
 
 static SITE: Spec = plain(
     "One place that announces the service.",

@@ -1,5 +1,5 @@
 use super::*;
-use crate::check::CheckKind;
+use crate::check::{CheckKind, Counts, DnsTransport, Flag, FlagBit, Metric, Roots, Target};
 use crate::net::Relation;
 
 const MINIMAL: &str = r#"
@@ -36,15 +36,15 @@ fn defaults() {
     let dns = &service.checks[0];
     assert_eq!((dns.name.as_str(), dns.fall, dns.rise), ("dns", 3, 3));
     assert_eq!(dns.timeout, Duration::from_millis(100), "never above every");
-    let CheckKind::Dns { qtype, class, rcode, tcp, .. } = &dns.kind else { panic!() };
-    assert_eq!((qtype.as_str(), class.as_str(), rcode.as_str(), *tcp), ("AAAA", "IN", "NOERROR", false));
+    assert_eq!(dns.counts, Counts::Alone(crate::policy::Level::Failed));
+    let CheckKind::Dns(dns) = &dns.kind else { panic!() };
+    assert_eq!((dns.qtype.as_str(), dns.class.as_str(), dns.rcode.as_str()), ("AAAA", "IN", "NOERROR"));
+    assert_eq!((dns.transport, &dns.trust.roots, dns.answer.len()), (DnsTransport::Udp, &Roots::System, 0));
     let http = &service.checks[1];
     assert_eq!((http.every, http.timeout), (Duration::from_secs(1), Duration::from_millis(500)));
-    let CheckKind::Http { target, host, path, status } = &http.kind else { panic!() };
-    assert_eq!(
-        (target.to_string().as_str(), host.as_str(), path.as_str(), *status),
-        ("198.51.100.1:80", "198.51.100.1", "/", 200)
-    );
+    let CheckKind::Http(http) = &http.kind else { panic!() };
+    assert_eq!((http.target.to_string().as_str(), http.path.as_str(), http.tls), ("198.51.100.1:80", "/", false));
+    assert_eq!((&http.host, http.status[0].first, http.status[0].last), (&None, 200, 200));
     let site = service.site("a").unwrap();
     assert_eq!(site.capacity, Capacity::default());
     let upstream = &site.upstreams[0];
@@ -54,6 +54,91 @@ fn defaults() {
     );
     assert_eq!(*upstream, Upstream::new(Asn(64501), "192.0.2.1".parse().unwrap()), "Upstream::new has the defaults");
     assert_eq!(service.site("b"), None);
+}
+
+/// The checks of a file that is like the minimal one but for these.
+fn checks(tables: &str) -> Service {
+    let start = MINIMAL.find("[[check]]").unwrap();
+    let end = MINIMAL.find("[[site]]").unwrap();
+    let text = format!("{}{tables}\n{}", &MINIMAL[..start], &MINIMAL[end..]);
+    let parsed = Service::parse("s.toml", text.as_bytes());
+    assert_eq!(parsed.diagnostics, []);
+    parsed.value.unwrap()
+}
+
+#[test]
+fn thresholds_of_groups_are_weights() {
+    let member = |name: &str, weight: u32| {
+        format!(
+            "[[check]]\nname = \"{name}\"\nkind = \"tcp\"\ntarget = \"service:80\"\ngroup = \"g\"\nweight = {weight}\n"
+        )
+    };
+    for (keys, healthy, degraded) in [
+        ("", 6, 6),
+        ("healthy = \"all\"\ndegraded = \"any\"", 6, 1),
+        ("healthy = \"any\"", 1, 1),
+        ("healthy = 4\ndegraded = 3", 4, 3),
+    ] {
+        let text = format!("{}{}{}[[group]]\nname = \"g\"\n{keys}", member("a", 1), member("b", 2), member("c", 3));
+        let service = checks(&text);
+        assert_eq!((service.groups[0].healthy, service.groups[0].degraded), (healthy, degraded), "{keys}");
+        assert_eq!(service.checks[1].counts, Counts::Member { group: "g".into(), weight: 2 });
+    }
+}
+
+#[test]
+fn checks_of_every_kind() {
+    let service = checks(
+        r#"
+[[check]]
+name = "doh"
+kind = "dns"
+target = "service:443"
+query = "example.com TXT"
+transport = "https"
+server-name = "dns.example"
+ca-file = "/etc/ca.pem"
+answer = "v=spf1"
+flags = ["aa", "no-tc"]
+latency = "20ms"
+on-failure = "degraded"
+[[check]]
+name = "page"
+kind = "http"
+url = "https://loopback/health"
+expect = [204, "2xx", "300-302"]
+body = ["ok"]
+headers = { x-site = "ams" }
+insecure = true
+[[check]]
+kind = "udp"
+target = "loopback:1812"
+send = "hex:00 ff"
+contains = "pong"
+[[check]]
+kind = "load"
+metric = "cpu"
+high = 90
+"#,
+    );
+    let [doh, page, udp, load] = &service.checks[..] else { panic!() };
+    assert_eq!(
+        (doh.latency, &doh.counts),
+        (Some(Duration::from_millis(20)), &Counts::Alone(crate::policy::Level::Degraded))
+    );
+    let CheckKind::Dns(dns) = &doh.kind else { panic!() };
+    assert_eq!((dns.target, dns.path.as_str()), (Target::Service(443), "/dns-query"));
+    assert_eq!(dns.flags, [Flag { bit: FlagBit::Aa, set: true }, Flag { bit: FlagBit::Tc, set: false }]);
+    assert_eq!(dns.trust.roots, Roots::File("/etc/ca.pem".into()));
+    let CheckKind::Http(http) = &page.kind else { panic!() };
+    assert_eq!((http.target, http.tls, &http.trust.roots), (Target::Loopback(443), true, &Roots::Insecure));
+    assert_eq!(http.status.iter().map(ToString::to_string).collect::<Vec<_>>(), ["204", "2xx", "300-302"]);
+    assert_eq!(http.headers, [("x-site".to_owned(), "ams".to_owned())]);
+    let CheckKind::Udp { send, starts, contains, .. } = &udp.kind else { panic!() };
+    assert_eq!((&send[..], &starts[..], &contains[..]), (&[0, 255][..], &[][..], &b"pong"[..]));
+    assert_eq!(load.kind, CheckKind::Load { metric: Metric::Cpu, high: 90, low: 72 });
+    assert_eq!(doh.kind.target().unwrap().0.servers(&service.addresses), ["198.51.100.1:443".parse().unwrap()]);
+    assert_eq!(page.kind.target().unwrap().0.servers(&service.addresses), ["127.0.0.1:443".parse().unwrap()]);
 }
 
 #[test]

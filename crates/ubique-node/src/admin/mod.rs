@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use ubique_model::policy::Level;
 use ubique_model::{Asn, Prefix, Relation};
 use ubique_proto::site::State;
 
@@ -139,8 +140,14 @@ pub struct Status {
     pub since: String,
     /// Why.
     pub cause: String,
-    /// Verdict over all checks.
+    /// Everything is as it should be.
     pub healthy: bool,
+    /// Verdict over all checks and groups.
+    #[schemars(with = "String")]
+    pub level: Level,
+    /// The groups of checks, in the order of the service file.
+    #[serde(default)]
+    pub groups: Vec<GroupStatus>,
     /// What upstreams are told: `healthy`, `degraded`, …; absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stance: Option<String>,
@@ -198,12 +205,53 @@ pub struct CheckStatus {
     pub polls: u64,
     /// Those that failed.
     pub failures: u64,
-    /// Half of the last polls took at most so long, ms; as precise as the buckets of the histogram in `/metrics`.
+    /// Half of the polls of the last minutes took no longer, ms; as precise as the buckets of the histogram.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p50_ms: Option<f64>,
-    /// And 99 % of them.
+    /// The same for 99 of 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p99_ms: Option<f64>,
+    /// The group that counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// What the site is while it is down; absent in a group and for load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub on_failure: Option<Level>,
+    /// What it measures, for load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadStatus>,
+}
+
+/// What a check of load measures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LoadStatus {
+    /// Last value; absent before the first.
+    pub value: Option<f64>,
+    /// Overloaded at or above this.
+    pub high: f64,
+    /// No longer at or below this.
+    pub low: f64,
+    /// Unit of all three.
+    pub unit: String,
+}
+
+/// State of a group of checks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// Its level.
+    #[schemars(with = "String")]
+    pub level: Level,
+    /// Weight of its checks that are up.
+    pub up: u32,
+    /// Weight of all its checks.
+    pub weight: u32,
+    /// Weight needed to be healthy.
+    pub healthy: u32,
+    /// Weight needed to be degraded.
+    pub degraded: u32,
 }
 
 /// State of the session with an upstream.

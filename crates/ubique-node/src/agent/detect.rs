@@ -71,16 +71,17 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// The server behind a check, when it is local: a service address, a loopback address, or one of this machine.
-    pub(super) fn of(check: usize, kind: &CheckKind, service: &[IpAddr]) -> Option<Server> {
-        let (target, tcp) = checks::target(kind)?;
-        let ip = target.ip();
-        let local = service.contains(&ip)
-            || ip.is_loopback()
-            || ip.is_unspecified()
-            // An address that can be bound is ours.
-            || std::net::UdpSocket::bind((ip, 0)).is_ok();
-        local.then(|| Server { check, target, tcp, seen: Arc::default() })
+    /// The servers behind a check that are local: a service address, a loopback address, or one of this machine.
+    pub(super) fn of(check: usize, kind: &CheckKind, service: &[IpAddr]) -> Vec<Server> {
+        let local = |ip: IpAddr| {
+            service.contains(&ip)
+                || ip.is_loopback()
+                || ip.is_unspecified()
+                // An address that can be bound is ours.
+                || std::net::UdpSocket::bind((ip, 0)).is_ok()
+        };
+        let servers = checks::servers(kind, service).into_iter().filter(|(target, _)| local(target.ip()));
+        servers.map(|(target, tcp)| Server { check, target, tcp, seen: Arc::default() }).collect()
     }
 
     fn is_served_by(&self, socket: &Listener) -> bool {
@@ -169,29 +170,32 @@ pub(super) async fn addresses(monitor: AddressMonitor, out: mpsc::Sender<Detecte
 /// Whose processes are watched for a check.
 #[derive(Clone, Debug)]
 pub(super) enum Subject {
-    /// Those that hold the sockets of a server.
-    Owners(Server),
-    /// Those a `process` check finds.
+    /// Those that hold the sockets of the servers; all of these must be served.
+    Owners(Vec<Server>),
+    /// Those a `process` or `systemd` check finds.
     Process(Find),
 }
 
 impl Subject {
     /// What to watch for a check, if anything.
-    pub(super) fn of(kind: &CheckKind, server: Option<Server>) -> Option<Subject> {
-        if let CheckKind::Process { pidfile, name } = kind {
-            return Find::new(pidfile.as_deref(), name.as_deref()).ok().map(Subject::Process);
+    pub(super) fn of(kind: &CheckKind, servers: Vec<Server>) -> Option<Subject> {
+        match Find::of(kind) {
+            Some(find) => find.ok().map(Subject::Process),
+            None => (!servers.is_empty()).then_some(Subject::Owners(servers)),
         }
-        server.map(Subject::Owners)
     }
 
     /// Searches all of `/proc` for owners: not on the runtime's thread.
     fn processes(&self) -> Vec<u32> {
         match self {
             Subject::Process(find) => find.pids().unwrap_or_default(),
-            Subject::Owners(server) => {
-                let sockets = server.sockets().unwrap_or_default();
-                let owners = |s: &Listener| owner_of_socket(s.inode).unwrap_or_default();
-                let mut pids: Vec<u32> = sockets.iter().flat_map(owners).collect();
+            Subject::Owners(servers) => {
+                let mut inodes: Vec<u32> =
+                    servers.iter().flat_map(|s| s.sockets().unwrap_or_default()).map(|s| s.inode).collect();
+                inodes.sort_unstable();
+                inodes.dedup();
+                let owners = |inode: &u32| owner_of_socket(*inode).unwrap_or_default();
+                let mut pids: Vec<u32> = inodes.iter().flat_map(owners).collect();
                 pids.sort_unstable();
                 pids.dedup();
                 pids
@@ -203,7 +207,7 @@ impl Subject {
     /// a socket is one question to the kernel.
     async fn is_alive(&self) -> bool {
         match self {
-            Subject::Owners(server) => server.is_served(),
+            Subject::Owners(servers) => servers.iter().all(Server::is_served),
             Subject::Process(find) => {
                 let find = find.clone();
                 spawn_blocking(move || find.look(None).is_ok()).await.unwrap_or(false)
@@ -264,7 +268,7 @@ mod tests {
     use super::*;
 
     fn listener(address: &str, tcp: bool) -> Listener {
-        Listener { tcp, address: address.parse().unwrap(), port: 53, inode: 1, uid: 0 }
+        Listener { tcp, address: address.parse().unwrap(), port: 53, inode: 1, uid: 0, queue: 0 }
     }
 
     #[test]

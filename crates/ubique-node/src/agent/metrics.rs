@@ -4,40 +4,26 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use ubique_model::policy::Level;
+use ubique_proto::health::{BUCKETS_US, Role};
 use ubique_proto::site::State;
 
 use super::site::Agent;
 use crate::admin::Announced;
 use crate::clock::{now, unix_seconds, wall};
 
-/// Upper bounds of the duration histogram, s: local checks take less than a millisecond.
-const BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
-
-#[derive(Clone, Default)]
-struct Histogram {
-    /// By bucket, not cumulative; those beyond the last are in `count` only.
-    counts: [u64; BUCKETS.len()],
-    count: u64,
-    sum: f64,
-}
-
 /// What is counted here.
 pub(super) struct Metrics {
     transitions: BTreeMap<&'static str, u64>,
     /// Withdrawals that a guard turned around, by guard.
     denied: BTreeMap<&'static str, u64>,
-    durations: Vec<Histogram>,
 }
 
 impl Metrics {
-    pub(super) fn new(checks: usize) -> Metrics {
-        Metrics {
-            transitions: BTreeMap::new(),
-            denied: BTreeMap::from([("last-site", 0)]),
-            durations: vec![Histogram::default(); checks],
-        }
+    pub(super) fn new() -> Metrics {
+        Metrics { transitions: BTreeMap::new(), denied: BTreeMap::from([("last-site", 0)]) }
     }
 
     /// The site began or ceased to announce.
@@ -48,19 +34,6 @@ impl Metrics {
     /// A guard kept the site announced.
     pub(super) fn denied(&mut self, guard: &'static str) {
         *self.denied.entry(guard).or_default() += 1;
-    }
-
-    /// A poll ended.
-    pub(super) fn polled(&mut self, check: usize, took: Duration) {
-        let Some(histogram) = self.durations.get_mut(check) else {
-            return;
-        };
-        let seconds = took.as_secs_f64();
-        if let Some(bucket) = BUCKETS.iter().position(|&bound| seconds <= bound) {
-            histogram.counts[bucket] += 1;
-        }
-        histogram.count += 1;
-        histogram.sum += seconds;
     }
 }
 
@@ -101,6 +74,7 @@ impl Agent {
         self.session_metrics(&mut out);
         self.bfd_metrics(&mut out);
         self.check_metrics(&mut out);
+        self.verdict_metrics(&mut out);
         self.duration_metrics(&mut out);
         self.record_metrics(&mut out);
         self.failover_metrics(&mut out);
@@ -233,7 +207,11 @@ impl Agent {
 
     fn check_metrics(&self, out: &mut Exposition) {
         let checks: Vec<_> = self.health.checks().collect();
-        out.family("ubique_health_check_up", "gauge", "1 while the check counts as passed.");
+        out.family(
+            "ubique_health_check_up",
+            "gauge",
+            "1 while the check counts as passed; of load: while there is no overload.",
+        );
         for check in &checks {
             out.sample("ubique_health_check_up", &[("check", &check.name)], u8::from(check.up));
         }
@@ -253,16 +231,44 @@ impl Agent {
     fn duration_metrics(&self, out: &mut Exposition) {
         let name = "ubique_health_check_duration_seconds";
         out.family(name, "histogram", "How long polls took that were not abandoned.");
-        for (check, histogram) in self.health.checks().zip(&self.metrics.durations) {
+        for check in self.health.checks() {
             let mut below = 0;
-            for (bound, count) in BUCKETS.iter().zip(histogram.counts) {
+            for (bound, count) in BUCKETS_US.iter().zip(check.durations.counts()) {
                 below += count;
-                out.sample(&format!("{name}_bucket"), &[("check", &check.name), ("le", bound)], below);
+                let seconds = *bound as f64 / 1e6;
+                out.sample(&format!("{name}_bucket"), &[("check", &check.name), ("le", &seconds)], below);
             }
-            out.sample(&format!("{name}_bucket"), &[("check", &check.name), ("le", &"+Inf")], histogram.count);
-            out.sample(&format!("{name}_sum"), &[("check", &check.name)], histogram.sum);
-            out.sample(&format!("{name}_count"), &[("check", &check.name)], histogram.count);
+            let count = check.durations.count();
+            out.sample(&format!("{name}_bucket"), &[("check", &check.name), ("le", &"+Inf")], count);
+            out.sample(&format!("{name}_sum"), &[("check", &check.name)], check.durations.sum().as_secs_f64());
+            out.sample(&format!("{name}_count"), &[("check", &check.name)], count);
         }
+    }
+
+    /// The verdict with what decides it, and load.
+    fn verdict_metrics(&self, out: &mut Exposition) {
+        out.family("ubique_health_level", "gauge", "1 for the level the checks put the site at.");
+        for level in [Level::Healthy, Level::Degraded, Level::Failed] {
+            let word = format!("{level:?}").to_ascii_lowercase();
+            out.sample("ubique_health_level", &[("level", &word)], u8::from(self.health.level() == level));
+        }
+        let groups: Vec<_> = self.health.groups().collect();
+        if !groups.is_empty() {
+            out.family("ubique_health_group_weight_up", "gauge", "Weight of the checks of the group that are up.");
+        }
+        for group in groups {
+            out.sample("ubique_health_group_weight_up", &[("group", &group.config.name)], group.up);
+        }
+        let loads: Vec<_> = self.health.checks().filter(|c| matches!(c.role, Role::Load { .. })).collect();
+        if loads.is_empty() {
+            return;
+        }
+        out.family("ubique_load", "gauge", "What the check of load measured last, in its unit.");
+        for check in loads.iter().filter_map(|c| Some((c.name, c.value?))) {
+            out.sample("ubique_load", &[("check", &check.0)], check.1 as f64 / 1e3);
+        }
+        out.family("ubique_overload", "gauge", "1 while the site is overloaded.");
+        out.sample("ubique_overload", &[], u8::from(self.health.overload().0));
     }
 
     /// What is recorded and exported; absent when nothing is.

@@ -53,7 +53,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
-use ubique_model::check::CheckKind;
+use ubique_model::check::{Check, CheckKind};
 use ubique_model::service::Service;
 use ubique_proto::bgp::speaker::PeerId;
 
@@ -78,7 +78,7 @@ const REQUESTS: usize = 16;
 /// Results of polls, and events, that wait for the loop; the sender of one more waits.
 const EVENTS: usize = 64;
 
-/// Threads for what may block, beside one for each `process` check: names of hosts and files of restart, state, reload,
+/// Threads for what may block, beside one for each check that looks for processes: names of hosts and files of restart, state, reload,
 /// keys.
 const BLOCKING_THREADS: usize = 6;
 
@@ -230,7 +230,8 @@ pub fn run(service: Service, site: &str, options: AgentOptions) -> Result<End, A
     let privileges = options.privileges.clone().unwrap_or_else(|| Privileges::reduce(&service));
     let watchdog =
         guard::Guard::start(service.agent.watchdog, privileges.watchdog()).map_err(system("start the watchdog"))?;
-    let looks = service.checks.iter().filter(|c| matches!(c.kind, CheckKind::Process { .. })).count();
+    let looks = |c: &&Check| matches!(c.kind, CheckKind::Process { .. } | CheckKind::Systemd { .. });
+    let looks = service.checks.iter().filter(looks).count();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS + looks)

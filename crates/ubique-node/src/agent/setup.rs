@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
+use ubique_model::check::{Check, CheckKind, Counts};
 use ubique_model::service::{ApiSettings, Service};
-use ubique_proto::health::CheckConfig;
+use ubique_proto::health::{CheckConfig, GroupConfig, Role};
 use ubique_proto::journal::Recorded;
 use ubique_proto::site::{Memory, SiteConfig};
 use ubique_sys::netlink::AddressMonitor;
@@ -61,7 +62,7 @@ pub(super) fn watch(
 ) -> Result<Watched, CheckError> {
     let mut runners = Vec::new();
     for (number, check) in service.checks.iter().enumerate() {
-        runners.push(Runner::start(number, &check.name, &check.kind, results.clone())?);
+        runners.push(Runner::start(number, &check.name, &check.kind, &service.addresses, results.clone())?);
     }
     let (resolve, tasks) = detectors(service, events);
     Ok(Watched { runners, resolve, _tasks: tasks })
@@ -90,8 +91,8 @@ pub(super) fn agent(
     let monitor = Monitor::start(&service, site, &options.version).map_err(system("start the MRT files"))?.map(Rc::new);
     let records = (&journal, &monitor);
     let (bgp, unarmed) = neighbours::speaker(&service, spec, index, options.listen, restart.restarted(), records)?;
-    let checks: Vec<CheckConfig> = service.checks.iter().map(check_config).collect();
-    let health = Recorded::new(now(), (checks, seed()), journal.clone());
+    let (checks, groups) = health_config(&service);
+    let health = Recorded::new(now(), (checks, groups, seed()), journal.clone());
     let kept = admin::socket_path(&service.agent.state, &service.name, site);
     let memory = Remembered::start(kept, &service.name, site);
     let former = memory.site(&service);
@@ -122,13 +123,39 @@ fn state_path(service: &Service, site: &str, options: &AgentOptions) -> PathBuf 
     admin::socket_path(template, &service.name, site).with_extension("state")
 }
 
-fn check_config(check: &ubique_model::check::Check) -> CheckConfig {
+/// The checks and groups of a service, as the health core takes them.
+pub(super) fn health_config(service: &Service) -> (Vec<CheckConfig>, Vec<GroupConfig>) {
+    let group = |group: &ubique_model::check::Group| GroupConfig {
+        name: group.name.clone(),
+        healthy: group.healthy,
+        degraded: group.degraded,
+    };
+    (service.checks.iter().map(check_config).collect(), service.groups.iter().map(group).collect())
+}
+
+fn check_config(check: &Check) -> CheckConfig {
+    let role = match (&check.kind, &check.counts) {
+        (CheckKind::Load { metric, high, low }, _) => {
+            let thousandths = |amount: u64| amount.saturating_mul(1000);
+            Role::Load { high: thousandths(*high), low: thousandths(*low), unit: metric.unit().to_owned() }
+        }
+        (_, Counts::Alone(level)) => Role::Alone(*level),
+        (_, Counts::Member { group, weight }) => Role::Member { group: group.clone(), weight: *weight },
+    };
+    // Thresholds of load are terms of the test, not the test.
+    let what = match &check.kind {
+        CheckKind::Load { metric, .. } => serde_json::to_string(metric),
+        kind => serde_json::to_string(kind),
+    };
     CheckConfig {
         name: check.name.clone(),
+        what: what.unwrap_or_default(),
         every: check.every,
         timeout: check.timeout,
+        latency: check.latency,
         fall: check.fall,
         rise: check.rise,
+        role,
     }
 }
 
@@ -150,9 +177,9 @@ fn detectors(service: &Service, events: &mpsc::Sender<Detected>) -> (Vec<Option<
     let mut resolve = Vec::new();
     let mut tasks = Vec::new();
     for (number, check) in service.checks.iter().enumerate() {
-        let server = Server::of(number, &check.kind, &service.addresses);
-        servers.extend(server.clone());
-        resolve.push(Subject::of(&check.kind, server).map(|subject| {
+        let local = Server::of(number, &check.kind, &service.addresses);
+        servers.extend(local.iter().cloned());
+        resolve.push(Subject::of(&check.kind, local).map(|subject| {
             let notify = Arc::new(Notify::new());
             tasks.push(Task::spawn(detect::processes(number, subject, notify.clone(), events.clone())));
             notify

@@ -30,7 +30,7 @@ use super::upgrade::Leaving;
 use super::{AgentError, Request};
 use crate::admin::Event;
 use crate::bgp::{Driver, Notice};
-use crate::checks::PollResult;
+use crate::checks::{Failure, PollResult};
 use crate::clock::{instant, now, rfc3339};
 use crate::journal::Journal;
 use crate::limits::Throttle;
@@ -150,7 +150,7 @@ impl Agent {
         let upstreams: BTreeMap<_, _> = (0..).map(PeerId).zip(service.sites[site].upstreams.clone()).collect();
         let mut agent = Agent {
             operator: Operator::new(&service),
-            metrics: Metrics::new(service.checks.len()),
+            metrics: Metrics::new(),
             failover: Failover::default(),
             resolved: vec![false; service.checks.len()],
             service,
@@ -251,8 +251,7 @@ impl Agent {
             return;
         }
         // Checks begin as down, so that a service that stays down changes nothing: enough failures say it.
-        let mut checks = self.health.checks().zip(&self.service.checks);
-        let unfit = checks.any(|(c, spec)| !c.up && c.counters.failures >= u64::from(spec.fall));
+        let unfit = self.health.best_case() == Level::Failed;
         let decided = !matches!(self.core.state(), State::Starting | State::Unhealthy | State::Held);
         if unfit || decided {
             self.restart.settle();
@@ -306,11 +305,16 @@ impl Agent {
                 let what = format!("check {name} {state}");
                 self.remember(what, cause);
             }
-            health::Out::Verdict { healthy, cause } => {
+            health::Out::Overload { on, cause } => {
+                tracing::warn!(on, cause, "overload");
+                self.remember(format!("overload {}", if on { "began" } else { "ended" }), cause.clone());
+                self.core.handle_input(now(), site::In::Overload { on, cause });
+            }
+            health::Out::Verdict { level, answers, cause } => {
+                let healthy = level == Level::Healthy;
                 self.reason = if healthy { "healthy" } else { "unhealthy" };
-                let level = if healthy { Level::Healthy } else { Level::Failed };
                 self.failover.judged(self.reason != "healthy", now());
-                self.core.handle_input(now(), site::In::Verdict { level, answers: false, cause });
+                self.core.handle_input(now(), site::In::Verdict { level, answers, cause });
                 // Withdrawals go out before anything else is looked at.
                 while let Some(out) = self.core.poll_output() {
                     self.site_wants(out);
@@ -456,12 +460,16 @@ impl Agent {
     /// The end of a poll.
     pub(super) fn polled(&mut self, end: PollResult) {
         let PollResult { check, poll, result, took } = end;
-        self.metrics.polled(check, took);
         match &result {
-            Ok(()) => self.succeeded(check),
+            Ok(_) => self.succeeded(check),
             Err(_) => self.failed(check),
         }
-        self.health.handle_input(now(), health::In::Result { check, poll, result });
+        let input = match result {
+            Ok(Some(value)) => health::In::Load { check, poll, took, value },
+            Ok(None) => health::In::Result { check, poll, took, result: Ok(()), answered: true },
+            Err(Failure { words, answered }) => health::In::Result { check, poll, took, result: Err(words), answered },
+        };
+        self.health.handle_input(now(), input);
     }
 
     /// Who serves is looked up when it begins to serve: that is a search through all processes.

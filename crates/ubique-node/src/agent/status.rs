@@ -1,5 +1,7 @@
 //! What `ubique status` shows, read from the cores.
 
+use std::time::Duration;
+
 use ubique_model::Prefix;
 use ubique_model::change::same;
 use ubique_model::service::Upstream;
@@ -9,11 +11,13 @@ use ubique_proto::bgp::message::Role;
 use ubique_proto::bgp::session::{Negotiated, State as SessionState};
 use ubique_proto::bgp::speaker::{Delivery, PeerId, PeerStatus as SpeakerPeer};
 use ubique_proto::bgp::wire::MAX_MESSAGE;
-use ubique_proto::health::CheckStatus as CoreCheck;
+use ubique_proto::health::{CheckStatus as CoreCheck, GroupStatus as CoreGroup, Role as CheckRole};
 
 use super::site::Agent;
-use crate::admin::{Announced, CheckStatus, FlapStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION, Status};
-use crate::checks::kind_name;
+use crate::admin::{
+    Announced, CheckStatus, FlapStatus, GroupStatus, LoadStatus, Messages, PeerStatus, PrefixStatus, SCHEMA_VERSION,
+    Status,
+};
 use crate::clock::{now, rfc3339, wall};
 
 impl Agent {
@@ -38,6 +42,8 @@ impl Agent {
             since: self.when(site.since),
             cause: site.cause.to_owned(),
             healthy: self.health.healthy(),
+            level: self.health.level(),
+            groups: self.health.groups().map(group_status).collect(),
             stance: site.stance.map(|stance| stance.to_string()),
             overloaded: site.overload.map(str::to_owned),
             flap: site.flap.map(|flap| FlapStatus {
@@ -45,9 +51,7 @@ impl Agent {
                 text: flap.words(now()),
             }),
             guard: site.guard.clone(),
-            checks: checks
-                .map(|(spec, core)| check_status(kind_name(&spec.kind), self.when(core.since), core))
-                .collect(),
+            checks: checks.map(|(spec, core)| check_status(spec.kind.word(), self.when(core.since), core)).collect(),
             peers: self.peer_statuses(),
             not_kept: self.memory.keeper.error(),
             actions: self.action_views(),
@@ -169,6 +173,26 @@ fn role_word(role: Role) -> String {
     }
 }
 
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// From thousandths.
+fn units(value: u64) -> f64 {
+    value as f64 / 1e3
+}
+
+fn group_status(core: CoreGroup<'_>) -> GroupStatus {
+    GroupStatus {
+        name: core.config.name.clone(),
+        level: core.level,
+        up: core.up,
+        weight: core.weight,
+        healthy: core.config.healthy,
+        degraded: core.config.degraded,
+    }
+}
+
 fn check_status(kind: &str, since: String, core: CoreCheck<'_>) -> CheckStatus {
     CheckStatus {
         name: core.name.to_owned(),
@@ -179,7 +203,24 @@ fn check_status(kind: &str, since: String, core: CoreCheck<'_>) -> CheckStatus {
         last_result: core.last.map(|_| core.last_error.unwrap_or("ok").to_owned()),
         polls: core.counters.successes + core.counters.failures,
         failures: core.counters.failures,
-        p50_ms: None,
-        p99_ms: None,
+        p50_ms: core.recent.quantile(0.5).map(ms),
+        p99_ms: core.recent.quantile(0.99).map(ms),
+        group: match core.role {
+            CheckRole::Member { group, .. } => Some(group.clone()),
+            CheckRole::Alone(_) | CheckRole::Load { .. } => None,
+        },
+        on_failure: match core.role {
+            CheckRole::Alone(level) => Some(*level),
+            CheckRole::Member { .. } | CheckRole::Load { .. } => None,
+        },
+        load: match core.role {
+            CheckRole::Load { high, low, unit } => Some(LoadStatus {
+                value: core.value.map(units),
+                high: units(*high),
+                low: units(*low),
+                unit: unit.clone(),
+            }),
+            CheckRole::Alone(_) | CheckRole::Member { .. } => None,
+        },
     }
 }

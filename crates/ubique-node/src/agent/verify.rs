@@ -24,22 +24,22 @@ struct Question {
 /// One question for each address that no check asks.
 fn questions(service: &Service) -> Vec<Question> {
     let asked = |address: &IpAddr| {
-        service.checks.iter().find(|check| checks::target(&check.kind).is_some_and(|(to, _)| to.ip() == *address))
+        let asks = |kind| checks::servers(kind, &service.addresses).iter().any(|(to, _)| to.ip() == *address);
+        service.checks.iter().find(|check| asks(&check.kind))
     };
     let Some(model) = service.addresses.iter().find_map(asked) else {
         return vec![];
     };
     let unasked = service.addresses.iter().filter(|address| asked(address).is_none());
-    let question = |address: &IpAddr| {
-        let kind = checks::at(&model.kind, *address)?;
-        Some(Question { address: *address, kind, timeout: model.timeout })
-    };
-    unasked.filter_map(question).collect()
+    let question = |address: &IpAddr| Question { address: *address, kind: model.kind.clone(), timeout: model.timeout };
+    unasked.map(question).collect()
 }
 
 async fn ask(questions: Vec<Question>) -> Result<(), String> {
     for Question { address, kind, timeout } in questions {
-        checks::once(&kind, timeout).await.map_err(|why| format!("no answer on {address}: {why}"))?;
+        if let Some(Err(why)) = checks::verify(&kind, &[address], timeout).await {
+            return Err(format!("no answer on {address}: {why}"));
+        }
     }
     Ok(())
 }

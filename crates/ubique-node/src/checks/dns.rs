@@ -1,29 +1,46 @@
-//! The `dns` check: a query answered with the expected RCODE.
+//! The `dns` check: a query answered with the expected RCODE, flags and data.
 //!
-//! Over UDP the socket is connected, so that an ICMP error (the port is closed) ends the poll at once.
-//! RFC 1035 §4; over TCP §4.2.2.
+//! Over UDP the socket is connected, so that an ICMP error (the port is closed) ends the poll at once. Over TLS and
+//! HTTPS each poll is a connection with a full handshake: a certificate that has expired since is noticed.
+//! RFC 1035 §4; over TCP §4.2.2, TLS RFC 7858, HTTPS RFC 8484.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use domain::base::iana::{Class, Rcode};
-use domain::base::{Message, MessageBuilder, Name, Rtype};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use domain::base::MessageBuilder;
+use domain::base::iana::Class;
+use domain::base::{Name, Rtype};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
+use ubique_model::check::{Dns as Spec, DnsTransport, FlagBit};
 
-use super::words;
+use super::answer::Expected;
+use super::http::{self, Body};
+use super::tls::Tls;
+use super::{Failure, words};
 use crate::random::query_id;
 
-/// Largest answer over UDP that is looked at; the header and question are at its start.
+/// Largest answer over UDP that is looked at; larger ones do not pass the Internet in one piece either.
 const UDP_BYTES: usize = 4096;
+
+/// Largest message over TCP, TLS and HTTPS (RFC 1035 §4.2.2).
+const MESSAGE_BYTES: usize = u16::MAX as usize;
+
+/// Media type of messages over HTTPS (RFC 8484 §6).
+const MEDIA_TYPE: &str = "application/dns-message";
+
+/// How the query travels.
+enum Way {
+    Udp,
+    Tcp,
+    Tls(Tls),
+    Https { tls: Tls, authority: String, path: String },
+}
 
 /// A `dns` check.
 pub(super) struct Dns {
     target: SocketAddr,
-    name: Name<Vec<u8>>,
-    qtype: Rtype,
-    class: Class,
-    rcode: Rcode,
-    tcp: bool,
+    way: Way,
+    expected: Expected,
     /// The query with its length in front (RFC 1035 §4.2.2); the identifier is set for each poll.
     query: Vec<u8>,
     buffer: Vec<u8>,
@@ -33,87 +50,124 @@ pub(super) struct Dns {
 const LENGTH: usize = 2;
 
 impl Dns {
-    pub(super) fn new(
-        target: SocketAddr,
-        name: &str,
-        qtype: &str,
-        class: &str,
-        rcode: &str,
-        tcp: bool,
-    ) -> Result<Dns, String> {
-        let name: Name<Vec<u8>> = name.parse().map_err(|e| format!("{name:?} is not a domain name: {e}"))?;
-        let qtype: Rtype = qtype.parse().map_err(|_| format!("{qtype:?} is not a query type"))?;
-        let class: Class = class.parse().map_err(|_| format!("{class:?} is not a query class"))?;
-        let rcode: Rcode = rcode.parse().map_err(|_| format!("{rcode:?} is not an RCODE"))?;
+    pub(super) fn new(target: SocketAddr, spec: &Spec) -> Result<Dns, String> {
+        let name: Name<Vec<u8>> =
+            spec.name.parse().map_err(|e| format!("{:?} is not a domain name: {e}", spec.name))?;
+        let qtype: Rtype = spec.qtype.parse().map_err(|_| format!("{:?} is not a query type", spec.qtype))?;
+        let class: Class = spec.class.parse().map_err(|_| format!("{:?} is not a query class", spec.class))?;
         let mut question = MessageBuilder::new_vec().question();
+        // As clients of a resolver ask; other servers take no notice.
+        question.header_mut().set_rd(true);
+        // RFC 6840 §5.7: whoever wants to know of AD sets it.
+        question.header_mut().set_ad(spec.flags.iter().any(|f| f.bit == FlagBit::Ad));
         question.push((&name, qtype, class)).map_err(|e| format!("the query does not fit: {e}"))?;
         let message = question.finish();
         let mut query = u16::try_from(message.len()).map_err(|e| e.to_string())?.to_be_bytes().to_vec();
         query.extend(message);
-        Ok(Dns { target, name, qtype, class, rcode, tcp, query, buffer: vec![0; UDP_BYTES] })
+        let way = match spec.transport {
+            DnsTransport::Udp => Way::Udp,
+            DnsTransport::Tcp => Way::Tcp,
+            DnsTransport::Tls => Way::Tls(Tls::new(&spec.trust, &target.ip().to_string(), &["dot"])?),
+            DnsTransport::Https => Way::Https {
+                tls: Tls::new(&spec.trust, &target.ip().to_string(), &["h2", "http/1.1"])?,
+                authority: spec.trust.server_name.clone().unwrap_or_else(|| http::authority(target, true)),
+                path: spec.path.clone(),
+            },
+        };
+        let expected = Expected::new(name, qtype, class, spec)?;
+        Ok(Dns { target, way, expected, query, buffer: vec![0; UDP_BYTES] })
     }
 
-    pub(super) async fn poll(&mut self) -> Result<(), String> {
-        let id = query_id();
+    pub(super) async fn poll(&mut self) -> Result<(), Failure> {
+        // RFC 8484 §4.1: zero over HTTPS, where the connection tells which answer belongs to which query.
+        let id = if matches!(self.way, Way::Https { .. }) { 0 } else { query_id() };
         self.query[LENGTH..LENGTH + 2].copy_from_slice(&id.to_be_bytes());
-        if self.tcp { self.over_tcp(id).await } else { self.over_udp(id).await }
-    }
-
-    async fn over_udp(&mut self, id: u16) -> Result<(), String> {
-        // A socket, and so a source port, of its own for each poll: among workers that share the port the kernel chooses
-        // by the ports, and every worker must be met. What comes late meets nobody.
-        let socket = open(self.target).await.map_err(|e| words(&e))?;
-        socket.send(&self.query[LENGTH..]).await.map_err(|e| words(&e))?;
-        loop {
-            let length = socket.recv(&mut self.buffer).await.map_err(|e| words(&e))?;
-            if let Some(end) = self.judge(&self.buffer[..length], id) {
-                return end;
+        let Dns { target, way, expected, query, buffer } = self;
+        match way {
+            Way::Udp => over_udp(*target, query, buffer, |octets| expected.judge(octets, id)).await,
+            Way::Tcp => {
+                let stream = TcpStream::connect(*target).await.map_err(|e| words(&e))?;
+                over_stream(stream, query, buffer).await?;
+                expected.judge_stream(buffer, id).map_err(Failure::of_answer)
+            }
+            Way::Tls(tls) => {
+                over_stream(tls.connect(*target).await?, query, buffer).await?;
+                expected.judge_stream(buffer, id).map_err(Failure::of_answer)
+            }
+            Way::Https { tls, authority, path } => {
+                let octets = over_https(tls, *target, authority, path, &query[LENGTH..]).await?;
+                expected.judge_stream(&octets, id).map_err(Failure::of_answer)
             }
         }
     }
+}
 
-    async fn over_tcp(&mut self, id: u16) -> Result<(), String> {
-        let mut stream = TcpStream::connect(self.target).await.map_err(|e| words(&e))?;
-        stream.write_all(&self.query).await.map_err(|e| words(&e))?;
-        let length = usize::from(stream.read_u16().await.map_err(|e| words(&e))?);
-        self.buffer.resize(length.max(UDP_BYTES), 0);
-        stream.read_exact(&mut self.buffer[..length]).await.map_err(|e| words(&e))?;
-        self.judge(&self.buffer[..length], id).unwrap_or_else(|| Err("answer with another identifier".to_owned()))
-    }
-
-    /// `None`: not the answer to this query (late, or somebody's guess).
-    fn judge(&self, octets: &[u8], id: u16) -> Option<Result<(), String>> {
-        let Ok(message) = Message::from_octets(octets) else {
-            return Some(Err(format!("answer of {} octets is not a DNS message", octets.len())));
-        };
-        let header = message.header();
-        if header.id() != id {
-            return None;
+/// `judge` says `None` to what is no answer to this query: late, or somebody's guess.
+async fn over_udp(
+    target: SocketAddr,
+    query: &[u8],
+    buffer: &mut Vec<u8>,
+    judge: impl Fn(&[u8]) -> Option<Result<(), String>>,
+) -> Result<(), Failure> {
+    // A socket, and so a source port, of its own for each poll: among workers that share the port the kernel chooses
+    // by the ports, and every worker must be met. What comes late meets nobody.
+    let socket = udp(target).map_err(|e| words(&e))?;
+    socket.send(&query[LENGTH..]).await.map_err(|e| words(&e))?;
+    buffer.resize(UDP_BYTES, 0);
+    loop {
+        let length = socket.recv(buffer).await.map_err(|e| words(&e))?;
+        if let Some(end) = judge(&buffer[..length]) {
+            return end.map_err(Failure::of_answer);
         }
-        if !header.qr() {
-            return Some(Err("answer is a query".to_owned()));
-        }
-        let asked = message
-            .sole_question()
-            .is_ok_and(|q| *q.qname() == self.name && q.qtype() == self.qtype && q.qclass() == self.class);
-        let rcode = header.rcode();
-        // A server that cannot parse the query returns the bare header (RFC 1035 §4.1.1): its RCODE tells more.
-        if !asked && message.header_counts().qdcount() > 0 {
-            return Some(Err("answer to another question".to_owned()));
-        }
-        if rcode != self.rcode {
-            return Some(Err(format!("{rcode}, expected {}", self.rcode)));
-        }
-        Some(if asked { Ok(()) } else { Err("answer without the question".to_owned()) })
     }
 }
 
-async fn open(target: SocketAddr) -> std::io::Result<UdpSocket> {
-    let any: IpAddr = match target {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+/// Leaves the answer in the buffer.
+async fn over_stream(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    query: &[u8],
+    buffer: &mut Vec<u8>,
+) -> Result<(), String> {
+    stream.write_all(query).await.map_err(|e| words(&e))?;
+    stream.flush().await.map_err(|e| words(&e))?;
+    let length = usize::from(stream.read_u16().await.map_err(|e| words(&e))?);
+    buffer.resize(length, 0);
+    stream.read_exact(buffer).await.map_err(|e| words(&e))?;
+    Ok(())
+}
+
+async fn over_https(
+    tls: &Tls,
+    target: SocketAddr,
+    authority: &str,
+    path: &str,
+    query: &[u8],
+) -> Result<Vec<u8>, String> {
+    let stream = tls.connect(target).await?;
+    let http2 = Tls::agreed_on(&stream, "h2");
+    let request = http::post(authority, path, MEDIA_TYPE, query, http2)?;
+    let (answer, body) = if http2 {
+        http::over_http2(stream, request, MESSAGE_BYTES).await?
+    } else {
+        http::over_http1(stream, request, MESSAGE_BYTES).await?
     };
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(target).await?;
-    Ok(socket)
+    if answer.status != hyper::StatusCode::OK {
+        return Err(format!("HTTP status {}, expected 200", answer.status.as_u16()));
+    }
+    let Body { octets, complete } = body;
+    if !complete {
+        return Err(format!("answer of more than {MESSAGE_BYTES} octets"));
+    }
+    Ok(octets)
+}
+
+/// A UDP socket that hears of this server only, its refusals included.
+pub(super) fn udp(target: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(target),
+        socket2::Type::DGRAM.nonblocking().cloexec(),
+        Some(socket2::Protocol::UDP),
+    )?;
+    socket.connect(&target.into())?;
+    UdpSocket::from_std(socket.into())
 }

@@ -106,6 +106,11 @@ impl Exec {
     /// # Errors
     /// It did not exit with 0: why, in words.
     pub(crate) async fn poll(&mut self) -> Result<(), String> {
+        self.run().await.map(drop)
+    }
+
+    /// The beginning of what it prints.
+    pub(super) async fn run(&mut self) -> Result<Vec<u8>, String> {
         let gone = "the thread that starts the command has ended";
         let (order, started) = oneshot::channel();
         self.orders.send(order).await.map_err(|_| gone)?;
@@ -129,7 +134,8 @@ impl Exec {
         };
         let (end, ()) = tokio::join!(ending, reading);
         let status = end.map_err(|_| gone)?.map_err(|e| words(&e))?;
-        verdict(status, if errors.is_empty() { &said } else { &errors })
+        verdict(status, if errors.is_empty() { &said } else { &errors })?;
+        Ok(said)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The `process` check: a process runs, found by its pid file or its name.
+//! The `process` and `systemd` checks: a process runs, found by its pid file, its name, or the unit it belongs to.
 //!
 //! A found process is held by a pidfd, which cannot come to mean another process; `/proc` is searched again
 //! only after it has ended.
@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::task::{JoinHandle, spawn_blocking};
+use ubique_model::check::CheckKind;
 use ubique_sys::netns::NetNs;
 use ubique_sys::process::{self, PidFd};
 
-use super::{quote, words};
+use super::{quote, unit, words};
 
 /// Longest pid file that makes sense, octets.
 const PIDFILE_BYTES: u64 = 64;
@@ -29,10 +30,21 @@ pub(crate) enum Find {
         /// Only in this network namespace.
         network: Option<Arc<NetNs>>,
     },
+    /// By the unit of systemd it belongs to.
+    Unit(String),
 }
 
 impl Find {
-    pub(crate) fn new(pidfile: Option<&Path>, name: Option<&str>) -> Result<Find, String> {
+    /// What a check looks for; `None`: not for processes.
+    pub(crate) fn of(kind: &CheckKind) -> Option<Result<Find, String>> {
+        match kind {
+            CheckKind::Process { pidfile, name } => Some(Find::new(pidfile.as_deref(), name.as_deref())),
+            CheckKind::Systemd { unit } => Some(Ok(Find::Unit(unit.clone()))),
+            _ => None,
+        }
+    }
+
+    fn new(pidfile: Option<&Path>, name: Option<&str>) -> Result<Find, String> {
         match (pidfile, name) {
             (Some(path), _) => Ok(Find::Pidfile(path.to_owned())),
             (None, Some(name)) => Ok(Find::Name { name: name.to_owned(), network: NetNs::special().map(Arc::new) }),
@@ -52,6 +64,7 @@ impl Find {
                 }
                 Ok(pids)
             }
+            Find::Unit(unit) => Ok(unit::processes(unit)),
         }
     }
 }
@@ -76,6 +89,7 @@ impl Find {
         Err(match self {
             Find::Pidfile(path) => format!("the process of {} does not run", path.display()),
             Find::Name { name, .. } => format!("no process is named {name:?}"),
+            Find::Unit(unit) => format!("unit {unit} has no process"),
         })
     }
 }
@@ -89,7 +103,7 @@ fn read_pid(path: &Path) -> Result<u32, String> {
     pid.ok_or_else(|| format!("{}: {:?} is not a pid", path.display(), quote(&text)))
 }
 
-/// A `process` check.
+/// A `process` or `systemd` check.
 pub(super) struct Process {
     find: Find,
     held: Option<(u32, PidFd)>,
@@ -102,12 +116,12 @@ pub(super) struct Process {
 pub(crate) type Look = Result<(u32, PidFd), String>;
 
 impl Process {
-    pub(super) fn new(pidfile: Option<&Path>, name: Option<&str>) -> Result<Process, String> {
-        Ok(Process { find: Find::new(pidfile, name)?, held: None, look: None })
+    pub(super) fn new(find: Find) -> Process {
+        Process { find, held: None, look: None }
     }
 
     pub(super) async fn poll(&mut self) -> Result<(), String> {
-        if let (Find::Name { .. }, Some((_, fd))) = (&self.find, &self.held)
+        if let (Find::Name { .. } | Find::Unit(_), Some((_, fd))) = (&self.find, &self.held)
             && !fd.exited().map_err(|e| words(&e))?
         {
             return Ok(());

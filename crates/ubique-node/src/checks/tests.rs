@@ -1,17 +1,26 @@
 //! Each kind of check against a real server on the loopback.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use ubique_model::check::{Dns, DnsTransport, Flag, FlagBit, Http, Metric, Statuses, Target, Trust};
+
 use super::*;
+
+mod hostile;
+#[cfg(feature = "tls")]
+mod tls;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Polls once; a test must not hang.
 fn poll(checker: &mut Checker) -> Result<(), String> {
-    runtime().block_on(async { tokio::time::timeout(LIMIT, checker.poll()).await.expect("a poll ends") })
+    runtime()
+        .block_on(async { tokio::time::timeout(LIMIT, checker.poll()).await.expect("a poll ends") })
+        .map(drop)
+        .map_err(|e| e.words)
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -19,7 +28,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn checker(kind: &CheckKind) -> Checker {
-    Checker::new(kind).unwrap_or_else(|e| panic!("{e}"))
+    Checker::new(kind, &[]).unwrap_or_else(|e| panic!("{e}"))
 }
 
 const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
@@ -59,15 +68,25 @@ fn closed_port() -> SocketAddr {
     TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap()
 }
 
-fn dns(target: SocketAddr, tcp: bool) -> CheckKind {
-    CheckKind::Dns {
-        target,
+fn dns_spec(target: SocketAddr) -> Dns {
+    Dns {
+        target: target.into(),
         name: "www.example.com".into(),
         qtype: "AAAA".into(),
         class: "IN".into(),
         rcode: "NOERROR".into(),
-        tcp,
+        answer: vec![],
+        answer_contains: vec![],
+        flags: vec![],
+        transport: DnsTransport::Udp,
+        path: "/dns-query".into(),
+        trust: Trust::default(),
     }
+}
+
+fn dns(target: SocketAddr, tcp: bool) -> CheckKind {
+    let transport = if tcp { DnsTransport::Tcp } else { DnsTransport::Udp };
+    CheckKind::Dns(Dns { transport, ..dns_spec(target) })
 }
 
 /// The query as an answer with this RCODE.
@@ -153,7 +172,7 @@ fn dns_over_udp_asks_from_another_port_each_time() {
     let mut checker = checker(&dns(target, false));
     runtime().block_on(async {
         for _ in 0..8 {
-            assert_eq!(checker.poll().await, Ok(()));
+            assert_eq!(checker.poll().await, Ok(None));
         }
     });
     let seen: Vec<(SocketAddr, u16)> = receive.try_iter().collect();
@@ -175,28 +194,39 @@ fn dns_over_tcp_reads_length_and_answer() {
 
 #[test]
 fn dns_parameters_are_judged_when_the_check_is_set_up() {
-    let good = dns(closed_port(), false);
-    let CheckKind::Dns { target, name, qtype, class, rcode, tcp } = good else { unreachable!() };
+    let Dns { name, qtype, class, rcode, .. } = dns_spec(closed_port());
     for (bad_name, bad_type, bad_class, bad_rcode) in [
         ("no..dots", &*qtype, &*class, &*rcode),
         (&*name, "NOTYPE", &*class, &*rcode),
         (&*name, &*qtype, "XX", &*rcode),
         (&*name, &*qtype, &*class, "NOTARCODE"),
     ] {
-        let kind = CheckKind::Dns {
-            target,
+        let kind = CheckKind::Dns(Dns {
             name: bad_name.into(),
             qtype: bad_type.into(),
             class: bad_class.into(),
             rcode: bad_rcode.into(),
-            tcp,
-        };
-        assert!(Checker::new(&kind).is_err());
+            ..dns_spec(closed_port())
+        });
+        assert!(Checker::new(&kind, &[]).is_err());
+    }
+}
+
+fn http_spec(target: SocketAddr) -> Http {
+    Http {
+        target: target.into(),
+        tls: false,
+        host: Some("service.example".into()),
+        path: "/health?full=1".into(),
+        status: vec![Statuses { first: 200, last: 200 }],
+        body: vec![],
+        headers: vec![],
+        trust: Trust::default(),
     }
 }
 
 fn http(target: SocketAddr) -> CheckKind {
-    CheckKind::Http { target, host: "service.example".into(), path: "/health?full=1".into(), status: 200 }
+    CheckKind::Http(http_spec(target))
 }
 
 #[test]
@@ -226,8 +256,150 @@ fn http_fails_on_what_is_not_http() {
 #[test]
 fn tcp_wants_a_connection() {
     let server = tcp_server(|_| Vec::new());
-    assert_eq!(poll(&mut checker(&CheckKind::Tcp { target: server })), Ok(()));
-    assert_eq!(poll(&mut checker(&CheckKind::Tcp { target: closed_port() })), Err("connection refused".into()));
+    assert_eq!(poll(&mut checker(&CheckKind::Tcp { target: server.into() })), Ok(()));
+    assert_eq!(poll(&mut checker(&CheckKind::Tcp { target: closed_port().into() })), Err("connection refused".into()));
+}
+
+/// An answer to `query` with one TXT record.
+fn with_record(query: &[u8], text: &str, flags: [u8; 2]) -> Vec<u8> {
+    let mut answer = answered(query.to_vec(), 0);
+    answer[2] |= flags[0];
+    answer[3] |= flags[1];
+    answer[7] = 1;
+    answer.extend([0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60]);
+    answer.extend((text.len() as u16 + 1).to_be_bytes());
+    answer.push(text.len() as u8);
+    answer.extend(text.as_bytes());
+    answer
+}
+
+#[test]
+fn dns_expects_data_and_flags() {
+    const AA: u8 = 4;
+    const AD: u8 = 0x20;
+    let server = udp_server(|query| vec![with_record(&query, "site ams1", [AA, AD])]);
+    let flag = |bit, set| Flag { bit, set };
+    let spec = Dns { qtype: "TXT".into(), ..dns_spec(server) };
+    for (answer, contains, flags, error) in [
+        ("site ams1", "", vec![], None),
+        (
+            "\"Site AMS1\"",
+            "ams",
+            vec![flag(FlagBit::Aa, true), flag(FlagBit::Ad, true), flag(FlagBit::Tc, false)],
+            None,
+        ),
+        ("site lon1", "", vec![], Some("answer is \"site ams1\", expected \"site lon1\"")),
+        ("", "lon", vec![], Some("answer is \"site ams1\", expected \"lon\"")),
+        ("", "", vec![flag(FlagBit::Aa, false)], Some("flag aa is set")),
+        ("", "", vec![flag(FlagBit::Ra, true)], Some("flag ra is not set")),
+    ] {
+        let some = |text: &str| if text.is_empty() { vec![] } else { vec![text.to_owned()] };
+        let kind = Dns { answer: some(answer), answer_contains: some(contains), flags, ..spec.clone() };
+        let expected = error.map_or(Ok(()), |error| Err(error.to_owned()));
+        assert_eq!(poll(&mut checker(&CheckKind::Dns(kind))), expected);
+    }
+    let empty = udp_server(|query| vec![answered(query, 0)]);
+    let kind = Dns { answer: vec!["192.0.2.1".into()], ..dns_spec(empty) };
+    assert_eq!(poll(&mut checker(&CheckKind::Dns(kind))), Err("no record, expected \"192.0.2.1\"".into()));
+}
+
+#[test]
+fn http_expects_status_headers_and_body() {
+    let server = tcp_server(|_| b"HTTP/1.1 204 x\r\nx-site: ams\r\n\r\nall is well".to_vec());
+    let class = vec![Statuses { first: 200, last: 299 }];
+    let judge = |headers: &[(&str, &str)], body: &[&str]| {
+        let headers = headers.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let body = body.iter().map(ToString::to_string).collect();
+        poll(&mut checker(&CheckKind::Http(Http { status: class.clone(), headers, body, ..http_spec(server) })))
+    };
+    assert_eq!(judge(&[("X-Site", "ams")], &[]), Ok(()));
+    assert_eq!(judge(&[("x-site", "lon")], &[]), Err("header x-site is \"ams\", expected \"lon\"".into()));
+    assert_eq!(judge(&[("x-other", "1")], &[]), Err("no header x-other, expected \"1\"".into()));
+    // 204 has no body (RFC 9110 §15.3.5), whatever follows.
+    assert_eq!(judge(&[], &["well"]), Err("the body does not contain \"well\": ".into()));
+    let server = tcp_server(|_| b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\nall is well".to_vec());
+    let body = |text: &str| CheckKind::Http(Http { body: vec![text.into()], ..http_spec(server) });
+    assert_eq!(poll(&mut checker(&body("is well"))), Ok(()));
+    assert_eq!(poll(&mut checker(&body("ill"))), Err("the body does not contain \"ill\": all is well".into()));
+}
+
+#[test]
+fn udp_expects_beginning_and_content() {
+    let server = udp_server(|query| vec![[&query[..], b"pong\x00"].concat()]);
+    let kind = |starts: &[u8], contains: &[u8]| CheckKind::Udp {
+        target: server.into(),
+        send: b"ping".to_vec(),
+        starts: starts.to_vec(),
+        contains: contains.to_vec(),
+    };
+    assert_eq!(poll(&mut checker(&kind(b"", b""))), Ok(()));
+    assert_eq!(poll(&mut checker(&kind(b"pingp", b"ong\0"))), Ok(()));
+    assert!(poll(&mut checker(&kind(b"pong", b""))).unwrap_err().starts_with("answer begins otherwise: pingpong"));
+    assert!(poll(&mut checker(&kind(b"", b"xyz"))).unwrap_err().starts_with("answer does not contain"));
+    let closed = CheckKind::Udp { target: closed_port().into(), send: b"x".to_vec(), starts: vec![], contains: vec![] };
+    assert_eq!(poll(&mut checker(&closed)), Err("connection refused".into()));
+}
+
+#[test]
+fn load_reads_commands_pages_and_queues() {
+    let load = |metric: Metric| {
+        let mut checker = checker(&CheckKind::Load { metric, high: 10, low: 5 });
+        let end = runtime().block_on(async { tokio::time::timeout(LIMIT, checker.poll()).await.expect("a poll ends") });
+        end.map_err(|e| e.words)
+    };
+    let command = |words: &[&str]| Metric::Command(words.iter().map(ToString::to_string).collect());
+    assert_eq!(load(command(&["echo", "12.5"])), Ok(Some(12_500)));
+    assert_eq!(load(command(&["echo", "much"])), Err("\"much\" is not a number".into()));
+    assert_eq!(load(command(&["false"])), Err("exit status: 1".into()));
+    let server = tcp_server(|_| b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n1234\n".to_vec());
+    assert_eq!(load(Metric::Page(Box::new(http_spec(server)))), Ok(Some(1_234_000)));
+    // Two connections that nobody accepts.
+    let listener = TcpListener::bind(LOOPBACK).unwrap();
+    let address = listener.local_addr().unwrap();
+    let _callers = [std::net::TcpStream::connect(address).unwrap(), std::net::TcpStream::connect(address).unwrap()];
+    assert_eq!(load(Metric::Backlog { port: address.port() }), Ok(Some(2_000)));
+    assert_eq!(load(Metric::Datagrams), Ok(Some(0)), "the first poll has no rate");
+}
+
+#[test]
+fn all_servers_must_answer() {
+    let port = closed_port().port();
+    let service: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv4Addr::new(127, 0, 0, 2).into()];
+    let kind = CheckKind::Tcp { target: Target::Service(port) };
+    let mut checker = Checker::new(&kind, &service).unwrap_or_else(|e| panic!("{e}"));
+    let first = TcpListener::bind((service[0], port)).unwrap();
+    assert_eq!(poll(&mut checker), Err(format!("127.0.0.2:{port}: connection refused")));
+    let _second = TcpListener::bind((service[1], port)).unwrap();
+    assert_eq!(poll(&mut checker), Ok(()));
+    drop(first);
+    assert_eq!(poll(&mut checker), Err(format!("127.0.0.1:{port}: connection refused")));
+    assert!(Checker::new(&kind, &[]).is_err(), "a service without addresses");
+}
+
+#[test]
+fn wrong_answers_are_told_from_none() {
+    let answered = |kind: &CheckKind| runtime().block_on(checker(kind).poll()).unwrap_err().answered;
+    let servfail = udp_server(|query| vec![super::tests::answered(query, 2)]);
+    assert!(answered(&dns(servfail, false)));
+    assert!(answered(&http(tcp_server(|_| b"HTTP/1.1 503 x\r\n\r\n".to_vec()))));
+    assert!(!answered(&dns(closed_port(), false)) && !answered(&http(closed_port())));
+    assert!(!answered(&http(tcp_server(|_| Vec::new()))), "nothing was said");
+}
+
+#[test]
+fn a_check_is_verified_at_the_service_addresses() {
+    let server = udp_server(|query| vec![answered(query, 0)]);
+    let elsewhere = SocketAddr::new(Ipv4Addr::new(127, 0, 0, 9).into(), server.port());
+    let service = [server.ip()];
+    let verified = |kind: &CheckKind, service: &[IpAddr]| runtime().block_on(verify(kind, service, LIMIT));
+    assert_eq!(verified(&dns(elsewhere, false), &service), Some(Ok(())), "asked at the service address");
+    let refused = Some(Err("connection refused".to_owned()));
+    assert_eq!(verified(&dns(server, false), &[elsewhere.ip()]), refused, "not where the check asks");
+    assert_eq!(verified(&exec(&["true"]), &service), None);
+    let silent = udp_server(|_| vec![]);
+    let short = Duration::from_millis(50);
+    let end = runtime().block_on(verify(&dns(silent, false), &[silent.ip()], short));
+    assert_eq!(end, Some(Err("no answer within 50ms".into())));
 }
 
 fn temporary(name: &str) -> PathBuf {
@@ -285,7 +457,7 @@ fn exec_wants_exit_code_zero() {
     let said = poll(&mut checker(&exec(&["sh", "-c", "echo broken >&2; exit 3"])));
     assert_eq!(said, Err("exit status: 3: broken".into()));
     assert!(poll(&mut checker(&exec(&["/nonexistent/program"]))).unwrap_err().contains("No such file"));
-    assert!(Checker::new(&exec(&[])).is_err());
+    assert!(Checker::new(&exec(&[]), &[]).is_err());
 }
 
 #[test]
@@ -343,7 +515,7 @@ fn exec_that_cannot_even_be_started_holds_up_nobody() {
         }
         assert!(begin.elapsed() < LIMIT, "the runtime went on");
         holder.kill().unwrap();
-        assert_eq!(tokio::time::timeout(LIMIT, check.poll()).await.unwrap(), Ok(()));
+        assert_eq!(tokio::time::timeout(LIMIT, check.poll()).await.unwrap(), Ok(None));
     });
     holder.wait().unwrap();
     std::fs::remove_file(&path).unwrap();
@@ -365,7 +537,7 @@ fn a_stuck_poll_is_abandoned_and_the_next_one_counts() {
     runtime().block_on(async {
         let silent = udp_server(|_| Vec::new());
         let (results, mut ends) = mpsc::channel(4);
-        let runner = Runner::start(7, "stuck", &dns(silent, false), results).unwrap();
+        let runner = Runner::start(7, "stuck", &dns(silent, false), &[], results).unwrap();
         runner.poll(1);
         assert!(tokio::time::timeout(Duration::from_millis(20), ends.recv()).await.is_err());
         runner.abandon();
@@ -374,6 +546,33 @@ fn a_stuck_poll_is_abandoned_and_the_next_one_counts() {
         drop(runner);
         assert!(ends.recv().await.is_none(), "the task ends with its runner");
     });
+}
+
+#[test]
+fn a_stuck_check_delays_no_other() {
+    runtime().block_on(async {
+        let silent = udp_server(|_| Vec::new());
+        let fine = udp_server(|query| vec![answered(query, 0)]);
+        let (results, mut ends) = mpsc::channel(4);
+        let start = |number, kind: &CheckKind| Runner::start(number, "x", kind, &[], results.clone()).unwrap();
+        let endless = exec(&["sleep", "60"]);
+        let stuck = [start(0, &dns(silent, false)), start(1, &http(silent_tcp())), start(2, &endless)];
+        let other = start(3, &dns(fine, false));
+        stuck.iter().for_each(|runner| runner.poll(1));
+        for poll in 1..=100 {
+            other.poll(poll);
+            let end = tokio::time::timeout(LIMIT, ends.recv()).await.unwrap().unwrap();
+            assert_eq!((end.check, end.poll, end.result), (3, poll, Ok(None)));
+        }
+    });
+}
+
+/// A TCP server that accepts and says nothing.
+fn silent_tcp() -> SocketAddr {
+    let listener = TcpListener::bind(LOOPBACK).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    address
 }
 
 #[test]

@@ -388,9 +388,8 @@ fn wanted(case: Case<'_>) -> Vec<(String, Packet)> {
         return packets;
     };
     for check in &service.checks {
-        if let Some((target, tcp)) = crate::checks::target(&check.kind)
-            && service.addresses.contains(&target.ip())
-        {
+        let servers = crate::checks::servers(&check.kind, &service.addresses);
+        for (target, tcp) in servers.into_iter().filter(|(target, _)| service.addresses.contains(&target.ip())) {
             let protocol = if tcp { "tcp" } else { "udp" };
             let (to, port) = (Some(target.ip()), target.port());
             let packet = Packet { protocol, port, from: None, to, interface: None, v6: target.is_ipv6() };

@@ -1,5 +1,6 @@
 //! The agent against BIRD: announce, withdraw, drain, stop.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ubique_model::check::CheckKind;
@@ -223,9 +224,9 @@ fn http_killed() {
     let lab = Lab::new();
     let mut bird = Bird::start(&lab.router, "");
     let mut service = lab::service();
-    let target = format!("{SERVICE_V4}:80").parse().unwrap();
-    let page = CheckKind::Http { target, host: "service.example".into(), path: "/".into(), status: 200 };
-    service.checks = vec![lab::check("page", page), lab::check("port", CheckKind::Tcp { target })];
+    let target: SocketAddr = format!("{SERVICE_V4}:80").parse().unwrap();
+    let page = CheckKind::Http(lab::page(target));
+    service.checks = vec![lab::check("page", page), lab::check("port", CheckKind::Tcp { target: target.into() })];
     // An event must not wait for a poll.
     for check in &mut service.checks {
         check.every = Duration::from_secs(2);

@@ -2,14 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use ubique_model::Asn;
-use ubique_model::check::{Check, CheckKind};
+use ubique_model::check::{Check, CheckKind, Counts, Dns, DnsTransport, Http, Statuses, Trust};
 use ubique_model::location::Location;
+use ubique_model::policy::Level;
 use ubique_model::service::{
     AdminSettings, AgentSettings, Capacity, Flap, Guard, Levels, Records, RehearseSettings, Service, Site, Upstream,
 };
@@ -207,22 +208,48 @@ pub fn route(destination: &str, gateway: &str) -> Route {
     }
 }
 
+/// `example.com A` of a server.
+pub fn dns_query(target: &str) -> Dns {
+    Dns {
+        target: target.parse::<SocketAddr>().unwrap().into(),
+        name: "example.com".into(),
+        qtype: "A".into(),
+        class: "IN".into(),
+        rcode: "NOERROR".into(),
+        answer: vec![],
+        answer_contains: vec![],
+        flags: vec![],
+        transport: DnsTransport::Udp,
+        path: "/dns-query".into(),
+        trust: Trust::default(),
+    }
+}
+
+/// `GET /` of a server.
+pub fn page(target: SocketAddr) -> Http {
+    Http {
+        target: target.into(),
+        tls: false,
+        host: Some("service.example".into()),
+        path: "/".into(),
+        status: vec![Statuses { first: 200, last: 200 }],
+        body: vec![],
+        headers: vec![],
+        trust: Trust::default(),
+    }
+}
+
 /// A DNS check of the IPv4 service address: every 50 ms, fall 2, rise 2.
 pub fn dns_check(name: &str, target: &str) -> Check {
     Check {
         name: name.into(),
-        kind: CheckKind::Dns {
-            target: target.parse().unwrap(),
-            name: "example.com".into(),
-            qtype: "A".into(),
-            class: "IN".into(),
-            rcode: "NOERROR".into(),
-            tcp: false,
-        },
+        kind: CheckKind::Dns(dns_query(target)),
         every: Duration::from_millis(50),
         timeout: Duration::from_millis(40),
+        latency: None,
         fall: 2,
         rise: 2,
+        counts: Counts::Alone(Level::Failed),
     }
 }
 
@@ -252,6 +279,7 @@ pub fn service() -> Service {
             dns_check("answers", &format!("{SERVICE_V4}:53")),
             dns_check("answers6", &format!("[{SERVICE_V6}]:53")),
         ],
+        groups: vec![],
         levels: Levels::default(),
         shed: vec![],
         flap: Some(Flap::default()),

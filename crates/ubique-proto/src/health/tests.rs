@@ -1,5 +1,7 @@
 //! Four rungs: up and down × every input, named cases, random histories against an oracle, a scripted service.
 
+mod levels;
+mod reconfigure;
 mod timeline;
 
 use super::*;
@@ -9,7 +11,22 @@ fn ms(n: u64) -> Duration {
 }
 
 fn config(fall: u32, rise: u32) -> CheckConfig {
-    CheckConfig { name: "answers".into(), every: ms(100), timeout: ms(80), fall, rise }
+    CheckConfig {
+        name: "answers".into(),
+        what: "port 53".into(),
+        every: ms(100),
+        timeout: ms(80),
+        latency: None,
+        fall,
+        rise,
+        role: Role::Alone(Level::Failed),
+    }
+}
+
+fn start(checks: Vec<CheckConfig>, groups: Vec<GroupConfig>) -> Health {
+    let mut health = Health::new(checks, groups, 1);
+    health.handle_deadline(Time(1));
+    health
 }
 
 fn outputs(health: &mut Health) -> Vec<Out> {
@@ -34,7 +51,11 @@ fn poll(health: &mut Health, now: &mut Time) -> u64 {
 }
 
 fn result(poll: u64, ok: bool) -> In {
-    In::Result { check: 0, poll, result: if ok { Ok(()) } else { Err("refused".into()) } }
+    result_of(0, poll, ok)
+}
+
+fn result_of(check: usize, poll: u64, ok: bool) -> In {
+    In::Result { check, poll, took: ms(1), result: if ok { Ok(()) } else { Err("refused".into()) }, answered: false }
 }
 
 fn gone() -> In {
@@ -43,7 +64,7 @@ fn gone() -> In {
 
 /// A check with a poll under way: `up`, with so many results against its state counted already.
 fn check_at(up: bool, streak: u32) -> (Health, Time, u64) {
-    let mut health = Health::new(vec![config(3, 3)], 1);
+    let mut health = Health::new(vec![config(3, 3)], vec![], 1);
     let mut now = Time(1);
     let mut number = poll(&mut health, &mut now);
     let rise = std::iter::repeat_n(true, if up { 3 } else { 0 });
@@ -74,9 +95,9 @@ fn apply(health: &mut Health, now: Time, number: u64, event: Event) {
         Event::Gone => health.handle_input(now, gone()),
         Event::LateResult => health.handle_input(now, result(number.wrapping_sub(1), !up)),
         Event::UnknownCheck => {
-            let (check, poll) = (7, number);
-            let result = Ok(());
-            health.handle_input(now, In::Result { check, poll, result });
+            health.handle_input(now, result_of(7, number, true));
+            health.handle_input(now, In::Load { check: 7, poll: number, took: ms(1), value: 1 });
+            let check = 7;
             let cause = String::new();
             health.handle_input(now, In::Gone { check, cause });
         }
@@ -113,7 +134,7 @@ fn every_state_and_every_input() {
                 _ => None,
             });
             let verdict = told(|o| match o {
-                Out::Verdict { healthy, .. } => Some(*healthy),
+                Out::Verdict { level, .. } => Some(*level == Level::Healthy),
                 _ => None,
             });
             let expected = turns.then_some(now_up);
@@ -126,10 +147,13 @@ fn every_state_and_every_input() {
 
 #[test]
 fn without_checks_the_verdict_is_healthy_at_once() {
-    let mut health = Health::new(vec![], 0);
+    let mut health = Health::new(vec![], vec![], 0);
     assert_eq!(health.next_deadline(), Some(Time::ZERO));
     health.handle_deadline(Time(5));
-    assert_eq!(outputs(&mut health), [Out::Verdict { healthy: true, cause: "no checks".into() }]);
+    assert_eq!(
+        outputs(&mut health),
+        [Out::Verdict { level: Level::Healthy, answers: false, cause: "no checks".into() }]
+    );
     assert_eq!((health.next_deadline(), health.verdict()), (None, (Time(5), "no checks")));
 }
 
@@ -144,7 +168,7 @@ fn causes_are_precise() {
         [
             Out::Abandon { check: 0, poll: number },
             Out::Check { check: 0, up: false, cause: cause.into() },
-            Out::Verdict { healthy: false, cause: cause.into() },
+            Out::Verdict { level: Level::Failed, answers: false, cause: cause.into() },
         ]
     );
     let status = only(&health);
@@ -162,7 +186,7 @@ fn what_is_gone_is_down_at_once_and_needs_rise_successes() {
         [
             Out::Abandon { check: 0, poll: number },
             Out::Check { check: 0, up: false, cause: cause.clone() },
-            Out::Verdict { healthy: false, cause },
+            Out::Verdict { level: Level::Failed, answers: false, cause },
             Out::Poll { check: 0, poll: number + 1 },
         ]
     );
@@ -193,12 +217,11 @@ fn gone_while_down_starts_the_rise_anew_and_does_not_poll_in_a_storm() {
 
 #[test]
 fn the_verdict_needs_all_checks() {
-    let mut health = Health::new(vec![config(1, 1), CheckConfig { name: "zone".into(), ..config(1, 1) }], 3);
-    health.handle_deadline(Time(1));
-    assert_eq!(outputs(&mut health), [Out::Poll { check: 0, poll: 0 }, Out::Poll { check: 1, poll: 0 }]);
+    let mut health = start(vec![config(1, 1), CheckConfig { name: "zone".into(), ..config(1, 1) }], vec![]);
+    assert_eq!(outputs(&mut health), [Out::Poll { check: 0, poll: 0 }, Out::Poll { check: 1, poll: 1 }]);
     health.handle_input(Time(2), result(0, true));
     assert!(!health.healthy());
-    health.handle_input(Time(3), In::Result { check: 1, poll: 0, result: Ok(()) });
+    health.handle_input(Time(3), result_of(1, 1, true));
     assert_eq!(health.verdict(), (Time(3), "all 2 checks are up; check zone: 1 of 1 polls succeeded"));
     health.handle_input(Time(4), gone());
     assert_eq!(health.verdict(), (Time(4), "check answers: process 4711 exited"));
@@ -206,11 +229,11 @@ fn the_verdict_needs_all_checks() {
 
 #[test]
 fn parameters_out_of_bounds_are_bounded() {
-    let zero = CheckConfig { name: "zero".into(), every: ms(0), timeout: ms(9), fall: 0, rise: 0 };
+    let zero = CheckConfig { every: ms(0), timeout: ms(9), fall: 0, rise: 0, ..config(1, 1) };
     let bounded = zero.bounded();
     assert_eq!((bounded.every, bounded.timeout), (MIN_EVERY, MIN_EVERY));
     assert_eq!((bounded.fall, bounded.rise, bounded.jitter()), (1, 1, ms(0)));
-    let mut health = Health::new(vec![bounded], 0);
+    let mut health = Health::new(vec![bounded], vec![], 0);
     let mut now = Time::ZERO;
     for _ in 0..100 {
         let before = now;
@@ -234,7 +257,10 @@ fn a_stalled_driver_causes_no_burst_of_polls() {
 
 #[test]
 fn inputs_and_outputs_survive_a_recording() {
-    for input in [result(3, true), result(4, false), gone()] {
+    let load = In::Load { check: 0, poll: 5, took: ms(1), value: 90_500 };
+    let group = GroupConfig { name: "g".into(), healthy: 2, degraded: 1 };
+    let configure = In::Configure { checks: vec![config(1, 2)], groups: vec![group] };
+    for input in [result(3, true), result(4, false), gone(), load, configure] {
         let json = serde_json::to_string(&input).unwrap();
         assert_eq!(serde_json::from_str::<In>(&json).unwrap(), input, "{json}");
     }

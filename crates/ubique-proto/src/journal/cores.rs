@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Core, CoreId, SNAPSHOT_MAX};
 use crate::bfd::{self, Bfd};
 use crate::bgp::speaker::{self, Speaker, SpeakerConfig};
-use crate::health::{self, CheckConfig, Health};
+use crate::health::{self, CheckConfig, GroupConfig, Health};
 use crate::site::{self, Site, SiteConfig};
 use crate::time::Time;
 
@@ -97,7 +97,14 @@ macro_rules! core {
 
 // Snapshots of these three are small.
 core!(Bfd, bfd, Bfd, u64, Bfd::new, |_| false);
-core!(Health, health, Health, (Vec<CheckConfig>, u64), |(checks, seed)| Health::new(checks, seed), |_| false);
+core!(
+    Health,
+    health,
+    Health,
+    (Vec<CheckConfig>, Vec<GroupConfig>, u64),
+    |(checks, groups, seed)| Health::new(checks, groups, seed),
+    |_| false
+);
 core!(Site, site, Site, SiteConfig, Site::new, |_| false);
 core!(Speaker, speaker, Bgp, SpeakerConfig, Speaker::new, speaker::In::is_urgent);
 

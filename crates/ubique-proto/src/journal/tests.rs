@@ -208,16 +208,19 @@ impl World {
         };
         let check = |name: &str| CheckConfig {
             name: name.into(),
+            what: name.into(),
             every: Duration::from_secs(1),
             timeout: Duration::from_millis(500),
+            latency: None,
             fall: 2,
             rise: 2,
+            role: health::Role::Alone(Level::Failed),
         };
         let site = SiteConfig::new(Duration::from_secs(5), Duration::from_secs(1));
         let now = Time(1);
         World {
             speaker: Recorded::new(now, config, Some(memory.clone())),
-            health: Recorded::new(now, (vec![check("a"), check("b")], seed), Some(memory.clone())),
+            health: Recorded::new(now, (vec![check("a"), check("b")], vec![], seed), Some(memory.clone())),
             site: Recorded::new(now, site, Some(memory.clone())),
             bfd: Recorded::new(now, seed, Some(memory.clone())),
             discriminators: [0; 2],
@@ -234,7 +237,16 @@ impl World {
             1 => {
                 let (check, result) =
                     (rng.below(2) as usize, if rng.below(2) == 0 { Ok(()) } else { Err("no".into()) });
-                self.health.handle_input(now, health::In::Result { check, poll: rng.below(30), result });
+                self.health.handle_input(
+                    now,
+                    health::In::Result {
+                        check,
+                        poll: rng.below(30),
+                        took: Duration::from_millis(1),
+                        result,
+                        answered: false,
+                    },
+                );
             }
             2 if due(self.bfd.next_deadline()) => self.bfd.handle_deadline(now),
             2 => self.bfd.handle_input(now, bfd_input(rng, now, &self.discriminators)),

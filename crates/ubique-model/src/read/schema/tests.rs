@@ -139,6 +139,6 @@ fn schema_states_defaults_and_variants() {
     assert_eq!(upstream["required"], json!(["asn", "address"]));
     let kinds = schema["properties"]["check"]["items"]["oneOf"].as_array().unwrap();
     let names: Vec<&Value> = kinds.iter().map(|k| &k["properties"]["kind"]["const"]).collect();
-    assert_eq!(names, ["dns", "http", "tcp", "process", "exec"]);
+    assert_eq!(names, ["dns", "http", "tcp", "tls", "udp", "ntp", "process", "systemd", "exec", "load"]);
     assert!(kinds[0]["properties"].get("url").is_none());
 }

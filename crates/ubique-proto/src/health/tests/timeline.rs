@@ -32,9 +32,9 @@ impl Bench {
         let every = Duration::from_micros(20_000 + rng.below(500_000));
         let timeout = if rng.below(4) == 0 { every } else { every.mul_f64(0.1 + 0.9 * rng.next_f64()) };
         let (fall, rise) = (1 + rng.below(4) as u32, 1 + rng.below(5) as u32);
-        let config = CheckConfig { name: "answers".into(), every, timeout, fall, rise };
+        let config = CheckConfig { every, timeout, ..config(fall, rise) };
         Bench {
-            health: Health::new(vec![config.clone()], seed),
+            health: Health::new(vec![config.clone()], vec![], seed),
             config,
             rng,
             now: Time(seed * 1000),
@@ -62,7 +62,7 @@ impl Bench {
                 Out::Abandon { poll, .. } => {
                     assert_eq!(self.outstanding.take(), Some(poll), "abandoned what is not under way");
                 }
-                Out::Check { .. } | Out::Verdict { .. } => {}
+                Out::Check { .. } | Out::Verdict { .. } | Out::Overload { .. } => {}
             }
         }
         assert_eq!(self.health.healthy(), oracle(&self.history, &self.config), "{}", self.log);
@@ -199,17 +199,17 @@ fn polls_never_drift_nor_exceed_their_interval() {
 fn random_inputs_out_of_order_are_harmless() {
     for seed in 0..300 {
         let mut rng = Rng::new(seed);
-        let mut health = Health::new(vec![config(2, 2), config(1, 3), config(3, 1)], seed);
+        let mut health = Health::new(vec![config(2, 2), config(1, 3), config(3, 1)], vec![], seed);
         let mut now = Time::ZERO;
         for _ in 0..200 {
             now = now + Duration::from_micros(rng.below(60_000));
             let (check, poll) = (rng.below(4) as usize, rng.below(8));
-            let result = if rng.below(2) == 0 { Ok(()) } else { Err("refused".into()) };
+            let ok = rng.below(2) == 0;
             match rng.below(8) {
                 0 => health.handle_input(now, In::Gone { check, cause: "closed".into() }),
                 1..=4 => {
-                    let newest = health.checks.get(check).map_or(0, |c| c.counters.polls);
-                    health.handle_input(now, In::Result { check, poll: newest.saturating_sub(poll), result });
+                    let newest = health.next_poll;
+                    health.handle_input(now, result_of(check, newest.saturating_sub(poll), ok));
                 }
                 _ => health.handle_deadline(now),
             }

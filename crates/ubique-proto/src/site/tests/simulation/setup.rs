@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use ubique_model::policy::Level;
 use ubique_model::service::{Flap, Guard, Service as ServiceFile};
 use ubique_model::{Asn, Relation};
 
 use super::world::Upstream;
 use crate::bgp::speaker::{Export, Import, PeerConfig, Speaker, SpeakerConfig};
-use crate::health::CheckConfig;
+use crate::health::{CheckConfig, Role};
 use crate::rng::Rng;
 use crate::site::{Others, SiteConfig, UpstreamConfig};
 
@@ -65,10 +66,13 @@ pub(super) fn check(rng: &mut Rng, n: u64) -> CheckConfig {
     let every = Duration::from_secs([10, 20, 30, 60][rng.below(4) as usize]);
     CheckConfig {
         name: format!("check{n}"),
+        what: format!("check{n}"),
         every,
         timeout: every / (2 + rng.below(4) as u32),
+        latency: None,
         fall: 1 + rng.below(3) as u32,
         rise: 1 + rng.below(3) as u32,
+        role: Role::Alone(Level::Failed),
     }
 }
 

@@ -101,7 +101,7 @@ impl World {
         let mut world = World {
             seed,
             now: Time::ZERO,
-            health: Health::new(checks.clone(), seed),
+            health: Health::new(checks.clone(), vec![], seed),
             site: Site::new(config.clone()),
             speakers: [speaker(&file, 1), speaker(&file, 2)],
             connections: 0,
@@ -164,7 +164,10 @@ impl World {
             while let Some(at) = self.later.iter().position(|(at, _)| *at <= self.now) {
                 match self.later.remove(at).expect("it is there").1 {
                     Later::Result { check, poll, result } => {
-                        self.health.handle_input(self.now, health::In::Result { check, poll, result });
+                        let answered = result.as_ref().is_err_and(|error| error.starts_with("SERVFAIL"));
+                        let took = Duration::from_millis(1);
+                        let end = health::In::Result { check, poll, took, result, answered };
+                        self.health.handle_input(self.now, end);
                     }
                     Later::Site(input) => self.tell(input),
                 }
@@ -237,10 +240,9 @@ impl World {
                 let at = self.now + Duration::from_millis(1);
                 self.later.push_back((at, Later::Result { check, poll, result }));
             }
-            health::Out::Verdict { healthy, cause } => {
-                self.level = if healthy { Level::Healthy } else { Level::Failed };
-                self.answers = self.service == Service::Lying;
-                self.tell(In::Verdict { level: self.level, answers: self.answers, cause });
+            health::Out::Verdict { level, answers, cause } => {
+                (self.level, self.answers) = (level, answers);
+                self.tell(In::Verdict { level, answers, cause });
             }
             _ => {}
         }
@@ -524,7 +526,7 @@ impl World {
         self.now = self.now + away;
         let memory = memory.aged(self.config.flap.as_ref(), away);
         self.site = Site::new(SiteConfig { memory, ..self.config.clone() });
-        self.health = Health::new(self.checks.clone(), self.rng.next_u64());
+        self.health = Health::new(self.checks.clone(), vec![], self.rng.next_u64());
         self.later.clear();
         (self.told, self.level, self.addresses, self.verified) = (None, Level::Failed, false, false);
         self.well_since = self.now;
