@@ -6,6 +6,7 @@ use std::time::Duration;
 use ubique_model::change::{Change, Fate, effective, same};
 use ubique_model::service::{Service, Upstream};
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
+use ubique_proto::health;
 use ubique_proto::site::{self, Others, SiteConfig};
 
 use super::neighbours;
@@ -29,9 +30,7 @@ impl Agent {
         let runs = effective(&self.service, &reread.service, &change.site);
         let place = runs.sites.iter().position(|s| s.name == change.site);
         let place = place.ok_or("the site is gone")?;
-        if runs.checks != self.service.checks {
-            return Err("the checks of a running agent cannot be changed yet: restart it".to_owned());
-        }
+        let judged = setup::health_config(&runs) != setup::health_config(&self.service);
         let polled = runs.checks != self.service.checks || runs.addresses != self.service.addresses;
         let watched = if polled { Some(setup::watch(&runs, &self.inputs.results, &self.inputs.events)) } else { None };
         let watched = watched.transpose().map_err(|error| error.to_string())?;
@@ -51,7 +50,7 @@ impl Agent {
         self.tell_again();
         self.bfd_adapt();
         self.bgp.listen();
-        if let Some(watched) = watched {
+        if judged || watched.is_some() {
             self.watch_instead(watched);
         }
         self.configure_cores();
@@ -117,10 +116,15 @@ impl Agent {
         self.upstreams.iter().find(|(_, upstream)| at(upstream)).map(|(peer, _)| *peer)
     }
 
-    /// Polls and detectors of another list of checks in the place of the old ones.
-    fn watch_instead(&mut self, watched: Watched) {
-        self.resolved = vec![false; self.service.checks.len()];
-        self.watched = watched;
+    /// Other checks or groups, with polls and detectors of their own. Polls under way are begun anew: one whose task is
+    /// gone must not count as failed.
+    fn watch_instead(&mut self, watched: Option<Watched>) {
+        if let Some(watched) = watched {
+            self.resolved = vec![false; self.service.checks.len()];
+            self.watched = watched;
+        }
+        let (checks, groups) = setup::health_config(&self.service);
+        self.health.handle_input(now(), health::In::Configure { checks, groups });
     }
 }
 
