@@ -148,7 +148,7 @@ impl World {
                     assert!(waited || self.stops > 1, "stragglers are not served");
                 }
                 Out::Exit => self.exited = true,
-                Out::AddAddresses | Out::Verify | Out::Probe { .. } | Out::State { .. } => {}
+                Out::AddAddresses | Out::Verify | Out::LastSite { .. } | Out::Probe { .. } | Out::State { .. } => {}
             }
         }
         let status = site.status(now);

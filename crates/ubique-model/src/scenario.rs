@@ -56,6 +56,16 @@ pub enum Action {
         /// Where.
         site: SiteSelector,
     },
+    /// A file that checks of rehearsals can look at says that the service is bad, while it is not.
+    FailCheck {
+        /// Where.
+        site: SiteSelector,
+    },
+    /// The file is gone again.
+    PassCheck {
+        /// Where.
+        site: SiteSelector,
+    },
     /// SIGCONT the service's processes.
     ResumeService {
         /// Where.

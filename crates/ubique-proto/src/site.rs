@@ -312,6 +312,11 @@ pub enum Out {
         /// How long an answer may take.
         within: Duration,
     },
+    /// The alarm: the site should be silent, and speaks because no fit site is seen.
+    LastSite {
+        /// Why it should be silent.
+        cause: String,
+    },
     /// Take the addresses off the loopback; report [`In::AddressesRemoved`].
     RemoveAddresses,
     /// The state changed.

@@ -228,6 +228,8 @@ impl<'a> Stage<'a> {
             Action::Converge { .. } | Action::Wait => return Ok(monotonic_ns()),
             Action::KillService { .. } => world.kill_service(site),
             Action::HangService { .. } => world.hang_service(site),
+            Action::FailCheck { .. } => world.fail_check(site, true),
+            Action::PassCheck { .. } => world.fail_check(site, false),
             Action::ResumeService { .. } => world.resume_service(site),
             Action::StartService { .. } => world.start_service(site),
             Action::KillAgent { .. } => world.kill_agent(site),
@@ -487,6 +489,8 @@ fn selector(action: &Action) -> Option<&SiteSelector> {
         Action::Converge { .. } | Action::Wait => None,
         Action::KillService { site }
         | Action::HangService { site }
+        | Action::FailCheck { site }
+        | Action::PassCheck { site }
         | Action::ResumeService { site }
         | Action::StartService { site }
         | Action::KillAgent { site }
@@ -508,6 +512,8 @@ pub(super) fn action_name(action: &Action) -> &'static str {
         Action::Wait => "wait",
         Action::KillService { .. } => "kill-service",
         Action::HangService { .. } => "hang-service",
+        Action::FailCheck { .. } => "fail-check",
+        Action::PassCheck { .. } => "pass-check",
         Action::ResumeService { .. } => "resume-service",
         Action::StartService { .. } => "start-service",
         Action::KillAgent { .. } => "kill-agent",
@@ -528,6 +534,7 @@ pub(super) fn is_fault(action: &Action) -> bool {
         action,
         Action::KillService { .. }
             | Action::HangService { .. }
+            | Action::FailCheck { .. }
             | Action::KillAgent { .. }
             | Action::StopAgent { .. }
             | Action::Drain { .. }

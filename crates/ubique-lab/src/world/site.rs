@@ -242,6 +242,23 @@ impl World {
         self.signal_service(site, Signal::Cont)
     }
 
+    /// A file says that the service of the site is bad, or no longer: for `exec` checks that are wrong.
+    ///
+    /// # Errors
+    /// There is no such site, or the file cannot be written.
+    pub fn fail_check(&mut self, site: &str, failing: bool) -> Result<Moment, WorldError> {
+        self.site_index(site)?;
+        let directory = self.options.directory.join("failing");
+        let file = directory.join(site);
+        let moment = Moment::now();
+        let done = match failing {
+            true => fs::create_dir_all(&directory).and_then(|()| fs::write(&file, "")),
+            false => fs::remove_file(&file),
+        };
+        done.map_err(system(file.display().to_string()))?;
+        Ok(moment)
+    }
+
     fn signal_service(&mut self, site: &str, signal: Signal) -> Result<Moment, WorldError> {
         let index = self.site_index(site)?;
         let pids = self.service_pids(site)?;

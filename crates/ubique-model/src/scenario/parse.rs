@@ -204,6 +204,8 @@ fn action(name: &str, table: &TableReader<'_>, site: Option<SiteSelector>) -> Op
     Some(match name {
         "kill-service" => Action::KillService { site },
         "hang-service" => Action::HangService { site },
+        "fail-check" => Action::FailCheck { site },
+        "pass-check" => Action::PassCheck { site },
         "resume-service" => Action::ResumeService { site },
         "start-service" => Action::StartService { site },
         "kill-agent" => Action::KillAgent { site },

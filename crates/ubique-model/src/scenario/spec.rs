@@ -147,6 +147,11 @@ static ACTIONS: Variants = Variants {
         Variant { name: "wait", doc: "Only observe.", fields: &[] },
         at_site("kill-service", "SIGKILL the service's processes."),
         at_site("hang-service", "SIGSTOP the service's processes: it hangs."),
+        at_site(
+            "fail-check",
+            "The file `/run/ubique/failing/SITE` appears: an `exec` check can look at it, and be wrong.",
+        ),
+        at_site("pass-check", "The file is gone again."),
         at_site("resume-service", "SIGCONT the service's processes."),
         at_site("start-service", "Start the service anew."),
         at_site("kill-agent", "SIGKILL the agent."),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use ubique_model::policy::{Announcement, Stance, announcements, last_resort_marker};
 use ubique_model::service::Upstream;
@@ -11,7 +10,6 @@ use ubique_proto::bgp::rib::Candidate;
 use ubique_proto::bgp::speaker::{In as BgpIn, Order, PeerId};
 use ubique_proto::site::{self, Others, State};
 
-use super::detect::Detected;
 use super::site::Agent;
 use crate::clock::now;
 
@@ -107,15 +105,17 @@ impl Agent {
         self.withdraw_rules();
     }
 
+    /// The site should be silent, and is the last one.
+    pub(super) fn alarm(&mut self, cause: String) {
+        self.metrics.denied("last-site");
+        tracing::error!(site = self.spec().name, cause, "the last site is not withdrawn: it announces as last resort");
+        self.remember("last site not withdrawn".to_owned(), cause);
+    }
+
     /// The site changed its state.
     pub(super) fn entered(&mut self, state: State, cause: String) {
         let word = state.word();
-        if state == State::LastResort {
-            self.metrics.denied("last-site");
-            tracing::error!(site = self.spec().name, state = word, cause, "site: not withdrawn, it is the last one");
-        } else {
-            tracing::info!(site = self.spec().name, state = word, cause, "site");
-        }
+        tracing::info!(site = self.spec().name, state = word, cause, "site");
         self.remember(format!("site {word}"), cause);
     }
 
@@ -142,15 +142,6 @@ impl Agent {
             let gone = site::In::Others { upstream: upstream.label(), up: false, others: Others::None };
             self.core.handle_input(now(), gone);
         }
-    }
-
-    /// Looks for another site by a ping through an upstream.
-    pub(super) fn probe(&self, upstream: String, _within: Duration) {
-        let reports = self.inputs.events.clone();
-        tokio::task::spawn_local(async move {
-            let answered = Err("this version sends no pings".to_owned());
-            let _ = reports.send(Detected::Probed { upstream, answered }).await;
-        });
     }
 
     /// Tells the site core what a neighbour shows of other sites.

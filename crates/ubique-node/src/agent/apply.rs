@@ -30,8 +30,8 @@ impl Agent {
         let runs = effective(&self.service, &reread.service, &change.site);
         let place = runs.sites.iter().position(|s| s.name == change.site);
         let place = place.ok_or("the site is gone")?;
-        let judged = setup::health_config(&runs) != setup::health_config(&self.service);
-        let polled = runs.checks != self.service.checks || runs.addresses != self.service.addresses;
+        let same_checks = runs.checks == self.service.checks && runs.groups == self.service.groups;
+        let polled = !same_checks || runs.addresses != self.service.addresses;
         let watched = if polled { Some(setup::watch(&runs, &self.inputs.results, &self.inputs.events)) } else { None };
         let watched = watched.transpose().map_err(|error| error.to_string())?;
         self.addresses.extend(&runs.addresses).map_err(|error| format!("an address cannot be added: {error}"))?;
@@ -50,7 +50,7 @@ impl Agent {
         self.tell_again();
         self.bfd_adapt();
         self.bgp.listen();
-        if judged || watched.is_some() {
+        if let Some(watched) = watched {
             self.watch_instead(watched);
         }
         self.configure_cores();
@@ -116,13 +116,10 @@ impl Agent {
         self.upstreams.iter().find(|(_, upstream)| at(upstream)).map(|(peer, _)| *peer)
     }
 
-    /// Other checks or groups, with polls and detectors of their own. Polls under way are begun anew: one whose task is
-    /// gone must not count as failed.
-    fn watch_instead(&mut self, watched: Option<Watched>) {
-        if let Some(watched) = watched {
-            self.resolved = vec![false; self.service.checks.len()];
-            self.watched = watched;
-        }
+    /// Polls and detectors of another list of checks in the place of the old ones.
+    fn watch_instead(&mut self, watched: Watched) {
+        self.resolved = vec![false; self.service.checks.len()];
+        self.watched = watched;
         let (checks, groups) = setup::health_config(&self.service);
         self.health.handle_input(now(), health::In::Configure { checks, groups });
     }

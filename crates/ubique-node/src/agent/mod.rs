@@ -9,7 +9,7 @@
 //! kills it when the runtime stalls. In each case the kernel closes the sessions and the upstreams move on.
 //!
 //! - `addresses`: service addresses on the loopback.
-//! - `announce`: what neighbours are told, and what they show of other sites; `verify`: the start gate's question.
+//! - `announce`: what neighbours are told, and what they show of other sites; `verify`: the start gate's question; `probe`: the guard's ping.
 //! - `detect`: sock_diag, pidfd and address events.
 //! - `bfd`: what a neighbour lost to BFD means.
 //! - `confine`: what the agent gives up: capabilities, system calls.
@@ -29,11 +29,13 @@ mod bfd;
 mod confine;
 mod detect;
 mod failover;
+mod farewell;
 mod guard;
 mod http;
 mod keep;
 mod metrics;
 mod neighbours;
+mod probe;
 mod process;
 mod reload;
 mod requests;

@@ -69,7 +69,9 @@ fn both_families() {
 
 fn gtsm() {
     let lab = Lab::new();
-    let session = format!("local {} as {ROUTER_ASN}; neighbor {SITE_V4} as 64500; hold time 9; ", lab::ROUTER_V4);
+    // By default BIRD takes no connection for a minute after an error, such as a first attempt that ends half-way.
+    let session = format!("local {} as {ROUTER_ASN}; neighbor {SITE_V4} as 64500; hold time 9;", lab::ROUTER_V4);
+    let session = format!("{session} error wait time 1, 2;");
     let mut bird = bird(&lab, &format!("{session} ttl security on; {CHANNELS}"));
     let hold_time = Duration::from_secs(3);
     let upstream = Upstream { families: BOTH.to_vec(), hold_time, ..lab::upstream(lab::ROUTER_V4) };

@@ -63,8 +63,8 @@ enum Phase {
     Idle,
     /// Withdrawn; `again`: after having been last resort.
     Watching { since: Time, again: bool },
-    /// Announced as last resort.
-    Resort { since: Time },
+    /// Announced as last resort; `trial`: until it is known whether others take over.
+    Resort { since: Time, trial: bool },
 }
 
 /// The guard.
@@ -208,6 +208,15 @@ impl LastSite {
         matches!(self.phase, Phase::Resort { .. })
     }
 
+    /// Whether that is certain: no fit site has taken over.
+    pub(super) fn is_last(&self) -> bool {
+        matches!(self.phase, Phase::Resort { trial: false, .. })
+    }
+
+    fn sees_fit(&self) -> bool {
+        self.upstreams.values().any(|u| u.up.is_some() && u.others == Others::Fit)
+    }
+
     /// Goes on; returns the upstreams that a ping is to be sent through.
     pub(super) fn advance(&mut self, now: Time, site: Situation) -> Vec<String> {
         if site.unneeded || self.config.last_site.is_zero() || !self.armed {
@@ -218,22 +227,24 @@ impl LastSite {
         self.try_at = site.try_at;
         match self.phase {
             // It has recovered and failed again before upstreams were told.
-            Phase::Idle if site.resort => self.phase = Phase::Resort { since: now },
+            Phase::Idle if site.resort => self.phase = Phase::Resort { since: now, trial: false },
             Phase::Idle if site.announced && site.answers && self.upstreams.values().any(Upstream::is_trusted) => {
-                self.phase = Phase::Resort { since: now };
+                self.phase = Phase::Resort { since: now, trial: true };
             }
             Phase::Idle => self.watch(now, false),
             Phase::Watching { since, again } => {
                 self.expire_probes(now);
                 if self.alone_at(since).is_some_and(|at| at <= now) {
                     self.vain = self.vain.saturating_add(u32::from(again));
-                    self.phase = Phase::Resort { since: now };
+                    self.phase = Phase::Resort { since: now, trial: false };
                 }
             }
-            Phase::Resort { since } => {
+            Phase::Resort { since, trial } => {
                 let leave = self.leave_at(since).is_some_and(|at| at <= now);
                 if leave || self.look_at(since).is_some_and(|at| at <= now) {
                     self.watch(now, true);
+                } else if trial && since + self.config.last_site <= now && !self.sees_fit() {
+                    self.phase = Phase::Resort { since, trial: false };
                 }
             }
         }
@@ -314,7 +325,10 @@ impl LastSite {
     pub(super) fn next_deadline(&self) -> Option<Time> {
         match self.phase {
             Phase::Idle => None,
-            Phase::Resort { since } => [self.leave_at(since), self.look_at(since)].into_iter().flatten().min(),
+            Phase::Resort { since, trial } => {
+                let proof = (trial && !self.sees_fit()).then(|| since + self.config.last_site);
+                [proof, self.leave_at(since), self.look_at(since)].into_iter().flatten().min()
+            }
             Phase::Watching { since, .. } => {
                 let probed = self.upstreams.values().filter(|u| u.full_view == Some(false) && u.up.is_some());
                 let patience = self.config.last_site + PROBE_GRACE;

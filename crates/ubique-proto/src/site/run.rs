@@ -43,6 +43,8 @@ pub struct Site {
     told: Option<Stance>,
     gate: Gate,
     guard: LastSite,
+    /// [`Out::LastSite`] was said.
+    alarmed: bool,
     ladder: Ladder,
     flap: Option<Budget>,
     /// Until when what is wanted waits for the flap budget.
@@ -76,6 +78,7 @@ impl Site {
             drain: memory.drain.clone(),
             told: None,
             gate: if config.guard.start { Gate::Closed } else { Gate::Open },
+            alarmed: false,
             guard: LastSite::new(config.guard, &config.upstreams, &memory.shown),
             ladder: Ladder::new(config.shed_steps),
             flap,
@@ -323,6 +326,12 @@ impl Site {
         if state != self.state {
             self.enter(now, state, &cause);
         }
+        let alarm = state == State::LastResort && self.guard.is_last();
+        if alarm && !std::mem::replace(&mut self.alarmed, alarm) {
+            cause.clone_into(&mut self.cause);
+            self.outputs.push_back(Out::LastSite { cause });
+        }
+        self.alarmed = alarm;
     }
 
     /// The last step of shedding waits for the flap budget: the next one waits for it.
@@ -363,7 +372,8 @@ impl Site {
         }
         if self.guard.is_resort() {
             let stance = Stance { shed, last_resort: true, ..Stance::at(Level::Failed) };
-            return (State::LastResort, Some(stance), format!("no other site is seen; {}", self.health_cause));
+            let why = if self.guard.is_last() { "no other site is seen" } else { "others are given time to take over" };
+            return (State::LastResort, Some(stance), format!("{why}; {}", self.health_cause));
         }
         (State::Unhealthy, None, self.health_cause.clone())
     }

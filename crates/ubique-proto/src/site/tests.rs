@@ -1,5 +1,6 @@
 //! Four rungs: every state × every input, named cases, random lives under the invariants, a driver on a clock.
 
+mod cascade;
 mod flapping;
 mod guards;
 mod simulation;
@@ -53,6 +54,7 @@ fn brief(outputs: &[Out]) -> String {
         Out::Announce { stance, .. } if stance.level != Level::Healthy => stance.level.word().into(),
         Out::Announce { .. } => "announce".into(),
         Out::Verify => "verify".into(),
+        Out::LastSite { .. } => "alarm".into(),
         Out::Probe { upstream, .. } => format!("probe-{upstream}"),
         Out::Withdraw { .. } => "withdraw".into(),
         Out::RemoveAddresses => "remove".into(),
@@ -373,7 +375,7 @@ impl World {
                 self.removing = true;
                 self.adding = false;
             }
-            Out::State { .. } | Out::Verify | Out::Probe { .. } => {}
+            Out::State { .. } | Out::Verify | Out::LastSite { .. } | Out::Probe { .. } => {}
             Out::Exit => {
                 assert!(!self.announced && self.stops > 0 && !self.addresses);
                 self.exited = true;

@@ -1,6 +1,7 @@
 //! From a status to lines.
 
 use jiff::Timestamp;
+use ubique_model::policy::Level;
 use ubique_node::admin::{Announced, CheckStatus, DrainView, Event, PeerStatus, SenderView, Status, TrafficView};
 use ubique_proto::site::State;
 
@@ -134,6 +135,13 @@ fn notes(status: &Status) -> Vec<Line> {
     let stance = status.stance.as_deref().filter(|stance| *stance != "healthy");
     notes.extend(stance.map(|stance| note(Tone::Warn, "told as", stance)));
     notes.extend(status.not_kept.as_deref().map(|why| note(Tone::Bad, "not kept", why)));
+    for group in status.groups.iter().filter(|group| group.level != Level::Healthy) {
+        let text = format!(
+            "{}: {} of {} up, {} needed to be healthy, {} to be degraded: {}",
+            group.name, group.up, group.weight, group.healthy, group.degraded, group.level
+        );
+        notes.push(note(if group.level == Level::Failed { Tone::Bad } else { Tone::Warn }, "group", &text));
+    }
     notes.extend(status.overloaded.as_deref().map(|why| note(Tone::Warn, "overload", why)));
     notes.extend(
         status

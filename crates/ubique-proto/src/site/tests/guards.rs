@@ -65,7 +65,7 @@ fn until(site: &mut Site, end: Time) -> String {
 fn the_last_one_announces_again_as_last_resort() {
     let mut site = announced(&[Some(true)]);
     assert_eq!(say(&mut site, at(10), failed(false)), "withdraw unhealthy", "at once: nobody answers");
-    assert_eq!(until(&mut site, at(100)), "13: resort last-resort");
+    assert_eq!(until(&mut site, at(100)), "13: resort last-resort alarm");
     assert_eq!(site.status(at(100)).guard.as_deref(), Some("no other site is seen"));
     assert_eq!(say(&mut site, at(101), verdict(true)), "announce announced");
 }
@@ -78,7 +78,7 @@ fn another_site_makes_the_withdrawal_final_until_it_goes() {
     assert_eq!(until(&mut site, at(1000)), "");
     assert_eq!(site.status(at(1000)).guard.as_deref(), Some("a shows another site"));
     assert_eq!(say(&mut site, at(1000), sees("a", Others::None)), "");
-    assert_eq!(until(&mut site, at(1100)), "1003: resort last-resort");
+    assert_eq!(until(&mut site, at(1100)), "1003: resort last-resort alarm");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_ghost_that_vanishes_in_time_does_not_count() {
     // Our own route, back from an upstream that has not heard of the withdrawal yet.
     say(&mut site, at(10), sees("b", Others::Fit));
     say(&mut site, at(11), sees("b", Others::None));
-    assert_eq!(until(&mut site, at(100)), "14: resort last-resort");
+    assert_eq!(until(&mut site, at(100)), "14: resort last-resort alarm");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn silence_of_an_upstream_that_never_showed_anybody_is_no_proof() {
     // Another site comes and goes: now its silence counts.
     say(&mut site, at(10_000), sees("a", Others::Fit));
     say(&mut site, at(10_010), sees("a", Others::None));
-    assert_eq!(until(&mut site, at(10_014)), "10013: resort last-resort");
+    assert_eq!(until(&mut site, at(10_014)), "10013: resort last-resort alarm");
     assert_eq!(site.memory(at(10_014)).shown, [Shown { upstream: "a".into(), moves: false }]);
 }
 
@@ -127,7 +127,7 @@ fn a_wrong_answer_is_make_before_break() {
     assert_eq!(until(&mut site, at(100)), "13: withdraw unhealthy");
     assert_eq!(site.status(at(100)).guard.as_deref(), Some("a shows another site"));
     assert_eq!(say(&mut site, at(101), sees("a", Others::None)), "");
-    assert_eq!(until(&mut site, at(120)), "104: resort last-resort");
+    assert_eq!(until(&mut site, at(120)), "104: resort last-resort alarm");
     // Withdrawn in vain once: the next time only after a while.
     say(&mut site, at(121), sees("a", Others::Fit));
     assert_eq!(until(&mut site, at(200)), "134: withdraw unhealthy");
@@ -138,7 +138,7 @@ fn sites_of_last_resort_do_not_give_way_to_each_other() {
     let mut site = announced(&[Some(true)]);
     say(&mut site, at(10), failed(true));
     say(&mut site, at(10), sees("a", Others::LastResort));
-    assert_eq!(until(&mut site, at(10_000)), "");
+    assert_eq!(until(&mut site, at(10_000)), "13: alarm", "nobody who is fit takes over");
     assert_eq!(site.state(), State::LastResort);
     // One that is fit for less than the whole time (it fails by the same check, a little later) changes nothing.
     say(&mut site, at(10_000), sees("a", Others::Fit));
@@ -159,8 +159,8 @@ fn where_upstreams_do_not_move_a_last_resort_looks_again_with_growing_waits() {
     say(&mut site, at(2), sees("a", Others::None));
     assert_eq!(say(&mut site, at(10), failed(true)), "withdraw unhealthy", "it does not move: break before make");
     let said = until(&mut site, at(300));
-    let expected = "13: resort last-resort, 43: withdraw unhealthy, 46: resort last-resort, \
-                    106: withdraw unhealthy, 109: resort last-resort, 229: withdraw unhealthy, 232: resort last-resort";
+    let expected = "13: resort last-resort alarm, 43: withdraw unhealthy, 46: resort last-resort alarm, \
+                    106: withdraw unhealthy, 109: resort last-resort alarm, 229: withdraw unhealthy, 232: resort last-resort alarm";
     assert_eq!(said, expected);
     let mut last = at(300);
     for _ in 0..20 {
@@ -181,7 +181,7 @@ fn a_session_that_came_up_a_moment_ago_is_given_time() {
     say(&mut site, at(9), down("b"));
     say(&mut site, at(10), failed(false));
     say(&mut site, at(12), sees("b", Others::None));
-    assert_eq!(until(&mut site, at(20)), "15: resort last-resort");
+    assert_eq!(until(&mut site, at(20)), "15: resort last-resort alarm");
     // Without any session nothing can be said, nor heard.
     let mut site = announced(&[Some(true)]);
     say(&mut site, at(10), failed(false));
@@ -194,13 +194,13 @@ fn pings_tell_where_routes_do_not() {
     let probed = |answered| In::Probed { upstream: "a".into(), answered };
     let mut site = announced(&[Some(false)]);
     assert_eq!(say(&mut site, at(10), failed(true)), "withdraw unhealthy probe-a");
-    assert_eq!(say(&mut site, at(13), probed(Ok(false))), "resort last-resort");
+    assert_eq!(say(&mut site, at(13), probed(Ok(false))), "resort last-resort alarm");
     let mut site = announced(&[Some(false)]);
     say(&mut site, at(10), failed(false));
     assert_eq!(say(&mut site, at(11), probed(Ok(true))), "");
     assert_eq!(site.status(at(11)).guard.as_deref(), Some("another site answers through a"));
     assert_eq!(until(&mut site, at(41)), "41: probe-a");
-    assert_eq!(say(&mut site, at(44), probed(Ok(false))), "resort last-resort");
+    assert_eq!(say(&mut site, at(44), probed(Ok(false))), "resort last-resort alarm");
     // No ping could be sent, or no answer came from whoever sends them: nothing is known.
     let mut site = announced(&[Some(false)]);
     say(&mut site, at(10), failed(false));
@@ -263,11 +263,11 @@ fn every_phase_and_every_input() {
     #[rustfmt::skip]
     let table = [
         // after the input, and what the next 10 s bring
-        ["",                   "",                   "",                   "",                   "",                   "withdraw unhealthy 3: resort last-resort", "withdraw drained", "withdraw stopping 5: remove removing", gone],
-        ["3: resort last-resort", "",                "",                   "",                   "announce announced", "3: resort last-resort", "drained", "stopping 5: remove removing", "add starting"],
-        ["3: resort last-resort", "",                "",                   "",                   "announce announced", "",                "drained", "stopping 5: remove removing", "add starting"],
-        ["",                   "",                   "3: withdraw unhealthy", "",                "announce announced", "",                "withdraw drained", "withdraw stopping 5: remove removing", gone],
-        ["",                   "",                   "3: withdraw unhealthy", "",                "announce announced", "3: withdraw unhealthy", "withdraw drained", "withdraw stopping 5: remove removing", gone],
+        ["",                   "",                   "",                   "",                   "",                   "withdraw unhealthy 3: resort last-resort alarm", "withdraw drained", "withdraw stopping 5: remove removing", gone],
+        ["3: resort last-resort alarm", "",                "",                   "",                   "announce announced", "3: resort last-resort alarm", "drained", "stopping 5: remove removing", "add starting"],
+        ["3: resort last-resort alarm", "",                "",                   "",                   "announce announced", "",                "drained", "stopping 5: remove removing", "add starting"],
+        ["3: alarm",           "3: alarm",           "3: withdraw unhealthy", "3: alarm",        "announce announced", "3: alarm",        "withdraw drained", "withdraw stopping 5: remove removing", gone],
+        ["3: alarm",           "3: alarm",           "3: withdraw unhealthy", "3: alarm",        "announce announced", "3: withdraw unhealthy", "withdraw drained", "withdraw stopping 5: remove removing", gone],
     ];
     for ((phase, inputs), row) in phases.iter().zip(table) {
         for (input, expected) in columns.iter().zip(row) {

@@ -277,6 +277,7 @@ impl World {
                 self.counts.resorts += u64::from(state == State::LastResort);
                 self.counts.held += u64::from(state == State::Held && self.site.status(self.now).flap.is_some());
             }
+            Out::LastSite { .. } => {}
             Out::RemoveAddresses | Out::Exit => self.fail("nobody told it to stop"),
         }
     }
