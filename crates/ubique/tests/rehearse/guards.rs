@@ -43,7 +43,7 @@ fn step(action: &str, site: &str, observed: &str, expect: &str) -> String {
 /// Sites whose agents raised the alarm.
 fn resorts(report: &Value) -> usize {
     let events = report["events"].as_array().expect("events");
-    let told = |site: &&str| {
+    let told = |site: &&&str| {
         let alarm = format!("{site}: last site not withdrawn");
         events.iter().any(|event| event["text"].as_str().is_some_and(|text| text.starts_with(&alarm)))
     };
