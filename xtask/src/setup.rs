@@ -13,6 +13,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("exabgp", "exabgp"),
     ("nsd", "nsd"),
     ("dig", "dnsutils"),
+    ("openssl", "openssl"),
     ("tar", "tar"),
     ("tshark", "tshark"),
     ("bgpdump", "bgpdump"),

@@ -62,6 +62,10 @@ fn replace(program: &Path) -> Exit {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
     let arguments: Vec<_> = arguments.collect();
+    // Else the capabilities of an ordinary user's agent would end here. Without them the new one says what it lacks.
+    if let Err(error) = ubique_sys::privilege::hand_over() {
+        say!("ubique: capabilities cannot be handed over: {error}");
+    }
     let execute = |program: &Path| Command::new(program).arg0(&name).args(&arguments).exec();
     let error = execute(program);
     say!("ubique: cannot execute {}: {error}: going on with this version", program.display());

@@ -65,10 +65,10 @@ pub(super) fn needs_restart(header: &str, key: &str) -> Option<&'static str> {
 pub(super) fn of_table(sign: Sign, table: &Table, keys: &[KeyChange]) -> String {
     let only = |which: &[&str]| keys.iter().all(|k| which.contains(&k.key.as_str()));
     let words = match (table.header.as_str(), sign) {
-        ("[[check]]", Sign::Added) => "is polled from now on",
+        ("[[check]]", Sign::Added) => "counts as up until its polls tell otherwise",
         ("[[check]]", Sign::Removed) => "is polled no more, and its state is forgotten",
         ("[[check]]", Sign::Changed) if only(COUNTING) => "keeps its state",
-        ("[[check]]", Sign::Changed) => "is another check: its state begins anew",
+        ("[[check]]", Sign::Changed) => "is another check: it counts as up until its polls tell otherwise",
         ("[rehearse]", _) => "is for rehearsals only",
         ("[[site]]", _) if only(&["location", "capacity"]) => "changes nothing that is announced",
         ("[agent]", _) if only(LIVE) => "counts from the next drain, stop or action on",

@@ -157,10 +157,13 @@ fn prefixes_and_addresses_that_come_and_go_need_a_yes() {
 fn checks_keep_their_state_unless_they_become_others() {
     let effect = |edits: &[(&str, &str)]| edited(edits).tables.remove(0).effect;
     assert_eq!(effect(&[("query = \"example.com A\"", "query = \"example.com A\"\nrise = 9")]), "keeps its state");
-    assert_eq!(effect(&[("example.com A", "example.net A")]), "is another check: its state begins anew");
+    assert_eq!(
+        effect(&[("example.com A", "example.net A")]),
+        "is another check: it counts as up until its polls tell otherwise"
+    );
     assert_eq!(
         effect(&[("[[site]]", "[[check]]\nkind = \"tcp\"\ntarget = \"198.51.100.53:53\"\n[[site]]")]),
-        "is polled from now on"
+        "counts as up until its polls tell otherwise"
     );
 }
 

@@ -95,7 +95,9 @@ codes! {
     BAD_ASN "E0213" "invalid AS number"
         "AS numbers are integers from 1 to 4294967294; 0 (RFC 7607), 23456 (RFC 6793), 65535 and 4294967295 (RFC 7300) are reserved by the protocol and no router accepts a session with them."
     BAD_COMMUNITY "E0214" "invalid community"
-        "Communities (RFC 1997) are two numbers up to 65535, \"64500:100\", one of the words no-export, no-advertise, no-peer, blackhole and graceful-shutdown, or a request a network is known to understand, \"cogent:no-peers\" (docs/communities.md); \
+        "Communities (RFC 1997) are two numbers up to 65535, \"64500:100\", one of the words no-export, no-advertise, no-peer, blackhole and \
+          graceful-shutdown, or a request a network is known to understand, \
+         \"cogent:no-peers\" (docs/communities.md); \
          large communities (RFC 8092) are three numbers up to 4294967295, \"64500:1:2\"; extended communities (RFC 4360) are \"rt:64500:1\", \"ro:64500:1\" or 16 hexadecimal digits after 0x."
     UNKNOWN_LOCATION "E0215" "unknown location"
         "Locations are \"City, CC\" with an ISO country code, a city of at least 100,000 people or a capital, the IATA code of a large airport, or \

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ubique_model::change::{Change, Fate, effective, same};
 use ubique_model::service::{Service, Upstream};
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
+use ubique_proto::health;
 use ubique_proto::site::{self, Others, SiteConfig};
 
 use super::neighbours;
@@ -29,10 +30,8 @@ impl Agent {
         let runs = effective(&self.service, &reread.service, &change.site);
         let place = runs.sites.iter().position(|s| s.name == change.site);
         let place = place.ok_or("the site is gone")?;
-        if runs.checks != self.service.checks {
-            return Err("the checks of a running agent cannot be changed yet: restart it".to_owned());
-        }
-        let polled = runs.checks != self.service.checks || runs.addresses != self.service.addresses;
+        let same_checks = runs.checks == self.service.checks && runs.groups == self.service.groups;
+        let polled = !same_checks || runs.addresses != self.service.addresses;
         let watched = if polled { Some(setup::watch(&runs, &self.inputs.results, &self.inputs.events)) } else { None };
         let watched = watched.transpose().map_err(|error| error.to_string())?;
         self.addresses.extend(&runs.addresses).map_err(|error| format!("an address cannot be added: {error}"))?;
@@ -121,6 +120,8 @@ impl Agent {
     fn watch_instead(&mut self, watched: Watched) {
         self.resolved = vec![false; self.service.checks.len()];
         self.watched = watched;
+        let (checks, groups) = setup::health_config(&self.service);
+        self.health.handle_input(now(), health::In::Configure { checks, groups });
     }
 }
 

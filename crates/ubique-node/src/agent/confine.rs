@@ -69,8 +69,3 @@ impl Privileges {
         }
     }
 }
-
-/// What a running agent's sandbox, made for `old`, does not allow of `new`, in words; `None`: nothing.
-pub fn outgrown(old: &Service, new: &Service) -> Option<&'static str> {
-    (old.agent.sandbox != new.agent.sandbox).then_some("`sandbox` is decided when the agent starts")
-}

@@ -29,6 +29,7 @@ mod bfd;
 mod confine;
 mod detect;
 mod failover;
+mod farewell;
 mod guard;
 mod http;
 mod keep;
@@ -68,7 +69,7 @@ use crate::checks::CheckError;
 use crate::limits;
 use crate::state::Receipt;
 
-pub use confine::{Privileges, outgrown};
+pub use confine::Privileges;
 pub use http::HttpError;
 pub use neighbours::{Lacking, lacking};
 pub use reload::without_records;

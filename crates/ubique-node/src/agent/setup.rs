@@ -1,5 +1,6 @@
 //! From a service file to a running agent.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use super::restart::Restart;
 use super::site::{Agent, Inputs, Parts};
 use super::{AgentError, AgentOptions, http, neighbours, system};
 use crate::admin::{self, Access, Caller};
-use crate::checks::{CheckError, PollResult, Runner};
+use crate::checks::{self, CheckError, PollResult, Runner};
 use crate::clock::now;
 use crate::journal::Journal;
 use crate::monitor::Monitor;
@@ -130,10 +131,11 @@ pub(super) fn health_config(service: &Service) -> (Vec<CheckConfig>, Vec<GroupCo
         healthy: group.healthy,
         degraded: group.degraded,
     };
-    (service.checks.iter().map(check_config).collect(), service.groups.iter().map(group).collect())
+    let check = |check| check_config(check, &service.addresses);
+    (service.checks.iter().map(check).collect(), service.groups.iter().map(group).collect())
 }
 
-fn check_config(check: &Check) -> CheckConfig {
+fn check_config(check: &Check, addresses: &[IpAddr]) -> CheckConfig {
     let role = match (&check.kind, &check.counts) {
         (CheckKind::Load { metric, high, low }, _) => {
             let thousandths = |amount: u64| amount.saturating_mul(1000);
@@ -147,9 +149,11 @@ fn check_config(check: &Check) -> CheckConfig {
         CheckKind::Load { metric, .. } => serde_json::to_string(metric),
         kind => serde_json::to_string(kind),
     };
+    // `service:53` is another test once the service has other addresses.
+    let servers: Vec<String> = checks::servers(&check.kind, addresses).iter().map(|(s, _)| s.to_string()).collect();
     CheckConfig {
         name: check.name.clone(),
-        what: what.unwrap_or_default(),
+        what: format!("{} {}", what.unwrap_or_default(), servers.join(" ")),
         every: check.every,
         timeout: check.timeout,
         latency: check.latency,

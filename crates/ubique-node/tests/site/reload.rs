@@ -24,6 +24,8 @@ const fn test(name: &'static str, run: fn()) -> Test {
 pub const TESTS: &[Test] = &[
     test("reload_a_hundred_times_leaves_sessions_alone_and_loses_nothing", hundred),
     test("reload_resets_only_the_session_that_changed", resets),
+    test("reload_that_would_surprise_clients_needs_a_yes", guarded),
+    test("reload_keeps_checks_and_adds_others", checks),
     test("reload_of_a_bad_file_changes_nothing", bad_file),
     test("a_missing_key_holds_up_one_session_only", missing_key),
     test("upgrade_in_place_loses_nothing", upgrade),
@@ -138,7 +140,6 @@ fn resets() {
     assert_eq!(last.peers[0].since, before.peers[1].since, "in the order of the file, and never touched");
 }
 
-#[expect(dead_code, reason = "until the health core takes other checks")]
 fn guarded() {
     let mut service = lab::service();
     let (lab, mut bird, agent, _dns) = running(&service);
@@ -193,7 +194,6 @@ fn bad_file() {
     assert!(bird.has_both() && since(&status().peers) == since(&before.peers), "nothing happened");
 }
 
-#[expect(dead_code, reason = "until the health core takes other checks")]
 fn checks() {
     let mut service = lab::service();
     let (_lab, mut bird, _agent, _dns) = running(&service);

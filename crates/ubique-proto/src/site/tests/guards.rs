@@ -259,15 +259,17 @@ fn every_phase_and_every_input() {
         stop(),
         In::AddressesRemoved,
     ];
+    const RESORT: &str = "3: resort last-resort alarm";
+    const STOPPED: &str = "withdraw stopping 5: remove removing";
     let gone = "withdraw add starting";
     #[rustfmt::skip]
     let table = [
         // after the input, and what the next 10 s bring
-        ["",                   "",                   "",                   "",                   "",                   "withdraw unhealthy 3: resort last-resort alarm", "withdraw drained", "withdraw stopping 5: remove removing", gone],
-        ["3: resort last-resort alarm", "",                "",                   "",                   "announce announced", "3: resort last-resort alarm", "drained", "stopping 5: remove removing", "add starting"],
-        ["3: resort last-resort alarm", "",                "",                   "",                   "announce announced", "",                "drained", "stopping 5: remove removing", "add starting"],
-        ["3: alarm",           "3: alarm",           "3: withdraw unhealthy", "3: alarm",        "announce announced", "3: alarm",        "withdraw drained", "withdraw stopping 5: remove removing", gone],
-        ["3: alarm",           "3: alarm",           "3: withdraw unhealthy", "3: alarm",        "announce announced", "3: withdraw unhealthy", "withdraw drained", "withdraw stopping 5: remove removing", gone],
+        ["", "", "", "", "", "withdraw unhealthy 3: resort last-resort alarm", "withdraw drained", STOPPED, gone],
+        [RESORT, "", "", "", "announce announced", RESORT, "drained", "stopping 5: remove removing", "add starting"],
+        [RESORT, "", "", "", "announce announced", "", "drained", "stopping 5: remove removing", "add starting"],
+        ["3: alarm", "3: alarm", "3: withdraw unhealthy", "3: alarm", "announce announced", "3: alarm", "withdraw drained", STOPPED, gone],
+        ["3: alarm", "3: alarm", "3: withdraw unhealthy", "3: alarm", "announce announced", "3: withdraw unhealthy", "withdraw drained", STOPPED, gone],
     ];
     for ((phase, inputs), row) in phases.iter().zip(table) {
         for (input, expected) in columns.iter().zip(row) {
