@@ -51,7 +51,7 @@ fn landing(client: usize, told: &[Option<Stance>]) -> Option<usize> {
 
 /// The crowd is in the sixth of the ring around the first site.
 fn queries(client: usize) -> u64 {
-    if client < CLIENTS / 12 || client >= CLIENTS - CLIENTS / 12 { 2 } else { 1 }
+    if (CLIENTS / 12..CLIENTS - CLIENTS / 12).contains(&client) { 1 } else { 2 }
 }
 
 fn play(policy: Policy) -> Outcome {
