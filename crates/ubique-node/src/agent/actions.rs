@@ -389,7 +389,7 @@ impl Agent {
         let task = tokio::task::spawn_local(async move {
             let run = async {
                 let mut exec = Exec::with_environment(&command, environment)?;
-                exec.poll().await
+                exec.run().await.map(drop)
             };
             let end = tokio::time::timeout(HOOK_TIMEOUT, run).await;
             let end = end.unwrap_or_else(|_| Err(format!("it was killed after {HOOK_TIMEOUT:?}")));

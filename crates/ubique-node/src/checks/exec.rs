@@ -22,7 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep;
 use ubique_sys::process::{Signal, command_in, signal_group};
 
-use super::{quote, words};
+use super::{Failure, quote, words};
 
 /// Octets of the command's output that are kept for the cause; the rest is read and dropped.
 const OUTPUT_BYTES: usize = 1024;
@@ -105,12 +105,17 @@ impl Exec {
     ///
     /// # Errors
     /// It did not exit with 0: why, in words.
-    pub(crate) async fn poll(&mut self) -> Result<(), String> {
-        self.run().await.map(drop)
+    /// A command that ends with another status has judged: the service may be bad, or the command wrong. One that cannot
+    /// be started, or is killed, tells nothing.
+    pub(crate) async fn poll(&mut self) -> Result<(), Failure> {
+        self.run().await.map(drop).map_err(|words| match words.starts_with("exit status") {
+            true => Failure::of_answer(words),
+            false => words.into(),
+        })
     }
 
     /// The beginning of what it prints.
-    pub(super) async fn run(&mut self) -> Result<Vec<u8>, String> {
+    pub(crate) async fn run(&mut self) -> Result<Vec<u8>, String> {
         let gone = "the thread that starts the command has ended";
         let (order, started) = oneshot::channel();
         self.orders.send(order).await.map_err(|_| gone)?;
