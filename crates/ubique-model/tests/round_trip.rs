@@ -611,6 +611,20 @@ fn examples_and_manual_are_valid() {
     }
 }
 
+/// What the manual's tables of checks are part of.
+const CHECKED: &str = r#"
+[service]
+name = "checked"
+asn = 64500
+prefixes = ["198.51.100.0/24"]
+addresses = ["198.51.100.53"]
+
+[[site]]
+name = "ams"
+location = "AMS"
+upstream = [{ asn = 1299, address = "192.0.2.1" }]
+"#;
+
 fn valid(kind: &str, file: &str, text: &str) {
     match kind {
         "service" => {
@@ -622,6 +636,7 @@ fn valid(kind: &str, file: &str, text: &str) {
                 "{file}"
             );
         }
+        "checks" => valid("service", file, &format!("{CHECKED}{text}")),
         "scenario" => assert_eq!(Scenario::parse(file, text.as_bytes()).diagnostics, [], "{file}"),
         "internet" => assert_eq!(Internet::parse(file, text.as_bytes()).diagnostics, [], "{file}"),
         other => panic!("{file}: a toml block of kind {other:?}"),
