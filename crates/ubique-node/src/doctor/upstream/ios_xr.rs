@@ -1,5 +1,5 @@
-//! Cisco IOS XR. Read against the "BGP Commands on Cisco IOS XR Software" of the Routing Command Reference (cisco.com): `bfd`,
-//! `maximum-prefix`, `timers`, `password`, `ttl-security`, `ebgp-multihop`; and "Routing Policy Commands": `prefix-set`, `as-path originates-from`, `community matches-any`.
+//! Cisco IOS XR. Never run on a router, and not yet compared with the command reference: `bfd`, `maximum-prefix`, `timers`,
+//! `password`, `ttl-security`, `ebgp-multihop`, `prefix-set`, `as-path originates-from`, `community matches-any`.
 
 use std::fmt::Write as _;
 

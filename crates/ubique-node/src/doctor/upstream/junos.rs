@@ -1,5 +1,5 @@
-//! Junos OS, as `set` commands. Read against the manual at juniper.net/documentation: "bfd-liveness-detection (BGP)",
-//! "prefix-limit", "hold-time (BGP)", "graceful-restart (BGP)", "advertise-peer-as", "route-filter", "multihop".
+//! Junos OS, as `set` commands. Never run on a router; compared with documentation: `bfd-liveness-detection` and
+//! `prefix-limit`. To be compared: `hold-time`, `graceful-restart`, `advertise-peer-as`, `route-filter`, `multihop`.
 
 use std::fmt::Write as _;
 

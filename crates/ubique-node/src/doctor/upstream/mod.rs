@@ -6,7 +6,7 @@
 //! session; no graceful restart unless the service file wants it, since a router that keeps the routes of a dead site is a black hole; routes of other sites to our
 //! prefixes are sent to us, which the last-site guard looks at. Secrets are never printed: [`SECRET`] stands for them.
 //!
-//! BIRD's and FRR's are run by a test; Junos OS's and IOS XR's were read against the vendors' manuals, which each file names.
+//! BIRD's and FRR's are run by a test; Junos OS's and IOS XR's have run on no router, see each file.
 
 mod bird;
 mod frr;
