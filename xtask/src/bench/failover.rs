@@ -135,11 +135,9 @@ pub(super) fn play(binary: &PathBuf, lab: &Lab<'_>, kinds: &[(&Kind, usize)]) ->
     if let Some((agent, argument)) = lab.agent {
         let agent = root().join(agent);
         let placeholders = "\"{site}\", \"{asn}\", \"{address}\", \"{upstream-asn}\", \"{upstream}\", \"{local}\"";
-        let _ = write!(
-            service,
-            "\n[rehearse]\nagent = [{:?}, {placeholders}, {argument:?}]\n",
-            agent.display().to_string()
-        );
+        let argument = if argument.is_empty() { String::new() } else { format!(", {argument:?}") };
+        let agent = agent.display().to_string();
+        let _ = write!(service, "\n[rehearse]\nagent = [{agent:?}, {placeholders}{argument}]\n");
     }
     let file = directory.join("failover.toml");
     fs::write(&file, service).map_err(|e| e.to_string())?;
