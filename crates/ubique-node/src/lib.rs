@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accept;
 pub mod admin;
 pub mod agent;
 #[cfg(feature = "tls")]

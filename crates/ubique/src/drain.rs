@@ -10,7 +10,7 @@ use ubique_proto::actions::drain::Stage;
 use crate::Exit;
 use crate::admin::socket;
 use crate::arguments::{Color, DrainArguments, Output, Until};
-use crate::operator::{ask, confirm, show_plan};
+use crate::operator::{agreed, ask};
 use crate::say::{say, say_raw, tell, tell_raw};
 
 /// How often the agent is asked.
@@ -27,16 +27,7 @@ pub fn drain(arguments: &DrainArguments, output: Output, color: Color) -> Exit {
         Err(exit) => return exit,
     };
     let dry = Request::DrainWatched(DrainRequest { dry_run: true, ..request.clone() });
-    let plan = match ask(&path, &dry, Exit::CouldNotRun) {
-        Ok(Reply::Plan(plan)) => plan,
-        Ok(_) => return Exit::CouldNotRun,
-        Err(exit) => return exit,
-    };
-    if arguments.dry_run {
-        return show_plan(&plan, output);
-    }
-    plan.warnings.iter().for_each(|warning| say!("warning: {warning}"));
-    if let Err(exit) = confirm(&plan, arguments.yes) {
+    if let Err(exit) = agreed(&path, &dry, Exit::CouldNotRun, arguments.dry_run, arguments.yes, output) {
         return exit;
     }
     match ask(&path, &Request::DrainWatched(request), Exit::CouldNotRun) {

@@ -113,16 +113,8 @@ fn begin(
         let for_s = arguments.lasts.as_secs_f64();
         Request::Act(ActRequest { what: what.clone(), for_s, reason: arguments.reason.clone(), confirmed, dry_run })
     };
-    let plan = match ask(&path, &request(true, false), Exit::BadInput) {
-        Ok(Reply::Plan(plan)) => plan,
-        Ok(_) => return Exit::CouldNotRun,
-        Err(exit) => return exit,
-    };
-    if arguments.dry_run {
-        return show_plan(&plan, output);
-    }
-    plan.warnings.iter().for_each(|warning| say!("warning: {warning}"));
-    if let Err(exit) = confirm(&plan, arguments.yes) {
+    let dry = request(true, false);
+    if let Err(exit) = agreed(&path, &dry, Exit::BadInput, arguments.dry_run, arguments.yes, output) {
         return exit;
     }
     match ask(&path, &request(false, true), Exit::BadInput) {
@@ -130,6 +122,25 @@ fn begin(
         Ok(_) => Exit::CouldNotRun,
         Err(exit) => exit,
     }
+}
+
+/// Asks what `dry` would do. `Err`: nothing is to be done, since that was all that was wanted, or was refused.
+pub(crate) fn agreed(
+    path: &Path,
+    dry: &Request,
+    refused: Exit,
+    dry_run: bool,
+    yes: bool,
+    output: Output,
+) -> Result<(), Exit> {
+    let Reply::Plan(plan) = ask(path, dry, refused)? else {
+        return Err(Exit::CouldNotRun);
+    };
+    if dry_run {
+        return Err(show_plan(&plan, output));
+    }
+    plan.warnings.iter().for_each(|warning| say!("warning: {warning}"));
+    confirm(&plan, yes)
 }
 
 /// Asks, and says why not; `refused` is the exit code when the agent says no.
@@ -145,7 +156,7 @@ pub(crate) fn ask(path: &Path, request: &Request, refused: Exit) -> Result<Reply
 }
 
 /// Has the site's name typed where much moves; without a terminal only `--yes` will do.
-pub(crate) fn confirm(plan: &Plan, yes: bool) -> Result<(), Exit> {
+fn confirm(plan: &Plan, yes: bool) -> Result<(), Exit> {
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let typed = || {
         let mut typed = String::new();
@@ -175,7 +186,7 @@ fn confirmed(plan: &Plan, yes: bool, terminal: bool, typed: impl FnOnce() -> Str
 }
 
 /// The reply to a dry run.
-pub(crate) fn show_plan(plan: &Plan, output: Output) -> Exit {
+fn show_plan(plan: &Plan, output: Output) -> Exit {
     match output {
         Output::Json => json(plan),
         Output::Table => {

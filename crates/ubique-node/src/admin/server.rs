@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::REQUEST_BYTES;
 use super::access::{Access, Caller};
+use crate::accept::accepted;
 
 /// Clients served at a time, of those who may act and of the others each.
 const CLIENTS: usize = 16;
@@ -151,11 +152,7 @@ where
 {
     let (operators, others) = (Rc::new(Seats::default()), Rc::new(Seats::default()));
     loop {
-        let Ok((stream, _)) = bound.listener.accept().await else {
-            // Too many open files: passes, and must not spin.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
+        let (stream, _) = accepted(async || bound.listener.accept().await).await;
         // One who is not known gets no answer.
         let Ok(caller) = Caller::of(&stream, &bound.access) else {
             continue;

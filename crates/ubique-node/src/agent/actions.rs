@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use ubique_model::policy::{Announcement, Stance, announcements};
 use ubique_model::quantity::format_duration;
+use ubique_model::service::spec::MAX_PREPEND;
 use ubique_model::service::{Service, Upstream};
 use ubique_model::{Asn, Prefix};
 use ubique_proto::Time;
@@ -26,16 +27,13 @@ use crate::admin::{
 };
 use crate::checks::Exec;
 use crate::clock::{now, rfc3339, wall};
-use crate::state::Receipt;
+use crate::state::{Receipt, unix_ms};
 
 /// News of counters and hooks that wait for the loop.
 const NEWS: usize = 16;
 
 /// How long a drain hook may run before it is killed with its group.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Most prepends a drain may add.
-const MAX_PREPEND: u8 = 16;
 
 /// The answer to an admin client: a line of JSON with what tells whether it is on the disk, or why not.
 pub(super) type Answer = Result<(String, Option<Receipt>), admin::Refusal>;
@@ -112,11 +110,6 @@ fn config(service: &Service) -> ActionsConfig {
     }
 }
 
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn seconds(value: f64, most: Duration, what: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(value)
         .ok()
@@ -164,7 +157,7 @@ impl Agent {
             who: who.to_owned(),
             reason: act.reason,
             confirmed: act.confirmed,
-            wall_ms: wall_ms(),
+            wall_ms: unix_ms(SystemTime::now()),
         };
         self.operator.actions.handle_input(now(), actions::In::Begin(begin));
         match self.settle_actions() {
@@ -236,7 +229,7 @@ impl Agent {
     /// Takes up what operators wanted of the former agent; before the site begins.
     pub(super) fn resume_operator(&mut self) {
         let Some(Kept { actions: memory, draining }) = self.memory.kept.part(PART) else { return };
-        self.operator.actions.handle_input(now(), actions::In::Restore { memory, wall_ms: wall_ms() });
+        self.operator.actions.handle_input(now(), actions::In::Restore { memory, wall_ms: unix_ms(SystemTime::now()) });
         if let Some(reason) = draining {
             tracing::warn!(reason, "this site was to be drained before the agent began");
             self.core.handle_input(now(), site::In::Drain { reason });

@@ -133,8 +133,7 @@ impl Agent {
     }
 
     pub(super) fn left(&mut self, peer: PeerId) {
-        self.told.announced.remove(&peer);
-        self.forget_rules(peer);
+        self.forget(peer);
         if let Some(upstream) = self.dynamic.remove(&peer) {
             if let Some(unwritten) = self.throttle.admit(now()) {
                 tracing::info!(address = %upstream.address, asn = %upstream.asn, unwritten, "neighbour left");

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::Request as Ask;
+use crate::accept::accepted;
 
 /// Connections at a time; more are closed at once.
 const CONNECTIONS: usize = 16;
@@ -56,11 +57,7 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, HttpError> {
 pub(super) async fn serve(listener: TcpListener, requests: mpsc::Sender<Ask>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Too many open files: passes, and must not spin.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
+        let (stream, _) = accepted(async || listener.accept().await).await;
         let Ok(permit) = room.clone().try_acquire_owned() else {
             continue;
         };

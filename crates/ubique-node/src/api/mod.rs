@@ -36,6 +36,7 @@ use ubique_model::service::ApiSettings;
 
 use self::table::{OPENAPI, Route};
 use self::tls::Keys;
+use crate::accept::accepted;
 use crate::admin::{Caller, REQUEST_BYTES, Refusal};
 use crate::clock::now;
 use crate::limits::Throttle;
@@ -73,11 +74,7 @@ where
     let throttle = Rc::new(RefCell::new(Throttle::default()));
     let (hall, room) = (Arc::new(Semaphore::new(HANDSHAKES)), Arc::new(Semaphore::new(CONNECTIONS)));
     loop {
-        let Ok((stream, address)) = listener.accept().await else {
-            // Too many open files: passes, and must not spin.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
+        let (stream, address) = accepted(async || listener.accept().await).await;
         let Ok(waiting) = hall.clone().try_acquire_owned() else {
             continue;
         };
