@@ -30,6 +30,8 @@ mod limits;
 mod monitor;
 mod mrt;
 mod notify;
+#[cfg(test)]
+mod ports;
 mod random;
 pub mod routers;
 mod spool;

@@ -49,7 +49,7 @@ pub fn run(repeat: usize) -> Result<Vec<Row>, String> {
         return Ok(rows);
     }
     for (title, bfd, repeat, goal) in
-        [("FRR, 50 ms x 3", FAST.0, repeat, 220.0), ("FRR, defaults", DEFAULT.0, few, 900.0)]
+        [("FRR, 50 ms x 3", FAST.0, repeat, 220.0), ("FRR, defaults", DEFAULT.0, repeat, 900.0)]
     {
         let lab = Lab { agent: None, bfd: Some(bfd), routers: "frr", settle: SETTLE };
         let gaps = play(&binary, &lab, &[(&FREEZE, repeat), (&CUT, repeat)])?;

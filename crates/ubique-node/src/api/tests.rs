@@ -58,17 +58,13 @@ impl Pki {
 
     fn settings(&self, clients: &[&str]) -> ApiSettings {
         ApiSettings {
-            listen: SocketAddr::from(([127, 0, 0, 1], free_port())),
+            listen: SocketAddr::from(([127, 0, 0, 1], crate::ports::unused())),
             certificate: self.path("server.pem"),
             key_file: self.path("server.key"),
             client_ca: self.path("ca.pem"),
             clients: clients.iter().map(|c| (*c).to_owned()).collect(),
         }
     }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Says what it was asked and by whom.

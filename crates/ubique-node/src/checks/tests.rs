@@ -65,7 +65,7 @@ fn tcp_server(answer: impl Fn(Vec<u8>) -> Vec<u8> + Send + 'static) -> SocketAdd
 
 /// A port where nobody listens.
 fn closed_port() -> SocketAddr {
-    TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap()
+    SocketAddr::from((Ipv4Addr::LOCALHOST, crate::ports::unused()))
 }
 
 fn dns_spec(target: SocketAddr) -> Dns {
