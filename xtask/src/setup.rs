@@ -12,6 +12,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/sbin/bgpd", "openbgpd"),
     ("exabgp", "exabgp"),
     ("nsd", "nsd"),
+    ("faketime", "faketime"),
     ("dig", "dnsutils"),
     ("openssl", "openssl"),
     ("tar", "tar"),

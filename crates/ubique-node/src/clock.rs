@@ -1,9 +1,19 @@
-//! Two clocks: the monotonic one that every core driven here sees, and wall-clock times as people read them.
+//! Two clocks: the monotonic one that every core driven here sees, and wall-clock times as people read them; and who
+//! notices when the wall clock is set.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use ubique_proto::Time;
+
+use crate::state::unix_ms;
+
+/// Steps of the wall clock smaller than this change nothing that anybody here goes by, ms.
+const JUMP_MIN_MS: u64 = 1000;
+/// How often it is compared with the monotonic clock.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
+/// Readings of both clocks further apart than this are not compared: the process stood still in between.
+const APART_MAX: Duration = Duration::from_millis(100);
 
 /// Now, for the cores.
 pub(crate) fn now() -> Time {
@@ -41,6 +51,43 @@ pub(crate) fn unix_time() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// Notices when the wall clock is set. A machine that slept looks the same: the monotonic clock stood still.
+pub(crate) struct Jumps {
+    looks: Interval,
+    /// How far the wall clock is ahead of the monotonic one, ms; `None`: not known yet.
+    ahead_ms: Option<i64>,
+}
+
+impl Jumps {
+    /// Must be called on the runtime.
+    pub(crate) fn new() -> Jumps {
+        let mut looks = interval(COMPARE_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Jumps { looks, ahead_ms: None }
+    }
+
+    /// Waits until the wall clock has been set: by how much, ms. One that is slewed is followed.
+    pub(crate) async fn next(&mut self) -> i64 {
+        loop {
+            self.looks.tick().await;
+            let (before, wall, after) = (now(), SystemTime::now(), now());
+            if let Some(by_ms) = self.compared(before, wall, after) {
+                return by_ms;
+            }
+        }
+    }
+
+    fn compared(&mut self, before: Time, wall: SystemTime, after: Time) -> Option<i64> {
+        if after.since(before) > APART_MAX {
+            return None;
+        }
+        let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        let ahead_ms = ms(unix_ms(wall)).saturating_sub(ms(before.0 / 1_000_000));
+        let by_ms = ahead_ms.saturating_sub(self.ahead_ms.replace(ahead_ms)?);
+        (by_ms.unsigned_abs() >= JUMP_MIN_MS).then_some(by_ms)
+    }
+}
+
 /// Seconds since the epoch, for metrics.
 pub(crate) fn unix_seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
@@ -69,7 +116,24 @@ fn civil(days_since_epoch: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_and_one_that_drifts_is_not() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut jumps = runtime.block_on(async { Jumps::new() });
+        let hour = Duration::from_secs(3600);
+        let at = |s: u64| Time(s * 1_000_000_000);
+        let wall = |s: u64| UNIX_EPOCH + hour * 24 * 365 + Duration::from_secs(s);
+        let mut seen = |s: u64, wall| jumps.compared(at(s), wall, at(s));
+        assert_eq!(seen(0, wall(0)), None, "the first look knows nothing");
+        assert_eq!(seen(1, wall(1) + Duration::from_millis(900)), None, "drift");
+        assert_eq!(seen(2, wall(2) + Duration::from_millis(1800)), None, "more of it");
+        assert_eq!(seen(3, wall(3) + hour), Some(3_598_200));
+        assert_eq!(seen(4, wall(4) + hour), None, "once");
+        assert_eq!(seen(5, wall(5) - hour), Some(-7_200_000));
+        assert_eq!(jumps.compared(at(6), wall(6), at(8)), None, "the process stood still between the clocks");
+        assert_eq!(jumps.compared(at(9), wall(9), at(9)), Some(3_600_000));
+    }
 
     #[test]
     fn times_are_those_of_the_calendar() {

@@ -11,7 +11,8 @@
 //! others, and a rule without a route of ours is void (RFC 8955 §6).
 //!
 //! Ends are kept as times of the wall clock in [`Memory`], so that they survive a restart, and as times of the monotonic
-//! clock while the agent runs, so that a clock that jumps ends nothing early and keeps nothing longer.
+//! clock while the agent runs, so that a clock that jumps ends nothing early and keeps nothing longer; [`In::Clock`] has
+//! the kept ones follow such a jump.
 //!
 //! [`drain`] is the other thing an operator does: a drain that watches the site's own traffic. [`senders`] counts for it.
 //!
@@ -191,6 +192,11 @@ pub enum In {
         /// The wall clock, ms since 1970.
         wall_ms: u64,
     },
+    /// The wall clock was set: what is left of each action stays.
+    Clock {
+        /// What it shows now, ms since 1970.
+        wall_ms: u64,
+    },
 }
 
 /// The wish for an action.
@@ -260,6 +266,10 @@ pub struct Actions {
     last_id: u32,
     held: Vec<Held>,
     outputs: VecDeque<Out>,
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn wrong(message: impl Into<String>) -> Refusal {
@@ -393,6 +403,13 @@ impl Actions {
                 self.outputs.push_back(Out::Ended { action, cause: format!("cancelled by {who}: {reason}") });
             }
             In::Restore { memory, wall_ms } => self.restore(now, memory, wall_ms),
+            In::Clock { wall_ms } => {
+                for Held { action, ends } in &mut self.held {
+                    let whole_ms = action.until_ms.saturating_sub(action.began_ms);
+                    action.until_ms = wall_ms.saturating_add(ms(ends.since(now)));
+                    action.began_ms = action.until_ms.saturating_sub(whole_ms);
+                }
+            }
         }
     }
 
@@ -411,14 +428,13 @@ impl Actions {
         let former = place.map(|place| self.held.remove(place).action);
         let id = former.as_ref().map_or(self.last_id.saturating_add(1), |action| action.id);
         self.last_id = self.last_id.max(id);
-        let lasts_ms = u64::try_from(begin.lasts.as_millis()).unwrap_or(u64::MAX);
         let action = Action {
             id,
             what: begin.what,
             who: begin.who,
             reason: begin.reason,
             began_ms: former.map_or(begin.wall_ms, |action| action.began_ms),
-            until_ms: begin.wall_ms.saturating_add(lasts_ms),
+            until_ms: begin.wall_ms.saturating_add(ms(begin.lasts)),
         };
         self.held.push(Held { action: action.clone(), ends: now + begin.lasts });
         self.outputs.push_back(Out::Begun(action));

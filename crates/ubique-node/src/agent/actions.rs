@@ -237,6 +237,12 @@ impl Agent {
         self.settle_actions();
     }
 
+    /// The wall clock was set to this, ms since 1970.
+    pub(super) fn keep_actions_by(&mut self, wall_ms: u64) {
+        self.operator.actions.handle_input(now(), actions::In::Clock { wall_ms });
+        self.keep_operator();
+    }
+
     /// Has written what operators want, with what the site knows of it.
     fn keep_operator(&mut self) -> Receipt {
         self.operator.unkept = false;

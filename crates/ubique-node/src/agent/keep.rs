@@ -79,6 +79,17 @@ impl Agent {
         self.keep()
     }
 
+    /// The wall clock was set, or the machine slept. What runs goes by the monotonic clock; only what is kept for a
+    /// successor has times of the wall clock, and is written again.
+    pub(super) fn clock_jumped(&mut self, by_ms: i64) {
+        let by_s = by_ms as f64 / 1e3;
+        tracing::warn!(by_s, "the wall clock jumped: sessions, checks and ends of actions do not go by it");
+        self.metrics.clock_jumped();
+        self.remember("clock jumped".to_owned(), format!("by {by_s:+.1} s"));
+        self.memory.site = None;
+        self.keep_actions_by(unix_ms(SystemTime::now()));
+    }
+
     /// Has written what changed of what must survive; the receipt tells when it is on the disk.
     pub(super) fn keep(&mut self) -> Receipt {
         let Remembered { keeper, kept, .. } = &self.memory;

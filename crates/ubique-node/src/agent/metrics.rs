@@ -19,16 +19,22 @@ pub(super) struct Metrics {
     transitions: BTreeMap<&'static str, u64>,
     /// Withdrawals that a guard turned around, by guard.
     denied: BTreeMap<&'static str, u64>,
+    clock_jumps: u64,
 }
 
 impl Metrics {
     pub(super) fn new() -> Metrics {
-        Metrics { transitions: BTreeMap::new(), denied: BTreeMap::from([("last-site", 0)]) }
+        Metrics { transitions: BTreeMap::new(), denied: BTreeMap::from([("last-site", 0)]), clock_jumps: 0 }
     }
 
     /// The site began or ceased to announce.
     pub(super) fn transition(&mut self, reason: &'static str) {
         *self.transitions.entry(reason).or_default() += 1;
+    }
+
+    /// The wall clock was set.
+    pub(super) fn clock_jumped(&mut self) {
+        self.clock_jumps += 1;
     }
 
     /// A guard kept the site announced.
@@ -90,6 +96,9 @@ impl Agent {
         let name = "ubique_agent_last_seen_timestamp_seconds";
         out.family(name, "gauge", "When this was written.");
         out.sample(name, &[], unix_seconds(SystemTime::now()));
+        let name = "ubique_clock_jumps_total";
+        out.family(name, "counter", "Times the wall clock was set by a second or more.");
+        out.sample(name, &[], self.metrics.clock_jumps);
         let state = self.core.state();
         out.family("ubique_site_ready", "gauge", "1 while the site is meant to be announced.");
         out.sample("ubique_site_ready", &[], u8::from(state.is_announced()));

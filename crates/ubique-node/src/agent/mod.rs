@@ -66,6 +66,7 @@ use self::site::Inputs;
 use crate::admin::{self, Status};
 use crate::bgp::{BGP_PORT, DriverError, Endpoint};
 use crate::checks::CheckError;
+use crate::clock::Jumps;
 use crate::limits;
 use crate::state::Receipt;
 
@@ -314,6 +315,7 @@ async fn serve(
         Some(monitor) => monitor.hungry().await,
         None => std::future::pending().await,
     };
+    let mut jumps = Jumps::new();
     let mut signals_seen = 0;
     loop {
         tokio::select! {
@@ -345,6 +347,7 @@ async fn serve(
             },
             Some(request) = asked.recv() => agent.asked(request),
             news = agent.operator.next() => agent.operator_noticed(news),
+            by_ms = jumps.next() => agent.clock_jumped(by_ms),
             () = hungry() => agent.feed_collectors(),
             () = agent.notifier.due() => agent.notifier.alive(),
         }

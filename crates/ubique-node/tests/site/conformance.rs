@@ -24,21 +24,21 @@ const CASES: usize = 100;
 const NEIGHBOR_AS: Asn = Asn(64502);
 
 /// The prefixes of the site, as an UPDATE has them.
-const OURS_V4: [u8; 4] = [24, 198, 51, 100];
+pub const OURS_V4: [u8; 4] = [24, 198, 51, 100];
 const OURS_V6: [u8; 7] = [48, 0x20, 0x01, 0x0d, 0xb8, 0, 0x53];
 
 /// Longer than the test: its sessions need no KEEPALIVEs.
 const HOLD_TIME: Duration = Duration::from_secs(600);
 
 /// A session with the agent, from outside.
-struct Upstream {
+pub struct Upstream {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Upstream {
     /// A connection to the agent; its OPEN is read.
-    fn connect(lab: &Lab, from: &str, to: &str) -> Upstream {
+    pub fn connect(lab: &Lab, from: &str, to: &str) -> Upstream {
         let local: SocketAddr = SocketAddr::new(from.parse().unwrap(), 0);
         let remote = SocketAddr::new(to.parse().unwrap(), 179);
         let socket = lab.router.run(|| Socket::new(Domain::for_address(local), Type::STREAM, None).unwrap()).unwrap();
@@ -51,7 +51,7 @@ impl Upstream {
         upstream
     }
 
-    fn establish(&mut self, asn: Asn) {
+    pub fn establish(&mut self, asn: Asn) {
         // Both unicast families, route refresh, 4-octet AS numbers.
         let parameters = [&hex("0214 010400010001 010400020001 0200 4104")[..], &asn.0.to_be_bytes()].concat();
         let head = [&[4][..], &(asn.0 as u16).to_be_bytes(), &hex("0258 0A000002"), &[parameters.len() as u8]].concat();
@@ -99,8 +99,19 @@ impl Upstream {
         self.until_announced(&OURS_V4);
     }
 
+    /// Whether the first UPDATE announces that prefix; if it is not an End-of-RIB (RFC 4724 §2), it does.
+    pub fn announces(&mut self, prefix: &[u8]) -> bool {
+        loop {
+            let message = self.message().expect("an UPDATE");
+            assert_ne!(message[18], 3, "a NOTIFICATION: {message:02x?}");
+            if message[18] == 2 {
+                return message.windows(prefix.len()).any(|octets| octets == prefix);
+            }
+        }
+    }
+
     /// Reads until an UPDATE announces that prefix.
-    fn until_announced(&mut self, prefix: &[u8]) {
+    pub fn until_announced(&mut self, prefix: &[u8]) {
         loop {
             let message = self.message().expect("an UPDATE");
             assert_ne!(message[18], 3, "a NOTIFICATION: {message:02x?}");

@@ -73,10 +73,16 @@ impl Drop for Process {
 
 /// Starts a program in a namespace with its output in a log file.
 pub fn start(ns: &NetNs, name: &str, program: &Path, arguments: &[&str]) -> Process {
+    start_in(ns, name, program, arguments, &[])
+}
+
+/// The same with these variables of the environment.
+fn start_in(ns: &NetNs, name: &str, program: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
     let log = PathBuf::from(format!("/run/{name}.log"));
     let file = File::create(&log).unwrap();
     let mut command = command_in(program, Some(ns));
-    command.args(arguments).stdin(Stdio::null()).stderr(file.try_clone().unwrap()).stdout(file);
+    command.args(arguments).envs(variables.iter().copied());
+    command.stdin(Stdio::null()).stderr(file.try_clone().unwrap()).stdout(file);
     Process { child: command.spawn().unwrap(), log }
 }
 
@@ -153,6 +159,12 @@ impl Lab {
     /// Writes the service file of this lab and starts the agent with it.
     pub fn agent(&self, service: &Service) -> Process {
         self.agent_with(service, &[])
+    }
+
+    /// The same with these variables of the environment.
+    pub fn agent_in(&self, service: &Service, variables: &[(&str, &str)]) -> Process {
+        self.files(service);
+        start_in(&self.site, "agent", &myself(), &["role", "agent", "/run/service.json", "ams"], variables)
     }
 
     /// The same with another copy of this binary.

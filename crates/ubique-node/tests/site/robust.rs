@@ -1,19 +1,23 @@
 //! What an agent goes through without letting go of a healthy service: disks that refuse, state that is lost or damaged,
-//! crowds and garbage, kill -9 at any moment, neighbours that flap.
+//! crowds and garbage, kill -9 at any moment, neighbours that flap, a wall clock that jumps.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ubique_model::Asn;
 use ubique_model::service::{JournalSettings, RotatedFile, Service};
-use ubique_node::admin::{Reply, Request};
+use ubique_node::admin::{ActRequest, DrainRequest, Event, Reply, Request};
+use ubique_proto::actions::Kind;
+use ubique_proto::rng::Rng;
 use ubique_proto::site::State;
 use ubique_sys::netlink::Netlink;
 use ubique_sys::process::Signal;
 
+use crate::conformance::{OURS_V4, Upstream};
 use crate::daemons::{BIRD, Bird};
 use crate::lab::{self, Lab, Process, SOCKET, STATE, ask, status, try_status, until_true};
 use crate::runner::Test;
@@ -27,6 +31,8 @@ pub const TESTS: &[Test] = &[
     test("read_only_file_system_keeps_announcing", read_only),
     test("a_drain_survives_kill_9_and_damaged_state_is_set_aside", state_survives),
     test("kill_9_at_random_moments_leaves_a_state_that_can_be_read", random_kills),
+    test("kill_9_in_the_middle_of_anything_announces_again_what_is_healthy", kills),
+    Test { name: "a_clock_that_jumps_withdraws_and_ends_nothing", needs: &[BIRD, FAKETIME], run: clock_jumps },
     test("ten_thousand_connections_and_garbage_cost_nothing_for_good", crowd),
     test("a_neighbour_that_flaps_leaves_the_rest_alone", flapping_peer),
 ];
@@ -210,19 +216,178 @@ fn crowd() {
     assert!(agent.log().len() < 1 << 20, "{} octets of log", agent.log().len());
 }
 
-/// Each takes a second: both sides wait before they connect again.
-const FLAPS: usize = 10;
+/// Sessions that come and go; each is told the route before it ends.
+const FLAPS: usize = 50;
 
 fn flapping_peer() {
-    let (_lab, mut bird, agent, _dns) = running(&lab::service());
+    let (lab, mut bird, agent, _dns) = running(&lab::service());
+    // Its place is taken by one who does not wait before it calls again.
+    bird.ask("disable site4");
+    until_true("the session is down", || status().peers[0].state != "established");
     let before = status();
     let memory = resident(&agent);
+    let start = Instant::now();
     for _ in 0..FLAPS {
-        bird.ask("restart site4");
-        until_true("the session is back", || bird.route(lab::PREFIX_V4).is_some());
+        neighbour(&lab).until_announced(&OURS_V4);
     }
+    println!("{FLAPS} flaps in {:?}", start.elapsed());
     let after = status();
     assert_eq!(after.peers[1].since, before.peers[1].since, "the other session stays");
     assert_eq!((after.state, after.since), (State::Announced, before.since), "the site does not mind");
+    assert!(bird.route(lab::PREFIX_V6).is_some());
     assert!(resident(&agent) < memory + GROWTH_KIB);
+    assert!(agent.log().len() < 1 << 20, "{} octets of log", agent.log().len());
+    // The router itself is as welcome as before.
+    bird.ask("enable site4");
+    until_true("it is back", || bird.has_both());
+}
+
+/// The upstream of IPv4, played by hand: it calls at once.
+fn neighbour(lab: &Lab) -> Upstream {
+    let mut upstream = Upstream::connect(lab, lab::ROUTER_V4, lab::SITE_V4);
+    upstream.establish(Asn(lab::ROUTER_ASN));
+    upstream
+}
+
+/// Says something to the agent without waiting for its answer.
+fn say(request: &Request) {
+    let mut line = serde_json::to_vec(request).unwrap();
+    line.push(b'\n');
+    UnixStream::connect(SOCKET).unwrap().write_all(&line).unwrap();
+}
+
+/// Why the state on the disk wants the site empty, if it does.
+fn kept_drain() -> Option<String> {
+    let text = fs::read_to_string(STATE).unwrap_or_else(|_| "{}".into());
+    let state: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    state["parts"]["site"]["memory"]["drain"].as_str().map(str::to_owned)
+}
+
+/// Killed while it comes up and announces, drains, comes back, reads its file again, writes its state; what follows is
+/// what was answered, or what was asked for and under way.
+fn kills() {
+    const SEED: u64 = 20;
+    const KILLS: u64 = 15;
+    println!("seed {SEED}");
+    let mut random = Rng::new(SEED);
+    let mut service = lab::service();
+    let lab = Lab::new();
+    let mut agent = lab.agent(&service);
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    let mut wish: Option<String> = None;
+    for round in 0..KILLS {
+        let (reason, mut under_way) = (format!("wish {round}"), wish.clone());
+        let within_us = match random.below(5) {
+            0 => 300_000,
+            1 => {
+                until_true("the agent answers", || try_status().is_some());
+                assert_eq!(drain(&reason), None);
+                (wish, under_way) = (Some(reason.clone()), Some(reason));
+                1
+            }
+            2 => {
+                until_true("the agent answers", || try_status().is_some());
+                say(&Request::Drain { reason: reason.clone() });
+                under_way = Some(reason);
+                5_000
+            }
+            3 => {
+                until_true("the agent answers", || try_status().is_some());
+                say(&Request::Undrain { reason });
+                under_way = None;
+                5_000
+            }
+            _ => {
+                until_true("the agent answers", || try_status().is_some());
+                service.sites[0].upstreams[0].med = Some(round as u32);
+                fs::write(lab::FILE, service.to_toml()).unwrap();
+                say(&Request::Reload(Default::default()));
+                20_000
+            }
+        };
+        std::thread::sleep(Duration::from_micros(random.below(within_us)));
+        agent.kill();
+        let kept = kept_drain();
+        assert!(kept == wish || kept == under_way, "{kept:?} is neither {wish:?} nor {under_way:?}");
+        wish = kept;
+        agent = lab.agent(&service);
+        let wanted = if wish.is_some() { State::Drained } else { State::Announced };
+        until_true("as it was wanted", || try_status().is_some_and(|s| s.state == wanted));
+        assert_eq!(neighbour(&lab).announces(&OURS_V4), wish.is_none(), "round {round}: {wish:?}");
+        assert!(!agent.log().contains("unusable"), "{}", agent.log());
+    }
+}
+
+/// Stands between a program and the kernel's wall clock.
+const FAKETIME: &str = "/usr/bin/faketime";
+
+/// How far that clock is wrong, read at every look at it.
+const CLOCK: &str = "/run/clock";
+
+/// Where Debian keeps the library, by architecture.
+fn library() -> String {
+    let places = fs::read_dir("/usr/lib").unwrap().flatten();
+    let library = places.map(|place| place.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+    library.expect("faketime is installed with its library").display().to_string()
+}
+
+fn clock_jumps() {
+    fs::write(CLOCK, "+0").unwrap();
+    let library = library();
+    let faked: [(&str, &str); 5] = [
+        ("LD_PRELOAD", &library),
+        ("FAKETIME_TIMESTAMP_FILE", CLOCK),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("FAKETIME_DISABLE_SHM", "1"),
+    ];
+    let service = lab::service();
+    let lab = Lab::new();
+    let mut bird = Bird::start(&lab.router, "");
+    let mut agent = lab.agent_in(&service, &faked);
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    until_true("both prefixes announced", || bird.has_both());
+    let jumps = || status().events.iter().filter(|event| event.what == "clock jumped").count();
+    let jump = |by: &str, count: usize| {
+        fs::write(CLOCK, by).unwrap();
+        until_true("the jump is told", || jumps() == count);
+    };
+    let begin = |prefix: &str, for_s: f64| {
+        let what = Kind::Attract { prefix: prefix.parse().unwrap() };
+        let act = ActRequest { what, for_s, reason: "clocks".into(), confirmed: true, dry_run: false };
+        assert!(matches!(ask(&Request::Act(act)), Ok(Reply::Actions(_))));
+    };
+    begin("198.51.100.0/25", 600.0);
+    let until = || status().actions[0].until.clone();
+    let at_first = until();
+    jump("+3600", 1);
+    assert!(until() > at_first, "its end by the clock moved with the clock");
+    // One that lasts seconds, and hours by a clock that goes back.
+    begin("198.51.100.128/25", 3.0);
+    jump("-3600", 2);
+    assert!(until() < at_first);
+    let over = |event: &Event| event.what.starts_with("action 2 ended") && event.cause == "its time is over";
+    until_true("it ends in its time", || status().events.iter().any(over));
+    // A drain that has ten minutes to go on announcing.
+    let slowly = DrainRequest { reason: "clocks".into(), within_s: Some(600.0), ..DrainRequest::default() };
+    ask(&Request::DrainWatched(slowly)).unwrap();
+    until_true("the site is leaving", || status().state == State::Draining);
+    jump("+3600", 3);
+    assert_eq!((status().state, bird.has_both()), (State::Draining, true), "it goes on leaving");
+    undrain();
+
+    let now = status();
+    assert!(now.healthy && now.state == State::Announced && now.actions[0].left_s > 300, "{now:?}");
+    let down: Vec<&Event> = now.events.iter().filter(|e| e.what.ends_with(" down")).collect();
+    assert!(down.is_empty(), "no session and no check ended: {down:?}");
+    assert!(agent.log().contains("the wall clock jumped"), "{}", agent.log());
+    agent.kill();
+    agent = lab.agent_in(&service, &faked);
+    until_true("announced again", || bird.has_both());
+    let left = status().actions[0].left_s;
+    assert!((300..=600).contains(&left), "{left} s are left after a restart by the new clock");
+    agent.signal(Signal::Term);
+    assert_eq!(agent.wait(), 0);
 }

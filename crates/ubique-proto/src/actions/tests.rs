@@ -161,6 +161,23 @@ fn there_is_room_for_so_many() {
 }
 
 #[test]
+fn a_clock_that_is_set_moves_kept_ends_and_nothing_else() {
+    for (set_ms, what) in [(WALL + 3_600_000, "forwards"), (WALL - 3_600_000, "back"), (0, "to its beginning")] {
+        let mut actions = Actions::new(config());
+        actions.handle_input(at(0), begin(attract("198.51.101.0/24"), HOUR, true));
+        outputs(&mut actions);
+        actions.handle_input(at(600), In::Clock { wall_ms: set_ms });
+        assert_eq!(outputs(&mut actions), [], "{what}: nobody is told anything");
+        assert_eq!(actions.left(1, at(600)), Some(HOUR - Duration::from_secs(600)));
+        // A restart a minute later by the new clock.
+        let memory = actions.memory();
+        let mut later = Actions::new(config());
+        later.handle_input(at(7), In::Restore { memory, wall_ms: set_ms + 60_000 });
+        assert_eq!(later.left(1, at(7)), Some(HOUR - Duration::from_secs(660)), "{what}: what was left is left");
+    }
+}
+
+#[test]
 fn a_restart_keeps_what_has_time_left() {
     let mut actions = Actions::new(config());
     actions.handle_input(at(0), begin(blackhole("198.51.100.53/32"), HOUR, true));
@@ -254,6 +271,7 @@ fn random_inputs_keep_list_and_outputs_together() {
             let input = match rng.below(8) {
                 0 => In::Cancel { id: rng.below(20) as u32, who: "x".into(), reason: String::new() },
                 1 => In::Restore { memory: actions.memory(), wall_ms: WALL + now * 1000 },
+                2 => In::Clock { wall_ms: rng.below(2 * WALL) },
                 _ => begin(what, Duration::from_secs(rng.below(40_000)), rng.below(2) == 0),
             };
             actions.handle_deadline(at(now));
