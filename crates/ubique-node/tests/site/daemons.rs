@@ -41,13 +41,13 @@ impl Bird {
     }
 
     fn sessions(asn: u32, extra: &str) -> String {
-        let session = |name: &str, family: &str, ours: &str, theirs: &str| {
-            format!(
-                "protocol bgp {name} {{\n local {ours} as {asn};\n neighbor {theirs} as {SITE_ASN};\n \
-                 hold time 9; error wait time 1, 2;\n {extra}\n {family} {{ import all; export where source = RTS_STATIC; }};\n}}\n"
-            )
-        };
-        [session("site4", "ipv4", ROUTER_V4, SITE_V4), session("site6", "ipv6", ROUTER_V6, SITE_V6)].concat()
+        let v4 = session(asn, "site4", "ipv4", (ROUTER_V4, SITE_V4), extra);
+        v4 + &session(asn, "site6", "ipv6", (ROUTER_V6, SITE_V6), extra)
+    }
+
+    /// The one of IPv4 alone.
+    pub fn session_v4(extra: &str) -> String {
+        session(ROUTER_ASN, "site4", "ipv4", (ROUTER_V4, SITE_V4), extra)
     }
 
     /// With these protocols besides a static route of each family.
@@ -101,6 +101,13 @@ impl Bird {
     pub fn log(&self) -> String {
         fs::read_to_string("/run/bird-messages.log").unwrap_or_default()
     }
+}
+
+fn session(asn: u32, name: &str, family: &str, (ours, theirs): (&str, &str), extra: &str) -> String {
+    format!(
+        "protocol bgp {name} {{\n local {ours} as {asn};\n neighbor {theirs} as {SITE_ASN};\n \
+         hold time 9; error wait time 1, 2;\n {extra}\n {family} {{ import all; export where source = RTS_STATIC; }};\n}}\n"
+    )
 }
 
 /// The protocol of vtysh: a command and NUL; text, three NULs and the command's status.

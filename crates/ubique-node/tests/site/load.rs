@@ -1,10 +1,13 @@
-//! Queries at a steady rate from the router's side, every one of them counted.
+//! Queries at a steady rate, every one of them counted.
 
+use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use ubique_sys::netns::NetNs;
 
 use crate::lab::{Lab, Process, ROUTER_V4, SERVICE_V4, SERVICE_V6, start_ready};
 
@@ -32,14 +35,19 @@ pub struct Load {
 }
 
 impl Load {
+    /// From the router.
     pub fn start(lab: &Lab, rate: u32) -> Load {
+        Load::start_from(&lab.router, ROUTER_V4, rate)
+    }
+
+    pub fn start_from(ns: &NetNs, source: &str, rate: u32) -> Load {
         let open = || {
-            let socket = UdpSocket::bind((ROUTER_V4, 0)).unwrap();
+            let socket = UdpSocket::bind((source, 0)).unwrap();
             socket.connect((SERVICE_V4, 53)).unwrap();
             socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
             socket
         };
-        let sockets: Vec<UdpSocket> = lab.router.run(|| (0..SOCKETS).map(|_| open()).collect()).unwrap();
+        let sockets: Vec<UdpSocket> = ns.run(|| (0..SOCKETS).map(|_| open()).collect()).unwrap();
         let (stop, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let count = Arc::new(AtomicU64::new(0));
         let answered = sockets.iter().map(|socket| receive(socket.try_clone().unwrap(), count.clone(), over.clone()));
@@ -101,12 +109,24 @@ fn receive(socket: UdpSocket, count: Arc<AtomicU64>, over: Arc<AtomicBool>) -> J
     })
 }
 
-/// The service of the site with so many sockets that a busy machine loses no query.
+/// The service of the site.
 pub fn service(lab: &Lab) -> Process {
-    let addresses: Vec<SocketAddr> =
-        [SERVICE_V4, SERVICE_V6].iter().map(|a| SocketAddr::new(a.parse().unwrap(), 53)).collect();
-    let words: Vec<String> =
-        addresses.iter().flat_map(|a| std::iter::repeat_n(format!("reuse:{a}"), SOCKETS)).collect();
+    service_in(&lab.site, &[SERVICE_V4, SERVICE_V6])
+}
+
+/// A service with so many sockets that a busy machine loses no query.
+pub fn service_in(ns: &NetNs, addresses: &[&str]) -> Process {
+    let addresses = addresses.iter().map(|address| SocketAddr::new(address.parse().unwrap(), 53));
+    let words: Vec<String> = addresses.flat_map(|a| std::iter::repeat_n(format!("reuse:{a}"), SOCKETS)).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    start_ready(&lab.site, "dns", &words)
+    start_ready(ns, "dns", &words)
+}
+
+/// Datagrams that full sockets of a namespace refused: lost by this lab, not by what is tested.
+pub fn refused(ns: &NetNs) -> u64 {
+    let snmp = ns.run(|| fs::read_to_string("/proc/thread-self/net/snmp").unwrap()).unwrap();
+    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let place = names.split(' ').position(|name| name == "RcvbufErrors").unwrap();
+    values.split(' ').nth(place).unwrap().parse().unwrap()
 }

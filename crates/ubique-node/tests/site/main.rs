@@ -15,6 +15,7 @@ mod faults;
 mod interfaces;
 mod lab;
 mod links;
+mod last_site;
 mod load;
 mod observability;
 mod operator;
@@ -25,6 +26,7 @@ mod roles;
 mod routers;
 mod runner;
 mod sessions;
+mod two_sites;
 mod upstream;
 
 use runner::Test;
@@ -51,6 +53,7 @@ fn main() {
         doctor::TESTS,
         faults::TESTS,
         interfaces::TESTS,
+        last_site::TESTS,
         links::TESTS,
         observability::TESTS,
         operator::TESTS,

@@ -1,13 +1,8 @@
 //! What operators ask for: timed actions that upstreams hear of and that end by themselves, and drains that lose nothing
 //! and name who still sends.
 
-use std::collections::HashSet;
 use std::fs;
-use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ubique_model::service::{Service, Upstream};
@@ -16,14 +11,13 @@ use ubique_node::admin::{ActRequest, ActionList, DrainRequest, DrainView, Plan, 
 use ubique_proto::actions::Kind;
 use ubique_proto::actions::drain::Stage;
 use ubique_proto::site::State;
-use ubique_sys::netlink::{Netlink, Route};
-use ubique_sys::netns::NetNs;
+use ubique_sys::netlink::Netlink;
 
 use crate::daemons::{BIRD, Bird};
-use crate::lab::{
-    self, Lab, PREFIX_V4, ROUTER_ASN, ROUTER_V4, SERVICE_V4, SITE_V4, ask, start_ready, status, until, until_true,
-};
+use crate::lab::{self, Lab, PREFIX_V4, ROUTER_ASN, ROUTER_V4, SITE_V4, ask, status, until, until_true};
+use crate::load::{self, Load};
 use crate::runner::Test;
+use crate::two_sites::{CLIENT, KERNEL, TwoSites, link, namespace, on_loopback};
 
 const fn test(name: &'static str, run: fn()) -> Test {
     Test { name, needs: &[BIRD], run }
@@ -185,171 +179,39 @@ fn refusals() {
     assert!(status().actions.is_empty() && bird.route(HOST).is_none());
 }
 
-/// A route of the kernel, worse than what BIRD installs (metric 32).
-fn fallback(ns: &NetNs, destination: &str, gateway: &str) {
-    let route = Route { metric: Some(1000), ..lab::route(destination, gateway) };
-    Netlink::open_in(ns).unwrap().replace_route(&route).unwrap();
-}
-
-/// A link between two namespaces, with an address at each end.
-fn link(name: &str, (a, address_a): (&NetNs, &str), (b, address_b): (&NetNs, &str)) {
-    Netlink::open().unwrap().add_veth((name, Some(a)), (name, Some(b))).unwrap();
-    for (ns, address) in [(a, address_a), (b, address_b)] {
-        let mut netlink = Netlink::open_in(ns).unwrap();
-        let index = netlink.link_index(name).unwrap();
-        netlink.set_up(index).unwrap();
-        netlink.add_address(index, address.parse().unwrap()).unwrap();
-    }
-}
-
-fn on_loopback(ns: &NetNs, address: &str) {
-    let mut netlink = Netlink::open_in(ns).unwrap();
-    let lo = netlink.link_index("lo").unwrap();
-    netlink.set_up(lo).unwrap();
-    netlink.add_address(lo, address.parse().unwrap()).unwrap();
-}
-
-fn namespace(name: &str) -> NetNs {
-    NetNs::create_at(std::path::Path::new(&format!("/run/ns-{name}"))).unwrap()
-}
-
-fn forward(ns: &NetNs) {
-    ns.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap()).unwrap();
-}
-
-/// Queries from a namespace at a steady pace, each with a number that its answer brings back.
-struct Client {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<(u64, u64)>,
-}
-
-/// Answers are waited for this long after the last query.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
-
-impl Client {
-    /// From `source`, so many each second.
-    fn start(ns: &NetNs, source: &str, per_second: u64) -> Client {
-        let stop = Arc::new(AtomicBool::new(false));
-        let socket = ns.run(|| UdpSocket::bind(format!("{source}:0")).unwrap()).unwrap();
-        let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 8 << 20);
-        socket.connect(format!("{SERVICE_V4}:53")).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || Client::run(&socket, per_second, &stopped));
-        Client { stop, thread }
-    }
-
-    fn run(socket: &UdpSocket, per_second: u64, stop: &AtomicBool) -> (u64, u64) {
-        let (begin, mut sent, mut answered) = (Instant::now(), 0u64, HashSet::new());
-        let mut buffer = [0u8; 64];
-        let mut hear = |answered: &mut HashSet<u64>| {
-            while let Ok(length) = socket.recv(&mut buffer) {
-                if let Some(number) = buffer[..length].get(4..12) {
-                    answered.insert(u64::from_be_bytes(number.try_into().unwrap()));
-                }
-            }
-        };
-        while !stop.load(Ordering::Relaxed) {
-            let due = (begin.elapsed().as_secs_f64() * per_second as f64) as u64;
-            while sent < due {
-                let query = [&[0u8; 4][..], &sent.to_be_bytes()].concat();
-                // An ICMP error of an earlier one comes back here: that one stays unanswered.
-                while socket.send(&query).is_err() {}
-                sent += 1;
-            }
-            hear(&mut answered);
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        let until = Instant::now() + LAST_ANSWERS;
-        while (answered.len() as u64) < sent && Instant::now() < until {
-            hear(&mut answered);
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        (sent, answered.len() as u64)
-    }
-
-    /// How many were sent and how many answered.
-    fn end(self) -> (u64, u64) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
-    }
-}
-
-/// The site, another site that the router falls back to, and clients behind the router.
-struct TwoSites {
-    lab: Lab,
-    other: NetNs,
-    clients: NetNs,
-    bird: Bird,
-    _other_dns: lab::Process,
-}
-
-const CLIENT: &str = "192.0.2.10";
-
-fn two_sites() -> TwoSites {
-    let lab = Lab::new();
-    let (other, clients) = (namespace("other"), namespace("clients"));
-    link("o0", (&lab.router, "192.0.2.5/30"), (&other, "192.0.2.6/30"));
-    link("c0", (&lab.router, "192.0.2.9/30"), (&clients, &format!("{CLIENT}/30")));
-    on_loopback(&other, HOST);
-    forward(&lab.router);
-    for (ns, gateway) in [(&other, "192.0.2.5"), (&clients, "192.0.2.9")] {
-        Netlink::open_in(ns).unwrap().replace_route(&lab::route("0.0.0.0/0", gateway)).unwrap();
-    }
-    fallback(&lab.router, PREFIX_V4, "192.0.2.6");
-    let kernel = "protocol kernel { ipv4 { export where source = RTS_BGP; }; }\n";
-    let mut bird = Bird::with(&lab.router, &session(kernel));
-    let other_dns = start_ready(&other, "dns", &[&format!("{SERVICE_V4}:53")]);
-    let mut service = service();
-    service.agent.graceful_shutdown = Duration::from_secs(2);
-    service.sites[0].upstreams.truncate(1);
-    let agent = lab.agent(&service);
-    // It lives as long as the test's sandbox.
-    std::mem::forget(agent);
-    lab.wait_for_addresses();
-    std::mem::forget(start_ready(
-        &lab.site,
-        "dns",
-        &[&format!("{SERVICE_V4}:53"), &format!("[{}]:53", lab::SERVICE_V6)],
-    ));
-    until_true("announced", || bird.route(PREFIX_V4).is_some());
-    TwoSites { lab, other, clients, bird, _other_dns: other_dns }
-}
-
 fn drained(request: DrainRequest) -> DrainView {
     assert!(matches!(ask(&Request::DrainWatched(request)), Ok(Reply::Drain(_))));
     until("the drain is over", || Some(progress()).filter(DrainView::is_over)).0
 }
 
 fn live_drain() {
-    let mut two = two_sites();
-    let client = Client::start(&two.clients, CLIENT, 5000);
+    let mut two = TwoSites::new(service(), &session(KERNEL));
+    let load = Load::start_from(&two.clients, CLIENT, 5000);
     // BIRD takes 32 for the metric of what it installs, so that all of it comes here first.
     let view = drained(DrainRequest { reason: "disks".into(), watch_s: Some(15.0), ..DrainRequest::default() });
-    let (sent, answered) = client.end();
-    println!("{sent} queries, {answered} answered; {view:?}");
+    let (sent, lost) = load.end();
+    let refused = [&two.lab.site, &two.other, &two.clients].map(load::refused);
+    println!("{sent} queries, {lost} lost, {refused:?} refused by sockets of site, other site, clients; {view:?}");
     let before = view.before.as_ref().unwrap().packets_per_s;
     assert!((3500.0..6500.0).contains(&before), "{before} packets/s before");
     assert_eq!((view.stage, view.gone), (Stage::Over, Some(true)), "{view:?}");
     assert!(view.now.as_ref().unwrap().packets_per_s <= before / 1000.0, "{view:?}");
-    assert_eq!(sent - answered, 0, "lost of {sent}");
+    assert_eq!(lost, 0, "of {sent}; refused by sockets: {refused:?}");
     assert!(sent > 10_000);
     assert_eq!(status().state, State::Drained);
     assert!(two.bird.route(PREFIX_V4).is_none());
-    drop(two.other);
-    drop(two.lab);
 }
 
 fn zombie() {
-    let mut two = two_sites();
+    let mut two = TwoSites::new(service(), &session(KERNEL));
     // Another router, straight to the site, which forgets no route: its clients are in a network that the upstream announces.
     let stuck = namespace("stuck");
     link("z0", (&two.lab.site, "192.0.2.13/30"), (&stuck, "192.0.2.14/30"));
     on_loopback(&stuck, "203.0.113.7/32");
     Netlink::open_in(&stuck).unwrap().replace_route(&lab::route(PREFIX_V4, "192.0.2.13")).unwrap();
     Netlink::open_in(&two.lab.site).unwrap().replace_route(&lab::route("203.0.113.0/24", "192.0.2.14")).unwrap();
-    let clients = Client::start(&two.clients, CLIENT, 1000);
-    let forever = Client::start(&stuck, "203.0.113.7", 200);
+    let clients = Load::start_from(&two.clients, CLIENT, 1000);
+    let forever = Load::start_from(&stuck, "203.0.113.7", 200);
     let view = drained(DrainRequest { reason: "disks".into(), watch_s: Some(5.0), ..DrainRequest::default() });
     println!("{view:?}");
     assert_eq!((view.stage, view.gone), (Stage::Over, Some(false)));
@@ -357,9 +219,9 @@ fn zombie() {
     assert_eq!((sender.prefix.to_string().as_str(), sender.asn), ("203.0.113.0/24", Some(Asn(ROUTER_ASN))));
     assert!((150.0..250.0).contains(&sender.packets_per_s), "{sender:?}");
     // They are served all the same, as are the others, elsewhere.
-    for client in [clients, forever] {
-        let (sent, answered) = client.end();
-        assert_eq!(sent - answered, 0, "lost of {sent}");
+    for load in [clients, forever] {
+        let (sent, lost) = load.end();
+        assert_eq!(lost, 0, "of {sent}");
     }
     let events = status().events;
     assert!(
