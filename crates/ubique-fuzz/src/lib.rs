@@ -19,6 +19,7 @@ mod files;
 mod flowspec;
 mod health;
 mod kernel;
+mod operator;
 mod records;
 mod rib;
 mod rng;
@@ -60,6 +61,8 @@ pub const TARGETS: &[Target] = &[
     ("certificate", answers::certificate),
     ("health", health::health),
     ("site", site::site),
+    ("actions", operator::actions),
+    ("drain", operator::drain),
     ("bfd", bfd::bfd),
     ("bmp", records::bmp),
     ("mrt", records::mrt),

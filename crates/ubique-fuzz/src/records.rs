@@ -76,7 +76,7 @@ fn inputs_replayed(octets: &[u8]) {
         assert!(replay.record(Record { time, body: anchor }).is_ok(), "a fresh {}", core.name());
     }
     while !rng.is_empty() {
-        let core = CoreId::ALL[rng.below(4) as usize];
+        let core = CoreId::ALL[rng.below(CoreId::ALL.len() as u64) as usize];
         time = Time(time.0 + (1 << rng.below(40)));
         let body = match rng.below(4) {
             0 => Body::Deadline { core, silent: true },

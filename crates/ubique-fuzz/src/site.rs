@@ -82,7 +82,7 @@ fn upstream((full_view, name): (Option<bool>, &str)) -> UpstreamConfig {
 
 fn any(rng: &mut Rng) -> In {
     let name = |rng: &mut Rng| UPSTREAMS[rng.below(3) as usize].to_owned();
-    match rng.below(14) {
+    match rng.below(17) {
         0 => In::Start,
         1 => In::AddressesAdded,
         2 => In::AddressesRemoved,
@@ -100,6 +100,8 @@ fn any(rng: &mut Rng) -> In {
         }
         11 => In::Verified { result: if rng.one_in(3) { Err("refused".into()) } else { Ok(()) } },
         12 => In::Probed { upstream: name(rng), answered: Ok(rng.one_in(2)) },
+        13 => In::Leave { reason: "work".into(), within: scaled(rng) },
+        14 => In::Emptied,
         _ => In::Verdict { level: Level::Healthy, answers: true, cause: "all checks".into() },
     }
 }
@@ -110,7 +112,7 @@ impl World {
             In::AddressesAdded => self.addresses = true,
             In::AddressesRemoved => self.addresses = false,
             In::Verdict { level, .. } => self.level = Some(*level),
-            In::Drain { .. } => self.drained = true,
+            In::Drain { .. } | In::Leave { .. } => self.drained = true,
             In::Undrain { .. } => self.drained = false,
             In::Stop { .. } => self.stops += 1,
             _ => {}

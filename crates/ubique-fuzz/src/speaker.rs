@@ -15,6 +15,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ubique_model::{Family, Prefix, Relation};
+use ubique_proto::actions::drain::Drain;
+use ubique_proto::actions::{Actions, ActionsConfig};
 use ubique_proto::bfd::Bfd;
 use ubique_proto::bgp::family::AddressFamilies;
 use ubique_proto::bgp::flowspec::{Component, FlowSpec};
@@ -61,7 +63,7 @@ struct Play {
     rng: Rng,
     now: Time,
     next_conn: u64,
-    /// Everything sent must lie in here.
+    /// Everything sent must lie in here: what may be announced, or might be before.
     scope: Option<Vec<Prefix>>,
 }
 
@@ -292,7 +294,7 @@ impl Play {
 
     fn rare(&mut self) -> In {
         let peer = self.peer();
-        match self.rng.below(6) {
+        match self.rng.below(7) {
             0 => In::RequestRefresh { peer },
             1 => In::WithdrawFlow { peer, flow: flow("192.0.2.0/26") },
             2 => In::BfdDown { peer, control_independent: self.rng.one_in(2) },
@@ -308,8 +310,19 @@ impl Play {
                     _ => In::Settled,
                 }
             }
+            5 => self.rescope(),
             _ => In::Settled,
         }
+    }
+
+    /// Another service file: some prefixes of the former one, and perhaps another.
+    fn rescope(&mut self) -> In {
+        let Some(known) = &mut self.scope else { return In::Settled };
+        let chosen = self.rng.octet();
+        let all = SCOPE.iter().chain(&["198.18.4.0/24"]).enumerate();
+        let scope: Vec<Prefix> = all.filter(|(n, _)| chosen >> n & 1 == 1).map(|(_, text)| prefix(text)).collect();
+        known.extend(scope.iter().filter(|prefix| !SCOPE.contains(&prefix.to_string().as_str())));
+        In::Rescope { scope }
     }
 
     fn added(&mut self, n: u64) -> PeerConfig {
@@ -514,6 +527,10 @@ pub(crate) fn configurations() -> Vec<(CoreId, Vec<u8>)> {
     let site = SiteConfig::new(Duration::from_secs(1), Duration::from_secs(1));
     let _ = Recorded::<Site, Tape>::new(start, site, Some(tape.clone()));
     let _ = Recorded::<Bfd, Tape>::new(start, 1, Some(tape.clone()));
+    let service =
+        ActionsConfig { prefixes: vec![prefix(SCOPE[0])], addresses: vec![prefix(SCOPE[0]).addr()], confirm_share: 50 };
+    let _ = Recorded::<Actions, Tape>::new(start, service, Some(tape.clone()));
+    let _ = Recorded::<Drain, Tape>::new(start, (), Some(tape.clone()));
     let anchor = |octets: &Vec<u8>| match journal::parse(octets) {
         Parsed::Record(record, _) => match record.body {
             Body::Anchor { core, state, .. } => (core, state),

@@ -25,9 +25,10 @@ mod told;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use ubique_model::{Family, Prefix};
 
 use crate::Time;
@@ -50,9 +51,9 @@ pub const MAX_REASON_CHARS: usize = 300;
 /// Longer prefixes than these are not accepted by most networks, length by family.
 const LONGEST_ACCEPTED: [(Family, u8); 2] = [(Family::Ipv4, 24), (Family::Ipv6, 48)];
 
-/// Kinds of actions.
+/// Kinds of actions. Formats for people have the kind and its fields; those that cannot look ahead have its words.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(remote = "Self", tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Kind {
     /// Announce this more-specific of a service prefix, too.
     Attract {
@@ -76,6 +77,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The words for all of them.
+    pub const WORDS: [&str; 3] = ["attract", "blackhole", "filter"];
+
     /// The word for it.
     pub fn word(&self) -> &'static str {
         match self {
@@ -109,6 +113,44 @@ impl fmt::Display for Kind {
             Kind::Attract { prefix } => write!(f, "attract {prefix}"),
             Kind::Blackhole { prefix } => write!(f, "blackhole {prefix}"),
             Kind::Filter { rule, then } => write!(f, "filter {rule}: {then}"),
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    /// What [`Kind`] shows.
+    fn from_str(text: &str) -> Result<Kind, String> {
+        let prefix = |word: &str| word.parse().map_err(|error| format!("{word}: {error}"));
+        match text.split_once(' ') {
+            Some(("attract", rest)) => Ok(Kind::Attract { prefix: prefix(rest)? }),
+            Some(("blackhole", rest)) => Ok(Kind::Blackhole { prefix: prefix(rest)? }),
+            Some(("filter", rest)) => {
+                let (rule, then) = rest.rsplit_once(": ").ok_or("a filter has a rule and an action")?;
+                let words = |error: &dyn fmt::Display| error.to_string();
+                Ok(Kind::Filter {
+                    rule: rule.parse().map_err(|error| words(&error))?,
+                    then: then.parse().map_err(|error| words(&error))?,
+                })
+            }
+            _ => Err(format!("{text:?} is no action")),
+        }
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() { Kind::serialize(self, serializer) } else { serializer.collect_str(self) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
+        if deserializer.is_human_readable() {
+            Kind::deserialize(deserializer)
+        } else {
+            in_words::deserialize(deserializer)
         }
     }
 }
@@ -191,6 +233,11 @@ pub enum In {
         memory: Memory,
         /// The wall clock, ms since 1970.
         wall_ms: u64,
+    },
+    /// Another service file: what actions may be about. What is not in it any longer ends.
+    Configure {
+        /// It.
+        config: ActionsConfig,
     },
     /// The wall clock was set: what is left of each action stays.
     Clock {
@@ -297,8 +344,7 @@ impl Actions {
         Memory { last_id: self.last_id, actions: self.list().cloned().collect() }
     }
 
-    /// Another service file: what actions may be about. What is not in it any longer ends.
-    pub fn reconfigure(&mut self, config: ActionsConfig) {
+    fn reconfigure(&mut self, config: ActionsConfig) {
         self.config = config;
         let (kept, gone): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.held).into_iter().partition(|held| self.within(&held.action.what).is_ok());
@@ -403,6 +449,7 @@ impl Actions {
                 self.outputs.push_back(Out::Ended { action, cause: format!("cancelled by {who}: {reason}") });
             }
             In::Restore { memory, wall_ms } => self.restore(now, memory, wall_ms),
+            In::Configure { config } => self.reconfigure(config),
             In::Clock { wall_ms } => {
                 for Held { action, ends } in &mut self.held {
                     let whole_ms = action.until_ms.saturating_sub(action.began_ms);

@@ -27,6 +27,8 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
+use std::ops::RangeInclusive;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +38,16 @@ pub use replay::{Difference, Entry, Event, Replay};
 
 use crate::time::Time;
 
-/// What a journal begins with; the last octet is the version of the format.
-pub const MAGIC: [u8; 8] = *b"ubiquej\x01";
+/// What a journal begins with; the last octet is the version of the format. Version 2 has cores that 1 did not know.
+pub const MAGIC: [u8; 8] = *b"ubiquej\x02";
+
+/// Versions of the format that are read.
+const VERSIONS: RangeInclusive<u8> = 1..=2;
+
+/// Whether a journal that is read here begins with these octets.
+pub fn is_magic(octets: &[u8; MAGIC.len()]) -> bool {
+    octets[..7] == MAGIC[..7] && VERSIONS.contains(&octets[7])
+}
 
 /// Longest record, octets, without length and CRC: a snapshot and its header. More is not a journal.
 pub const RECORD_MAX: usize = SNAPSHOT_MAX + 1024;
@@ -63,11 +73,16 @@ pub enum CoreId {
     Site,
     /// [`crate::bfd::Bfd`].
     Bfd,
+    /// [`crate::actions::Actions`].
+    Actions,
+    /// [`crate::actions::drain::Drain`].
+    Drain,
 }
 
 impl CoreId {
     /// All of them, in the order of their numbers in a record.
-    pub const ALL: [CoreId; 4] = [CoreId::Bgp, CoreId::Health, CoreId::Site, CoreId::Bfd];
+    pub const ALL: [CoreId; 6] =
+        [CoreId::Bgp, CoreId::Health, CoreId::Site, CoreId::Bfd, CoreId::Actions, CoreId::Drain];
 
     /// Its name, as `ubique replay` spells it.
     pub fn name(self) -> &'static str {
@@ -76,6 +91,8 @@ impl CoreId {
             CoreId::Health => "health",
             CoreId::Site => "site",
             CoreId::Bfd => "bfd",
+            CoreId::Actions => "actions",
+            CoreId::Drain => "drain",
         }
     }
 }

@@ -396,6 +396,10 @@ pub enum CoreName {
     Site,
     /// BFD.
     Bfd,
+    /// Timed actions of operators.
+    Actions,
+    /// The drain that watches traffic.
+    Drain,
 }
 
 impl CoreName {
@@ -406,6 +410,8 @@ impl CoreName {
             CoreName::Health => "health",
             CoreName::Site => "site",
             CoreName::Bfd => "bfd",
+            CoreName::Actions => "actions",
+            CoreName::Drain => "drain",
         }
     }
 }

@@ -114,14 +114,7 @@ fn exit(view: &DrainView) -> Exit {
 }
 
 fn progress(view: &DrainView) -> String {
-    let word = match view.stage {
-        Stage::Measuring => "measuring",
-        Stage::Leaving => "leaving",
-        Stage::Withdrawn => "withdrawn",
-        Stage::Over => "over",
-        Stage::Abandoned => "abandoned",
-    };
-    let mut text = format!("{:>6.1} s  {word:<10}", view.lasted_s);
+    let mut text = format!("{:>6.1} s  {:<10}", view.lasted_s, view.stage.word());
     match (&view.now, &view.uncounted) {
         (_, Some(why)) => text.push_str(why),
         (Some(now), None) => text.push_str(&traffic(now)),

@@ -9,7 +9,7 @@ use std::path::Path;
 use ubique_proto::bfd::{self, SessionConfig, packet::Control};
 use ubique_proto::bgp::speaker;
 use ubique_proto::journal::{
-    CoreId, Difference, Entry, Event, Input, MAGIC, Output as CoreOutput, Parsed, Replay, parse,
+    CoreId, Difference, Entry, Event, Input, MAGIC, Output as CoreOutput, Parsed, Replay, is_magic, parse,
 };
 
 use crate::Exit;
@@ -24,7 +24,7 @@ const SCHEMA_VERSION: u32 = 1;
 const READ_BYTES: usize = 1 << 20;
 
 /// Longest text of an input or output in a line, which then has 120 columns.
-const TEXT_CHARS: usize = 91;
+const TEXT_CHARS: usize = 90;
 
 /// What came out.
 #[derive(Debug, Default, serde::Serialize)]
@@ -57,12 +57,11 @@ pub fn replay(arguments: &ReplayArguments, output: Output) -> Exit {
 
 fn run(path: &Path, page: &mut Page<'_>) -> Result<Summary, String> {
     let mut file = File::open(path).map_err(|e| e.to_string())?;
-    let mut octets = vec![0; MAGIC.len()];
-    let whole = file.read_exact(&mut octets).is_ok();
-    if !whole || octets != MAGIC {
+    let mut head = [0; MAGIC.len()];
+    if file.read_exact(&mut head).is_err() || !is_magic(&head) {
         return Err("not a journal of this version".to_owned());
     }
-    octets.clear();
+    let mut octets = Vec::new();
     let (mut replay, mut summary, mut at) = (Replay::default(), Summary::default(), 0);
     loop {
         match parse(&octets[at..]) {
@@ -179,7 +178,7 @@ impl Page<'_> {
 
 fn table(entry: &Entry, at: f64, names: &Names) {
     let core = entry.event.core().map_or("", CoreId::name);
-    let line = |text: &str| tell!("{:>7} {at:>12.6} {core:<6} {}", entry.number, cut(&names.put(text.to_owned())));
+    let line = |text: &str| tell!("{:>7} {at:>12.6} {core:<7} {}", entry.number, cut(&names.put(text.to_owned())));
     match &entry.event {
         Event::Segment(s) => line(&format!("file {} of {} {}, ubique {}", s.number, s.service, s.site, s.version)),
         Event::Anchor { fresh: true, .. } => line("begins"),
@@ -237,6 +236,8 @@ fn input_text(input: &Input) -> String {
             format!("Add {session:?}: {at}, {interval:?} × {multiplier}, {role:?}")
         }
         Input::Bfd(input) => format!("{input:?}"),
+        Input::Actions(input) => format!("{input:?}"),
+        Input::Drain(input) => format!("{input:?}"),
     }
 }
 
@@ -254,6 +255,8 @@ fn output_text(output: &CoreOutput) -> String {
         CoreOutput::Site(output) => format!("{output:?}"),
         CoreOutput::Bfd(bfd::Out::Send { session, bytes }) => format!("Send on {session:?}: {}", control(bytes)),
         CoreOutput::Bfd(output) => format!("{output:?}"),
+        CoreOutput::Actions(output) => format!("{output:?}"),
+        CoreOutput::Drain(output) => format!("{output:?}"),
     }
 }
 

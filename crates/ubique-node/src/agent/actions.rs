@@ -17,6 +17,7 @@ use ubique_proto::actions::drain::{self, Drain, MAX_LEAVING, MAX_WATCH, Stage, W
 use ubique_proto::actions::{self, Action, Actions, ActionsConfig, Begin, Kind, Refusal, Told, told};
 use ubique_proto::bgp::flowspec::FlowSpec;
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
+use ubique_proto::journal::Recorded;
 use ubique_proto::site::{self, State};
 
 use super::arrivals::{self, Counting};
@@ -27,6 +28,7 @@ use crate::admin::{
 };
 use crate::checks::Exec;
 use crate::clock::{now, rfc3339, wall};
+use crate::journal::Journal;
 use crate::state::{Receipt, unix_ms};
 
 /// News of counters and hooks that wait for the loop.
@@ -60,8 +62,8 @@ impl Drop for Task {
 
 /// What operators asked for.
 pub(super) struct Operator {
-    actions: Actions,
-    drain: Drain,
+    pub(super) actions: Recorded<Actions, Journal>,
+    pub(super) drain: Recorded<Drain, Journal>,
     counting: Option<Counting>,
     hook: Option<Task>,
     news: (mpsc::Sender<drain::In>, mpsc::Receiver<drain::In>),
@@ -74,10 +76,10 @@ pub(super) struct Operator {
 }
 
 impl Operator {
-    pub(super) fn new(service: &Service) -> Operator {
+    pub(super) fn new(service: &Service, journal: Option<Journal>) -> Operator {
         Operator {
-            actions: Actions::new(config(service)),
-            drain: Drain::default(),
+            actions: Recorded::new(now(), config(service), journal.clone()),
+            drain: Recorded::new(now(), (), journal),
             counting: None,
             hook: None,
             news: mpsc::channel(NEWS),
@@ -212,8 +214,12 @@ impl Agent {
     /// Deadlines and outputs of what operators asked for. Called in every turn, after what the site wants.
     pub(super) fn settle_operator(&mut self) {
         let now = now();
-        self.operator.actions.handle_deadline(now);
-        self.operator.drain.handle_deadline(now);
+        if self.operator.actions.next_deadline().is_some_and(|at| at <= now) {
+            self.operator.actions.handle_deadline(now);
+        }
+        if self.operator.drain.next_deadline().is_some_and(|at| at <= now) {
+            self.operator.drain.handle_deadline(now);
+        }
         self.settle_drain();
         // Whatever withdrew the site, nothing is left to be waited for.
         if self.operator.drain.stage() == Some(Stage::Leaving) && self.core.state() != State::Draining {
@@ -255,7 +261,7 @@ impl Agent {
 
     /// The service is another: what actions may be about.
     pub(super) fn operator_reconfigured(&mut self) {
-        self.operator.actions.reconfigure(config(&self.service));
+        self.operator.actions.handle_input(now(), actions::In::Configure { config: config(&self.service) });
         self.settle_actions();
     }
 
@@ -364,7 +370,7 @@ impl Agent {
             (Stage::Over, Some(view)) => summary(&view, cause),
             _ => cause.to_owned(),
         };
-        let word = serde_json::to_value(stage).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        let word = stage.word();
         tracing::info!(stage = word, cause = text, "drain");
         let who = self.operator.drain.progress().map(|p| p.request.who.clone()).filter(|_| stage == Stage::Measuring);
         self.remember_by(format!("drain {word}"), text, who);

@@ -7,6 +7,8 @@ use std::fmt::{self, Write};
 use std::time::SystemTime;
 
 use ubique_model::policy::Level;
+use ubique_proto::actions::Kind;
+use ubique_proto::actions::drain::Stage;
 use ubique_proto::health::{BUCKETS_US, Role};
 use ubique_proto::site::State;
 
@@ -82,6 +84,7 @@ impl Agent {
         self.check_metrics(&mut out);
         self.verdict_metrics(&mut out);
         self.duration_metrics(&mut out);
+        self.operator_metrics(&mut out);
         self.record_metrics(&mut out);
         self.failover_metrics(&mut out);
         self.process_metrics(&mut out);
@@ -278,6 +281,31 @@ impl Agent {
         }
         out.family("ubique_overload", "gauge", "1 while the site is overloaded.");
         out.sample("ubique_overload", &[], u8::from(self.health.overload().0));
+    }
+
+    /// What operators asked for: actions, and the drain under way or the last one.
+    fn operator_metrics(&self, out: &mut Exposition) {
+        let name = "ubique_actions_active";
+        out.family(name, "gauge", "Timed actions of operators that last, by kind.");
+        for kind in Kind::WORDS {
+            let count = self.operator.actions.list().filter(|action| action.what.word() == kind).count();
+            out.sample(name, &[("kind", &kind)], count);
+        }
+        let name = "ubique_drain_stage";
+        out.family(name, "gauge", "1 for the stage of the watched drain under way; over or abandoned: of the last one.");
+        let progress = self.operator.drain.progress();
+        for stage in Stage::ALL {
+            let here = progress.as_ref().is_some_and(|progress| progress.stage == stage);
+            out.sample(name, &[("stage", &stage.word())], u8::from(here));
+        }
+        let Some(progress) = progress else { return };
+        let name = "ubique_drain_packets_per_second";
+        out.family(name, "gauge", "Packets to the service addresses before the drain, and by its last sample.");
+        for (when, traffic) in [("before", progress.before), ("now", progress.now)] {
+            if let Some(traffic) = traffic {
+                out.sample(name, &[("when", &when)], traffic.packets_per_s);
+            }
+        }
     }
 
     /// What is recorded and exported; absent when nothing is.

@@ -146,7 +146,7 @@ impl Agent {
     pub(super) fn new(service: Service, site: usize, version: String, parts: Parts) -> Agent {
         let upstreams: BTreeMap<_, _> = (0..).map(PeerId).zip(service.sites[site].upstreams.clone()).collect();
         let mut agent = Agent {
-            operator: Operator::new(&service),
+            operator: Operator::new(&service, parts.journal.clone()),
             metrics: Metrics::new(),
             failover: Failover::default(),
             resolved: vec![false; service.checks.len()],

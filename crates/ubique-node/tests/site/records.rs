@@ -7,7 +7,7 @@ use std::time::Duration;
 use ubique_model::service::{BmpCollector, JournalSettings, RotatedFile, Service};
 use ubique_node::admin::{Direction, Reply, Request, RouteView, RoutesRequest};
 use ubique_proto::bmp::{self, Message, flag};
-use ubique_proto::journal::{self, Event, Input, Replay};
+use ubique_proto::journal::{self, CoreId, Event, Replay};
 use ubique_proto::mrt;
 use ubique_sys::process::Signal;
 
@@ -250,10 +250,10 @@ fn mrt_files() {
 }
 
 /// Replays a file; the number of outputs that were compared, inputs of each core, and whether its end is cut off.
-pub fn replayed(path: &str) -> (usize, [usize; 4], bool) {
+pub fn replayed(path: &str) -> (usize, [usize; CoreId::ALL.len()], bool) {
     let octets = fs::read(path).unwrap();
     let mut rest = octets.strip_prefix(&journal::MAGIC).expect("a journal");
-    let (mut replay, mut outputs, mut inputs) = (Replay::default(), 0, [0; 4]);
+    let (mut replay, mut outputs, mut inputs) = (Replay::default(), 0, [0; CoreId::ALL.len()]);
     loop {
         match journal::parse(rest) {
             journal::Parsed::Record(record, used) => {
@@ -261,10 +261,7 @@ pub fn replayed(path: &str) -> (usize, [usize; 4], bool) {
                 assert_eq!(entry.difference, None, "{path}: record {}", entry.number);
                 match &entry.event {
                     Event::Outputs { outputs: of, .. } => outputs += of.len(),
-                    Event::Input(Input::Bgp(_)) => inputs[0] += 1,
-                    Event::Input(Input::Health(_)) => inputs[1] += 1,
-                    Event::Input(Input::Site(_)) => inputs[2] += 1,
-                    Event::Input(Input::Bfd(_)) => inputs[3] += 1,
+                    Event::Input(input) => inputs[input.core() as usize] += 1,
                     _ => {}
                 }
                 rest = &rest[used..];

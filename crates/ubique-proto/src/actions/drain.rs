@@ -89,6 +89,22 @@ pub enum Stage {
     Abandoned,
 }
 
+impl Stage {
+    /// All of them, in their order.
+    pub const ALL: [Stage; 5] = [Stage::Measuring, Stage::Leaving, Stage::Withdrawn, Stage::Over, Stage::Abandoned];
+
+    /// As events and metrics spell it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Stage::Measuring => "measuring",
+            Stage::Leaving => "leaving",
+            Stage::Withdrawn => "withdrawn",
+            Stage::Over => "over",
+            Stage::Abandoned => "abandoned",
+        }
+    }
+}
+
 /// What was counted since the sample before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {

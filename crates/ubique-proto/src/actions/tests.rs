@@ -213,7 +213,8 @@ fn another_service_file_ends_what_is_not_its_own() {
     actions.handle_input(at(0), begin(blackhole("198.51.100.53/32"), HOUR, true));
     actions.handle_input(at(0), begin(blackhole("2001:db8:53::53/128"), HOUR, true));
     outputs(&mut actions);
-    actions.reconfigure(ActionsConfig { prefixes: vec![prefix("2001:db8:53::/48")], ..config() });
+    let other = ActionsConfig { prefixes: vec![prefix("2001:db8:53::/48")], ..config() };
+    actions.handle_input(at(0), In::Configure { config: other });
     let out = outputs(&mut actions);
     assert!(matches!(&out[..], [Out::Ended { action: Action { id: 1, .. }, .. }]), "{out:?}");
     assert_eq!(actions.list().count(), 1);

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use super::{Core, CoreId, SNAPSHOT_MAX};
+use crate::actions::drain::{self, Drain};
+use crate::actions::{self, Actions, ActionsConfig};
 use crate::bfd::{self, Bfd};
 use crate::bgp::speaker::{self, Speaker, SpeakerConfig};
 use crate::health::{self, CheckConfig, GroupConfig, Health};
@@ -23,6 +25,24 @@ pub enum Input {
     Site(site::In),
     /// Of the BFD core.
     Bfd(bfd::In),
+    /// Of the actions core.
+    Actions(actions::In),
+    /// Of the drain core.
+    Drain(drain::In),
+}
+
+impl Input {
+    /// The core it is for.
+    pub fn core(&self) -> CoreId {
+        match self {
+            Input::Bgp(_) => CoreId::Bgp,
+            Input::Health(_) => CoreId::Health,
+            Input::Site(_) => CoreId::Site,
+            Input::Bfd(_) => CoreId::Bfd,
+            Input::Actions(_) => CoreId::Actions,
+            Input::Drain(_) => CoreId::Drain,
+        }
+    }
 }
 
 /// An output of any core.
@@ -37,6 +57,10 @@ pub enum Output {
     Site(site::Out),
     /// Of the BFD core.
     Bfd(bfd::Out),
+    /// Of the actions core.
+    Actions(actions::Out),
+    /// Of the drain core.
+    Drain(drain::Out),
 }
 
 /// Implements [`Core`] by the methods of the same names, which every core has; and by what is urgent.
@@ -95,7 +119,9 @@ macro_rules! core {
     };
 }
 
-// Snapshots of these three are small.
+// Snapshots of all but the speaker are small.
+core!(Actions, actions, Actions, ActionsConfig, Actions::new, |_| false);
+core!(Drain, drain, Drain, (), |()| Drain::default(), |_| false);
 core!(Bfd, bfd, Bfd, u64, Bfd::new, |_| false);
 core!(
     Health,

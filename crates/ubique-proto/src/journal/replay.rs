@@ -3,6 +3,8 @@
 use serde::Serialize;
 
 use super::{Body, Core, CoreId, Hash, Input, Output, Record, Segment};
+use crate::actions::Actions;
+use crate::actions::drain::Drain;
 use crate::bfd::Bfd;
 use crate::bgp::speaker::Speaker;
 use crate::health::Health;
@@ -67,10 +69,7 @@ impl Event {
             | Event::Unanchored { core }
             | Event::Deadline { core }
             | Event::Outputs { core, .. } => Some(*core),
-            Event::Input(Input::Bgp(_)) => Some(CoreId::Bgp),
-            Event::Input(Input::Health(_)) => Some(CoreId::Health),
-            Event::Input(Input::Site(_)) => Some(CoreId::Site),
-            Event::Input(Input::Bfd(_)) => Some(CoreId::Bfd),
+            Event::Input(input) => Some(input.core()),
         }
     }
 }
@@ -112,6 +111,8 @@ pub struct Replay {
     health: Run<Health>,
     site: Run<Site>,
     bfd: Run<Bfd>,
+    actions: Run<Actions>,
+    drain: Run<Drain>,
 }
 
 impl Replay {
@@ -142,6 +143,8 @@ impl Replay {
             CoreId::Health => self.health.record(number, record),
             CoreId::Site => self.site.record(number, record),
             CoreId::Bfd => self.bfd.record(number, record),
+            CoreId::Actions => self.actions.record(number, record),
+            CoreId::Drain => self.drain.record(number, record),
         };
         let (event, difference) = done.map_err(|what| Foreign { number, core, what })?;
         Ok(Entry { number, time, event, difference })
@@ -149,7 +152,8 @@ impl Replay {
 
     /// Whether every core that has records has been replayed from the first of them to the last.
     pub fn complete(&self) -> bool {
-        !(self.speaker.skipped || self.health.skipped || self.site.skipped || self.bfd.skipped)
+        let edge = self.speaker.skipped || self.health.skipped || self.site.skipped || self.bfd.skipped;
+        !(edge || self.actions.skipped || self.drain.skipped)
     }
 }
 

@@ -1,4 +1,5 @@
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,6 +8,9 @@ use ubique_model::policy::Announcement;
 use ubique_model::{Asn, Relation};
 
 use super::*;
+use crate::actions::drain::{self, Drain};
+use crate::actions::senders::Sender;
+use crate::actions::{self, Actions, ActionsConfig, Begin, Kind};
 use crate::bfd::packet::{Control, Diagnostic, State};
 use crate::bfd::{self, Bfd, Remote, Role, SessionConfig, SessionId};
 use crate::bgp::attributes::{AsPath, Attributes, NextHop};
@@ -189,11 +193,66 @@ fn bfd_input(rng: &mut Rng, now: Time, discriminators: &[u32; 2]) -> bfd::In {
     }
 }
 
+/// What operators do to a service.
+fn actions_input(rng: &mut Rng) -> actions::In {
+    use actions::In;
+    let (id, who, reason) = (rng.below(6) as u32, String::from("root"), String::from("attack"));
+    let what = match rng.below(3) {
+        0 => Kind::Attract { prefix: "198.51.100.0/25".parse().unwrap() },
+        1 => Kind::Blackhole { prefix: prefix(100).addr().into() },
+        _ => Kind::Filter {
+            rule: format!("dst 198.51.100.53/32 dport ={}", rng.below(4)).parse().unwrap(),
+            then: "rate-bytes 1000".parse().unwrap(),
+        },
+    };
+    let lasts = Duration::from_secs(rng.below(60));
+    match rng.below(8) {
+        0 => In::Cancel { id, who, reason },
+        1 => In::Clock { wall_ms: rng.below(1 << 40) },
+        2 => In::Configure { config: of_actions(rng.below(2)) },
+        _ => In::Begin(Begin { what, lasts, who, reason, confirmed: rng.below(2) == 0, wall_ms: 1 << 40 }),
+    }
+}
+
+fn of_actions(number: u64) -> ActionsConfig {
+    let addresses = vec![prefix(100 + number).addr()];
+    ActionsConfig { prefixes: vec!["198.51.100.0/24".parse().unwrap()], addresses, confirm_share: 50 }
+}
+
+/// A drain and what it counts.
+fn drain_input(rng: &mut Rng) -> drain::In {
+    use drain::In;
+    let (who, reason) = (String::from("root"), String::from("disks"));
+    let seconds = |rng: &mut Rng| Duration::from_secs(rng.below(9));
+    match rng.below(9) {
+        0 => In::Begin(drain::Request {
+            who,
+            reason,
+            within: seconds(rng),
+            prepend: 2,
+            hook: rng.below(2) == 0,
+            watch: seconds(rng),
+        }),
+        1 => In::Uncounted("no right to".into()),
+        2 => In::Hook(Err("exit 1".into())),
+        3 => In::Withdrawn,
+        4 if rng.below(3) == 0 => In::Undrained,
+        _ => {
+            let sender = |packets| Sender { prefix: "203.0.113.0/24".parse().unwrap(), packets, uncertain: 1 };
+            let packets = rng.below(2) * rng.below(9000);
+            let senders = (0..rng.below(3)).map(sender).collect();
+            In::Sample(drain::Sample { window: drain::SAMPLE_EVERY, packets, connections: Some(3), senders })
+        }
+    }
+}
+
 struct World {
     speaker: Recorded<Speaker, Memory>,
     health: Recorded<Health, Memory>,
     site: Recorded<Site, Memory>,
     bfd: Recorded<Bfd, Memory>,
+    actions: Recorded<Actions, Memory>,
+    drain: Recorded<Drain, Memory>,
     discriminators: [u32; 2],
     next_conn: u64,
 }
@@ -223,6 +282,8 @@ impl World {
             health: Recorded::new(now, (vec![check("a"), check("b")], vec![], seed), Some(memory.clone())),
             site: Recorded::new(now, site, Some(memory.clone())),
             bfd: Recorded::new(now, seed, Some(memory.clone())),
+            actions: Recorded::new(now, of_actions(0), Some(memory.clone())),
+            drain: Recorded::new(now, (), Some(memory.clone())),
             discriminators: [0; 2],
             next_conn: 0,
         }
@@ -230,7 +291,7 @@ impl World {
 
     fn step(&mut self, now: Time, rng: &mut Rng) {
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
-        match rng.below(4) {
+        match rng.below(6) {
             0 if due(self.speaker.next_deadline()) => self.speaker.handle_deadline(now),
             0 => self.speaker.handle_input(now, speaker_input(rng, &mut self.next_conn)),
             1 if due(self.health.next_deadline()) => self.health.handle_deadline(now),
@@ -250,6 +311,10 @@ impl World {
             }
             2 if due(self.bfd.next_deadline()) => self.bfd.handle_deadline(now),
             2 => self.bfd.handle_input(now, bfd_input(rng, now, &self.discriminators)),
+            3 if due(self.actions.next_deadline()) => self.actions.handle_deadline(now),
+            3 => self.actions.handle_input(now, actions_input(rng)),
+            4 if due(self.drain.next_deadline()) => self.drain.handle_deadline(now),
+            4 => self.drain.handle_input(now, drain_input(rng)),
             _ if due(self.site.next_deadline()) => self.site.handle_deadline(now),
             _ => {
                 let reason = String::from("why");
@@ -271,12 +336,15 @@ impl World {
         // A driver may look at another core before it has emptied this one.
         for _ in 0..rng.below(4) {
             let _ = (self.speaker.poll_output(), self.health.poll_output(), self.site.poll_output());
+            let _ = (self.actions.poll_output(), self.drain.poll_output());
             self.poll_bfd();
         }
         if rng.below(3) > 0 {
             while self.speaker.poll_output().is_some() {}
             while self.health.poll_output().is_some() {}
             while self.site.poll_output().is_some() {}
+            while self.actions.poll_output().is_some() {}
+            while self.drain.poll_output().is_some() {}
             while self.poll_bfd() {}
         }
     }
@@ -296,7 +364,7 @@ fn play(seed: u64, memory: &Memory, mut disturb: impl FnMut(&mut Rng)) {
     let mut world = World::new(memory, seed);
     let mut now = Time(2);
     world.speaker.handle_input(now, speaker::In::Start);
-    for _ in 0..200 {
+    for _ in 0..300 {
         now = now + Duration::from_millis(rng.below(700));
         disturb(&mut rng);
         world.step(now, &mut rng);
@@ -306,6 +374,7 @@ fn play(seed: u64, memory: &Memory, mut disturb: impl FnMut(&mut Rng)) {
 #[test]
 fn a_hundred_seeds_replay_to_the_same_outputs() {
     let (mut outputs, mut ups) = (0, 0);
+    let mut answered = BTreeSet::new();
     for seed in 0..100 {
         let memory = Memory::default();
         memory.0.full.set(seed % 2 == 0);
@@ -314,7 +383,9 @@ fn a_hundred_seeds_replay_to_the_same_outputs() {
         let wrong = entries.iter().find(|e| e.difference.is_some());
         assert_eq!(wrong, None, "seed {seed}");
         assert!(replay.complete(), "seed {seed}");
-        outputs += entries.iter().filter(|e| matches!(e.event, Event::Outputs { .. })).count();
+        let answers = || entries.iter().filter(|e| matches!(e.event, Event::Outputs { .. }));
+        outputs += answers().count();
+        answered.extend(answers().filter_map(|e| e.event.core()));
         let up = |output: &Output| matches!(output, Output::Bfd(bfd::Out::State { to: State::Up, .. }));
         ups += entries
             .iter()
@@ -323,6 +394,7 @@ fn a_hundred_seeds_replay_to_the_same_outputs() {
     }
     assert!(ups > 20, "BFD came up only {ups} times");
     assert!(outputs > 5_000, "only {outputs} outputs were compared");
+    assert!(answered.into_iter().eq(CoreId::ALL), "every core has answered something");
 }
 
 #[test]
@@ -440,10 +512,18 @@ fn records_survive_and_damage_is_seen() {
 }
 
 #[test]
+fn versions_that_can_be_read_are_known_by_their_beginning() {
+    assert!(is_magic(&MAGIC) && is_magic(b"ubiquej\x01"));
+    for other in [b"ubiquej\x00", b"ubiquej\x03", b"ubiquek\x02", b"[service"] {
+        assert!(!is_magic(other), "{other:?}");
+    }
+}
+
+#[test]
 fn noise_does_no_harm() {
     let mut rng = Rng::new(11);
     for _ in 0..2_000 {
-        let core = CoreId::ALL[rng.below(4) as usize];
+        let core = CoreId::ALL[rng.below(CoreId::ALL.len() as u64) as usize];
         let noise: Vec<u8> = (0..rng.below(60)).map(|_| rng.next_u64() as u8).collect();
         let body = match rng.below(3) {
             0 => Body::Anchor { core, fresh: rng.below(2) == 0, state: noise },
