@@ -292,7 +292,11 @@ impl Agent {
             out.sample(name, &[("kind", &kind)], count);
         }
         let name = "ubique_drain_stage";
-        out.family(name, "gauge", "1 for the stage of the watched drain under way; over or abandoned: of the last one.");
+        out.family(
+            name,
+            "gauge",
+            "1 for the stage of the watched drain under way; over or abandoned: of the last one.",
+        );
         let progress = self.operator.drain.progress();
         for stage in Stage::ALL {
             let here = progress.as_ref().is_some_and(|progress| progress.stage == stage);
