@@ -498,7 +498,9 @@ impl Actions {
                 "its time was over when the agent came back".to_owned()
             } else if let Err(refusal) = self.within(&action.what) {
                 refusal.message
-            } else if self.held.len() >= MAX_ACTIONS || self.list().any(|a| a.what.collides(&action.what)) {
+            } else if self.held.len() >= MAX_ACTIONS
+                || self.list().any(|a| a.id == action.id || a.what.collides(&action.what))
+            {
                 "it is one too many".to_owned()
             } else {
                 self.outputs.push_back(Out::Begun(action.clone()));

@@ -207,6 +207,20 @@ fn a_restart_keeps_what_has_time_left() {
     assert_eq!(back.left(2, at(7)), Some(HOUR * 2));
 }
 
+/// Found by the fuzz target: two actions had one number, and only one of them could be cancelled.
+#[test]
+fn a_memory_that_gives_a_number_twice_restores_one() {
+    let mut actions = Actions::new(config());
+    actions.handle_input(at(0), begin(attract("198.51.101.0/24"), HOUR, true));
+    let mut memory = actions.memory();
+    memory.actions.push(Action { what: blackhole("198.51.100.53/32"), ..memory.actions[0].clone() });
+    let mut later = Actions::new(config());
+    later.handle_input(at(7), In::Restore { memory, wall_ms: WALL });
+    let out = outputs(&mut later);
+    assert!(matches!(&out[..], [Out::Begun(_), Out::Ended { cause, .. }] if cause == "it is one too many"), "{out:?}");
+    assert_eq!(later.list().count(), 1);
+}
+
 #[test]
 fn another_service_file_ends_what_is_not_its_own() {
     let mut actions = Actions::new(config());
