@@ -16,7 +16,7 @@ pub(super) use action::Rules;
 pub(super) use upstream::{DynamicDraft, SessionDraft, UpstreamDraft};
 
 use super::{
-    AgentSettings, BmpCollector, Capacity, JournalSettings, Records, RehearseSettings, RotatedFile, Service, Site,
+    AgentSettings, Ask, BmpCollector, Capacity, JournalSettings, Records, RehearseSettings, RotatedFile, Service, Site,
     rules, spec,
 };
 use crate::check::{self, Check};
@@ -176,8 +176,10 @@ fn read_journal(table: &TableReader<'_>) -> Option<JournalSettings> {
 }
 
 fn read_rehearse(table: &TableReader<'_>) -> RehearseSettings {
+    let ask = table.choice("ask").and_then(|word| Ask::ALL.into_iter().find(|(_, ask)| *ask == word.value));
     RehearseSettings {
         command: values(table.texts("command", text::free)),
+        ask: ask.map(|(ask, _)| ask).unwrap_or_default(),
         agent: values(table.texts("agent", text::free)),
     }
 }
