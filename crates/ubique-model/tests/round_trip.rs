@@ -458,7 +458,8 @@ fn service() -> impl Strategy<Value = Service> {
         );
     let words = || prop::collection::vec(text(), 0..3);
     let rehearse = (words(), select(Ask::ALL.map(|(ask, _)| ask).to_vec()), words())
-        .prop_map(|(command, ask, agent)| RehearseSettings { command, ask, agent });
+        .prop_map(|(command, ask, agent)| (if command.is_empty() { Ask::Dns } else { ask }, command, agent))
+        .prop_map(|(ask, command, agent)| RehearseSettings { command, ask, agent });
     let parts = (
         prop::collection::vec(check(), 0..4),
         prop::collection::vec(site(), 1..4),
