@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use ubique_model::scenario::{Action, SiteSelector, Step};
+use ubique_model::service::Ask;
 use ubique_model::{Asn, Prefix};
 use ubique_sys::clock::{monotonic_ns, realtime_ns};
 
@@ -98,6 +99,7 @@ impl<'a> Stage<'a> {
         let options = WorldOptions {
             executable: setup.executable.clone(),
             service_file,
+            service_directory: setup.service_directory.clone(),
             backend: setup.backend,
             seed: setup.seed,
             directory: directory.to_path_buf(),
@@ -219,10 +221,12 @@ impl<'a> Stage<'a> {
 
     /// From now on a vantage point asks so many times as often; returns when it was told.
     fn crowd(&mut self, step: &Step, vantage: &str, times: u32) -> Result<u64, PlayError> {
-        let index = self.plan.vantages.iter().position(|v| v.name == vantage).ok_or_else(|| PlayError::Step {
-            step: step.label.clone(),
-            problem: format!("the Internet has no vantage point {vantage:?}"),
-        })?;
+        let problem = |problem: String| PlayError::Step { step: step.label.clone(), problem };
+        if self.setup.service.rehearse.ask == Ask::Http {
+            return Err(problem("a crowd asks over DNS or NTP; `[rehearse] ask` is http".into()));
+        }
+        let index = self.plan.vantages.iter().position(|v| v.name == vantage);
+        let index = index.ok_or_else(|| problem(format!("the Internet has no vantage point {vantage:?}")))?;
         let at_ns = monotonic_ns();
         self.prober.crowd(index, times)?;
         Ok(at_ns)

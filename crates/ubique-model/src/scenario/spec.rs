@@ -149,7 +149,7 @@ static ACTIONS: Variants = Variants {
         Variant { name: "wait", doc: "Only observe.", fields: &[] },
         Variant {
             name: "crowd",
-            doc: "A vantage point asks more often from now on, at most once each millisecond: a flash crowd.",
+            doc: "A vantage point asks more often from now on, at most once each millisecond: a flash crowd. Not over HTTP.",
             fields: &[
                 field("vantage", Type::Text(&FREE), Need::Required, "Name of the vantage point."),
                 field(
