@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 use ubique_model::service::Service;
 use ubique_proto::Time;
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
@@ -15,7 +16,7 @@ use super::setup::Task;
 use super::site::Agent;
 use super::{Request, neighbours};
 use crate::bgp::Endpoint;
-use crate::clock::now;
+use crate::clock::{Jumps, now};
 use crate::state::{Keeper, Receipt, State, unix_ms};
 
 /// The state on the disk and what it is to be.
@@ -60,6 +61,19 @@ const SITE: &str = "site";
 
 /// Upstreams whose key cannot be read, each with the task that tries again.
 pub(super) type Waiting = BTreeMap<PeerId, Task>;
+
+/// Has the loop hear of it when the wall clock is set. Must be called on the runtime, which ends it.
+pub(super) fn watch_clock(requests: mpsc::Sender<Request>) {
+    tokio::task::spawn_local(async move {
+        let mut jumps = Jumps::new();
+        loop {
+            let by_ms = jumps.next().await;
+            if requests.send(Request::ClockJumped { by_ms }).await.is_err() {
+                return;
+            }
+        }
+    });
+}
 
 impl Agent {
     /// Keeps what the site core must know after a restart, when that is worse than what is kept, or another.

@@ -66,7 +66,6 @@ use self::site::Inputs;
 use crate::admin::{self, Status};
 use crate::bgp::{BGP_PORT, DriverError, Endpoint};
 use crate::checks::CheckError;
-use crate::clock::Jumps;
 use crate::limits;
 use crate::state::Receipt;
 
@@ -213,6 +212,10 @@ enum Request {
         peer: PeerId,
         endpoint: Box<Endpoint>,
     },
+    /// The wall clock was set.
+    ClockJumped {
+        by_ms: i64,
+    },
     /// What [`actions`] answers.
     Operator {
         what: admin::Request,
@@ -315,7 +318,6 @@ async fn serve(
         Some(monitor) => monitor.hungry().await,
         None => std::future::pending().await,
     };
-    let mut jumps = Jumps::new();
     let mut signals_seen = 0;
     loop {
         tokio::select! {
@@ -347,7 +349,6 @@ async fn serve(
             },
             Some(request) = asked.recv() => agent.asked(request),
             news = agent.operator.next() => agent.operator_noticed(news),
-            by_ms = jumps.next() => agent.clock_jumped(by_ms),
             () = hungry() => agent.feed_collectors(),
             () = agent.notifier.due() => agent.notifier.alive(),
         }

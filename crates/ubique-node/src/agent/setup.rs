@@ -18,7 +18,7 @@ use ubique_sys::sockdiag::DestroyMonitor;
 use super::addresses::Addresses;
 use super::bfd::Starter;
 use super::detect::{self, Detected, Server, Subject};
-use super::keep::Remembered;
+use super::keep::{Remembered, watch_clock};
 use super::requests::Desk;
 use super::restart::Restart;
 use super::site::{Agent, Inputs, Parts};
@@ -82,6 +82,7 @@ pub(super) fn agent(
     let spec = &service.sites[index];
     let watched = watch(&service, &inputs.results, &inputs.events)?;
     watch_addresses(&inputs.events)?;
+    watch_clock(inputs.requests.clone());
     let mut addresses = Addresses::new(&service.addresses).map_err(AgentError::Addresses)?;
     let present = addresses.present().map_err(AgentError::Addresses)?;
     let restart = Restart::new(spec, state_path(&service, site, options), addresses.all(), &present);

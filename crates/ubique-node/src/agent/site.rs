@@ -510,6 +510,7 @@ impl Agent {
                 self.operator_undrained();
                 let _ = reply.send(done.map(|()| self.keep_site()));
             }
+            Request::ClockJumped { by_ms } => self.clock_jumped(by_ms),
             Request::Operator { what, who, reply } => self.operator_asked(what, &who, reply),
         }
     }
