@@ -196,13 +196,14 @@ fn follow(drain: &mut Drain, stage: &mut Option<Stage>) {
     while let Some(out) = drain.poll_output() {
         match out {
             drain::Out::Stage { stage: next, cause } => {
-                let follows = match (*stage, next) {
-                    (None, Stage::Measuring) => true,
-                    (Some(Stage::Measuring), Stage::Leaving | Stage::Withdrawn) => true,
-                    (Some(Stage::Leaving), Stage::Withdrawn) | (Some(Stage::Withdrawn), Stage::Over) => true,
-                    (Some(Stage::Measuring | Stage::Leaving | Stage::Withdrawn), Stage::Abandoned) => true,
-                    _ => false,
-                };
+                let follows = matches!(
+                    (*stage, next),
+                    (None, Stage::Measuring)
+                        | (Some(Stage::Measuring), Stage::Leaving | Stage::Withdrawn)
+                        | (Some(Stage::Leaving), Stage::Withdrawn)
+                        | (Some(Stage::Withdrawn), Stage::Over)
+                        | (Some(Stage::Measuring | Stage::Leaving | Stage::Withdrawn), Stage::Abandoned)
+                );
                 assert!(follows && !cause.is_empty(), "{next:?} after {stage:?}");
                 *stage = Some(next);
             }
