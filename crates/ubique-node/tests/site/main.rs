@@ -13,11 +13,14 @@ mod daemons;
 mod doctor;
 mod faults;
 mod interfaces;
+mod kubernetes;
 mod lab;
 mod links;
 mod load;
+mod migration;
 mod observability;
 mod operator;
+mod pages;
 mod records;
 mod reload;
 mod robust;
@@ -51,7 +54,9 @@ fn main() {
         doctor::TESTS,
         faults::TESTS,
         interfaces::TESTS,
+        kubernetes::TESTS,
         links::TESTS,
+        migration::TESTS,
         observability::TESTS,
         operator::TESTS,
         records::TESTS,
