@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are not recognised as tests
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -29,42 +29,58 @@ fn service_files_of_the_migration_guides_are_right() {
     assert!(guides >= 5, "a guide is gone");
 }
 
-/// Sources by path, without `.rs`, in pieces.
-struct Sources(Vec<(Vec<String>, String)>);
+/// What a source file has that a document may name.
+struct Source {
+    /// Its path without `.rs`, in pieces.
+    path: Vec<String>,
+    functions: HashSet<String>,
+    modules: HashSet<String>,
+    /// Texts in quotes: names of tests in harnesses of our own, and rows of the interop matrix.
+    quoted: HashSet<String>,
+}
 
-impl Sources {
-    fn read() -> Sources {
-        let mut sources = Vec::new();
-        let mut folders = vec![root().join("crates"), root().join("xtask")];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path.extension().is_some_and(|e| e == "rs") {
-                    let pieces = path.with_extension("");
-                    let pieces = pieces.iter().map(|piece| piece.to_string_lossy().into_owned()).collect();
-                    sources.push((pieces, fs::read_to_string(&path).unwrap()));
-                }
+/// The identifiers right behind a word.
+fn behind(text: &str, word: &str) -> HashSet<String> {
+    let name =
+        |rest: &str| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default().to_owned();
+    text.split(word).skip(1).map(name).collect()
+}
+
+impl Source {
+    fn read(file: &Path) -> Source {
+        let text = fs::read_to_string(file).unwrap();
+        let path: Vec<String> =
+            file.with_extension("").iter().map(|piece| piece.to_string_lossy().into_owned()).collect();
+        let own_harness = path.iter().any(|piece| piece == "site" || piece == "interop");
+        let quoted = text.split('"').filter(|_| own_harness).map(str::to_owned).collect();
+        Source { path, functions: behind(&text, "fn "), modules: behind(&text, "mod "), quoted }
+    }
+
+    fn is_of(&self, module: &str) -> bool {
+        self.path.iter().any(|piece| piece == module) || self.modules.contains(module)
+    }
+
+    /// Whether it has this name in these modules.
+    fn has(&self, modules: &[&str], name: &str, page: Page) -> bool {
+        let whole = page.names_modules && (name == "*" || self.is_of(name));
+        (self.functions.contains(name) || self.quoted.contains(name) || whole) && modules.iter().all(|m| self.is_of(m))
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let mut sources = Vec::new();
+    let mut folders = vec![root().join("crates"), root().join("xtask")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                sources.push(Source::read(&path));
             }
         }
-        Sources(sources)
     }
-
-    /// Whether there is a function of this name, a test of the harnesses of our own, or a row of the interop matrix,
-    /// in these modules.
-    fn has(&self, modules: &[&str], name: &str, page: Page) -> bool {
-        let declares =
-            |text: &str, name: &str| text.contains(&format!("mod {name} {{")) || text.contains(&format!("mod {name};"));
-        self.0.iter().any(|(path, text)| {
-            let here = |module: &str| path.iter().any(|piece| piece == module);
-            let own_harness =
-                here("tests") && (here("site") || here("interop")) && text.contains(&format!("\"{name}\""));
-            let module = page.names_modules && (name == "*" || here(name) || declares(text, name));
-            modules.iter().all(|module| here(module) || declares(text, module))
-                && (text.contains(&format!("fn {name}(")) || own_harness || module)
-        })
-    }
+    sources
 }
 
 /// A page with a column of tests.
@@ -114,7 +130,7 @@ fn named(text: &str, column: &str) -> Vec<(usize, String)> {
 
 #[test]
 fn tests_that_documents_name_exist() {
-    let sources = Sources::read();
+    let sources = sources();
     let mut missing = BTreeMap::new();
     for page in PAGES {
         let text = fs::read_to_string(root().join(page.file)).unwrap();
@@ -126,7 +142,7 @@ fn tests_that_documents_name_exist() {
                 && ["", "crates/ubique-proto/src/bgp"].iter().any(|d| root().join(d).join(&name).exists());
             let pieces: Vec<&str> = name.split("::").collect();
             let (last, modules) = pieces.split_last().unwrap();
-            if !is_file && !sources.has(modules, last, page) {
+            if !is_file && !sources.iter().any(|source| source.has(modules, last, page)) {
                 missing.insert(format!("{}:{line}", page.file), name);
             }
         }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::time::Duration;
 
 use ubique_model::service::Service;
 use ubique_sys::process::Signal;
@@ -62,7 +63,8 @@ fn of_manifest() -> Service {
 }
 
 fn endpoints() {
-    let service = of_manifest();
+    let mut service = of_manifest();
+    service.agent.drain = Duration::from_millis(500);
     let lab = Lab::new();
     let mut bird = Bird::start(&lab.router, "");
     let _kube_proxy = kube_proxy(&lab, 0);
@@ -78,7 +80,10 @@ fn endpoints() {
     }
     arguments.extend([program.to_str().unwrap(), "role", "agent", "/run/service.json", "ams"]);
     let mut agent = start(&lab.site, "agent", Path::new(SETPRIV), &arguments);
-    let says = |word: &str| lab::try_status().is_some_and(|s| s.checks[0].cause.contains(word));
+    let says = |word: &str| {
+        let last = lab::try_status().and_then(|status| status.checks[0].last_result.clone());
+        last.is_some_and(|result| result.contains(word))
+    };
     until_true("the node has none", || says("503"));
     until_true("the session is up", || lab::status().peers[0].state == "established");
     assert!(bird.route(PREFIX_V4).is_none(), "nothing is announced from a node without endpoints");

@@ -43,9 +43,10 @@ fn guide(name: &str) -> Page {
 /// What BIRD heard of a prefix: every attribute, the next hop without a link-local address beside it.
 fn heard(bird: &mut Bird, prefix: &str) -> Vec<String> {
     let route = bird.ask(&format!("show route {prefix} all"));
-    let attributes = route.lines().map(str::trim).filter(|line| line.starts_with("BGP."));
-    let global = |line: &str| match line.strip_prefix("BGP.next_hop:") {
-        Some(hops) => format!("BGP.next_hop: {}", hops.split_whitespace().next().unwrap_or_default()),
+    // Lines begin with a code, or with white space.
+    let attributes = route.lines().filter_map(|line| line.split_once("BGP."));
+    let global = |(_, line): (&str, &str)| match line.strip_prefix("next_hop:") {
+        Some(hops) => format!("next_hop: {}", hops.split_whitespace().next().unwrap_or_default()),
         None => line.to_owned(),
     };
     attributes.map(global).collect()
@@ -57,10 +58,8 @@ fn loopback(lab: &Lab, there: bool) {
     let lo = netlink.link_index("lo").unwrap();
     for address in [format!("{SERVICE_V4}/32"), format!("{SERVICE_V6}/128")] {
         let address = address.parse().unwrap();
-        match there {
-            true => netlink.add_address(lo, address).unwrap(),
-            false => assert!(netlink.delete_address(lo, address).unwrap()),
-        }
+        let changed = if there { netlink.add_address(lo, address) } else { netlink.delete_address(lo, address) };
+        assert!(changed.unwrap(), "{address}");
     }
 }
 
@@ -86,7 +85,7 @@ fn same(guide: &Page, prefixes: [&str; 2], theirs: fn(&Lab, &Page) -> Vec<Proces
     assert_eq!(our_routes, their_routes);
     for route in our_routes {
         println!("{}", route.join(", "));
-        assert!(route.iter().any(|line| line.starts_with("BGP.med")) && route.len() >= 6, "{route:?}");
+        assert!(route.iter().any(|line| line.starts_with("med")) && route.len() >= 7, "{route:?}");
     }
     dns.kill();
     until_true("ours is withdrawn", || withdrawn(&all(&mut bird)));
@@ -239,16 +238,13 @@ fn from_metallb() {
     let _kube_proxy = kubernetes::kube_proxy(&lab, 1);
     let _agent = lab.agent(&service);
     let (route, _) = until("announced", || Some(heard(&mut bird, PREFIX_V4)).filter(|route| !route.is_empty()));
-    let community = format!("BGP.community: ({})", field(resources, "value").replace(':', ","));
-    let expected = [
-        &format!("BGP.as_path: {}", field(resources, "myASN")),
-        &format!("BGP.next_hop: {}", lab::SITE_V4),
-        &community,
-    ];
+    let community = format!("community: ({})", field(resources, "value").replace(':', ","));
+    let expected =
+        [&format!("as_path: {}", field(resources, "myASN")), &format!("next_hop: {}", lab::SITE_V4), &community];
     for line in expected {
         assert!(route.contains(line), "{line} not in {route:?}");
     }
-    assert!(!route.iter().any(|line| line.starts_with("BGP.med") || line.starts_with("BGP.large")), "{route:?}");
+    assert!(!route.iter().any(|line| line.starts_with("med") || line.starts_with("large")), "{route:?}");
     until_true("BFD is up", || lab::status().peers[0].bfd.as_ref().is_some_and(|b| b.state == "up"));
 }
 
