@@ -21,6 +21,7 @@ mod migration;
 mod observability;
 mod operator;
 mod pages;
+mod peers;
 mod records;
 mod reload;
 mod robust;
@@ -59,6 +60,7 @@ fn main() {
         migration::TESTS,
         observability::TESTS,
         operator::TESTS,
+        peers::TESTS,
         records::TESTS,
         reload::TESTS,
         robust::TESTS,
