@@ -23,6 +23,7 @@ const fn test(name: &'static str, run: fn()) -> Test {
 pub const TESTS: &[Test] = &[
     test("service_up_announces_and_killed_withdraws", up_and_killed),
     test("hung_service_is_withdrawn_after_fall_polls", hung),
+    test("checks_that_pass_send_no_updates", no_updates),
     test("drain_and_undrain_over_the_admin_socket", drain),
     test("sigterm_withdraws_then_drains_then_removes", terminated),
     test("second_sigterm_does_not_wait", hurried),
@@ -101,6 +102,22 @@ fn hung() {
     assert!(checks.iter().any(timed_out), "{checks:?}");
     r.dns.signal(Signal::Cont);
     until_true("announced again", || r.bird.has_both());
+}
+
+/// An agent that announces anew at each check is an UPDATE storm for everybody behind it.
+fn no_updates() {
+    let mut r = running(&lab::service());
+    let heard = |bird: &mut Bird| -> Vec<String> {
+        let text = bird.ask("show protocols all");
+        text.lines().filter(|line| line.contains("Import ")).map(str::to_owned).collect()
+    };
+    let before = heard(&mut r.bird);
+    let received =
+        |line: &String| line.split_once("updates:").is_some_and(|(_, n)| n.split_whitespace().next() == Some("1"));
+    assert!(before.iter().any(received), "{before:?}");
+    let polls = status().checks[0].polls;
+    until_true("twenty polls later", || status().checks[0].polls >= polls + 20);
+    assert_eq!(heard(&mut r.bird), before);
 }
 
 fn drain() {

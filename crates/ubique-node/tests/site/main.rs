@@ -15,11 +15,14 @@ mod faults;
 mod interfaces;
 #[path = "../jobs/mod.rs"]
 mod jobs;
+mod kubernetes;
 mod lab;
 mod links;
 mod load;
+mod migration;
 mod observability;
 mod operator;
+mod pages;
 mod peers;
 mod records;
 mod reload;
@@ -54,7 +57,9 @@ fn main() {
         doctor::TESTS,
         faults::TESTS,
         interfaces::TESTS,
+        kubernetes::TESTS,
         links::TESTS,
+        migration::TESTS,
         observability::TESTS,
         operator::TESTS,
         peers::TESTS,

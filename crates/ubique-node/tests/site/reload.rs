@@ -51,7 +51,8 @@ fn reload_how(how: ReloadRequest) -> ReloadReply {
     }
 }
 
-fn reload(service: &Service) -> ReloadReply {
+/// Has the agent read another service file.
+pub fn reload(service: &Service) -> ReloadReply {
     write(service);
     reload_how(ReloadRequest::default())
 }

@@ -35,6 +35,8 @@ pub fn play(role: &str, arguments: Vec<String>) -> i32 {
         ("doctor", [file, site]) => crate::doctor::play(file, site),
         ("dns", addresses) => dns(addresses),
         ("http", [address]) => http(address),
+        ("kube-proxy", [address, endpoints]) => kube_proxy(address, endpoints),
+        ("checker", [checks]) => crate::migration::play_checker(checks),
         ("collector", [address, how @ ..]) => collector(address, !how.is_empty()),
         _ => 2,
     }
@@ -126,6 +128,31 @@ fn http(address: &str) -> i32 {
         let mut head = [0u8; 2048];
         let _ = stream.read(&mut head);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    }
+    1
+}
+
+/// Answers as kube-proxy does on a Service's `healthCheckNodePort`: by how many endpoints are ready, which a file says.
+fn kube_proxy(address: &str, endpoints: &str) -> i32 {
+    let listener = TcpListener::bind(address).unwrap();
+    println!("ready");
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let mut head = [0u8; 2048];
+        let _ = stream.read(&mut head);
+        // Empty while it is written.
+        let ready: u32 = std::fs::read_to_string(endpoints).unwrap().parse().unwrap_or(0);
+        let status = if ready > 0 { "200 OK" } else { "503 Service Unavailable" };
+        let service = "{\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"resolver\"\n\t}";
+        let body = format!(
+            "{{\n\t\"service\": {service},\n\t\"localEndpoints\": {ready},\n\t\"serviceProxyHealthy\": true\n}}"
+        );
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\
+             X-Load-Balancing-Endpoint-Weight: {ready}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let _ = stream.write_all((head + &body).as_bytes());
     }
     1
 }
