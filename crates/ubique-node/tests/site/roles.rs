@@ -140,8 +140,7 @@ fn kube_proxy(address: &str, endpoints: &str) -> i32 {
         let mut stream = stream.unwrap();
         let mut head = [0u8; 2048];
         let _ = stream.read(&mut head);
-        // Empty while it is written.
-        let ready: u32 = std::fs::read_to_string(endpoints).unwrap().parse().unwrap_or(0);
+        let ready: u32 = std::fs::read_to_string(endpoints).unwrap().parse().unwrap();
         let status = if ready > 0 { "200 OK" } else { "503 Service Unavailable" };
         let service = "{\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"resolver\"\n\t}";
         let body = format!(
