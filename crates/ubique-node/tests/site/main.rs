@@ -12,6 +12,7 @@ mod conformance;
 mod daemons;
 mod doctor;
 mod faults;
+mod features;
 mod interfaces;
 mod kubernetes;
 mod lab;
@@ -54,6 +55,7 @@ fn main() {
         conformance::TESTS,
         doctor::TESTS,
         faults::TESTS,
+        features::TESTS,
         interfaces::TESTS,
         kubernetes::TESTS,
         links::TESTS,
