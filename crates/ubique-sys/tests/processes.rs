@@ -18,7 +18,7 @@ use ubique_sys::process::{self, PidFd, Signal};
 use ubique_sys::sockdiag::{self, DestroyMonitor, Destroyed, Listener};
 
 /// More than any of this takes, much less than the patience of the runner.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 fn main() {
     match runner::role().as_deref() {
