@@ -10,7 +10,8 @@
 //!
 //! Polls start on a fixed grid, so that a slow driver does not make them drift. The grid is a little denser than
 //! `every` and each start is jittered within the difference: checks do not fall into step with anything periodic
-//! on the host, and still `every` is never exceeded. Hence a service that stops answering is down after at most
+//! on the host, and still `every` is never exceeded. Where a poll starts, others whose time has come but for their jitter
+//! start, too: fewer moments at which a driver must wake. Hence a service that stops answering is down after at most
 //! `fall` × `every` + `timeout`.
 //!
 //! [`In::Configure`] changes checks and groups while all goes on. A check that tests the same as before keeps its
@@ -40,6 +41,9 @@ use crate::rng::Rng;
 
 /// Least interval between two polls of a check; a smaller one counts as this.
 pub const MIN_EVERY: Duration = Duration::from_millis(1);
+
+/// So many checks begin together: each waking of the driver costs more than a further poll does.
+const TOGETHER: usize = 4;
 
 /// The jitter of a poll's start is at most `every` divided by this.
 const JITTER_DIVISOR: u32 = 50;
@@ -305,6 +309,7 @@ impl Health {
         if !self.started {
             self.start(now);
         }
+        let starting = self.checks.iter().any(|c| c.start <= now);
         for index in 0..self.checks.len() {
             let c = &mut self.checks[index];
             if let Some((poll, timeout)) = c.outstanding
@@ -317,7 +322,7 @@ impl Health {
                 self.count(now, index, took, Err(error), false);
             }
             let c = &mut self.checks[index];
-            if c.start <= now {
+            if starting && c.grid <= now {
                 c.advance(now, &mut self.rng);
                 // Only the poll after an event can still be under way here; it stands for this one.
                 if c.outstanding.is_none() {
@@ -411,10 +416,11 @@ impl Health {
         self.judge(now, "no checks");
     }
 
+    /// A few at a time: see [`TOGETHER`].
     fn spread(&mut self, now: Time) {
-        let count = u32::try_from(self.checks.len()).unwrap_or(u32::MAX).max(1);
-        for (index, c) in (1..=count).zip(&mut self.checks) {
-            c.set_grid(now, f64::from(index) / f64::from(count));
+        let moments = self.checks.len().div_ceil(TOGETHER) as f64;
+        for (moment, few) in self.checks.chunks_mut(TOGETHER).enumerate() {
+            few.iter_mut().for_each(|c| c.set_grid(now, (moment + 1) as f64 / moments));
         }
     }
 

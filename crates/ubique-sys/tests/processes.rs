@@ -5,8 +5,11 @@
 mod ground;
 mod runner;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::time::Duration;
 
 use ground::{namespace, readable};
@@ -15,7 +18,7 @@ use ubique_sys::process::{self, PidFd, Signal};
 use ubique_sys::sockdiag::{self, DestroyMonitor, Destroyed, Listener};
 
 /// More than any of this takes, much less than the patience of the runner.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 fn main() {
     match runner::role().as_deref() {
@@ -32,6 +35,7 @@ fn main() {
             ("processes_are_found_through_an_outer_proc", processes_are_found_through_an_outer_proc),
             ("groups_are_signalled", groups_are_signalled),
             ("children_die_with_their_parent", children_die_with_their_parent),
+            ("children_hold_no_socket_before_exec", children_hold_no_socket_before_exec),
             ("listeners_and_their_owners", listeners_and_their_owners),
             ("killed_servers_are_reported", killed_servers_are_reported),
             ("ends_of_connections_are_not_reported", ends_of_connections_are_not_reported),
@@ -62,6 +66,28 @@ fn parent() {
     sleep();
 }
 
+/// One that never gets to its program, as with a dead file system, does not keep a connection of its parent's open.
+fn children_hold_no_socket_before_exec() {
+    let (mut near, far) = UnixStream::pair().unwrap();
+    near.set_read_timeout(Some(SOON)).unwrap();
+    let ((mut at_gate, arrived), (opened, mut open)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+    let mut command = process::command_in(Path::new("/bin/true"), None);
+    let wait = move || {
+        (&arrived).write_all(b".")?;
+        (&opened).read_exact(&mut [0])
+    };
+    // SAFETY: system calls only, and no allocation. It runs after what `command_in` does.
+    unsafe { command.pre_exec(wait) };
+    let child = std::thread::spawn(move || command.status());
+    at_gate.read_exact(&mut [0]).unwrap();
+    drop(far);
+    assert_eq!(near.read(&mut [0]).unwrap(), 0, "the end: nobody else has it");
+    open.write_all(b".").unwrap();
+    assert!(child.join().unwrap().unwrap().success());
+    let missing = process::command_in(Path::new("/no/such/program"), None).status();
+    assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound, "the way of errors stays open");
+}
+
 fn started(role: &str) -> Helper {
     let mut helper = Helper::start(role);
     assert_eq!(helper.line(), "ready");
@@ -73,7 +99,7 @@ fn pidfd_tells_the_exit() {
     let pidfd = PidFd::open(helper.child.id()).unwrap();
     assert!(!readable(&pidfd, 0) && !pidfd.exited().unwrap());
     pidfd.signal(Signal::Kill).unwrap();
-    assert!(readable(&pidfd, 5000) && pidfd.exited().unwrap());
+    assert!(readable(&pidfd, 20_000) && pidfd.exited().unwrap());
     assert_eq!(helper.ended_by(SOON), Some(libc::SIGKILL));
     assert_eq!(pidfd.signal(Signal::Term).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(PidFd::open(helper.child.id()).unwrap_err().kind(), ErrorKind::NotFound);
@@ -124,7 +150,7 @@ fn children_die_with_their_parent() {
     let grandchild = PidFd::open(parent.line().parse().unwrap()).unwrap();
     assert!(!grandchild.exited().unwrap());
     parent.child.kill().unwrap();
-    assert!(readable(&grandchild, 5000));
+    assert!(readable(&grandchild, 20_000));
 }
 
 fn listeners_and_their_owners() {
@@ -152,7 +178,7 @@ fn killed_servers_are_reported() {
     server.child.kill().unwrap();
     let mut gone = Vec::new();
     while gone.len() < 4 {
-        assert!(readable(&monitor, 5000), "{gone:?}");
+        assert!(readable(&monitor, 20_000), "{gone:?}");
         if let Some(Destroyed::Socket(socket)) = monitor.recv().unwrap() {
             assert_eq!(socket.port, PORT);
             gone.push((socket.tcp, socket.address.to_string()));
@@ -177,7 +203,7 @@ fn ends_of_connections_are_not_reported() {
     let port = server.local_addr().unwrap().port();
     drop(server);
     // The first that is reported is the server.
-    assert!(readable(&monitor, 5000));
+    assert!(readable(&monitor, 20_000));
     let Some(Destroyed::Socket(first)) = monitor.recv().unwrap() else {
         panic!("lost");
     };

@@ -204,11 +204,15 @@ impl Subject {
     }
 
     /// Whether something still serves. A process may have to be searched for in all of `/proc`, off the runtime's thread;
-    /// a socket is one question to the kernel.
+    /// a socket is one question to the kernel. Where another thread is not needed a withdrawal does not wait for one: on a
+    /// busy machine it gets its turn late.
     async fn is_alive(&self) -> bool {
         match self {
             Subject::Owners(servers) => servers.iter().all(Server::is_served),
             Subject::Process(find) => {
+                if let Some(look) = find.look_at_once() {
+                    return look.is_ok();
+                }
                 let find = find.clone();
                 spawn_blocking(move || find.look(None).is_ok()).await.unwrap_or(false)
             }
@@ -220,12 +224,21 @@ impl Subject {
 pub(super) async fn processes(check: usize, subject: Subject, resolve: Arc<Notify>, out: mpsc::Sender<Detected>) {
     loop {
         resolve.notified().await;
-        while let Some(pid) = watch_once(&subject, &resolve).await {
+        let mut ended = None;
+        loop {
+            let watched = watch_once(&subject, &resolve).await;
+            ended = watched.or(ended);
+            let Some(pid) = ended else { break };
             if !subject.is_alive().await {
                 let cause = format!("process {pid} ended");
                 if out.send(Detected::Gone { check, cause }).await.is_err() {
                     return;
                 }
+                break;
+            }
+            // Where nothing is left to watch, the last one may have ended while it was searched for; who serves now
+            // cannot be watched.
+            if watched.is_none() {
                 break;
             }
         }

@@ -40,7 +40,8 @@ impl Bird {
         Bird::with(ns, &Bird::sessions(asn, extra))
     }
 
-    fn sessions(asn: u32, extra: &str) -> String {
+    /// The protocols of both sessions, `site4` and `site6`.
+    pub fn sessions(asn: u32, extra: &str) -> String {
         let v4 = session(asn, "site4", "ipv4", (ROUTER_V4, SITE_V4), extra);
         v4 + &session(asn, "site6", "ipv6", (ROUTER_V6, SITE_V6), extra)
     }

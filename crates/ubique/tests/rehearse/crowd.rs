@@ -133,8 +133,7 @@ fn told<'a>(report: &Value, what: &str) -> Vec<&'a str> {
 fn overload_of_one_site_cascades_nowhere() {
     let Some(lab) = Lab::new() else { return };
     let calm = crowd("8s", "answered = true, outage-worst = \"1s\"");
-    let report = lab.report(&["rehearse", &service("shed", &shedding()), "--scenario", &calm]);
-    assert_eq!(report["verdict"]["ok"], true, "{:#}", report["verdict"]);
+    let report = lab.played(&["rehearse", &service("shed", &shedding()), "--scenario", &calm]);
     assert_eq!(told(&report, "overload began"), ["nyc"], "one site is overloaded: {:#}", report["events"]);
     assert_eq!(told(&report, "overload ended"), ["nyc"], "shedding helps it: {:#}", report["events"]);
     let silent = told(&report, "site unhealthy");

@@ -23,10 +23,16 @@ rise    = 1
 [[check]]
 "#;
 
+/// `fall` of the quickstart's checks.
+const FALL: &str = "fall    = 2";
+
 /// The quickstart with a check that can be wrong, and upstreams that show other sites.
 fn guarded() -> String {
     let example = fs::read_to_string(root().join("examples/quickstart.toml")).expect("the example");
-    let text = example
+    // Only what `fail-check` says may fail: a busy machine answers late.
+    let patient = example.replace(FALL, &format!("{FALL}0"));
+    assert_ne!(patient, example, "the checks of the quickstart have another `fall`");
+    let text = patient
         .replacen("[[check]]", WRONG_CHECK.trim_start(), 1)
         .replace("relation = \"transit\"", "relation = \"transit\"\nfull-view = true");
     let file = work_directory("guards").join("service.toml");
@@ -62,8 +68,7 @@ fn six_sites_fail_one_after_the_other_and_the_sixth_stays() {
             step("fail-check", site, "6s", &expect)
         })
         .collect();
-    let report = lab.report(&["rehearse", &guarded(), "--scenario", &scenario("one-by-one", &steps)]);
-    assert_eq!(report["verdict"]["ok"], true, "{:#}", report["verdict"]);
+    let report = lab.played(&["rehearse", &guarded(), "--scenario", &scenario("one-by-one", &steps)]);
     assert!(resorts(&report) >= 1, "the alarm is raised: {:#}", report["events"]);
 }
 
@@ -75,7 +80,6 @@ fn a_bad_check_pushed_to_all_sites_at_once_silences_nobody() {
               expect = { answered = true, outage-worst = \"1s\" }\n\n";
     steps += &SITES.iter().map(|site| step("pass-check", site, "0s", "")).collect::<String>();
     steps += "[[step]]\nlabel = \"mended\"\naction = \"wait\"\nfor = \"3s\"\nexpect = { answered = true, lost = 0 }\n";
-    let report = lab.report(&["rehearse", &guarded(), "--scenario", &scenario("all-bad", &steps)]);
-    assert_eq!(report["verdict"]["ok"], true, "{:#}", report["verdict"]);
+    let report = lab.played(&["rehearse", &guarded(), "--scenario", &scenario("all-bad", &steps)]);
     assert_eq!(resorts(&report), SITES.len(), "alarms are raised everywhere: {:#}", report["events"]);
 }
