@@ -73,11 +73,15 @@ pub(super) struct Gaps {
     lost_back: Vec<f64>,
 }
 
+/// A lab without BFD.
+fn lab<'a>(agent: Option<(&'a str, &'a str)>, routers: &'a str) -> Lab<'a> {
+    Lab { agent, bfd: None, routers, settle: "0s" }
+}
+
 /// All rows.
 pub fn run(repeat: usize) -> Result<Vec<Row>, String> {
     let binary = release_binary()?;
     let few = repeat.div_ceil(4);
-    let lab = |agent, routers| Lab { agent, bfd: None, routers, settle: "0s" };
     let times = [(&KILL, repeat), (&HANG, repeat), (&AGENT_KILL, few), (&AGENT_STOP, few)];
     let goals = [(5.0, 30.0), (150.0, 150.0), NO_GAP, NO_GAP];
     let bird = play(&binary, &lab(None, "bird"), &times)?;
@@ -88,7 +92,7 @@ pub fn run(repeat: usize) -> Result<Vec<Row>, String> {
     }
     for peer in peers()? {
         let times = [(&KILL_SLOW, repeat), (&HANG_SLOW, repeat)];
-        let gaps = play(&binary, &lab(Some((&peer.agent, &peer.venv)), "bird"), &times)?;
+        let gaps = play(&binary, &lab(Some((peer.agent.as_str(), peer.venv.as_str())), "bird"), &times)?;
         for (((kind, times), ours), theirs) in times.into_iter().zip(&bird).zip(&gaps) {
             // What it did not do well is its result, too.
             if let Err(error) = expect(kind, theirs, times) {
