@@ -29,8 +29,8 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 pub(super) enum News {
     /// A query and its outcome, with the site that an answer names.
     Outcome(Sample, Option<String>),
-    /// The lane stood still.
-    Late(Span),
+    /// When a query was due, and when it was sent.
+    Asked(Span),
 }
 
 /// The lanes that ask over HTTP; they end once this is dropped.
@@ -108,9 +108,7 @@ impl Lane {
     fn ask(&mut self) -> Option<()> {
         let sent_ns = clock::monotonic_ns();
         let Some(late_ns) = sent_ns.checked_sub(self.due_ns) else { return Some(()) };
-        if late_ns > self.every_ns {
-            self.news.send(News::Late(Span { from_ns: self.due_ns, until_ns: sent_ns })).ok()?;
-        }
+        self.news.send(News::Asked(Span { from_ns: self.due_ns, until_ns: sent_ns })).ok()?;
         self.due_ns += (late_ns / self.every_ns + 1) * self.every_ns;
         match connect(self.source, self.target) {
             Ok(stream) => self.open.push(Request { stream, sent_ns, asked: false, head: Vec::new() }),

@@ -227,15 +227,21 @@ impl Prober {
             }
             self.due.pop();
             let late_ns = now_ns - deadline_ns;
-            self.lateness.add(late_ns);
-            if late_ns > self.stall_ns {
-                self.stalled(deadline_ns, now_ns);
-            }
+            self.was_due(deadline_ns, now_ns);
             let every_ns = self.askers[index].every_ns;
             // Deadlines that have passed are skipped: a burst would measure nothing but itself.
             let next_ns = deadline_ns + (late_ns / every_ns + 1) * every_ns;
             self.due.push(Reverse((next_ns, index)));
             self.send(index);
+        }
+    }
+
+    /// Takes note of when a query was due and when it was sent.
+    fn was_due(&mut self, deadline_ns: u64, now_ns: u64) {
+        let late_ns = now_ns - deadline_ns;
+        self.lateness.add(late_ns);
+        if late_ns > self.stall_ns {
+            self.stalled(deadline_ns, now_ns);
         }
     }
 
@@ -297,7 +303,7 @@ impl Prober {
                     };
                     self.output.push(&Record::Sample(Sample { outcome, ..sample }));
                 }
-                http::News::Late(span) => self.stalled(span.from_ns, span.until_ns),
+                http::News::Asked(span) => self.was_due(span.from_ns, span.until_ns),
             }
         }
     }

@@ -100,12 +100,16 @@ fn an_http_answer_names_the_site_in_a_header() {
     let [.., high, low] = std::process::id().to_be_bytes();
     let closed = SocketAddr::from(([127, 65, high, low], 20_001));
     let spec = ProbeSpec { query: ProbeQuery::Http, ..spec(vec![address, closed]) };
-    let log = probe(spec, |log, _| log.lane(0, 0, 0..u64::MAX).len() >= 20 && log.lane(0, 1, 0..u64::MAX).len() >= 3);
+    let log = probe(spec, |log, record| {
+        let told = matches!(record, Record::Quality(q) if q.sent > 0);
+        told && log.lane(0, 0, 0..u64::MAX).len() >= 20 && log.lane(0, 1, 0..u64::MAX).len() >= 3
+    });
     let landing = &log.landings(0, u64::MAX, u64::MAX)[0];
     assert_eq!(landing.site.and_then(|s| log.site_name(s)), Some("lon"));
     assert!(landing.rtt_ns.unwrap() > 1_000, "no connection takes less than a microsecond");
     let lane = log.lane(0, 1, 0..u64::MAX);
     assert!(lane.iter().all(|s| s.outcome == Outcome::Refused), "{lane:?}");
+    assert!(log.quality().late_max_ns > 0 && log.quality().sent > 0);
 }
 
 #[test]

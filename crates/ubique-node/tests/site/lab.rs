@@ -246,6 +246,7 @@ pub fn dns_check(name: &str, target: &str) -> Check {
         kind: CheckKind::Dns(dns_query(target)),
         every: Duration::from_millis(50),
         timeout: Duration::from_millis(40),
+        retry: None,
         latency: None,
         fall: 2,
         rise: 2,
