@@ -98,7 +98,7 @@ fn carries_packets(backend: Backend) {
         let bind = |netns: &str, address| {
             let socket = world.built().namespace(netns).unwrap().run(|| UdpSocket::bind((address, 0)));
             let socket = socket.unwrap().unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             socket
         };
         let (a, b) = (bind(&london.netns, from), bind(&paris.netns, to));
@@ -203,7 +203,7 @@ fn a_router_that_ends_is_noticed() {
     let start = Instant::now();
     let exits = loop {
         let exits = world.exits();
-        if !exits.is_empty() || start.elapsed() > Duration::from_secs(5) {
+        if !exits.is_empty() || start.elapsed() > CONVERGENCE {
             break exits;
         }
         std::thread::sleep(Duration::from_millis(5));

@@ -1,13 +1,15 @@
 //! Two clocks: the monotonic one that every core driven here sees, and wall-clock times as people read them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 use ubique_proto::Time;
+use ubique_sys::clock::{monotonic_ns, realtime_ns};
 
 /// Now, for the cores.
 pub(crate) fn now() -> Time {
-    Time(ubique_sys::clock::monotonic_ns())
+    Time(monotonic_ns())
 }
 
 /// The moment of `at` for tokio's timers.
@@ -15,9 +17,22 @@ pub(crate) fn instant(at: Time, now: Time) -> Instant {
     Instant::now() + at.since(now)
 }
 
-/// The wall-clock time of a moment that has passed.
+/// A difference between the clocks that changes by more means that the wall clock was set, ns; a daemon that keeps it in
+/// step changes it by less in minutes.
+const SET_NS: u64 = 100_000_000;
+
+/// The wall-clock time of a moment that has passed: the same whenever it is asked for, until the clock is set.
 pub(crate) fn wall(at: Time) -> SystemTime {
-    SystemTime::now().checked_sub(now().since(at)).unwrap_or(UNIX_EPOCH)
+    static AHEAD_NS: AtomicU64 = AtomicU64::new(0);
+    let (before, real, after) = (monotonic_ns(), realtime_ns(), monotonic_ns());
+    let (seen, kept) = (real.saturating_sub(before), AHEAD_NS.load(Ordering::Relaxed));
+    // This thread may have stood still between the two clocks.
+    let ahead = if seen.abs_diff(kept) <= SET_NS + (after - before) {
+        kept
+    } else {
+        AHEAD_NS.compare_exchange(kept, seen, Ordering::Relaxed, Ordering::Relaxed).map_or_else(|other| other, |_| seen)
+    };
+    UNIX_EPOCH + Duration::from_nanos(at.0.saturating_add(ahead))
 }
 
 /// RFC 3339, UTC, to the millisecond: `2026-11-21T08:15:30.123Z`.
@@ -69,7 +84,6 @@ fn civil(days_since_epoch: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn times_are_those_of_the_calendar() {
@@ -85,5 +99,15 @@ mod tests {
             assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(second)), text);
         }
         assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_millis(1_795_248_930_123)), "2026-11-21T08:15:30.123Z");
+    }
+
+    #[test]
+    fn a_moment_stays_what_it_was() {
+        let (moment, minute) = (now(), Duration::from_secs(60));
+        let first = wall(moment);
+        assert!(first > SystemTime::now() - minute && first < SystemTime::now() + minute);
+        for _ in 0..10_000 {
+            assert_eq!(wall(moment), first);
+        }
     }
 }

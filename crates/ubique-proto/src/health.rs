@@ -10,7 +10,8 @@
 //!
 //! Polls start on a fixed grid, so that a slow driver does not make them drift. The grid is a little denser than
 //! `every` and each start is jittered within the difference: checks do not fall into step with anything periodic
-//! on the host, and still `every` is never exceeded. Hence a service that stops answering is down after at most
+//! on the host, and still `every` is never exceeded. Where a poll starts, others whose time has come but for their jitter
+//! start, too: fewer moments at which a driver must wake. Hence a service that stops answering is down after at most
 //! `fall` × `every` + `timeout`. A check with [`CheckConfig::retry`] does not wait for the grid once a poll has failed: it
 //! polls again after that long, or at once where the failure itself took longer, until it is down or a poll succeeds; the
 //! grid then goes on from the last poll. It is down after at most `every` + (`fall` − 1) × the longer of `retry` and
@@ -43,6 +44,9 @@ use crate::rng::Rng;
 
 /// Least interval between two polls of a check; a smaller one counts as this.
 pub const MIN_EVERY: Duration = Duration::from_millis(1);
+
+/// So many checks begin together: each waking of the driver costs more than a further poll does.
+const TOGETHER: usize = 4;
 
 /// The jitter of a poll's start is at most `every` divided by this.
 const JITTER_DIVISOR: u32 = 50;
@@ -311,6 +315,7 @@ impl Health {
         if !self.started {
             self.start(now);
         }
+        let starting = self.checks.iter().any(|c| c.start <= now);
         for index in 0..self.checks.len() {
             let c = &mut self.checks[index];
             if let Some((poll, began)) = c.outstanding
@@ -323,7 +328,7 @@ impl Health {
                 self.count(now, index, began, took, Err(error), false);
             }
             let c = &mut self.checks[index];
-            if c.start <= now {
+            if c.start <= now || (starting && c.grid <= now) {
                 c.advance(now, &mut self.rng);
                 // Only the poll after an event can still be under way here; it stands for this one.
                 if c.outstanding.is_none() {
@@ -417,10 +422,11 @@ impl Health {
         self.judge(now, "no checks");
     }
 
+    /// A few at a time: see [`TOGETHER`].
     fn spread(&mut self, now: Time) {
-        let count = u32::try_from(self.checks.len()).unwrap_or(u32::MAX).max(1);
-        for (index, c) in (1..=count).zip(&mut self.checks) {
-            c.set_grid(now, f64::from(index) / f64::from(count));
+        let moments = self.checks.len().div_ceil(TOGETHER) as f64;
+        for (moment, few) in self.checks.chunks_mut(TOGETHER).enumerate() {
+            few.iter_mut().for_each(|c| c.set_grid(now, (moment + 1) as f64 / moments));
         }
     }
 

@@ -196,7 +196,7 @@ fn unacknowledged_bytes_go_to_zero() {
     let wait_for_zero = |stream: &TcpStream| {
         let start = Instant::now();
         while tcp::unacknowledged(stream.as_fd()).unwrap() > 0 {
-            assert!(start.elapsed() < Duration::from_secs(5));
+            assert!(start.elapsed() < Duration::from_secs(20));
             std::thread::yield_now();
         }
     };
@@ -236,7 +236,7 @@ fn frames_pass_in_batches() {
             let sent = sender.send_batch(&rest[..rest.len().min(64)]).unwrap();
             rest = &rest[sent..];
         }
-        assert!(readable(&receiver, 1000));
+        assert!(readable(&receiver, 10_000));
         // All of it: an ordinary user's socket holds less than 200 frames.
         while let Ok(count) = receiver.recv_batch(&mut batch, |bytes| {
             if bytes[12..14] == [0x88, 0xb5] {
@@ -257,7 +257,7 @@ fn frames_pass_in_batches() {
     // Too long for the buffers: counted, not shown.
     let mut small = Batch::new(4, 100);
     sender.send_batch(&[&frames[1]]).unwrap();
-    assert!(readable(&receiver, 1000));
+    assert!(readable(&receiver, 10_000));
     receiver.recv_batch(&mut small, |_| panic!("shown")).unwrap();
     assert_eq!(small.truncated(), 1);
     let empty = receiver.recv_batch(&mut small, |_| {});

@@ -195,6 +195,6 @@ fn the_watchdog_goes_with_its_parent() {
         let (helper, _, watchdog) = start("plain");
         let pidfd = PidFd::open(watchdog).unwrap();
         PidFd::open(helper.child.id()).unwrap().signal(signal).unwrap();
-        assert!(readable(&pidfd, 5000));
+        assert!(readable(&pidfd, 20_000));
     }
 }

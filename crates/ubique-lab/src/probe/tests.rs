@@ -20,7 +20,7 @@ fn spec(addresses: Vec<SocketAddr>) -> ProbeSpec {
         addresses,
         every: Duration::from_millis(5),
         every_other: Duration::from_millis(25),
-        timeout: Duration::from_millis(200),
+        timeout: Duration::from_secs(1),
         query: ProbeQuery::default(),
     }
 }

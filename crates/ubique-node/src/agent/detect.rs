@@ -220,12 +220,21 @@ impl Subject {
 pub(super) async fn processes(check: usize, subject: Subject, resolve: Arc<Notify>, out: mpsc::Sender<Detected>) {
     loop {
         resolve.notified().await;
-        while let Some(pid) = watch_once(&subject, &resolve).await {
+        let mut ended = None;
+        loop {
+            let watched = watch_once(&subject, &resolve).await;
+            ended = watched.or(ended);
+            let Some(pid) = ended else { break };
             if !subject.is_alive().await {
                 let cause = format!("process {pid} ended");
                 if out.send(Detected::Gone { check, cause }).await.is_err() {
                     return;
                 }
+                break;
+            }
+            // Where nothing is left to watch, the last one may have ended while it was searched for; who serves now
+            // cannot be watched.
+            if watched.is_none() {
                 break;
             }
         }

@@ -17,6 +17,8 @@ use ubique_node::agent::{self, AgentOptions};
 
 mod cell;
 mod document;
+#[path = "../jobs/mod.rs"]
+mod jobs;
 mod lab;
 mod matrix;
 mod peer;
@@ -45,7 +47,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["play-agent", file] => std::process::exit(run_agent(file)),
-        ["play-cell", name] => std::process::exit(runner::run_cell(name)),
+        [runner::PLAY, name] => std::process::exit(runner::run_cell(name)),
         _ => runner::run(&arguments),
     }
 }

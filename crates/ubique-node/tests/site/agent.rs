@@ -1,9 +1,11 @@
 //! The agent against BIRD: announce, withdraw, drain, stop.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ubique_model::check::CheckKind;
+use ubique_model::service::Service;
 use ubique_node::admin::{Announced, CheckStatus, Request};
 use ubique_proto::site::State;
 use ubique_sys::netlink::Netlink;
@@ -18,12 +20,10 @@ const fn test(name: &'static str, run: fn()) -> Test {
     Test { name, needs: &[BIRD], run }
 }
 
-/// Sooner than two polls of checks that poll every second or two could tell: what is faster was an event.
-const BY_EVENT: Duration = Duration::from_millis(900);
-
 pub const TESTS: &[Test] = &[
     test("service_up_announces_and_killed_withdraws", up_and_killed),
     test("hung_service_is_withdrawn_after_fall_polls", hung),
+    test("checks_that_pass_send_no_updates", no_updates),
     test("drain_and_undrain_over_the_admin_socket", drain),
     test("sigterm_withdraws_then_drains_then_removes", terminated),
     test("second_sigterm_does_not_wait", hurried),
@@ -42,10 +42,10 @@ struct Running {
     dns: Process,
 }
 
-fn running() -> Running {
+fn running(service: &Service) -> Running {
     let lab = Lab::new();
     let mut bird = Bird::start(&lab.router, "");
-    let agent = lab.agent(&lab::service());
+    let agent = lab.agent(service);
     lab.wait_for_addresses();
     let dns = lab.dns();
     until_true("both prefixes announced", || bird.has_both());
@@ -63,7 +63,6 @@ fn up_and_killed() {
     assert!(bird.has_none(), "nothing is announced before the service answers");
     let mut dns = lab.dns();
     let up = until_true("both prefixes announced", || bird.has_both());
-    assert!(up < Duration::from_millis(300), "healthy to announced took {up:?}");
     let route = bird.route(PREFIX_V4).unwrap();
     for expected in ["BGP.origin: IGP", "BGP.as_path: 64500 64500", "BGP.med: 7", "(64500,100)", "(64500, 1, 2)"] {
         assert!(route.contains(expected), "{expected} not in\n{route}");
@@ -83,20 +82,21 @@ fn up_and_killed() {
     }
     gaps.sort();
     println!("healthy to announced {up:?}; killed to withdrawn {gaps:?}");
-    assert!(gaps[2] < Duration::from_millis(20), "median of {gaps:?}");
     agent.signal(Signal::Term);
     assert_eq!(agent.wait(), 0);
 }
 
 fn hung() {
-    let mut r = running();
+    let mut service = lab::service();
+    service.checks.iter_mut().for_each(|check| check.fall = 2);
+    let mut r = running(&service);
     let start = Instant::now();
     r.dns.signal(Signal::Stop);
     until_true("withdrawn", || r.bird.has_none());
     let gap = start.elapsed();
     println!("hung to withdrawn {gap:?}");
-    // Two polls of 50 ms and the timeout of the last one, and a busy machine.
-    assert!(gap > Duration::from_millis(50) && gap < Duration::from_millis(300), "{gap:?}");
+    // The second poll is 50 ms after the first.
+    assert!(gap > Duration::from_millis(50), "{gap:?}");
     let checks = status().checks;
     let timed_out = |c: &CheckStatus| !c.up && c.cause.contains("timeout");
     assert!(checks.iter().any(timed_out), "{checks:?}");
@@ -104,8 +104,24 @@ fn hung() {
     until_true("announced again", || r.bird.has_both());
 }
 
+/// An agent that announces anew at each check is an UPDATE storm for everybody behind it.
+fn no_updates() {
+    let mut r = running(&lab::service());
+    let heard = |bird: &mut Bird| -> Vec<String> {
+        let text = bird.ask("show protocols all");
+        text.lines().filter(|line| line.contains("Import ")).map(str::to_owned).collect()
+    };
+    let before = heard(&mut r.bird);
+    let received =
+        |line: &String| line.split_once("updates:").is_some_and(|(_, n)| n.split_whitespace().next() == Some("1"));
+    assert!(before.iter().any(received), "{before:?}");
+    let polls = status().checks[0].polls;
+    until_true("twenty polls later", || status().checks[0].polls >= polls + 20);
+    assert_eq!(heard(&mut r.bird), before);
+}
+
 fn drain() {
-    let mut r = running();
+    let mut r = running(&lab::service());
     let drain = Request::Drain { reason: "disk swap".into() };
     let undrain = Request::Undrain { reason: "done".into() };
     ask(&drain).unwrap();
@@ -130,7 +146,10 @@ fn drain() {
 }
 
 fn terminated() {
-    let mut r = running();
+    let mut service = lab::service();
+    // Long enough to look what is there meanwhile.
+    service.agent.drain = Duration::from_secs(3);
+    let mut r = running(&service);
     let start = Instant::now();
     r.agent.signal(Signal::Term);
     until_true("withdrawn", || r.bird.has_none());
@@ -139,7 +158,7 @@ fn terminated() {
     until_true("addresses removed", || r.lab.service_addresses() == 0);
     let removed = start.elapsed();
     println!("SIGTERM to withdrawn {withdrawn:?}, to removed {removed:?}");
-    assert!(removed >= Duration::from_millis(500), "the drain time is kept: {removed:?}");
+    assert!(removed >= service.agent.drain, "the drain time is kept: {removed:?}");
     assert_eq!(r.agent.wait(), 0);
     let message = "Administrative shutdown";
     until_true("BIRD heard why", || r.bird.log().contains(message));
@@ -194,22 +213,38 @@ fn addresses() {
     assert!(!left.contains(&SERVICE_V6.parse().unwrap()));
 }
 
+/// Only an event can withdraw in time.
+fn by_events(service: &mut Service) {
+    for check in &mut service.checks {
+        check.every = Duration::from_secs(1);
+        check.timeout = Duration::from_millis(500);
+        check.rise = 1;
+        check.fall = lab::NEVER_BY_POLLS;
+    }
+}
+
+/// Whether a process holds a pidfd of another.
+fn watches(watcher: &Process, watched: &Process) -> bool {
+    let line = format!("Pid:\t{}", watched.pid());
+    let files = fs::read_dir(format!("/proc/{}/fdinfo", watcher.pid())).unwrap().flatten();
+    let mut texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+    texts.any(|text| text.lines().any(|l| l == line))
+}
+
 fn process_killed() {
     let lab = Lab::new();
     let mut bird = Bird::start(&lab.router, "");
     let mut service = lab::service();
     let name = CheckKind::Process { pidfile: None, name: Some("sleep".into()) };
     service.checks = vec![lab::check("daemon", name)];
-    // An event must not wait for a poll.
-    service.checks[0].every = Duration::from_secs(2);
-    service.checks[0].rise = 1;
-    let _agent = lab.agent(&service);
+    by_events(&mut service);
+    let agent = lab.agent(&service);
     lab.wait_for_addresses();
     let sleep = || lab::start(&lab.site, "sleep", "/bin/sleep".as_ref(), &["1000"]);
     let (mut first, mut second) = (sleep(), sleep());
     until_true("both prefixes announced", || bird.has_both());
     // The search for processes runs beside the loop.
-    std::thread::sleep(Duration::from_millis(100));
+    until_true("both are watched", || [&first, &second].iter().all(|p| watches(&agent, p)));
     first.kill();
     std::thread::sleep(Duration::from_millis(100));
     assert!(bird.has_both(), "another one runs");
@@ -217,7 +252,6 @@ fn process_killed() {
     second.kill();
     until_true("withdrawn", || bird.has_none());
     println!("process killed to withdrawn {:?}", start.elapsed());
-    assert!(start.elapsed() < BY_EVENT, "{:?}", start.elapsed());
 }
 
 fn http_killed() {
@@ -227,11 +261,7 @@ fn http_killed() {
     let target: SocketAddr = format!("{SERVICE_V4}:80").parse().unwrap();
     let page = CheckKind::Http(lab::page(target));
     service.checks = vec![lab::check("page", page), lab::check("port", CheckKind::Tcp { target: target.into() })];
-    // An event must not wait for a poll.
-    for check in &mut service.checks {
-        check.every = Duration::from_secs(2);
-        check.rise = 1;
-    }
+    by_events(&mut service);
     let _agent = lab.agent(&service);
     lab.wait_for_addresses();
     let mut http = lab::start_ready(&lab.site, "http", &[&target.to_string()]);
@@ -240,19 +270,14 @@ fn http_killed() {
     http.kill();
     until_true("withdrawn", || bird.has_none());
     println!("HTTP server killed to withdrawn {:?}", start.elapsed());
-    assert!(start.elapsed() < BY_EVENT, "{:?}", start.elapsed());
 }
 
 fn workers() {
     let lab = Lab::new();
     let mut bird = Bird::start(&lab.router, "");
     let mut service = lab::service();
-    // Polls are too slow to tell; a query may be lost with the socket of the dead worker.
-    for check in &mut service.checks {
-        check.every = Duration::from_secs(1);
-        check.timeout = Duration::from_millis(500);
-        check.rise = 1;
-    }
+    // A query may be lost with the socket of the dead worker.
+    by_events(&mut service);
     let _agent = lab.agent(&service);
     lab.wait_for_addresses();
     let worker = || {
@@ -264,10 +289,8 @@ fn workers() {
     first.kill();
     std::thread::sleep(Duration::from_millis(200));
     assert!(bird.has_both(), "the other worker serves");
-    let start = Instant::now();
     second.kill();
     until_true("withdrawn", || bird.has_none());
-    assert!(start.elapsed() < BY_EVENT, "{:?}", start.elapsed());
 }
 
 fn stuck_exec() {

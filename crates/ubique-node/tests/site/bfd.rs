@@ -21,8 +21,12 @@ use crate::records::{JOURNAL, journalled, replayed};
 use crate::runner::Test;
 
 const BFDD: &str = "/usr/lib/frr/bfdd";
-const FAST: Bfd = Bfd { interval: Duration::from_millis(50), receive: Duration::from_millis(50), multiplier: 3 };
-const BIRD_FAST: &str = "{ interval 50 ms; multiplier 3; }";
+/// Often, and patient: a second of silence is more than a busy machine's, and much less than the hold time of 9 s.
+pub const FAST: Bfd = Bfd { interval: Duration::from_millis(50), receive: Duration::from_millis(50), multiplier: 20 };
+pub const BIRD_FAST: &str = "{ interval 50 ms; multiplier 20; }";
+
+/// What takes less was not the hold timer, which ends 6 s after silence at the earliest.
+const NOT_THE_HOLD_TIME: Duration = Duration::from_secs(5);
 
 pub const TESTS: &[Test] = &[
     Test { name: "bfd_with_bird_up_lost_and_back", needs: &[BIRD], run: bird },
@@ -69,9 +73,9 @@ fn set_link(lab: &Lab, up: bool) {
 
 fn bird() {
     let (lab, mut bird, agent, _dns) = up(&service(FAST), BIRD_FAST);
-    until_true("50 ms x 3 is agreed on exactly, both ways", || {
+    until_true("50 ms x 20 is agreed on exactly, both ways", || {
         let agreed = |s: &BfdStatus| {
-            (s.interval_ms, s.detection_ms, s.neighbour_detection_ms) == (50.0, Some(150.0), Some(150.0))
+            (s.interval_ms, s.detection_ms, s.neighbour_detection_ms) == (50.0, Some(1000.0), Some(1000.0))
         };
         sessions().iter().all(agreed)
     });
@@ -84,7 +88,7 @@ fn bird() {
     let start = Instant::now();
     until_true("BFD is down", || all("down"));
     println!("link cut to down {:?}", start.elapsed());
-    assert!(start.elapsed() < Duration::from_secs(2), "not the hold time");
+    assert!(start.elapsed() < NOT_THE_HOLD_TIME, "{:?}", start.elapsed());
     until_true("BGP is down, too", || lab::status().peers.iter().all(|p| p.state != "established"));
     assert!(sessions().iter().all(|s| s.diagnostic == "control detection time expired"));
     assert!(agent.log().contains("BFD"), "{}", agent.log());
@@ -115,7 +119,7 @@ fn metrics(lab: &Lab) {
     };
     for peer in [lab::ROUTER_V4, lab::ROUTER_V6] {
         sample("ubique_bfd_up{", &format!("peer=\"{peer}\"}} 1"));
-        sample("ubique_bfd_detection_seconds{", &format!("peer=\"{peer}\",silence=\"ours\"}} 0.15"));
+        sample("ubique_bfd_detection_seconds{", &format!("peer=\"{peer}\",silence=\"ours\"}} 1"));
         sample("ubique_bfd_downs_total{", &format!("peer=\"{peer}\"}} 1"));
     }
 }
@@ -156,8 +160,8 @@ fn frozen() {
     let start = Instant::now();
     signal(Signal::Stop);
     until_true("withdrawn", || bird.has_none());
-    println!("frozen to withdrawn {:?} with 50 ms x 3", start.elapsed());
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    println!("frozen to withdrawn {:?} with 50 ms x 20", start.elapsed());
+    assert!(start.elapsed() < NOT_THE_HOLD_TIME, "{:?}", start.elapsed());
     signal(Signal::Cont);
     until_true("announced again", || bird.has_both());
     until_true("BFD is up again", || all("up"));
@@ -170,13 +174,15 @@ fn without() {
     lab.wait_for_addresses();
     let _dns = lab.dns();
     until_true("both prefixes announced", || bird.has_both());
-    assert!(all("down"), "{:?}", sessions());
+    until_true("BFD is down", || all("down"));
 }
 
 /// A thread that stands still stops the heartbeat: only the whole process can be stopped from outside, so this shows
 /// that the thread has a heartbeat, by its name, and that the agent ends.
 fn watched() {
-    let (_lab, mut bird, mut agent, _dns) = up(&service(FAST), BIRD_FAST);
+    let mut service = service(FAST);
+    service.agent.watchdog = Duration::from_secs(1);
+    let (_lab, mut bird, mut agent, _dns) = up(&service, BIRD_FAST);
     agent.signal(Signal::Stop);
     until_true("withdrawn", || bird.has_none());
     assert_eq!(agent.wait(), -1, "killed by the watchdog");
@@ -202,7 +208,7 @@ impl Bfdd {
         mount("tmpfs", "/var/tmp", "tmpfs", MountFlags::NODEV | MountFlags::NOSUID, c"mode=1777").unwrap();
         let peer = |theirs: &str, ours: &str| {
             format!(
-                " peer {theirs} local-address {ours}\n  detect-multiplier 3\n  receive-interval 50\n  \
+                " peer {theirs} local-address {ours}\n  detect-multiplier 20\n  receive-interval 50\n  \
                  transmit-interval 50\n  no shutdown\n exit\n"
             )
         };
@@ -261,7 +267,7 @@ fn frr() {
     let detection = |driver: &Driver| -> Vec<_> {
         driver.snapshot().sessions.iter().map(|s| s.core.remote_detection_time.unwrap().as_millis()).collect()
     };
-    until_true("50 ms x 3 is agreed on", || detection(&driver) == [150; 2]);
+    until_true("50 ms x 20 is agreed on", || detection(&driver) == [1_000; 2]);
     // Ours change, by a Poll Sequence; FRR learns of it.
     for session in [SessionId(0), SessionId(1)] {
         driver.configure(session, Bfd { interval: Duration::from_millis(200), ..FAST });
@@ -277,7 +283,7 @@ fn frr() {
         bfdd.ask("exit");
     }
     bfdd.ask("end");
-    until_true("300 ms x 3", || detection(&driver) == [900; 2]);
+    until_true("300 ms x 20", || detection(&driver) == [6_000; 2]);
     set_link(&lab, false);
     until_true("both are down", || states(&driver) == [State::Down; 2]);
     let mut causes = Vec::new();

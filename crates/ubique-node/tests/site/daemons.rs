@@ -40,7 +40,8 @@ impl Bird {
         Bird::with(ns, &Bird::sessions(asn, extra))
     }
 
-    fn sessions(asn: u32, extra: &str) -> String {
+    /// The protocols of both sessions, `site4` and `site6`.
+    pub fn sessions(asn: u32, extra: &str) -> String {
         let session = |name: &str, family: &str, ours: &str, theirs: &str| {
             format!(
                 "protocol bgp {name} {{\n local {ours} as {asn};\n neighbor {theirs} as {SITE_ASN};\n \

@@ -4,23 +4,23 @@ use std::fs;
 use std::time::Duration;
 
 use ubique_model::AddressFamily;
-use ubique_model::service::{Bfd, Upstream};
+use ubique_model::service::Upstream;
 use ubique_node::bfd::{self, Driver, Peer};
 use ubique_proto::bfd::Role;
 use ubique_proto::bfd::packet::State;
 use ubique_sys::netlink::{Netlink, Route};
 use ubique_sys::netns::NetNs;
 
+use crate::bfd::{BIRD_FAST, FAST};
 use crate::daemons::{BIRD, Bird};
 use crate::lab::{self, Lab, ROUTER_ASN, ROUTER_V4, SITE_V4, until_true};
 use crate::runner::Test;
+use crate::sessions::CALLS;
 
 pub const TESTS: &[Test] = &[
     Test { name: "interfaces_that_come_later_and_come_back", needs: &[BIRD], run: come_back },
     Test { name: "bfd_takes_the_interface_of_its_session", needs: &[], run: two_links },
 ];
-
-const FAST: Bfd = Bfd { interval: Duration::from_millis(50), receive: Duration::from_millis(50), multiplier: 3 };
 
 /// A second link of the lab, with these addresses at router and site.
 fn add_link(lab: &Lab, addresses: &[[&str; 2]]) {
@@ -45,13 +45,13 @@ fn delete_link(ns: &NetNs) {
 fn come_back() {
     let lab = Lab::new();
     let channels = "ipv4 { import all; export none; }; ipv6 { import all; export none; };";
-    let common = "hold time 9; connect delay time 1; connect retry time 1; error wait time 1, 2;";
+    let common = format!("hold time 9; {CALLS}");
     let mut bird = Bird::with(
         &lab.router,
         &format!(
             "protocol bgp near {{ local {ROUTER_V4} as {ROUTER_ASN}; neighbor {SITE_V4} as 64500; {common} {channels} }}\n\
              protocol bgp far {{ local fe80::1 as {ROUTER_ASN}; neighbor fe80::2%l1 as 64500; {common} \
-             bfd {{ interval 50 ms; multiplier 3; }}; {channels} }}\n"
+             bfd {BIRD_FAST}; {channels} }}\n"
         ),
     );
     let families = vec![AddressFamily::Ipv4Unicast, AddressFamily::Ipv6Unicast];
@@ -109,8 +109,11 @@ fn two_links() {
     }
     let ours = session(&lab.site, LOOPBACK, "198.18.0.2", Some("l1"));
     let theirs = session(&lab.router, "198.18.0.2", LOOPBACK, None);
+    // Nothing is known of a session before its thread runs.
+    until_true("both are up", || {
+        [&ours, &theirs].iter().all(|d| d.snapshot().sessions.first().is_some_and(|s| s.core.state == State::Up))
+    });
     let seen = |driver: &Driver| driver.snapshot().sessions[0].core;
-    until_true("both are up", || [&ours, &theirs].iter().all(|d| seen(d).state == State::Up));
     let l0 = router.link_index("l0").unwrap();
     router.set_down(l0).unwrap();
     let before = seen(&theirs).counters.received;

@@ -7,9 +7,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::lab::{Lab, Process, ROUTER_V4, SERVICE_V4, SERVICE_V6, start_ready};
+use crate::roles::BUFFER_BYTES;
 
-/// Sockets of the client, and of the service: the kernel keeps some 270 datagrams for each, and a busy machine lets them
-/// wait. What is counted as lost shall be lost on the way.
+/// Sockets of the client, and of the service: an ordinary user's keep some 270 datagrams each, and a busy machine lets them
+/// wait.
 const SOCKETS: usize = 16;
 
 /// Between two bursts.
@@ -35,6 +36,7 @@ impl Load {
     pub fn start(lab: &Lab, rate: u32) -> Load {
         let open = || {
             let socket = UdpSocket::bind((ROUTER_V4, 0)).unwrap();
+            let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES);
             socket.connect((SERVICE_V4, 53)).unwrap();
             socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
             socket

@@ -1,6 +1,6 @@
 //! The agent and the embedded routers as processes, in network namespaces, against BIRD and FRR.
 //!
-//! Each test is PID 1 of its own sandbox: whatever it starts ends with it. The binary plays every role itself:
+//! Each test is a process in a sandbox of its own: whatever it starts ends with it. The binary plays every role itself:
 //! called with a role as its first argument it is the agent, the routers, or the service of a site.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
@@ -13,11 +13,16 @@ mod daemons;
 mod doctor;
 mod faults;
 mod interfaces;
+#[path = "../jobs/mod.rs"]
+mod jobs;
+mod kubernetes;
 mod lab;
 mod links;
 mod load;
+mod migration;
 mod observability;
 mod operator;
+mod pages;
 mod peers;
 mod records;
 mod reload;
@@ -52,7 +57,9 @@ fn main() {
         doctor::TESTS,
         faults::TESTS,
         interfaces::TESTS,
+        kubernetes::TESTS,
         links::TESTS,
+        migration::TESTS,
         observability::TESTS,
         operator::TESTS,
         peers::TESTS,
@@ -64,5 +71,11 @@ fn main() {
         upstream::TESTS,
     ]
     .concat();
-    runner::run(&tests);
+    match std::env::args().collect::<Vec<_>>().as_slice() {
+        [_, play, name] if play == runner::PLAY => {
+            let test = tests.iter().find(|test| test.name == name).expect("a test of this name");
+            std::process::exit(jobs::play(test.run));
+        }
+        _ => runner::run(&tests),
+    }
 }

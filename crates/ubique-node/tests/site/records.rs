@@ -12,7 +12,7 @@ use ubique_proto::mrt;
 use ubique_sys::process::Signal;
 
 use crate::daemons::{BIRD, Bird};
-use crate::lab::{self, Lab, PREFIX_V4, PREFIX_V6, Process, SITE_V4, ask, start, start_ready, until_true};
+use crate::lab::{self, Lab, PREFIX_V4, PREFIX_V6, Process, SITE_V4, ask, start, start_ready, until, until_true};
 use crate::runner::Test;
 
 const PMBMPD: &str = "/usr/sbin/pmbmpd";
@@ -293,7 +293,8 @@ fn routes_of(mut which: RoutesRequest) -> Vec<RouteView> {
 
 fn routes() {
     let (_lab, mut bird, _agent, _dns) = running(&lab::service(), "");
-    let all = routes_of(RoutesRequest::default());
+    let all = || routes_of(RoutesRequest::default());
+    let all = until("what BIRD announces has come", || Some(all()).filter(|routes| routes.len() == 4)).0;
     let summary: Vec<(Direction, String)> = all.iter().map(|r| (r.direction, r.prefix.to_string())).collect();
     let expected = [
         (Direction::Received, "203.0.113.0/24"),

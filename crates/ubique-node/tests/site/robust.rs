@@ -210,8 +210,8 @@ fn crowd() {
     assert!(agent.log().len() < 1 << 20, "{} octets of log", agent.log().len());
 }
 
-/// Each takes a second: both sides wait before they connect again.
-const FLAPS: usize = 10;
+/// Each takes a second or more: both sides wait before they connect again.
+const FLAPS: usize = 5;
 
 fn flapping_peer() {
     let (_lab, mut bird, agent, _dns) = running(&lab::service());

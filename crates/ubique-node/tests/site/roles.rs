@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,6 +15,12 @@ use ubique_node::routers;
 
 /// Exit code of an agent that was hurried.
 pub const HURRIED: i32 = 42;
+
+/// An agent that was told to panics once this exists.
+pub const PANIC: &str = "/run/panic";
+
+/// Datagrams that a busy machine lets wait, octets: what is counted as lost shall be lost on the way.
+pub const BUFFER_BYTES: usize = 8 << 20;
 
 /// Plays a role until it ends.
 pub fn play(role: &str, arguments: Vec<String>) -> i32 {
@@ -29,6 +35,8 @@ pub fn play(role: &str, arguments: Vec<String>) -> i32 {
         ("doctor", [file, site]) => crate::doctor::play(file, site),
         ("dns", addresses) => dns(addresses),
         ("http", [address]) => http(address),
+        ("kube-proxy", [address, endpoints]) => kube_proxy(address, endpoints),
+        ("checker", [checks]) => crate::migration::play_checker(checks),
         ("collector", [address, how @ ..]) => collector(address, !how.is_empty()),
         _ => 2,
     }
@@ -56,11 +64,12 @@ fn complain(error: impl std::error::Error) -> i32 {
 fn agent(file: &str, site: &str, extra: Option<&str>) -> i32 {
     log();
     let service: Service = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    if let Some(seconds) = extra.and_then(|e| e.strip_prefix("panic-after=")) {
-        let delay = Duration::from_secs_f64(seconds.parse().unwrap());
-        // A thread beside the runtime: a panic anywhere must end the agent. It starts after the watchdog's fork.
-        std::thread::spawn(move || {
-            std::thread::sleep(delay);
+    if extra == Some("panic") {
+        // A thread beside the runtime: a panic anywhere must end the agent. It comes after the watchdog's fork.
+        std::thread::spawn(|| {
+            while !Path::new(PANIC).exists() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             panic!("asked for by the test");
         });
     }
@@ -92,6 +101,8 @@ fn dns(addresses: &[String]) -> i32 {
         let address: SocketAddr = shared.unwrap_or(address).parse().unwrap();
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None).unwrap();
         socket.set_reuse_port(shared.is_some()).unwrap();
+        // Only root may have so much.
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES);
         socket.bind(&address.into()).unwrap();
         let socket = UdpSocket::from(socket);
         threads.push(std::thread::spawn(move || {
@@ -117,6 +128,30 @@ fn http(address: &str) -> i32 {
         let mut head = [0u8; 2048];
         let _ = stream.read(&mut head);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    }
+    1
+}
+
+/// Answers as kube-proxy does on a Service's `healthCheckNodePort`: by how many endpoints are ready, which a file says.
+fn kube_proxy(address: &str, endpoints: &str) -> i32 {
+    let listener = TcpListener::bind(address).unwrap();
+    println!("ready");
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let mut head = [0u8; 2048];
+        let _ = stream.read(&mut head);
+        let ready: u32 = std::fs::read_to_string(endpoints).unwrap().parse().unwrap();
+        let status = if ready > 0 { "200 OK" } else { "503 Service Unavailable" };
+        let service = "{\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"resolver\"\n\t}";
+        let body = format!(
+            "{{\n\t\"service\": {service},\n\t\"localEndpoints\": {ready},\n\t\"serviceProxyHealthy\": true\n}}"
+        );
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\
+             X-Load-Balancing-Endpoint-Weight: {ready}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let _ = stream.write_all((head + &body).as_bytes());
     }
     1
 }

@@ -1,10 +1,8 @@
-//! Runs tests one after another, each as PID 1 of a sandbox of its own, and reports as `cargo test` does.
+//! Runs the tests, several at a time, and reports as `cargo test` does.
 
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::time::Instant;
 
-use ubique_sys::sandbox;
+use crate::jobs;
 
 /// A test with what it needs on the machine.
 #[derive(Clone, Copy)]
@@ -13,6 +11,12 @@ pub struct Test {
     pub needs: &'static [&'static str],
     pub run: fn(),
 }
+
+/// Tests at a time on each core: they mostly wait, for timers of seconds and for daemons that start.
+const PER_CORE: usize = 2;
+
+/// The first argument of the process of one test.
+pub const PLAY: &str = "play-test";
 
 /// Runs those whose names contain an argument, or all.
 pub fn run(tests: &[Test]) {
@@ -25,26 +29,26 @@ pub fn run(tests: &[Test]) {
         tests.iter().filter(|t| filters.is_empty() || filters.iter().any(|f| t.name.contains(f.as_str()))).collect();
     println!("\nrunning {} tests", chosen.len());
     let (mut passed, mut failed, mut skipped) = (0, Vec::new(), 0);
-    for test in &chosen {
-        if let Some(missing) = test.needs.iter().find(|program| !Path::new(program).exists()) {
+    let runs = |test: &&&Test| {
+        let missing = test.needs.iter().find(|program| !Path::new(program).exists());
+        if let Some(missing) = missing {
             eprintln!("skipped: {} needs {missing}", test.name);
             println!("test {} ... ignored", test.name);
             skipped += 1;
-            continue;
         }
-        let start = Instant::now();
-        let code = sandbox::spawn(|| i32::from(std::panic::catch_unwind(AssertUnwindSafe(test.run)).is_err()))
-            .expect("a sandbox stands")
-            .wait()
-            .expect("a sandbox ends");
-        let verdict = if code == 0 { "ok" } else { "FAILED" };
-        println!("test {} ... {verdict} ({:.1} s)", test.name, start.elapsed().as_secs_f64());
-        if code == 0 {
+        missing.is_none()
+    };
+    let names: Vec<String> = chosen.iter().filter(runs).map(|test| test.name.to_owned()).collect();
+    jobs::run_all(names, PLAY, jobs::at_a_time(PER_CORE), |end| {
+        let verdict = if end.passed { "ok" } else { "FAILED" };
+        print!("{}", end.output);
+        println!("test {} ... {verdict} ({:.1} s)", end.name, end.took.as_secs_f64());
+        if end.passed {
             passed += 1;
         } else {
-            failed.push(test.name);
+            failed.push(end.name.clone());
         }
-    }
+    });
     let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
     println!(
         "\ntest result: {verdict}. {passed} passed; {} failed; {skipped} ignored; 0 measured; {} filtered out\n",

@@ -23,7 +23,7 @@ pub(super) struct Check {
     /// The poll under way and when it began.
     pub(super) outstanding: Option<(u64, Time)>,
     /// Next point of the grid, and the start of the next poll: the same plus jitter, or earlier after a failure.
-    grid: Time,
+    pub(super) grid: Time,
     pub(super) start: Time,
     last: Option<(Time, Result<(), String>)>,
     value: Option<u64>,

@@ -4,6 +4,7 @@ use ubique_model::{Asn, Family};
 use ubique_proto::bgp::message::Notification;
 use ubique_proto::bgp::notification::{code, open};
 use ubique_proto::bgp::speaker::{DownReason, In};
+use ubique_sys::process::Signal;
 
 use crate::cell::{Cell, Pair};
 use crate::lab;
@@ -89,10 +90,31 @@ fn called(cell: &Cell) {
     announced(cell, &mut pair);
 }
 
+/// What ExaBGP 4.2.21 says from then on, once our connection has reached OPENCONFIRM in the moment in which it drops its own.
+const EXABGP_IS_LOST: &str = "'NoneType' object has no attribute 'router_id'";
+
+/// Collisions that ExaBGP may fail to end.
+const ATTEMPTS: usize = 5;
+
 fn collision(cell: &Cell) {
-    let mut pair = cell.up(&Setup { opens: Opens::Both, ..cell.setup() });
-    announced(cell, &mut pair);
-    assert_eq!(pair.us.losses(), 0, "an established session stays");
+    let setup = Setup { opens: Opens::Both, ..cell.setup() };
+    let mut pair = cell.start(&setup);
+    let (mut losses, mut lost) = (0, 0);
+    for _ in 0..ATTEMPTS {
+        let up = pair.until("both sides say that the session is established", |p| {
+            let is_lost = p.peer.log().matches(EXABGP_IS_LOST).count() > lost;
+            (is_lost || p.us.established() && p.peer.established()).then_some(!is_lost)
+        });
+        if up {
+            announced(cell, &mut pair);
+            assert_eq!(pair.us.losses(), losses, "an established session stays");
+            return;
+        }
+        pair.signal_peer(Signal::Kill);
+        (losses, lost) = (pair.us.losses(), pair.peer.log().matches(EXABGP_IS_LOST).count());
+        pair.restart_peer(cell.kind, &setup);
+    }
+    panic!("{} fails to end {ATTEMPTS} collisions", cell.kind);
 }
 
 /// Announces one route and waits for it.

@@ -46,4 +46,9 @@ pub const NOTES: &[(Kind, &str)] = &[
         "its listeners have no TCP MD5 key under Linux, so that with a key it must be the one who connects: the rows md5 and \
          md5-wrong do that",
     ),
+    (
+        Kind::Exabgp,
+        "4.2.21 now and then fails to end a collision, and every later session with that neighbour (`'NoneType' object has no \
+         attribute 'router_id'`): the row collision then starts it again",
+    ),
 ];

@@ -71,7 +71,7 @@ pub const ROWS: &[Row] = &[
 ];
 
 /// Ours in the rows that come back in time.
-const RESTART_TIME: Duration = Duration::from_secs(20);
+const RESTART_TIME: Duration = Duration::from_secs(60);
 
 /// Graceful restart in the peer's configuration.
 pub fn with_restart(cell: &Cell, setup: Setup) -> Setup {
@@ -169,9 +169,8 @@ fn restart_shutdown(cell: &Cell) {
     if hard {
         assert!(reason.to_string().to_lowercase().contains("hard reset"), "{reason}");
     }
-    let start = std::time::Instant::now();
+    const { assert!(RESTART_TIME.as_secs() > 2 * lab::PATIENCE.as_secs(), "it waits for less than a restart") };
     pair.until_true("our route is gone", |p| p.peer.route(cell.our_prefix()).is_none());
-    assert!(start.elapsed() < RESTART_TIME / 2, "only after {:?}", start.elapsed());
 }
 
 /// So short that the long-lived time is what keeps the route.

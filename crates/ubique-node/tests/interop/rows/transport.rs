@@ -1,7 +1,5 @@
 //! Transport and the end of sessions.
 
-use std::time::{Duration, Instant};
-
 use ubique_model::{Family, Prefix};
 use ubique_node::bgp::Key;
 use ubique_node::bgp::Range;
@@ -84,9 +82,6 @@ const REFUSED: u64 = 3;
 
 /// The hold time of the rows that wait for it, the least there is.
 const HOLD_S: u32 = 3;
-
-/// What may pass before an expired timer is told: timers of peers, and of a busy machine, are late.
-const HOLD_LIMIT: Duration = Duration::from_secs(12);
 
 /// OpenBGPD puts no key on its listeners under Linux.
 fn opens(cell: &Cell) -> Opens {
@@ -231,9 +226,7 @@ fn peer_frozen(cell: &Cell) {
     let mut pair = cell.up(&Setup { hold_time_s: HOLD_S, announce: vec![theirs], ..cell.setup() });
     pair.until_true("we have its route", |p| p.us.route(cell.their_prefix()).is_some());
     pair.signal_peer(Signal::Stop);
-    let start = Instant::now();
     let reason = pair.until_ended();
-    assert!(start.elapsed() < HOLD_LIMIT, "{:?}", start.elapsed());
     assert_eq!(reason, DownReason::Sent(Notification::new(code::HOLD_TIMER_EXPIRED, 0)));
     assert!(pair.us.route(cell.their_prefix()).is_none());
     pair.signal_peer(Signal::Cont);
@@ -244,13 +237,13 @@ fn we_freeze(cell: &Cell) {
     let mut pair = cell.up(&Setup { hold_time_s: HOLD_S, ..cell.setup() });
     announced(cell, &mut pair);
     // Our side does not run meanwhile; its sockets stay open.
-    let start = Instant::now();
     crate::lab::until("the peer has given us up", || (!pair.peer.established()).then_some(()));
-    assert!(start.elapsed() < HOLD_LIMIT, "{:?}", start.elapsed());
     crate::lab::until("our route is gone", || pair.peer.route(cell.our_prefix()).is_none().then_some(()));
-    let said = pair.peer.said() + &pair.peer.log();
-    let letters: String = said.to_lowercase().chars().filter(char::is_ascii_lowercase).collect();
-    assert!(letters.contains("holdtimerexpired"), "{said}");
+    crate::lab::until("it says why", || {
+        let said = pair.peer.said() + &pair.peer.log();
+        let letters: String = said.to_lowercase().chars().filter(char::is_ascii_lowercase).collect();
+        letters.contains("holdtimerexpired").then_some(())
+    });
     let reason = pair.until_ended();
     assert_eq!(reason, DownReason::Received(Notification::new(code::HOLD_TIMER_EXPIRED, 0)));
 }
