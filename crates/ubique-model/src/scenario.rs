@@ -46,6 +46,13 @@ pub enum Action {
     },
     /// Only observe.
     Wait,
+    /// A vantage point asks more often from now on: a flash crowd.
+    Crowd {
+        /// Which.
+        vantage: String,
+        /// So many times as often as at first.
+        times: u32,
+    },
     /// SIGKILL the service's processes.
     KillService {
         /// Where.

@@ -29,7 +29,7 @@ pub fn internal(command: InternalCommand) -> Exit {
         }
         InternalCommand::Probe { spec } => read(&spec).and_then(|spec| {
             let stop = AtomicBool::new(false);
-            probe::run(&spec, io::stdout(), &stop).map_err(Into::into)
+            probe::run(&spec, io::stdin(), io::stdout(), &stop).map_err(Into::into)
         }),
         InternalCommand::Dns { site, zone, address, listen } => {
             let stop = AtomicBool::new(false);

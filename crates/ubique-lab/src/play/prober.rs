@@ -1,7 +1,7 @@
 //! The vantage points' process and the log it fills.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
@@ -15,7 +15,7 @@ use ubique_sys::process::command_in;
 use crate::measure::Log;
 use crate::plan::Plan;
 use crate::probe::record::{ReadError, Reader};
-use crate::probe::{EVERY_OTHER, ProbeSpec, ProbeVantage, TIMEOUT, http};
+use crate::probe::{Crowd, EVERY_OTHER, ProbeSpec, ProbeVantage, TIMEOUT, http};
 
 use super::{PlayError, Setup};
 
@@ -57,7 +57,7 @@ impl Prober {
         let mut child = command_in(&setup.executable, None)
             .args(["internal", "probe"])
             .arg(&file)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(PlayError::Prober)?;
@@ -73,6 +73,16 @@ impl Prober {
                 .map_err(PlayError::Prober)?;
         }
         Ok(Prober { child, shared })
+    }
+
+    /// From now on a vantage point asks so many times as often as at first.
+    pub fn crowd(&mut self, vantage: usize, times: u32) -> Result<(), PlayError> {
+        let order = serde_json::to_string(&Crowd { vantage, times }).map_err(io::Error::from);
+        let told = order.and_then(|line| match &mut self.child.stdin {
+            Some(stdin) => writeln!(stdin, "{line}"),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        });
+        told.map_err(PlayError::Prober)
     }
 
     /// What was recorded so far.

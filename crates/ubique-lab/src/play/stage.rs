@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use ubique_model::scenario::{Action, SiteSelector, Step};
+use ubique_model::service::Ask;
 use ubique_model::{Asn, Prefix};
 use ubique_sys::clock::{monotonic_ns, realtime_ns};
 
@@ -162,6 +163,10 @@ impl<'a> Stage<'a> {
                 at_ns = monotonic_ns();
             }
             (Action::Wait, _) => {}
+            (Action::Crowd { vantage, times }, _) => {
+                at_ns = self.crowd(step, vantage, *times)?;
+                self.event_at(at_ns, EventKind::Action, format!("crowd {vantage}: {times} times as many queries"));
+            }
             (action, Some(site)) => {
                 at_ns = self.act(action, site)?;
                 self.event_at(at_ns, EventKind::Action, format!("{} {site}", action_name(action)));
@@ -173,6 +178,8 @@ impl<'a> Stage<'a> {
         let paths = self.paths();
         if matches!(step.action, Action::Converge { .. }) {
             self.explain();
+        }
+        if site.is_none() {
             self.sites.clone().iter().for_each(|site| self.agent_events(site));
         }
         self.played.push(Played { step: index, site, at_ns, until_ns, paths });
@@ -212,6 +219,19 @@ impl<'a> Stage<'a> {
             .unwrap_or_default()
     }
 
+    /// From now on a vantage point asks so many times as often; returns when it was told.
+    fn crowd(&mut self, step: &Step, vantage: &str, times: u32) -> Result<u64, PlayError> {
+        let problem = |problem: String| PlayError::Step { step: step.label.clone(), problem };
+        if self.setup.service.rehearse.ask == Ask::Http {
+            return Err(problem("a crowd asks over DNS or NTP; `[rehearse] ask` is http".into()));
+        }
+        let index = self.plan.vantages.iter().position(|v| v.name == vantage);
+        let index = index.ok_or_else(|| problem(format!("the Internet has no vantage point {vantage:?}")))?;
+        let at_ns = monotonic_ns();
+        self.prober.crowd(index, times)?;
+        Ok(at_ns)
+    }
+
     /// Acts on a site; returns when the action took effect.
     fn act(&mut self, action: &Action, site: &str) -> Result<u64, PlayError> {
         if is_fault(action) {
@@ -226,7 +246,7 @@ impl<'a> Stage<'a> {
         }
         let world = &mut self.world;
         let moment = match action {
-            Action::Converge { .. } | Action::Wait => return Ok(monotonic_ns()),
+            Action::Converge { .. } | Action::Wait | Action::Crowd { .. } => return Ok(monotonic_ns()),
             Action::KillService { .. } => world.kill_service(site),
             Action::HangService { .. } => world.hang_service(site),
             Action::FailCheck { .. } => world.fail_check(site, true),
@@ -487,7 +507,7 @@ impl<'a> Stage<'a> {
 /// The site selector of an action.
 fn selector(action: &Action) -> Option<&SiteSelector> {
     match action {
-        Action::Converge { .. } | Action::Wait => None,
+        Action::Converge { .. } | Action::Wait | Action::Crowd { .. } => None,
         Action::KillService { site }
         | Action::HangService { site }
         | Action::FailCheck { site }
@@ -511,6 +531,7 @@ pub(super) fn action_name(action: &Action) -> &'static str {
     match action {
         Action::Converge { .. } => "converge",
         Action::Wait => "wait",
+        Action::Crowd { .. } => "crowd",
         Action::KillService { .. } => "kill-service",
         Action::HangService { .. } => "hang-service",
         Action::FailCheck { .. } => "fail-check",

@@ -15,11 +15,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use rustix::event::epoll;
@@ -72,6 +73,15 @@ pub struct ProbeVantage {
     pub ipv6: Option<Ipv6Addr>,
 }
 
+/// What a running prober is told, one JSON line each: a vantage point asks more often, or as at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crowd {
+    /// Its index in [`ProbeSpec::vantages`].
+    pub vantage: usize,
+    /// So many times as often as the specification says, but at most each [`MIN_EVERY`].
+    pub times: u32,
+}
+
 /// Default interval of the addresses after the first.
 pub const EVERY_OTHER: Duration = Duration::from_millis(25);
 /// Default timeout: longer than any path on Earth, shorter than the patience of resolvers. An answer of a service that
@@ -97,6 +107,8 @@ const QUERY_BYTES: usize = 48;
 const BATCH: usize = 32;
 /// Sockets with answers looked at in one round.
 const READY: usize = 256;
+/// Orders that wait to be looked at.
+const ORDERS: usize = 64;
 
 /// Why the prober cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -122,11 +134,19 @@ pub enum ProbeError {
     Io(#[from] io::Error),
 }
 
-/// Runs until the reader of `output` is gone or `stop` is set.
-pub fn run(spec: &ProbeSpec, output: impl Write + Send + 'static, stop: &AtomicBool) -> Result<(), ProbeError> {
+/// Runs until the reader of `output` is gone or `stop` is set; `orders` are lines of [`Crowd`].
+pub fn run(
+    spec: &ProbeSpec,
+    orders: impl Read + Send + 'static,
+    output: impl Write + Send + 'static,
+    stop: &AtomicBool,
+) -> Result<(), ProbeError> {
     check(spec)?;
+    let (sender, crowds) = sync_channel(ORDERS);
+    std::thread::Builder::new().name("probe-orders".into()).spawn(move || take_orders(orders, &sender))?;
     let mut prober = Prober::open(spec, output)?;
     while !prober.output.closed && !stop.load(Ordering::Relaxed) {
+        prober.obey(&crowds);
         prober.send_due();
         prober.receive()?;
         prober.hear();
@@ -135,6 +155,16 @@ pub fn run(spec: &ProbeSpec, output: impl Write + Send + 'static, stop: &AtomicB
         prober.sleep();
     }
     Ok(())
+}
+
+/// Passes orders on until there are no more; a line that is none ends it, as the lab does not write such.
+fn take_orders(orders: impl Read, crowds: &SyncSender<Crowd>) {
+    let lines = BufReader::new(orders).lines().map_while(Result::ok);
+    for crowd in lines.map_while(|line| serde_json::from_str(&line).ok()) {
+        if crowds.send(crowd).is_err() {
+            return;
+        }
+    }
 }
 
 fn check(spec: &ProbeSpec) -> Result<(), ProbeError> {
@@ -159,6 +189,8 @@ struct Asker {
     target: SocketAddr,
     /// `connect` needs a route, which is there only after routing has converged.
     connected: bool,
+    /// As specified; a crowd asks more often.
+    at_first_ns: u64,
     every_ns: u64,
     lane: Lane,
 }
@@ -216,6 +248,15 @@ impl Prober {
             stalled_until_ns: 0,
             next_flush_ns: start_ns,
         })
+    }
+
+    /// Takes the orders that have come.
+    fn obey(&mut self, crowds: &Receiver<Crowd>) {
+        for Crowd { vantage, times } in crowds.try_iter() {
+            for asker in self.askers.iter_mut().filter(|asker| usize::from(asker.vantage) == vantage) {
+                asker.every_ns = (asker.at_first_ns / u64::from(times.max(1))).max(nanos(MIN_EVERY));
+            }
+        }
     }
 
     /// Sends every query whose deadline has come.
@@ -447,7 +488,8 @@ fn socket_error(vantage: &ProbeVantage, address: SocketAddr) -> impl FnOnce(io::
 fn open_all(spec: &ProbeSpec) -> Result<Vec<Asker>, ProbeError> {
     let open = |((vantage, address), at, source, target, every_ns): (Place, &ProbeVantage, IpAddr, SocketAddr, u64)| {
         let socket = open_socket(at, source).map_err(socket_error(at, target))?;
-        Ok(Asker { vantage, address, socket, target, connected: false, every_ns, lane: Lane::default() })
+        let (lane, at_first_ns) = (Lane::default(), every_ns);
+        Ok(Asker { vantage, address, socket, target, connected: false, at_first_ns, every_ns, lane })
     };
     lanes(spec).map(open).collect()
 }

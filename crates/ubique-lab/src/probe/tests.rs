@@ -26,11 +26,19 @@ fn spec(addresses: Vec<SocketAddr>) -> ProbeSpec {
 }
 
 /// Runs the prober until `enough`, and gives the log.
-fn probe(spec: ProbeSpec, mut enough: impl FnMut(&Log, &Record) -> bool) -> Log {
+fn probe(spec: ProbeSpec, enough: impl FnMut(&Log, &Record) -> bool) -> Log {
+    probe_with_orders(spec, std::io::empty(), enough)
+}
+
+fn probe_with_orders(
+    spec: ProbeSpec,
+    orders: impl Read + Send + 'static,
+    mut enough: impl FnMut(&Log, &Record) -> bool,
+) -> Log {
     let (read, write) = std::io::pipe().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let (stopped, addresses) = (stop.clone(), spec.addresses.len());
-    let prober = std::thread::spawn(move || run(&spec, write, &stopped));
+    let prober = std::thread::spawn(move || run(&spec, orders, write, &stopped));
     let mut reader = Reader::new(read);
     let mut log = Log::new(1, addresses);
     let mut done = false;
@@ -142,12 +150,41 @@ fn a_closed_port_refuses_queries_until_somebody_listens() {
 }
 
 #[test]
+fn a_crowd_asks_more_often_and_goes_again() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (orders, mut order) = std::io::pipe().unwrap();
+    let mut spec = spec(vec![silent.local_addr().unwrap()]);
+    spec.every = Duration::from_millis(40);
+    // Steps between two queries that the prober was not late for, ns.
+    let steps = |log: &Log| -> Vec<u64> {
+        let sent: Vec<u64> = log.lane(0, 0, 0..u64::MAX).iter().map(|s| s.sent_ns).collect();
+        sent.windows(2).map(|w| w[1] - w[0]).collect()
+    };
+    let (long, short) = (nanos(Duration::from_millis(30)), nanos(Duration::from_millis(10)));
+    let mut said = 0;
+    let log = probe_with_orders(spec, orders, |log, _| {
+        let steps = steps(log);
+        let wanted = match said {
+            0 => steps.iter().any(|step| *step > long).then_some(40),
+            1 => steps.iter().filter(|step| **step < short).count().ge(&50).then_some(1),
+            _ => return steps.iter().rev().take(3).all(|step| *step > long),
+        };
+        if let Some(times) = wanted {
+            writeln!(order, "{}", serde_json::to_string(&Crowd { vantage: 0, times }).unwrap()).unwrap();
+            said += 1;
+        }
+        false
+    });
+    assert!(steps(&log).iter().any(|step| *step < short));
+}
+
+#[test]
 fn a_spec_out_of_bounds_is_refused() {
     let stop = AtomicBool::new(true);
     let refused = |change: fn(&mut ProbeSpec)| {
         let mut spec = spec(vec![]);
         change(&mut spec);
-        run(&spec, std::io::sink(), &stop).unwrap_err().to_string()
+        run(&spec, std::io::empty(), std::io::sink(), &stop).unwrap_err().to_string()
     };
     assert!(refused(|s| s.every = Duration::ZERO).contains("below 1 ms"));
     assert!(refused(|s| s.timeout = Duration::from_secs(3600)).contains("timeout is too long"));

@@ -81,7 +81,10 @@ impl Steps<'_> {
         let observe = table.duration("for");
         let site = table.variant().filter(|v| acts_on_site(v)).and_then(|_| self.site(table));
         let expect = table.table("expect").map(|t| self.expect(&t, table.variant())).unwrap_or_default();
-        let action = table.variant().and_then(|name| action(name, table, site));
+        let action = match table.variant() {
+            Some("crowd") => self.crowd(table),
+            name => name.and_then(|name| action(name, table, site)),
+        };
         if let Some(label) = &label {
             let has_site = table.variant().is_none_or(acts_on_site);
             self.with_site.insert(label.value.clone(), has_site);
@@ -156,18 +159,31 @@ impl Steps<'_> {
         }
     }
 
+    fn crowd(&self, table: &TableReader<'_>) -> Option<Action> {
+        let vantage = table.text("vantage", text::free);
+        let times = table.integer("times").and_then(|at| u32::try_from(at.value).ok());
+        if let Some(vantage) = &vantage {
+            self.check_vantage(table, vantage);
+        }
+        Some(Action::Crowd { vantage: vantage?.value, times: times? })
+    }
+
+    fn check_vantage(&self, table: &TableReader<'_>, name: &At<String>) {
+        if let Some(internet) = self.world.internet
+            && !internet.vantages.iter().any(|v| v.name == name.value)
+        {
+            let known = internet.vantages.iter().map(|v| v.name.as_str());
+            let message = format!("the Internet has no vantage point \"{}\"", shorten(&name.value));
+            let finding = Finding::new(code::UNKNOWN_VANTAGE, message).fix(did_you_mean(&name.value, known));
+            table.sink().report(&name.span, finding);
+        }
+    }
+
     fn expect(&self, table: &TableReader<'_>, action: Option<&'static str>) -> Expect {
         let mut lands = BTreeMap::new();
         for (vantage, site) in table.map("lands") {
             self.check_site(table, &site);
-            if let Some(internet) = self.world.internet
-                && !internet.vantages.iter().any(|v| v.name == vantage.value)
-            {
-                let known = internet.vantages.iter().map(|v| v.name.as_str());
-                let message = format!("the Internet has no vantage point \"{}\"", shorten(&vantage.value));
-                let finding = Finding::new(code::UNKNOWN_VANTAGE, message).fix(did_you_mean(&vantage.value, known));
-                table.sink().report(&vantage.span, finding);
-            }
+            self.check_vantage(table, &vantage);
             lands.insert(vantage.value, site.value);
         }
         if let Some(action) = action.filter(|a| !acts_on_site(a)) {
@@ -189,7 +205,7 @@ impl Steps<'_> {
 }
 
 fn acts_on_site(action: &str) -> bool {
-    !matches!(action, "converge" | "wait")
+    !matches!(action, "converge" | "wait" | "crowd")
 }
 
 fn action(name: &str, table: &TableReader<'_>, site: Option<SiteSelector>) -> Option<Action> {

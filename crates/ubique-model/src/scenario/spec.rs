@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use crate::read::formats::NAME;
+use crate::read::formats::{FREE, NAME};
 use crate::read::spec::{Field, Format, Need, Spec, Type, Variant, Variants};
 
 /// Most steps of a scenario.
 pub const MAX_STEPS: usize = 256;
 /// Most `lands` expectations of a step.
 pub const MAX_LANDS: usize = 1024;
+/// Most times as often as at first that a crowd asks; the prober stops at one query each millisecond.
+pub const MAX_TIMES: u32 = 1000;
 
 const INTERNET: Format = Format { what: "a path", pattern: None, example: "internet.toml" };
 const SITE: Format = Format { what: "a site", pattern: Some("^@?[a-z0-9-]+$"), example: "busiest" };
@@ -145,6 +147,19 @@ static ACTIONS: Variants = Variants {
             )],
         },
         Variant { name: "wait", doc: "Only observe.", fields: &[] },
+        Variant {
+            name: "crowd",
+            doc: "A vantage point asks more often from now on, at most once each millisecond: a flash crowd. Not over HTTP.",
+            fields: &[
+                field("vantage", Type::Text(&FREE), Need::Required, "Name of the vantage point."),
+                field(
+                    "times",
+                    Type::Integer { min: 1, max: MAX_TIMES as i64 },
+                    Need::Required,
+                    "So many times as often as at first; 1: the crowd is gone.",
+                ),
+            ],
+        },
         at_site("kill-service", "SIGKILL the service's processes."),
         at_site("hang-service", "SIGSTOP the service's processes: it hangs."),
         at_site(

@@ -21,8 +21,12 @@ fn labels_selectors_and_expectations() {
 #[test]
 fn every_action_has_a_name_that_serde_uses_too() {
     for variant in spec::action_names() {
-        let site = if ["converge", "wait"].contains(&variant) { "" } else { "site = \"ams\"" };
-        let text = format!("name = \"n\"\n[[step]]\naction = \"{variant}\"\n{site}\n");
+        let keys = match variant {
+            "converge" | "wait" => "",
+            "crowd" => "vantage = \"Here\"\ntimes = 2",
+            _ => "site = \"ams\"",
+        };
+        let text = format!("name = \"n\"\n[[step]]\naction = \"{variant}\"\n{keys}\n");
         let scenario = Scenario::parse("s.toml", text.as_bytes()).value.unwrap();
         let json = serde_json::to_value(&scenario.steps[0].action).unwrap();
         assert_eq!(json["action"], variant);
