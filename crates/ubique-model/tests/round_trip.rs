@@ -369,7 +369,6 @@ fn dynamic() -> impl Strategy<Value = Dynamic> {
                 local_address: None,
                 interface: None,
                 port: 179,
-                bfd: None,
                 passive: true,
                 relation: if internal { Relation::Internal } else { relation },
                 role: template.role.filter(|_| !internal),

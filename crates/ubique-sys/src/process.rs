@@ -6,7 +6,8 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -14,6 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, Mode, OFlags, RawDir, fstat, open};
+use rustix::io::{FdFlags, fcntl_getfd};
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
 use rustix::process::{Pid, PidfdFlags};
 use rustix::thread::UnshareFlags;
 
@@ -218,7 +223,9 @@ pub fn signal_group(pgid: u32, signal: Signal) -> io::Result<()> {
     rustix::process::kill_process_group(to_pid(pgid)?, signal.into()).map_err(no_process)
 }
 
-/// A command whose process enters `ns`, leads a process group of its own, and is killed when we die.
+/// A command whose process enters `ns`, leads a process group of its own, and is killed when we die. It holds none of our
+/// sockets from before its program is looked for: with a dead file system that may take for ever, and what is to be closed
+/// on exec would stay open for as long, after our death, too.
 ///
 /// **The kernel ties that death to the thread that spawns, not to the process**: spawn from a thread that lives as
 /// long as the child should, as the main thread does; never from a worker that may end.
@@ -236,15 +243,45 @@ pub fn command_in(program: &Path, ns: Option<&NetNs>) -> Command {
         if parent.exited()? {
             return Err(rustix::io::Errno::SRCH.into());
         }
-        match ns.as_ref().map_err(|errno| io::Error::from(*errno))? {
-            Some(ns) => ns.enter(),
-            None => Ok(()),
+        if let Some(ns) = ns.as_ref().map_err(|errno| io::Error::from(*errno))? {
+            ns.enter()?;
         }
+        // A process without /proc keeps them until exec.
+        let _ = close_copies();
+        Ok(())
     };
-    // SAFETY: the closure makes only system calls (prctl, poll, setns) and errors without allocation: nothing that is
-    // forbidden after a fork among threads.
+    // SAFETY: the closure makes only system calls (prctl, poll, setns, getdents, close and the like) and errors without
+    // allocation: nothing that is forbidden after a fork among threads.
     unsafe { command.pre_exec(before_exec) };
     command
+}
+
+/// Closes what would be closed on exec. What the standard library tells of errors through stays, a pipe or a pair of
+/// SOCK_SEQPACKET sockets, and with it others of these kinds, which nobody waits for the end of.
+fn close_copies() -> io::Result<()> {
+    let directory = open(c"/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut entries = RawDir::new(&directory, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let Some(number) = parse_number(entry?.file_name().to_bytes()).and_then(|n| i32::try_from(n).ok()) else {
+            continue;
+        };
+        if number == directory.as_raw_fd() {
+            continue;
+        }
+        // SAFETY: it was open a moment ago, and this process has no other thread that could close it.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        let kept = match FileType::from_raw_mode(fstat(fd)?.st_mode) {
+            FileType::Fifo => true,
+            FileType::Socket => socket_type(fd)? == SocketType::SEQPACKET,
+            _ => false,
+        };
+        if !kept && fcntl_getfd(fd)?.contains(FdFlags::CLOEXEC) {
+            // SAFETY: nothing that this process does between here and exec uses it.
+            unsafe { rustix::io::close(number) };
+        }
+    }
+    Ok(())
 }
 
 /// The command's process gets a host name of its own, as on a machine of that name. Needs CAP_SYS_ADMIN.

@@ -5,8 +5,11 @@
 mod ground;
 mod runner;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::time::Duration;
 
 use ground::{namespace, readable};
@@ -32,6 +35,7 @@ fn main() {
             ("processes_are_found_through_an_outer_proc", processes_are_found_through_an_outer_proc),
             ("groups_are_signalled", groups_are_signalled),
             ("children_die_with_their_parent", children_die_with_their_parent),
+            ("children_hold_no_socket_before_exec", children_hold_no_socket_before_exec),
             ("listeners_and_their_owners", listeners_and_their_owners),
             ("killed_servers_are_reported", killed_servers_are_reported),
             ("ends_of_connections_are_not_reported", ends_of_connections_are_not_reported),
@@ -60,6 +64,28 @@ fn parent() {
     child.line();
     println!("{}", child.child.id());
     sleep();
+}
+
+/// One that never gets to its program, as with a dead file system, does not keep a connection of its parent's open.
+fn children_hold_no_socket_before_exec() {
+    let (mut near, far) = UnixStream::pair().unwrap();
+    near.set_read_timeout(Some(SOON)).unwrap();
+    let ((mut at_gate, arrived), (opened, mut open)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+    let mut command = process::command_in(Path::new("/bin/true"), None);
+    let wait = move || {
+        (&arrived).write_all(b".")?;
+        (&opened).read_exact(&mut [0])
+    };
+    // SAFETY: system calls only, and no allocation. It runs after what `command_in` does.
+    unsafe { command.pre_exec(wait) };
+    let child = std::thread::spawn(move || command.status());
+    at_gate.read_exact(&mut [0]).unwrap();
+    drop(far);
+    assert_eq!(near.read(&mut [0]).unwrap(), 0, "the end: nobody else has it");
+    open.write_all(b".").unwrap();
+    assert!(child.join().unwrap().unwrap().success());
+    let missing = process::command_in(Path::new("/no/such/program"), None).status();
+    assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound, "the way of errors stays open");
 }
 
 fn started(role: &str) -> Helper {

@@ -234,15 +234,15 @@ fn print_upstream(page: &mut Page, upstream: &Upstream) {
     }
     page.key("port", upstream.port);
     page.key("passive", upstream.passive);
-    if let Some(bfd) = upstream.bfd {
-        let [interval, receive] = [bfd.interval, bfd.receive].map(|d| quoted(&format_duration(d)));
-        let multiplier = bfd.multiplier;
-        page.key("bfd", format!("{{ interval = {interval}, receive = {receive}, multiplier = {multiplier} }}"));
-    }
     print_session(page, upstream);
 }
 
 fn print_session(page: &mut Page, session: &Upstream) {
+    if let Some(bfd) = session.bfd {
+        let [interval, receive] = [bfd.interval, bfd.receive].map(|d| quoted(&format_duration(d)));
+        let multiplier = bfd.multiplier;
+        page.key("bfd", format!("{{ interval = {interval}, receive = {receive}, multiplier = {multiplier} }}"));
+    }
     page.shown("relation", session.relation);
     page.key("families", list(session.families.iter().map(|f| f.word().to_owned())));
     page.text("hold-time", format_duration(session.hold_time));

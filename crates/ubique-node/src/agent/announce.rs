@@ -134,6 +134,9 @@ impl Agent {
 
     pub(super) fn left(&mut self, peer: PeerId) {
         self.forget(peer);
+        if let Some(bfd) = &mut self.bfd {
+            bfd.remove(peer);
+        }
         if let Some(upstream) = self.dynamic.remove(&peer) {
             if let Some(unwritten) = self.throttle.admit(now()) {
                 tracing::info!(address = %upstream.address, asn = %upstream.asn, unwritten, "neighbour left");

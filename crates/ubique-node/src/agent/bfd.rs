@@ -3,6 +3,7 @@
 //! - A session that goes down because of silence, or because the upstream lost us, ends the BGP session (RFC 5882 §4.3).
 //! - An upstream that is administratively down says nothing about the path: BGP goes on (RFC 5882 §3.2).
 //! - BFD that has not come up yet keeps no BGP session from coming up: upstreams without BFD configured work, too.
+//! - A neighbour from a range has BFD from when its session comes up until it leaves.
 //! - While the site is drained, our side is administratively down: nothing is announced that a loss could withdraw.
 
 use std::collections::BTreeMap;
@@ -100,12 +101,14 @@ impl Bfd {
     }
 }
 
+/// Over several hops any TTL will do unless GTSM is on: RFC 5883 asks for none, and BIRD sends its system's default.
 fn peer(upstream: &Upstream) -> Option<Peer> {
+    let far = upstream.multihop.filter(|&hops| hops > 1).map(|_| u8::MAX);
     Some(Peer {
         remote: upstream.address,
         interface: upstream.interface.clone(),
         local: upstream.local_address,
-        hops: upstream.multihop.or(upstream.ttl_security).filter(|&hops| hops > 1),
+        hops: far.or(upstream.ttl_security.filter(|&hops| hops > 1)),
         settings: upstream.bfd?,
         role: if upstream.passive { Role::Passive } else { Role::Active },
     })
@@ -127,8 +130,8 @@ impl Agent {
                 if from == State::Up && lost {
                     self.bgp.handle(BgpIn::BfdDown { peer, control_independent });
                 }
-                if to == State::Up || from == State::Up {
-                    tracing::info!(%address, cause = cause.words(), state = to.name(), "BFD");
+                if let Some(unwritten) = self.admit(peer).filter(|_| to == State::Up || from == State::Up) {
+                    tracing::info!(%address, cause = cause.words(), state = to.name(), unwritten, "BFD");
                     let state = if to == State::Up { "up" } else { "down" };
                     self.remember(format!("BFD {address} {state}"), cause.words().to_owned());
                 }
@@ -151,16 +154,12 @@ impl Agent {
                 wanted.insert(neighbour, peer);
             }
         }
-        if self.bfd.is_none() && !wanted.is_empty() {
-            match Bfd::start(&self.bfd_starter, self.journal.clone()) {
-                Ok(bfd) => self.bfd = Some(bfd),
-                Err(error) => tracing::error!(%error, "no BFD: sessions go by their hold timers"),
-            }
-            self.bfd_follow(self.core.state());
+        if !wanted.is_empty() {
+            self.bfd_start();
         }
         let Some(bfd) = &mut self.bfd else { return };
         let known: Vec<PeerId> = bfd.sessions.values().map(|(neighbour, _)| *neighbour).collect();
-        for neighbour in known.into_iter().filter(|n| !wanted.contains_key(n)) {
+        for neighbour in known.into_iter().filter(|n| !wanted.contains_key(n) && !self.dynamic.contains_key(n)) {
             bfd.remove(neighbour);
         }
         for (neighbour, peer) in wanted {
@@ -176,6 +175,27 @@ impl Agent {
                     bfd.add(neighbour, peer);
                 }
             }
+        }
+    }
+
+    /// Starts the thread, unless it runs.
+    fn bfd_start(&mut self) {
+        if self.bfd.is_some() {
+            return;
+        }
+        match Bfd::start(&self.bfd_starter, self.journal.clone()) {
+            Ok(bfd) => self.bfd = Some(bfd),
+            Err(error) => tracing::error!(%error, "no BFD: sessions go by their hold timers"),
+        }
+        self.bfd_follow(self.core.state());
+    }
+
+    /// The session of a neighbour from a range is up: before that, whoever called would have made us open BFD to it.
+    pub(super) fn bfd_joined(&mut self, neighbour: PeerId) {
+        let Some(peer) = self.dynamic.get(&neighbour).and_then(peer) else { return };
+        self.bfd_start();
+        if let Some(bfd) = self.bfd.as_mut().filter(|bfd| bfd.of(neighbour).next().is_none()) {
+            bfd.add(neighbour, peer);
         }
     }
 

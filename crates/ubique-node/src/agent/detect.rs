@@ -204,11 +204,15 @@ impl Subject {
     }
 
     /// Whether something still serves. A process may have to be searched for in all of `/proc`, off the runtime's thread;
-    /// a socket is one question to the kernel.
+    /// a socket is one question to the kernel. Where another thread is not needed a withdrawal does not wait for one: on a
+    /// busy machine it gets its turn late.
     async fn is_alive(&self) -> bool {
         match self {
             Subject::Owners(servers) => servers.iter().all(Server::is_served),
             Subject::Process(find) => {
+                if let Some(look) = find.look_at_once() {
+                    return look.is_ok();
+                }
                 let find = find.clone();
                 spawn_blocking(move || find.look(None).is_ok()).await.unwrap_or(false)
             }

@@ -456,6 +456,7 @@ impl Agent {
         self.look_at(peer);
         match event {
             SessionEvent::Up { router_id, hold_time } => {
+                self.bfd_joined(peer);
                 tracing::info!(%address, %asn, %router_id, ?hold_time, state = "up", "session");
                 self.remember(format!("session {address} up"), format!("AS{asn} answered"));
             }
@@ -477,7 +478,7 @@ impl Agent {
     }
 
     /// Whether a line about a neighbour is written: always about those of the service file.
-    fn admit(&mut self, peer: PeerId) -> Option<u64> {
+    pub(super) fn admit(&mut self, peer: PeerId) -> Option<u64> {
         if self.dynamic.contains_key(&peer) { self.throttle.admit(now()) } else { Some(0) }
     }
 

@@ -34,7 +34,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::mpsc;
 use ubique_model::service;
-use ubique_model::service::spec::MAX_UPSTREAMS;
+use ubique_model::service::spec::MAX_NEIGHBOURS;
 use ubique_proto::bfd::packet::{Discard, State};
 use ubique_proto::bfd::{Cause, Notice as CoreNotice, Role, SessionId, SessionStatus};
 use ubique_sys::watchdog::Heartbeat;
@@ -48,12 +48,12 @@ pub const SINGLE_HOP_PORT: u16 = 3784;
 /// Port of multihop sessions (RFC 5883 §5).
 pub const MULTIHOP_PORT: u16 = 4784;
 
-/// Commands that wait for the thread, which takes them at once: a reload that changes every upstream of a site, twice.
-const COMMANDS: usize = 4 * MAX_UPSTREAMS;
+/// Commands that wait for the thread, which takes them at once: every neighbour comes and goes.
+const COMMANDS: usize = 2 * MAX_NEIGHBOURS;
 
 /// News that wait for the agent. A session needs more than a second for a round trip through its states, and an agent
 /// that takes nothing for so long is ended by its watchdog.
-const NOTICES: usize = 8 * MAX_UPSTREAMS;
+const NOTICES: usize = 8 * MAX_NEIGHBOURS;
 
 /// Stack of the thread, octets: its depth is known.
 const STACK_BYTES: usize = 256 << 10;
@@ -67,7 +67,7 @@ pub struct Peer {
     pub interface: Option<String>,
     /// Our address, when it is fixed; otherwise the kernel's route decides.
     pub local: Option<IpAddr>,
-    /// Most hops away; `None`: on the link (RFC 5881).
+    /// Most hops away, counted from TTL 255; `None`: on the link (RFC 5881).
     pub hops: Option<u8>,
     /// Intervals and multiplier.
     pub settings: service::Bfd,

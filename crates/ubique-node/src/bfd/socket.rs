@@ -63,6 +63,8 @@ impl Kind {
 pub(super) struct Receiver {
     socket: UdpSocket,
     pub(super) kind: Kind,
+    /// Others receive on the same port, on other interfaces.
+    pub(super) shared: bool,
     /// Who may send, and the least TTL of his packets.
     known: BTreeMap<Remote, u8>,
     batch: UdpBatch,
@@ -110,6 +112,12 @@ fn port(multihop: bool) -> u16 {
     if multihop { MULTIHOP_PORT } else { SINGLE_HOP_PORT }
 }
 
+/// The kernel drops what does not come from those that are known.
+fn filter(socket: BorrowedFd<'_>, kind: &Kind, known: &BTreeMap<Remote, u8>) -> io::Result<()> {
+    let senders: Vec<IpAddr> = known.keys().map(|remote| remote.address).collect();
+    udp::accept_from(socket, kind.family == Family::Ipv4, &senders, !kind.multihop)
+}
+
 impl Receiver {
     /// `shared`: others receive on the same port, on other interfaces.
     pub(super) fn open(kind: Kind, shared: bool, known: BTreeMap<Remote, u8>) -> Result<Receiver, String> {
@@ -125,9 +133,8 @@ impl Receiver {
             }
             udp::enable_timestamps(socket.as_fd())?;
             udp::enable_ttl(socket.as_fd(), local)?;
-            let senders: Vec<IpAddr> = known.keys().map(|remote| remote.address).collect();
             // Without it the kernel keeps more of what is thrown away here.
-            let _ = udp::accept_from(socket.as_fd(), family == Family::Ipv4, &senders, !kind.multihop);
+            let _ = filter(socket.as_fd(), &kind, &known);
             socket.bind(&local.into())?;
             io::Result::Ok(socket.into())
         };
@@ -136,7 +143,18 @@ impl Receiver {
             format!("cannot receive BFD on UDP port {port} ({family}{on}): {e}")
         })?;
         let batch = UdpBatch::new(BATCH, DATAGRAM_BYTES);
-        Ok(Receiver { socket, kind, known, batch, emptied: now(), far_at: Time::ZERO })
+        Ok(Receiver { socket, kind, shared, known, batch, emptied: now(), far_at: Time::ZERO })
+    }
+
+    /// From now on these may send; `false`: the kernel keeps to those before, and another socket is needed.
+    pub(super) fn hear(&mut self, known: &BTreeMap<Remote, u8>) -> bool {
+        if self.known != *known {
+            if filter(self.socket.as_fd(), &self.kind, known).is_err() {
+                return false;
+            }
+            self.known.clone_from(known);
+        }
+        true
     }
 
     /// Takes what has arrived until `now` from neighbours; what comes from others is told to `discard` only.

@@ -163,7 +163,6 @@ impl Thread {
     }
 
     fn add(&mut self, now: Time, session: SessionId, peer: Peer) {
-        self.reopen(&peer);
         self.lines.insert(session, line(peer));
         self.open(now);
     }
@@ -173,17 +172,9 @@ impl Thread {
         // Its last word leaves while it still has a socket.
         self.carry_out();
         self.core.handle_input(now, In::Remove { session });
-        if let Some(line) = self.lines.remove(&session) {
-            self.reopen(&line.peer);
-        }
+        self.lines.remove(&session);
         self.open(now);
         self.changed = true;
-    }
-
-    /// Receivers know who may send: another list of neighbours wants other ones.
-    fn reopen(&mut self, peer: &Peer) {
-        let kind = Kind::of(peer);
-        self.receivers.retain(|receiver| receiver.kind != kind);
     }
 
     fn enable(&mut self, now: Time, enabled: bool) {
@@ -260,11 +251,19 @@ impl Thread {
             }
         }
         let kinds: BTreeSet<Kind> = self.lines.values().map(|l| Kind::of(&l.peer)).collect();
+        let shared = |kind: &Kind| {
+            let alike = |other: &&Kind| (other.family, other.multihop) == (kind.family, kind.multihop);
+            kinds.iter().filter(alike).count() > 1
+        };
+        // One that stays open loses nothing that others send: neighbours of ranges come and go as they like.
+        self.receivers.retain_mut(|receiver| {
+            let known = wanted.get(&receiver.kind).filter(|_| receiver.shared == shared(&receiver.kind));
+            known.is_some_and(|known| receiver.hear(known))
+        });
         wanted.retain(|kind, _| !self.receivers.iter().any(|r| r.kind == *kind));
         let mut end = Ok(());
         for (kind, known) in wanted {
-            let alike = |other: &&Kind| (other.family, other.multihop) == (kind.family, kind.multihop);
-            let shared = kinds.iter().filter(alike).count() > 1;
+            let shared = shared(&kind);
             match Receiver::open(kind, shared, known) {
                 Ok(receiver) => self.receivers.push(receiver),
                 Err(why) => end = Err(why),

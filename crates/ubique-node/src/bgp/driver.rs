@@ -23,7 +23,7 @@ use ubique_proto::journal::Recorded;
 use super::Tap;
 use super::callers::{Call, Caller, Callers, Range, Refusal};
 use super::connection::Connection;
-use super::interfaces;
+use super::interfaces::Interfaces;
 use super::listeners::Listeners;
 use super::socket::{self, Endpoint, Place};
 use crate::clock::{instant, now};
@@ -157,6 +157,7 @@ pub struct Driver {
     scope: Vec<Prefix>,
     place: Option<Place>,
     listeners: Listeners,
+    interfaces: Interfaces,
     /// Who has not said yet which AS he is in.
     waiting: Vec<Caller>,
     connecting: BTreeMap<PeerId, Connecting>,
@@ -165,6 +166,8 @@ pub struct Driver {
     connections: BTreeMap<ConnId, Connection>,
     next_conn: u64,
     round: Round,
+    /// The last turn ended because it was long enough, and others have not had theirs yet.
+    used_up: bool,
     timer: Pin<Box<Sleep>>,
     armed: Option<Time>,
     notices: VecDeque<Notice>,
@@ -197,12 +200,14 @@ impl Driver {
             tap: config.tap,
             place: config.place,
             listeners,
+            interfaces: Interfaces::default(),
             waiting: Vec::new(),
             connecting: BTreeMap::new(),
             connect_errors: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_conn: 0,
             round: Round::new(now()),
+            used_up: false,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
             notices: VecDeque::new(),
@@ -446,7 +451,7 @@ impl Driver {
         // Embedded routers speak one family a session, on links without further addresses.
         let local = match self.place {
             Some(_) => local.ip().into(),
-            None => interfaces::local(local, endpoint.remote, &self.scope),
+            None => self.interfaces.local(local, endpoint.remote, &self.scope),
         };
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;

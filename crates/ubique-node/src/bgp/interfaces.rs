@@ -1,22 +1,65 @@
 //! Our addresses on the interface of a connection: next hops of what is announced over it.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use ubique_model::{IpNet, Prefix};
 use ubique_proto::bgp::speaker::Local;
-use ubique_sys::netlink::Netlink;
+use ubique_sys::netlink::{AddressMonitor, Netlink};
 
-/// Addresses of the interface that has `local`, without those in `service`: anycast addresses are nobody's next hop.
-///
-/// Falls back to the connection's own address: without netlink a session of one family is as good.
-pub(super) fn local(local: SocketAddr, remote: IpAddr, service: &[Prefix]) -> Local {
-    let plain = Local::from(local.ip());
-    match Netlink::open().and_then(|mut netlink| netlink.all_addresses()) {
-        Ok(addresses) => on_interface(plain, local, remote.to_canonical(), service, &addresses),
-        Err(error) => {
-            tracing::debug!(%error, "cannot list the addresses of interfaces");
-            plain
+/// The addresses of all interfaces, listed again only after one has changed: whoever calls again and again does not make
+/// us list them as often.
+#[derive(Default)]
+pub(super) struct Interfaces {
+    listed: Option<Listed>,
+}
+
+struct Listed {
+    /// Older than the list.
+    monitor: AddressMonitor,
+    addresses: Vec<(u32, IpNet)>,
+}
+
+impl Interfaces {
+    /// Addresses of the interface that has `local`, without those in `service`: anycast addresses are nobody's next hop.
+    ///
+    /// Falls back to the connection's own address: without netlink a session of one family is as good.
+    pub(super) fn local(&mut self, local: SocketAddr, remote: IpAddr, service: &[Prefix]) -> Local {
+        let plain = Local::from(local.ip());
+        match self.addresses() {
+            Ok(addresses) => on_interface(plain, local, remote.to_canonical(), service, addresses),
+            Err(error) => {
+                tracing::debug!(%error, "cannot list the addresses of interfaces");
+                plain
+            }
         }
+    }
+
+    fn addresses(&mut self) -> io::Result<&[(u32, IpNet)]> {
+        // The kernel tells of an address before packets can come to it.
+        let listed = match self.listed.take().map(Listed::follow) {
+            Some(Ok(listed)) => listed,
+            _ => Listed::new()?,
+        };
+        Ok(&self.listed.insert(listed).addresses)
+    }
+}
+
+impl Listed {
+    fn new() -> io::Result<Listed> {
+        let monitor = AddressMonitor::open()?;
+        Ok(Listed { monitor, addresses: Netlink::open()?.all_addresses()? })
+    }
+
+    fn follow(mut self) -> io::Result<Listed> {
+        let mut changed = false;
+        while self.monitor.recv()?.is_some() {
+            changed = true;
+        }
+        if changed {
+            self.addresses = Netlink::open()?.all_addresses()?;
+        }
+        Ok(self)
     }
 }
 

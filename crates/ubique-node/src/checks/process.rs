@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use tokio::task::{JoinHandle, spawn_blocking};
 use ubique_model::check::CheckKind;
+use ubique_sys::file::read_at_once;
 use ubique_sys::netns::NetNs;
 use ubique_sys::process::{self, PidFd};
 
 use super::{quote, unit, words};
 
 /// Longest pid file that makes sense, octets.
-const PIDFILE_BYTES: u64 = 64;
+const PIDFILE_BYTES: usize = 64;
 
 /// How a process is found.
 #[derive(Clone, Debug)]
@@ -78,7 +79,19 @@ impl Find {
         {
             return Ok((pid, fd));
         }
-        for pid in self.pids()? {
+        self.running(self.pids()?)
+    }
+
+    /// The same where nothing is to be waited for: a pid file that is at hand. `None`: that is not so.
+    pub(crate) fn look_at_once(&self) -> Option<Look> {
+        let Find::Pidfile(path) = self else { return None };
+        let text = read_at_once(path, PIDFILE_BYTES)?;
+        Some(parse_pid(path, &text).and_then(|pid| self.running(vec![pid])))
+    }
+
+    /// The first of these that runs.
+    fn running(&self, pids: Vec<u32>) -> Look {
+        for pid in pids {
             // It may have ended since it was found.
             if let Ok(fd) = PidFd::open(pid)
                 && !fd.exited().map_err(|e| words(&e))?
@@ -97,10 +110,14 @@ impl Find {
 fn read_pid(path: &Path) -> Result<u32, String> {
     let mut text = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(PIDFILE_BYTES).read_to_end(&mut text))
+        .and_then(|file| file.take(PIDFILE_BYTES as u64).read_to_end(&mut text))
         .map_err(|e| format!("{}: {e}", path.display()))?;
-    let pid = std::str::from_utf8(&text).ok().and_then(|t| t.trim().parse().ok()).filter(|&pid: &u32| pid > 0);
-    pid.ok_or_else(|| format!("{}: {:?} is not a pid", path.display(), quote(&text)))
+    parse_pid(path, &text)
+}
+
+fn parse_pid(path: &Path, text: &[u8]) -> Result<u32, String> {
+    let pid = std::str::from_utf8(text).ok().and_then(|t| t.trim().parse().ok()).filter(|&pid: &u32| pid > 0);
+    pid.ok_or_else(|| format!("{}: {:?} is not a pid", path.display(), quote(text)))
 }
 
 /// A `process` or `systemd` check.

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ubique_model::service::{Bfd, Service};
+use ubique_model::service::{Bfd, Service, Upstream};
 use ubique_node::admin::{BfdStatus, Request};
 use ubique_node::bfd::{Driver, Peer, start};
 use ubique_proto::bfd::packet::State;
@@ -19,6 +19,7 @@ use crate::daemons::{BIRD, Bird};
 use crate::lab::{self, Lab, Process, until, until_true};
 use crate::records::{JOURNAL, journalled, replayed};
 use crate::runner::Test;
+use crate::sessions::{self as kinds, service_with};
 
 const BFDD: &str = "/usr/lib/frr/bfdd";
 /// Often, and patient: a second of silence is more than a busy machine's, and much less than the hold time of 9 s.
@@ -34,6 +35,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "a_frozen_site_is_noticed_by_birds_bfd", needs: &[BIRD], run: frozen },
     Test { name: "bgp_needs_no_bfd_of_the_upstream", needs: &[BIRD], run: without },
     Test { name: "a_stopped_bfd_thread_ends_with_the_agent", needs: &[BIRD], run: watched },
+    Test { name: "bfd_over_two_hops_with_bird", needs: &[BIRD], run: two_hops },
+    Test { name: "bfd_with_a_neighbour_from_a_range", needs: &[BIRD], run: from_range },
     Test { name: "bfd_with_frr_up_polled_lost_and_back", needs: &[BFDD], run: frr },
 ];
 
@@ -186,6 +189,69 @@ fn watched() {
     agent.signal(Signal::Stop);
     until_true("withdrawn", || bird.has_none());
     assert_eq!(agent.wait(), -1, "killed by the watchdog");
+}
+
+/// BIRD behind another router: UDP port 4784 (RFC 5883 §5), where its packets arrive with TTL 254.
+fn two_hops() {
+    const FAR: &str = "203.0.113.6";
+    let lab = Lab::new();
+    let far = NetNs::create_at(Path::new("/run/ns-far")).unwrap();
+    Netlink::open().unwrap().add_veth(("l1", Some(&lab.router)), ("l1", Some(&far))).unwrap();
+    for (ns, address) in [(&lab.router, "203.0.113.5/30"), (&far, "203.0.113.6/30")] {
+        let mut netlink = Netlink::open_in(ns).unwrap();
+        let index = netlink.link_index("l1").unwrap();
+        netlink.set_up(index).unwrap();
+        netlink.add_address(index, address.parse().unwrap()).unwrap();
+    }
+    Netlink::open_in(&far).unwrap().replace_route(&lab::route("0.0.0.0/0", "203.0.113.5")).unwrap();
+    lab.router.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap()).unwrap();
+    let mut bird = Bird::with(
+        &far,
+        &format!(
+            "protocol bgp site {{ local {FAR} as {}; neighbor {} as {}; multihop 2; bfd {BIRD_FAST};\n\
+             hold time 9; error wait time 1, 2; ipv4 {{ import all; export none; }}; }}\n",
+            lab::ROUTER_ASN,
+            lab::SITE_V4,
+            lab::SITE_ASN
+        ),
+    );
+    let upstream = Upstream { multihop: Some(2), bfd: Some(FAST), ..lab::upstream(FAR) };
+    let _agent = lab.agent(&service_with(upstream));
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    until_true("announced over two hops", || bird.route(lab::PREFIX_V4).is_some());
+    let is = |state: &str| sessions().first().is_some_and(|s| s.state == state);
+    until_true("BFD is up", || is("up"));
+    until_true("BIRD's, too", || bird.ask("show bfd sessions").contains(" Up "));
+    assert_eq!(sessions()[0].discarded, 0);
+    // The site's own link and address stay: only what is beyond is lost.
+    let mut netlink = Netlink::open_in(&lab.router).unwrap();
+    let index = netlink.link_index("l1").unwrap();
+    netlink.set_down(index).unwrap();
+    until_true("BFD is down", || is("down"));
+    until_true("BGP is down, too", || lab::status().peers[0].state != "established");
+    netlink.set_up(index).unwrap();
+    until_true("BFD is back", || is("up"));
+    until_true("announced again", || bird.route(lab::PREFIX_V4).is_some());
+}
+
+/// The session of BFD comes with the one of BGP, and goes with the neighbour.
+fn from_range() {
+    let lab = Lab::new();
+    let mut range = kinds::range(&[lab::ROUTER_ASN], 4);
+    range.template.bfd = Some(FAST);
+    let agent = lab.agent(&kinds::dynamic_service(range));
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    until_true("announced", || lab::try_status().is_some_and(|s| s.state == ubique_proto::site::State::Announced));
+    let mut bird = kinds::calling(&lab, lab::ROUTER_ASN, &format!("bfd {BIRD_FAST};"));
+    let is = |state: &str| sessions().first().is_some_and(|s| s.state == state);
+    until_true("both prefixes announced", || bird.has_both());
+    until_true("BFD is up", || is("up"));
+    set_link(&lab, false);
+    until_true("the neighbour is lost and forgotten", || lab::status().peers.is_empty());
+    assert!(agent.log().contains("control detection time expired"), "by BFD: {}", agent.log());
+    assert_eq!(sessions(), []);
 }
 
 /// zebra and bfdd, and their terminals.

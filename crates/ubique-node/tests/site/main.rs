@@ -12,6 +12,7 @@ mod conformance;
 mod daemons;
 mod doctor;
 mod faults;
+mod features;
 mod interfaces;
 #[path = "../jobs/mod.rs"]
 mod jobs;
@@ -56,6 +57,7 @@ fn main() {
         conformance::TESTS,
         doctor::TESTS,
         faults::TESTS,
+        features::TESTS,
         interfaces::TESTS,
         kubernetes::TESTS,
         links::TESTS,

@@ -279,7 +279,7 @@ pub fn replayed(path: &str) -> (usize, [usize; 4], bool) {
 }
 
 /// All routes that a request gets, page by page.
-fn routes_of(mut which: RoutesRequest) -> Vec<RouteView> {
+pub fn routes_of(mut which: RoutesRequest) -> Vec<RouteView> {
     let mut routes = vec![];
     loop {
         let Ok(Reply::Routes(page)) = ask(&Request::Routes(which.clone())) else { panic!("no routes") };

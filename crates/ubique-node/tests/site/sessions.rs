@@ -66,6 +66,15 @@ fn both_families() {
         route.contains(&format!("BGP.next_hop: {SITE_V6}")),
         "the interface's IPv6 address is the next hop:\n{route}"
     );
+    // An address that came meanwhile, in the place of the one that was there, is the next hop of the next session.
+    let mut netlink = Netlink::open_in(&lab.site).unwrap();
+    let index = netlink.link_index("l0").unwrap();
+    netlink.add_address(index, "2001:db8:1::3/126".parse().unwrap()).unwrap();
+    netlink.delete_address(index, format!("{SITE_V6}/126").parse().unwrap()).unwrap();
+    bird.ask("restart site");
+    until_true("announced by the new address", || {
+        bird.route(PREFIX_V6).is_some_and(|route| route.contains("BGP.next_hop: 2001:db8:1::3"))
+    });
     dns.kill();
     until_true("withdrawn", || bird.has_none());
 }
@@ -119,23 +128,24 @@ fn link_local() {
     }
 }
 
-fn range(asns: &[u32], limit: u16) -> Dynamic {
+pub fn range(asns: &[u32], limit: u16) -> Dynamic {
     let range = "192.0.2.0/30".parse().unwrap();
     let address = "192.0.2.0".parse().unwrap();
     let template = Upstream { families: BOTH.to_vec(), passive: true, ..Upstream::new(Asn(asns[0]), address) };
     Dynamic { range, asns: asns.iter().copied().map(Asn).collect(), limit, template }
 }
 
-fn dynamic_service(range: Dynamic) -> Service {
+pub fn dynamic_service(range: Dynamic) -> Service {
     let mut service = lab::service();
     service.sites[0].upstreams.clear();
     service.sites[0].dynamic = vec![range];
     service
 }
 
-fn calling(lab: &Lab, asn: u32) -> Bird {
-    let ours = lab::ROUTER_V4;
-    bird(lab, &format!("local {ours} as {asn}; neighbor {SITE_V4} as 64500; hold time 9; {CALLS} {CHANNELS}"))
+/// BIRD in this AS, which connects to the site; `extra`: further settings of the session.
+pub fn calling(lab: &Lab, asn: u32, extra: &str) -> Bird {
+    let session = format!("local {} as {asn}; neighbor {SITE_V4} as 64500; hold time 9;", lab::ROUTER_V4);
+    bird(lab, &format!("{session} {CALLS} {extra} {CHANNELS}"))
 }
 
 fn dynamic() {
@@ -146,7 +156,7 @@ fn dynamic() {
     until_true("announced", || lab::try_status().is_some_and(|s| s.state == State::Announced));
     assert!(lab::status().peers.is_empty(), "nobody has called");
     for _ in 0..2 {
-        let mut bird = calling(&lab, ROUTER_ASN);
+        let mut bird = calling(&lab, ROUTER_ASN, "");
         until_true("both prefixes announced", || bird.has_both());
         assert_eq!(lab::status().peers.len(), 1);
         dns.kill();
@@ -165,12 +175,12 @@ fn dynamic_asns() {
     lab.wait_for_addresses();
     let _dns = lab.dns();
     until_true("announced", || lab::try_status().is_some_and(|s| s.state == State::Announced));
-    let mut bird = calling(&lab, ROUTER_ASN);
+    let mut bird = calling(&lab, ROUTER_ASN, "");
     until_true("both prefixes announced", || bird.has_both());
     assert_eq!(lab::status().peers[0].asn, Asn(ROUTER_ASN));
     drop(bird);
     until_true("it is forgotten", || lab::status().peers.is_empty());
-    let bird = calling(&lab, 64499);
+    let bird = calling(&lab, 64499, "");
     until_true("another AS is told so", || bird.log().contains("Bad peer AS"));
 }
 

@@ -17,7 +17,6 @@ mod open;
 #[allow(dead_code, reason = "captures are only read here")]
 mod pcap;
 mod roundtrip;
-mod shapes;
 mod speed;
 mod support;
 mod updates;

@@ -152,18 +152,15 @@ fn paths_merge() {
     ];
     for (as_path, as4_path, want) in cases {
         let (short, long) = (hex(as_path), hex(as4_path));
-        let attributes = [
-            &hex("40010100 4002")[..],
-            &[short.len() as u8],
-            &short,
-            &hex("400304C0000201 C011"),
-            &[long.len() as u8],
-            &long,
-        ]
-        .concat();
-        let update = decode_update(&update(&[], &attributes, &hex("18CB0071")), &OLD).unwrap();
-        assert_eq!(update.faults, vec![], "{as_path} + {as4_path}");
-        assert_eq!(update.attributes.unwrap().as_path, AsPath(want), "{as_path} + {as4_path}");
+        let as_path = [&[0x40, 2, short.len() as u8], &short[..]].concat();
+        let as4_path = [&[0xc0, 17, long.len() as u8], &long[..]].concat();
+        // In any order.
+        for (first, second) in [(&as_path, &as4_path), (&as4_path, &as_path)] {
+            let attributes = [&hex("40010100")[..], first, &hex("400304C0000201"), second].concat();
+            let update = decode_update(&update(&[], &attributes, &hex("18CB0071")), &OLD).unwrap();
+            assert_eq!(update.faults, vec![], "{attributes:02x?}");
+            assert_eq!(update.attributes.unwrap().as_path, AsPath(want.clone()), "{attributes:02x?}");
+        }
     }
     // Confederation segments in front, from within the AS.
     let inside = DecodeContext { external: false, ..OLD };

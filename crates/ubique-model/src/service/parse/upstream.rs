@@ -23,7 +23,6 @@ pub(in crate::service) struct UpstreamDraft {
     pub interface: Option<At<String>>,
     pub port: Option<At<u16>>,
     pub passive: bool,
-    pub bfd: Option<At<Bfd>>,
     pub session: SessionDraft,
 }
 
@@ -37,6 +36,7 @@ pub(in crate::service) struct DynamicDraft {
 
 /// The keys that every session has, as far as they were readable.
 pub(in crate::service) struct SessionDraft {
+    pub bfd: Option<At<Bfd>>,
     pub relation: Option<At<Relation>>,
     pub families: Vec<At<AddressFamily>>,
     /// `families` is written, and every element was readable.
@@ -80,7 +80,6 @@ pub(super) fn read_upstream(table: &TableReader<'_>) -> UpstreamDraft {
         interface: table.text("interface", text::interface),
         port: narrow(table.integer("port")),
         passive: table.boolean("passive").is_some_and(|at| at.value),
-        bfd: table.switch("bfd").and_then(|t| read_bfd(&t)),
         session: read_session(table),
     }
 }
@@ -106,6 +105,7 @@ fn read_session(table: &TableReader<'_>) -> SessionDraft {
     let next_hop = table.table("next-hop");
     let next_hop = |key| next_hop.as_ref().and_then(|t| t.text(key, text::address));
     SessionDraft {
+        bfd: table.switch("bfd").and_then(|t| read_bfd(&t)),
         relation: read_relation(table),
         families_known: !families.is_empty() && families.len() == table.written("families"),
         families,
@@ -257,6 +257,7 @@ impl SessionDraft {
         families.dedup();
         let next_hop = NextHop { ipv4: v4(self.next_hop_ipv4), ipv6: v6(self.next_hop_ipv6) };
         Some(Upstream {
+            bfd: self.bfd.map(|at| at.value),
             relation: self.relation?.value,
             families: if families.is_empty() { neighbour.families } else { families },
             hold_time: self.hold_time?.value,
@@ -294,7 +295,6 @@ impl UpstreamDraft {
             interface: self.interface.map(|at| at.value),
             port: self.port?.value,
             passive: self.passive,
-            bfd: self.bfd.map(|at| at.value),
             ..Upstream::new(self.asn?.value, self.address?.value)
         };
         self.session.finish(neighbour)

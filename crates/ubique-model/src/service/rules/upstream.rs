@@ -60,7 +60,7 @@ fn check_duplicates(sink: &Sink<'_>, site: &SiteDraft) {
     }
     let mut seen = std::collections::BTreeSet::new();
     for upstream in &site.upstreams {
-        let (Some(address), Some(bfd)) = (&upstream.address, &upstream.bfd) else {
+        let (Some(address), Some(bfd)) = (&upstream.address, &upstream.session.bfd) else {
             continue;
         };
         let interface = upstream.interface.as_ref().filter(|_| is_link_local(address.value)).map(|at| &at.value);
@@ -138,9 +138,6 @@ fn check_upstream(sink: &Sink<'_>, head: &Head, upstream: &UpstreamDraft) {
             .cause("routers do not forward packets with link-local addresses (RFC 4291 §2.5.6)");
         sink.report(&multihop.span, finding.fix("remove `multihop`"));
     }
-    if let Some(bfd) = &upstream.bfd {
-        check_bfd(sink, bfd);
-    }
     let address = upstream.address.as_ref();
     check_session(sink, head, session, address.map(|a| Family::of_address(a.value)));
     let Some(address) = address else {
@@ -210,6 +207,9 @@ fn check_asn(sink: &Sink<'_>, head: &Head, asn: Option<&At<Asn>>, session: &Sess
 
 /// Rules within one session; `family` is that of its addresses.
 fn check_session(sink: &Sink<'_>, head: &Head, session: &SessionDraft, family: Option<Family>) {
+    if let Some(bfd) = &session.bfd {
+        check_bfd(sink, bfd);
+    }
     if let Some(hold_time) = session.hold_time.as_ref().filter(|h| h.value.is_zero()) {
         let finding = Finding::new(code::NO_HOLD_TIMER, "hold time 0 turns keepalives off")
             .cause("the upstream never notices a frozen machine and keeps sending clients to it");

@@ -27,6 +27,12 @@ macro_rules! session {
     ($($own:expr,)*) => {
         &[
             $($own,)*
+            field(
+                "bfd",
+                Type::Switch(&BFD),
+                OFF,
+                "BFD: each side notices within milliseconds that the other is lost (RFC 5880, 5881; with `multihop` RFC 5883).",
+            ),
             field("relation", Type::Choice(RELATIONS), Need::Text("transit"), "What the neighbour is to us."),
             field(
                 "families",
@@ -220,12 +226,6 @@ pub(super) static UPSTREAM: Spec = Spec {
         field("interface", Type::Text(&INTERFACE), Need::Optional, "Interface the session is bound to."),
         field("port", Type::Integer { min: 1, max: 65535 }, Need::Integer(179), "Its TCP port."),
         field("passive", Type::Boolean, OFF, "It connects to us, never we to it."),
-        field(
-            "bfd",
-            Type::Switch(&BFD),
-            OFF,
-            "BFD: each side notices within milliseconds that the other is lost (RFC 5880, 5881; with `multihop` RFC 5883).",
-        ),
     ],
     variants: None,
     later: &[PASSWORD],
@@ -244,13 +244,7 @@ pub(super) static DYNAMIC: Spec = Spec {
         field("limit", Type::Integer { min: 1, max: MAX_DYNAMIC as i64 }, Need::Integer(16), "Most of them at a time.",),
     ],
     variants: None,
-    later: &[DYNAMIC_BFD, PASSWORD],
-};
-
-const DYNAMIC_BFD: Later = Later {
-    word: "bfd",
-    what: "BFD with dynamic neighbours",
-    instead: "remove it and set a short hold time, e.g. hold-time = \"3s\", or write [[site.upstream]] for each neighbour",
+    later: &[PASSWORD],
 };
 
 const PASSWORD: Later = Later {

@@ -1,7 +1,8 @@
 //! Who gets its turn when: reads in rounds, deadlines between them, and no turn longer than [`TURN`].
 //!
 //! A full table from one neighbour is a second of work. Nothing may wait for that: every read is small, every connection
-//! has its share of a round, and after [`TURN`] the whole runtime gets its chance, I/O included.
+//! has its share of a round, and after [`TURN`] the whole runtime gets its chance, I/O included. Tasks that I/O woke then
+//! are polled before the next turn: what they tell their owner, such as that the service has died, comes before more routes.
 
 use std::pin::pin;
 use std::task::{Context, Poll};
@@ -45,6 +46,11 @@ impl Round {
 impl Driver {
     /// Makes progress for at most [`TURN`].
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Notice> {
+        if std::mem::take(&mut self.used_up) {
+            // `LocalSet` polls the future that owns it before its tasks: they have their turn until it is polled again.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let began = now();
         loop {
             let now = now();
@@ -58,6 +64,7 @@ impl Driver {
             // Without a budget sockets say that they are empty (tokio's cooperation), and deadlines would be judged by that.
             let spent = now.since(began) >= TURN || !tokio::task::coop::has_budget_remaining();
             if spent || (idle && self.must_look(now)) {
+                self.used_up = true;
                 // As `yield_now` does it: sockets and timers of others are looked at before we come back.
                 let _ = pin!(tokio::task::yield_now()).poll(cx);
                 return Poll::Pending;
@@ -202,8 +209,8 @@ impl Driver {
             self.speaker.handle_deadline(judged);
             self.carry_out(now);
             if freeing && !self.speaker.rib().has_gone() {
-                // More than one turn's worth: a big table.
-                ubique_sys::memory::trim();
+                // More than one turn's worth: a big table. What is missing now is not missed before the next one.
+                let _ = std::thread::Builder::new().name("trim".to_owned()).spawn(ubique_sys::memory::trim);
             }
             progress = true;
         }
