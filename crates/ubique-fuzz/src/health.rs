@@ -122,6 +122,7 @@ fn config(rng: &mut Rng, n: u64) -> CheckConfig {
         what: format!("test{}", rng.below(2)),
         every,
         timeout: Duration::from_micros(1 + rng.below(1 << 16) * 10),
+        retry: rng.one_in(4).then(|| Duration::from_micros(rng.below(1 << 16) * 10)),
         latency: rng.one_in(4).then(|| Duration::from_micros(rng.below(1 << 16))),
         fall: rng.below(4) as u32,
         rise: rng.below(4) as u32,

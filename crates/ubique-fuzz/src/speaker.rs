@@ -518,6 +518,7 @@ pub(crate) fn configurations() -> Vec<(CoreId, Vec<u8>)> {
         what: "answers".into(),
         every: Duration::from_millis(100),
         timeout: Duration::from_millis(50),
+        retry: None,
         latency: None,
         fall: 2,
         rise: 2,

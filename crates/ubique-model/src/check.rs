@@ -26,6 +26,8 @@ pub struct Check {
     pub every: Duration,
     /// A poll without a result by then has failed; at most `every`.
     pub timeout: Duration,
+    /// Interval between the starts of two polls once one has failed, until the check is down; `None`: `every`.
+    pub retry: Option<Duration>,
     /// A right answer that took longer is a failure.
     pub latency: Option<Duration>,
     /// So many failures in a row turn it down.

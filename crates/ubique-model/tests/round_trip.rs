@@ -172,7 +172,8 @@ fn check() -> impl Strategy<Value = Check> {
         let load = matches!(kind, CheckKind::Load { .. });
         let latency = (slow && !load && timeout > Duration::from_millis(2)).then(|| timeout - Duration::from_millis(1));
         let counts = if load { Counts::Alone(Level::Failed) } else { counts };
-        Check { name: String::new(), kind, every, timeout, latency, fall, rise, counts }
+        let retry = (slow && !load && fall > 1).then(|| every - Duration::from_millis(1));
+        Check { name: String::new(), kind, every, timeout, retry, latency, fall, rise, counts }
     })
 }
 

@@ -12,7 +12,10 @@
 //! `every` and each start is jittered within the difference: checks do not fall into step with anything periodic
 //! on the host, and still `every` is never exceeded. Where a poll starts, others whose time has come but for their jitter
 //! start, too: fewer moments at which a driver must wake. Hence a service that stops answering is down after at most
-//! `fall` × `every` + `timeout`.
+//! `fall` × `every` + `timeout`. A check with [`CheckConfig::retry`] does not wait for the grid once a poll has failed: it
+//! polls again after that long, or at once where the failure itself took longer, until it is down or a poll succeeds; the
+//! grid then goes on from the last poll. It is down after at most `every` + (`fall` − 1) × the longer of `retry` and
+//! `timeout` + `timeout`.
 //!
 //! [`In::Configure`] changes checks and groups while all goes on. A check that tests the same as before keeps its
 //! state, even when its timing or role changes. A new one counts as up until its polls tell otherwise or the site has
@@ -59,6 +62,9 @@ pub struct CheckConfig {
     pub every: Duration,
     /// A poll without a result by then has failed; at most `every`.
     pub timeout: Duration,
+    /// Interval between the starts of two polls while it is up and the last one has failed; at most `every`, which it is
+    /// for `None`. Without meaning for load.
+    pub retry: Option<Duration>,
     /// A success that took longer is a failure.
     pub latency: Option<Duration>,
     /// Failures in a row that turn it down.
@@ -290,12 +296,12 @@ impl Health {
     pub fn handle_input(&mut self, now: Time, input: In) {
         match input {
             In::Result { check, poll, took, result, answered } => {
-                if self.ended(now, check, poll, took) {
-                    self.count(now, check, took, result, answered);
+                if let Some(began) = self.ended(now, check, poll, took) {
+                    self.count(now, check, began, took, result, answered);
                 }
             }
             In::Load { check, poll, took, value } => {
-                if self.ended(now, check, poll, took) {
+                if self.ended(now, check, poll, took).is_some() {
                     self.count_load(now, check, value);
                 }
             }
@@ -312,17 +318,17 @@ impl Health {
         let starting = self.checks.iter().any(|c| c.start <= now);
         for index in 0..self.checks.len() {
             let c = &mut self.checks[index];
-            if let Some((poll, timeout)) = c.outstanding
-                && timeout <= now
+            if let Some((poll, began)) = c.outstanding
+                && began + c.config.timeout <= now
             {
                 c.outstanding = None;
                 c.counters.timeouts += 1;
                 let (error, took) = (format!("timeout after {:?}", c.config.timeout), c.config.timeout);
                 self.outputs.push_back(Out::Abandon { check: index, poll });
-                self.count(now, index, took, Err(error), false);
+                self.count(now, index, began, took, Err(error), false);
             }
             let c = &mut self.checks[index];
-            if starting && c.grid <= now {
+            if c.start <= now || (starting && c.grid <= now) {
                 c.advance(now, &mut self.rng);
                 // Only the poll after an event can still be under way here; it stands for this one.
                 if c.outstanding.is_none() {
@@ -429,24 +435,28 @@ impl Health {
         self.next_poll += 1;
         let c = &mut self.checks[check];
         c.counters.polls += 1;
-        c.outstanding = Some((poll, now + c.config.timeout));
+        c.outstanding = Some((poll, now));
         self.outputs.push_back(Out::Poll { check, poll });
     }
 
-    /// Whether this poll was under way: it no longer is.
-    fn ended(&mut self, now: Time, check: usize, poll: u64, took: Duration) -> bool {
-        let Some(c) = self.checks.get_mut(check) else {
-            return false;
-        };
-        let under_way = c.outstanding.is_some_and(|(number, _)| number == poll);
-        if under_way {
-            c.outstanding = None;
-            c.durations.record(now, took);
-        }
-        under_way
+    /// This poll is no longer under way; when it began, if it was.
+    fn ended(&mut self, now: Time, check: usize, poll: u64, took: Duration) -> Option<Time> {
+        let c = self.checks.get_mut(check)?;
+        let (_, began) = c.outstanding.take_if(|(number, _)| *number == poll)?;
+        c.durations.record(now, took);
+        Some(began)
     }
 
-    fn count(&mut self, now: Time, check: usize, took: Duration, result: Result<(), String>, answered: bool) {
+    /// Counts the end of the poll that `began` then.
+    fn count(
+        &mut self,
+        now: Time,
+        check: usize,
+        began: Time,
+        took: Duration,
+        result: Result<(), String>,
+        answered: bool,
+    ) {
         let c = &mut self.checks[check];
         let answered = answered || result.is_ok();
         let result = c.within_latency(took, result);
@@ -456,7 +466,7 @@ impl Health {
         if !up {
             c.answered = answered;
         }
-        if let Some(cause) = c.count(now, result) {
+        if let Some(cause) = c.count(now, began, result) {
             self.turn(now, check, up, cause);
         } else if news && !c.up {
             let cause = self.cause.clone();

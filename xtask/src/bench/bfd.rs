@@ -5,7 +5,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use super::failover::{Kind, Lab, RESOLUTION_MS, median, play, worst};
+use super::failover::{Kind, Lab, RESOLUTION_MS, expect, median, play, worst};
 use super::{Row, json_of, release_binary};
 use crate::command;
 
@@ -36,7 +36,7 @@ pub fn run(repeat: usize) -> Result<Vec<Row>, String> {
         let gaps = play(&binary, &lab(None, ours), &kinds)?;
         let peer = play(&binary, &lab(Some(("bench/bird-site", theirs)), ours), &kinds)?;
         for ((kind, gaps), peer) in [&FREEZE, &CUT].into_iter().zip(&gaps).zip(&peer) {
-            expect(kind, gaps.outage_ms.len(), repeat)?;
+            expect(kind, gaps, repeat)?;
             let name = |what| format!("{title}: {}, gap, {what}", kind.name);
             let row = Row::new(name("median"), median(&gaps.outage_ms), "ms", goals.0);
             rows.push(row.beside(median(&peer.outage_ms), RESOLUTION_MS));
@@ -54,18 +54,13 @@ pub fn run(repeat: usize) -> Result<Vec<Row>, String> {
         let lab = Lab { agent: None, bfd: Some(bfd), routers: "frr", settle: SETTLE };
         let gaps = play(&binary, &lab, &[(&FREEZE, repeat), (&CUT, repeat)])?;
         for (kind, gaps) in [&FREEZE, &CUT].into_iter().zip(&gaps) {
-            expect(kind, gaps.outage_ms.len(), repeat)?;
+            expect(kind, gaps, repeat)?;
             let name = |what| format!("{title}: {}, gap, {what}", kind.name);
             rows.push(Row::new(name("median"), median(&gaps.outage_ms), "ms", Some(goal)));
             rows.push(Row::new(name("worst"), worst(&gaps.outage_ms), "ms", None));
         }
     }
     Ok(rows)
-}
-
-/// A fault without a gap was no fault.
-fn expect(kind: &Kind, found: usize, wanted: usize) -> Result<(), String> {
-    if found == wanted { Ok(()) } else { Err(format!("{}: {found} of {wanted} gaps were measured", kind.name)) }
 }
 
 /// Processes that keep the machine busy; ended by their id.

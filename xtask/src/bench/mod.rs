@@ -7,6 +7,7 @@ mod bfd;
 mod failover;
 mod idle;
 mod inside;
+mod peers;
 pub mod size;
 mod table;
 mod wire;
@@ -42,7 +43,8 @@ enum Name {
     Bfd,
     /// BFD at 50 ms x 3 on a busy machine, with BIRD and among ourselves: false alarms.
     BfdSoak,
-    /// Client-side gap when a service or an agent dies, ubique beside ExaBGP, behind BIRD and FRR.
+    /// Client-side gap when a service or an agent dies or hangs, behind BIRD and FRR, beside ExaBGP, BIRD with
+    /// anycast-healthchecker, and FRR with anycastd.
     Failover,
     /// Processor and memory of an agent with 8 upstreams, BFD on all and 20 checks, when nothing happens.
     Idle,
@@ -78,19 +80,24 @@ pub struct Row {
     pub peer: Option<f64>,
     /// peer / value.
     pub ratio: Option<f64>,
+    /// What the measurement can tell apart; a smaller value is shown, and divided by, as this.
+    pub resolution: Option<f64>,
 }
 
 impl Row {
     /// A row with a goal, without a peer.
     pub fn new(name: impl Into<String>, value: f64, unit: &str, goal: Option<f64>) -> Row {
-        Row { name: name.into(), value, unit: unit.to_owned(), goal, peer: None, ratio: None }
+        Row { name: name.into(), value, unit: unit.to_owned(), goal, peer: None, ratio: None, resolution: None }
+    }
+
+    /// The same row of a measurement that can tell so much apart.
+    pub fn within(self, resolution: f64) -> Row {
+        Row { resolution: Some(resolution), ..self }
     }
 
     /// The same row beside a peer's figure. A value below the resolution of the measurement counts as that.
-    pub fn beside(mut self, peer: f64, resolution: f64) -> Row {
-        self.peer = Some(peer);
-        self.ratio = Some(peer / self.value.max(resolution));
-        self
+    pub fn beside(self, peer: f64, resolution: f64) -> Row {
+        Row { peer: Some(peer), ratio: Some(peer / self.value.max(resolution)), ..self.within(resolution) }
     }
 }
 
@@ -110,13 +117,18 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         println!("{}", serde_json::to_string_pretty(&rows).map_err(|e| e.to_string())?);
         return Ok(());
     }
-    println!("{:<58} {:>9} {:<4} {:>8} {:>9} {:>7}", "name", "value", "unit", "goal", "peer", "ratio");
+    println!("{:<70} {:>9} {:<4} {:>8} {:>9} {:>7}", "name", "value", "unit", "goal", "peer", "ratio");
     let optional = |v: Option<f64>, digits: usize| v.map_or("–".to_string(), |v| format!("{v:.digits$}"));
     for row in &rows {
         let (goal, peer, ratio) = (optional(row.goal, 1), optional(row.peer, 1), optional(row.ratio, 1));
         let missed = row.goal.is_some_and(|goal| row.value > goal);
         let mark = if missed { "  above the goal" } else { "" };
-        println!("{:<58} {:>9.2} {:<4} {goal:>8} {peer:>9} {ratio:>7}{mark}", row.name, row.value, row.unit);
+        // Below the resolution a value is only known to be that: its ratio is the least it can be.
+        let (value, ratio) = match row.resolution.filter(|resolution| row.value < *resolution) {
+            Some(resolution) => (format!("< {resolution}"), row.ratio.map_or(ratio, |ratio| format!("> {ratio:.1}"))),
+            None => (format!("{:.2}", row.value), ratio),
+        };
+        println!("{:<70} {value:>9} {:<4} {goal:>8} {peer:>9} {ratio:>7}{mark}", row.name, row.unit);
     }
     Ok(())
 }

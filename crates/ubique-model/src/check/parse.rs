@@ -89,6 +89,7 @@ fn read(table: &TableReader<'_>, name: Option<At<String>>, members: &mut Vec<Mem
                 .cause("a poll must be over before the next one starts");
         table.sink().report(&timeout.span, finding.fix(format!("write timeout = \"{shown}\" or less")));
     }
+    let retry = table.duration("retry");
     let latency = table.duration("latency");
     let fall = narrow(table.integer("fall"));
     let rise = narrow(table.integer("rise"));
@@ -96,6 +97,9 @@ fn read(table: &TableReader<'_>, name: Option<At<String>>, members: &mut Vec<Mem
     let kind = read_kind(table);
     let every = every?.value;
     let timeout = timeout.map_or(DEFAULT_TIMEOUT.min(every), |t| t.value);
+    if let Some(retry) = &retry {
+        rules::retry(table, retry, every, fall.as_ref().map(|at| at.value));
+    }
     if let Some(latency) = &latency {
         rules::latency(table, latency, timeout);
     }
@@ -104,6 +108,7 @@ fn read(table: &TableReader<'_>, name: Option<At<String>>, members: &mut Vec<Mem
         kind: kind?,
         every,
         timeout,
+        retry: retry.map(|at| at.value),
         latency: latency.map(|at| at.value),
         fall: fall?.value,
         rise: rise?.value,

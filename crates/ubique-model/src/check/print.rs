@@ -19,6 +19,9 @@ pub(crate) fn print_check(page: &mut Page, check: &Check) {
     print_kind(page, &check.kind);
     page.text("every", format_duration(check.every));
     page.text("timeout", format_duration(check.timeout));
+    if let Some(retry) = check.retry {
+        page.text("retry", format_duration(retry));
+    }
     if let Some(latency) = check.latency {
         page.text("latency", format_duration(latency));
     }

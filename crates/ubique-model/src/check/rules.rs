@@ -17,6 +17,19 @@ fn without_effect(table: &TableReader<'_>, key: &str, why: &str) {
     }
 }
 
+pub(super) fn retry(table: &TableReader<'_>, retry: &At<Duration>, every: Duration, fall: Option<u32>) {
+    if table.variant() == Some("load") {
+        without_effect(table, "retry", "a check of load has no failures to confirm");
+    } else if fall == Some(1) {
+        without_effect(table, "retry", "with fall = 1 there is nothing to confirm: one failure turns the check down");
+    } else if retry.value >= every {
+        let shown = format_duration(every);
+        let message = format!("`retry` is not shorter than every = \"{shown}\"");
+        let finding = Finding::new(code::WITHOUT_EFFECT, message).cause("the next poll comes after `every` anyway");
+        table.sink().report(&retry.span, finding.fix("shorten it, or remove it"));
+    }
+}
+
 pub(super) fn latency(table: &TableReader<'_>, latency: &At<Duration>, timeout: Duration) {
     if table.variant() == Some("load") {
         without_effect(table, "latency", "a check of load has no right answer that could be late");

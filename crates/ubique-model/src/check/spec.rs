@@ -102,6 +102,12 @@ pub(crate) static CHECK: Spec = Spec {
             "A poll without result by then has failed; at most `every`.",
         ),
         field(
+            "retry",
+            Type::Duration { min: MS, max: HOUR },
+            Need::Described("as `every`"),
+            "Interval between the starts of two polls once one has failed, until `fall` of them have; shorter than `every`.",
+        ),
+        field(
             "latency",
             Type::Duration { min: MS, max: HOUR },
             Need::Optional,

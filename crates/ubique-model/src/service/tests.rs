@@ -100,6 +100,7 @@ server-name = "dns.example"
 ca-file = "/etc/ca.pem"
 answer = "v=spf1"
 flags = ["aa", "no-tc"]
+retry = "60ms"
 latency = "20ms"
 on-failure = "degraded"
 [[check]]
@@ -122,6 +123,7 @@ high = 90
 "#,
     );
     let [doh, page, udp, load] = &service.checks[..] else { panic!() };
+    assert_eq!((page.retry, doh.retry), (None, Some(Duration::from_millis(60))));
     assert_eq!(
         (doh.latency, &doh.counts),
         (Some(Duration::from_millis(20)), &Counts::Alone(crate::policy::Level::Degraded))

@@ -157,6 +157,7 @@ fn check_config(check: &Check, addresses: &[IpAddr]) -> CheckConfig {
         what: format!("{} {}", what.unwrap_or_default(), servers.join(" ")),
         every: check.every,
         timeout: check.timeout,
+        retry: check.retry,
         latency: check.latency,
         fall: check.fall,
         rise: check.rise,

@@ -269,6 +269,7 @@ pub fn dns_check(name: &str, target: &str) -> Check {
         kind: CheckKind::Dns(dns_query(target)),
         every: Duration::from_millis(50),
         timeout: Duration::from_millis(40),
+        retry: None,
         latency: None,
         fall: FALL,
         rise: 2,

@@ -20,9 +20,9 @@ pub(super) struct Check {
     pub(super) cause: String,
     /// Results in a row that speak against the present state.
     pub(super) streak: u32,
-    /// The poll under way and when it times out.
+    /// The poll under way and when it began.
     pub(super) outstanding: Option<(u64, Time)>,
-    /// Next point of the grid, and the start of the next poll: the same plus jitter.
+    /// Next point of the grid, and the start of the next poll: the same plus jitter, or earlier after a failure.
     pub(super) grid: Time,
     pub(super) start: Time,
     last: Option<(Time, Result<(), String>)>,
@@ -42,7 +42,8 @@ impl CheckConfig {
             role => role,
         };
         let (timeout, fall, rise) = (self.timeout.min(every), self.fall.max(1), self.rise.max(1));
-        CheckConfig { every, timeout, fall, rise, role, ..self }
+        let retry = self.retry.map(|retry| retry.clamp(MIN_EVERY, every));
+        CheckConfig { every, timeout, retry, fall, rise, role, ..self }
     }
 
     /// Bound of the jitter: two polls never start closer than `timeout`.
@@ -115,8 +116,10 @@ impl Check {
         self.start = self.grid;
     }
 
-    /// Moves the grid past `now`, leaving out points a late driver missed: polls never come in bursts.
+    /// Moves the grid past `now`, leaving out points a late driver missed: polls never come in bursts. After a poll ahead
+    /// of the grid, it goes on from that one.
     pub(super) fn advance(&mut self, now: Time, rng: &mut Rng) {
+        self.grid = self.grid.min(now);
         let jitter = self.config.jitter();
         let step = u64::try_from((self.config.every - jitter).as_nanos()).unwrap_or(u64::MAX).max(1);
         let missed = now.0.saturating_sub(self.grid.0) / step;
@@ -125,7 +128,7 @@ impl Check {
     }
 
     pub(super) fn deadline(&self) -> Time {
-        self.outstanding.map_or(self.start, |(_, timeout)| timeout.min(self.start))
+        self.outstanding.map_or(self.start, |(_, began)| self.start.min(began + self.config.timeout))
     }
 
     /// A success that took too long is none.
@@ -138,8 +141,8 @@ impl Check {
         }
     }
 
-    /// Counts one result; the cause when it changes the state.
-    pub(super) fn count(&mut self, now: Time, result: Result<(), String>) -> Option<String> {
+    /// Counts the result of the poll that `began` then; the cause when it changes the state.
+    pub(super) fn count(&mut self, now: Time, began: Time, result: Result<(), String>) -> Option<String> {
         match result {
             Ok(()) => self.counters.successes += 1,
             Err(_) => self.counters.failures += 1,
@@ -154,6 +157,9 @@ impl Check {
         let CheckConfig { name, fall, rise, .. } = &self.config;
         let limit = if self.up { *fall } else { *rise };
         let turns = self.streak >= limit;
+        if let Some(retry) = self.config.retry.filter(|_| self.up && against && !turns) {
+            self.start = self.start.min((began + retry).max(now));
+        }
         let cause = turns.then(|| match &result {
             Ok(()) => format!("check {name}: {limit} of {limit} polls succeeded"),
             Err(error) => format!("check {name}: {limit} of {limit} polls failed: {error}"),

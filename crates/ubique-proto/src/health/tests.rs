@@ -16,6 +16,7 @@ fn config(fall: u32, rise: u32) -> CheckConfig {
         what: "port 53".into(),
         every: ms(100),
         timeout: ms(80),
+        retry: None,
         latency: None,
         fall,
         rise,

@@ -270,6 +270,7 @@ impl World {
             what: name.into(),
             every: Duration::from_secs(1),
             timeout: Duration::from_millis(500),
+            retry: None,
             latency: None,
             fall: 2,
             rise: 2,

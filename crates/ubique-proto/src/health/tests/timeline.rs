@@ -32,7 +32,11 @@ impl Bench {
         let every = Duration::from_micros(20_000 + rng.below(500_000));
         let timeout = if rng.below(4) == 0 { every } else { every.mul_f64(0.1 + 0.9 * rng.next_f64()) };
         let (fall, rise) = (1 + rng.below(4) as u32, 1 + rng.below(5) as u32);
-        let config = CheckConfig { every, timeout, ..config(fall, rise) };
+        let retry = (rng.below(2) == 0).then(|| every.mul_f64(rng.next_f64()));
+        Bench::with(CheckConfig { every, timeout, retry, ..config(fall, rise) }, seed, rng)
+    }
+
+    fn with(config: CheckConfig, seed: u64, rng: Rng) -> Bench {
         Bench {
             health: Health::new(vec![config.clone()], vec![], seed),
             config,
@@ -140,7 +144,8 @@ fn oracle(history: &[Option<bool>], config: &CheckConfig) -> bool {
 
 fn play(seed: u64) -> String {
     let mut bench = Bench::new(seed);
-    let CheckConfig { every, timeout, fall, rise, .. } = bench.config.clone();
+    let CheckConfig { every, timeout, fall, rise, retry, .. } = bench.config.clone();
+    let confirm = retry.unwrap_or(every).max(timeout);
     assert!(bench.wait(true) <= every * rise + timeout, "seed {seed}: start");
     for _ in 0..12 {
         let pause = bench.now + every.mul_f64(5.0 * bench.rng.next_f64());
@@ -153,7 +158,7 @@ fn play(seed: u64) -> String {
             kind => {
                 bench.change(if kind == 1 { Mode::Refuses } else { Mode::Hangs });
                 let delay = bench.wait(false);
-                let bound = every * fall + timeout;
+                let bound = every + confirm * (fall - 1) + timeout;
                 assert!(delay <= bound, "seed {seed}: {delay:?} > {bound:?}\n{}", bench.log);
             }
         }
@@ -193,6 +198,44 @@ fn polls_never_drift_nor_exceed_their_interval() {
         let expected = 500.0 / (1.0 - jitter.as_secs_f64() / every.as_secs_f64());
         assert!((bench.starts.len() as f64 - expected).abs() <= 3.0, "seed {seed}");
     }
+}
+
+#[test]
+fn a_failure_is_confirmed_at_the_pace_of_retry() {
+    for (mode, pace) in [(Mode::Hangs, ms(20)), (Mode::Refuses, ms(10))] {
+        let retrying = CheckConfig { timeout: ms(20), retry: Some(ms(10)), ..config(3, 1) };
+        let mut bench = Bench::with(retrying, 1, Rng::new(1));
+        bench.wait(true);
+        bench.run(bench.now + ms(1000));
+        // The answers come at once: what a refused poll waits for is `retry`.
+        bench.config.timeout = Duration::ZERO;
+        bench.change(mode);
+        bench.starts.clear();
+        bench.wait(false);
+        let [first, second, third] = bench.starts[..] else { panic!("{mode:?}: {:?}", bench.starts) };
+        assert_eq!((second.since(first), third.since(second)), (pace, pace), "{mode:?}");
+        // Down: no hurry any more. The grid goes on from the last poll, never beyond `every`.
+        bench.run(bench.now + ms(500));
+        let gaps: Vec<Duration> = bench.starts[2..].windows(2).map(|pair| pair[1].since(pair[0])).collect();
+        assert!(gaps.len() >= 5 && gaps.iter().all(|gap| (ms(96)..=ms(100)).contains(gap)), "{mode:?}: {gaps:?}");
+    }
+}
+
+#[test]
+fn a_success_ends_the_hurry() {
+    let mut bench = Bench::with(CheckConfig { timeout: ms(20), retry: Some(ms(10)), ..config(2, 1) }, 1, Rng::new(1));
+    bench.wait(true);
+    bench.change(Mode::Refuses);
+    let failures = only(&bench.health).counters.failures;
+    while only(&bench.health).counters.failures == failures {
+        assert!(bench.step(Time(u64::MAX - 1)));
+    }
+    bench.change(Mode::Answers);
+    bench.starts.clear();
+    bench.run(bench.now + ms(500));
+    assert!(bench.health.healthy());
+    let gaps: Vec<Duration> = bench.starts.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+    assert!(gaps.len() >= 3 && gaps.iter().all(|gap| (ms(96)..=ms(100)).contains(gap)), "{gaps:?}");
 }
 
 #[test]

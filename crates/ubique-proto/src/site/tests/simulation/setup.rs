@@ -69,6 +69,7 @@ pub(super) fn check(rng: &mut Rng, n: u64) -> CheckConfig {
         what: format!("check{n}"),
         every,
         timeout: every / (2 + rng.below(4) as u32),
+        retry: [None, Some(Duration::from_secs(1)), Some(every / 2)][rng.below(3) as usize],
         latency: None,
         fall: 1 + rng.below(3) as u32,
         rise: 1 + rng.below(3) as u32,
