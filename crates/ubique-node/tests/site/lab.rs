@@ -162,7 +162,7 @@ impl Lab {
     }
 
     /// What an agent starts with, and what it reads again.
-    fn files(&self, service: &Service) {
+    pub fn files(&self, service: &Service) {
         fs::write("/run/service.json", serde_json::to_vec(service).unwrap()).unwrap();
         fs::write(FILE, service.to_toml()).unwrap();
     }
