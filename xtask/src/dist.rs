@@ -68,6 +68,15 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         let octets = fs::metadata(file).map_err(failed(file))?.len();
         println!("{}  {:.1} MiB", file.display(), octets as f64 / f64::from(1 << 20));
     }
+    match command::installed("lintian") {
+        // What is not for sites has faults that are known.
+        true if faults.is_empty() => {
+            let package = package.to_string_lossy();
+            command::run("lintian", &["--allow-root", "--fail-on", "error,warning", &package])?;
+        }
+        true => {}
+        false => eprintln!("not linted: apt-get install lintian"),
+    }
     if arguments.test {
         let before = dist.package(&format!("{}{BEFORE}", dist.version), Packing::Quick)?;
         let files = [before.to_string_lossy(), package.to_string_lossy()];

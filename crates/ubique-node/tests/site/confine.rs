@@ -165,10 +165,11 @@ fn upgraded() {
     }
     let lab = Lab::new();
     let mut bird = sessions::aware(&lab, "bfd on;");
-    let mut service = unit_service();
-    let upstream = &mut service.sites[0].upstreams[0];
-    *upstream = Upstream { bfd: upstream.bfd, ..sessions::restarting(60) };
-    service.sites[0].upstreams.truncate(1);
+    let mut service = lab::patient(unit_service());
+    // A busy machine is no reason for a loss.
+    let interval = Duration::from_millis(300);
+    let bfd = Some(Bfd { interval, receive: interval, multiplier: 5 });
+    service.sites[0].upstreams = vec![Upstream { bfd, ..sessions::restarting(60) }];
     let mut agent = start_as_the_unit(&lab, &service);
     lab.wait_for_addresses();
     let _dns = lab.dns();
