@@ -12,6 +12,11 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/sbin/bgpd", "openbgpd"),
     ("exabgp", "exabgp"),
     ("nsd", "nsd"),
+    ("knotd", "knot"),
+    ("unbound", "unbound"),
+    ("nginx", "nginx-light"),
+    ("chronyd", "chrony"),
+    ("ip", "iproute2"),
     ("dig", "dnsutils"),
     ("openssl", "openssl"),
     ("tar", "tar"),
@@ -47,8 +52,9 @@ pub fn run() -> Result<(), String> {
         return Ok(());
     }
     command::run("apt-get", &["update", "-qq"])?;
-    let mut arguments =
-        vec!["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-qq", "--no-install-recommends"];
+    // Tests start their daemons themselves. At run level 1 the packages' own scripts start none.
+    let mut arguments = vec!["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "install", "-y", "-qq"];
+    arguments.push("--no-install-recommends");
     arguments.extend(&missing);
     command::run("env", &arguments)
 }

@@ -38,11 +38,14 @@ pub(crate) fn site(input: &[u8]) {
         }
         let wait = scaled(&mut rng);
         let end = now + wait;
+        let mut before = None;
         while let Some(at) = site.next_deadline().filter(|at| *at <= end) {
             now = now.max(at);
             site.handle_deadline(now);
             world.carry_out(&mut site, &config, now);
-            assert!(site.next_deadline() != Some(at), "a deadline that stays");
+            // A step of shedding that waited for the budget may be due as soon as that wait is over.
+            assert!(before != Some(at) || site.next_deadline() != Some(at), "a deadline that stays");
+            before = Some(at);
         }
         now = end;
         let input = any(&mut rng);

@@ -7,11 +7,11 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use ubique_sys::netns::NetNs;
-use ubique_sys::process::{self, Signal, command_in};
+use ubique_sys::process::{self, Signal, command_in, with_hostname};
 
 /// How much of the end of a log is told when a process has failed.
 const TAIL_BYTES: u64 = 2000;
@@ -59,15 +59,34 @@ impl Process {
         namespace: &NetNs,
         log: PathBuf,
     ) -> io::Result<Process> {
-        let name = name.into();
+        Process::spawn(name.into(), command_in(program, Some(namespace)), arguments, log)
+    }
+
+    /// Likewise on a machine of that name: its host name is `hostname`.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_on(
+        hostname: &str,
+        name: impl Into<String>,
+        (program, arguments): (&Path, &[String]),
+        namespace: &NetNs,
+        log: PathBuf,
+    ) -> io::Result<Process> {
+        let mut command = command_in(program, Some(namespace));
+        with_hostname(&mut command, hostname);
+        Process::spawn(name.into(), command, arguments, log)
+    }
+
+    fn spawn(name: String, mut command: Command, arguments: &[String], log: PathBuf) -> io::Result<Process> {
         let output = File::options().create(true).append(true).open(&log)?;
-        let child = command_in(program, Some(namespace))
+        let child = command
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
-            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", program.display())))?;
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", command.get_program().display())))?;
         Ok(Process { name, child, log, expected: false, status: None })
     }
 

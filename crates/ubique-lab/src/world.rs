@@ -10,6 +10,7 @@
 mod site;
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,11 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer over a control socket may take.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Names and addresses of machines.
+const HOSTS: &str = "/etc/hosts";
+/// What a machine's own name means in it, where it has no address of that name.
+const OWN_NAME: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
+
 /// How a world is started.
 #[derive(Clone, Debug)]
 pub struct WorldOptions {
@@ -41,6 +47,8 @@ pub struct WorldOptions {
     pub executable: PathBuf,
     /// The service file the agents are given; it must be readable inside the sandbox.
     pub service_file: PathBuf,
+    /// Where the user's file lies: `{directory}` of `[rehearse] command`.
+    pub service_directory: PathBuf,
     /// What routes the Internet.
     pub backend: Backend,
     /// Seed of losses and jitter.
@@ -136,6 +144,7 @@ impl World {
     pub fn start(plan: Plan, service: &Service, options: WorldOptions) -> Result<World, WorldError> {
         let logs = options.directory.join("log");
         std::fs::create_dir_all(&logs).map_err(system(logs.display().to_string()))?;
+        name_sites(&plan, &options.directory).map_err(system(HOSTS))?;
         let built = Built::new(&plan, &options.directory)?;
         let (wire, wire_socket) = start_wire(&plan, &built, &options)?;
         let launch = Launch {
@@ -255,6 +264,19 @@ impl Drop for World {
             }
         }
     }
+}
+
+/// Lets daemons look up the name of their machine, which is the site's: asking DNS for it would keep them waiting.
+/// Only for the lab: in its own mount namespace.
+fn name_sites(plan: &Plan, directory: &Path) -> io::Result<()> {
+    let hosts = std::fs::read_to_string(HOSTS).ok().filter(|_| !plan.sites.is_empty());
+    let Some(mut hosts) = hosts else { return Ok(()) };
+    for site in &plan.sites {
+        hosts.push_str(&format!("\n{OWN_NAME} {}", site.name));
+    }
+    let file = directory.join("hosts");
+    std::fs::write(&file, hosts + "\n")?;
+    Ok(rustix::mount::mount_bind(&file, HOSTS)?)
 }
 
 fn log_file(directory: &Path, name: &str) -> PathBuf {

@@ -47,6 +47,7 @@ fn world(backend: Backend, internet: &Internet, directory: &str) -> Option<World
     let options = WorldOptions {
         executable: std::env::current_exe().unwrap(),
         service_file: "/dev/null".into(),
+        service_directory: "/dev".into(),
         backend,
         seed: 1,
         directory: directory.into(),

@@ -133,12 +133,38 @@ pub struct JournalSettings {
 /// `[rehearse]`: what the lab runs as the service on each site.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub struct RehearseSettings {
-    /// The user's own service; `{site}` and `{address}` are replaced. Empty: the built-in DNS responder.
+    /// The user's own service; `{site}`, `{address}`, `{directory}` (of the service file) and `{run}` (the site's own,
+    /// empty) are replaced. Empty: the built-in DNS responder.
     pub command: Vec<String>,
+    /// What vantage points ask.
+    pub ask: Ask,
     /// Another agent to compare with; `{site}`, `{asn}`, `{address}`, `{upstream}`, `{upstream-asn}` and `{local}`
     /// (of the first address and upstream) are replaced, and the lab puts the addresses on the loopback.
     /// Empty: `ubique run`.
     pub agent: Vec<String>,
+}
+
+/// What vantage points ask the service addresses in a rehearsal, and how the answer names its site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    /// `id.server CH TXT` with NSID over UDP, port 53; by either (RFC 4892, RFC 5001).
+    #[default]
+    Dns,
+    /// `GET /` over TCP, port 80, a connection each; by the header `X-Served-By`.
+    Http,
+    /// NTP over UDP, port 123; by the reference identifier of a stratum 1 server, in lower case (RFC 5905 §7.3).
+    Ntp,
+}
+
+impl Ask {
+    /// Each with its word.
+    pub const ALL: [(Ask, &'static str); 3] = [(Ask::Dns, "dns"), (Ask::Http, "http"), (Ask::Ntp, "ntp")];
+
+    /// As the service file spells it.
+    pub fn as_str(self) -> &'static str {
+        Ask::ALL.iter().find(|(ask, _)| *ask == self).map_or("dns", |(_, word)| word)
+    }
 }
 
 /// `[[site]]`: one place that announces the service.

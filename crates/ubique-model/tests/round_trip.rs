@@ -15,7 +15,7 @@ use ubique_model::location::Location;
 use ubique_model::policy::Level;
 use ubique_model::scenario::Scenario;
 use ubique_model::service::{
-    Action, AdminSettings, AgentSettings, AoAlgorithm, ApiSettings, Bfd, BmpCollector, Capacity, Dynamic, Flap,
+    Action, AdminSettings, AgentSettings, AoAlgorithm, ApiSettings, Ask, Bfd, BmpCollector, Capacity, Dynamic, Flap,
     GracefulRestart, Guard, JournalSettings, Levels, NextHop, Records, RehearseSettings, Role, RotatedFile, Service,
     Shed, Site, TcpAo, Upstream, UpstreamSelector,
 };
@@ -456,40 +456,41 @@ fn service() -> impl Strategy<Value = Service> {
                 }
             },
         );
+    let words = || prop::collection::vec(text(), 0..3);
+    let rehearse = (words(), select(Ask::ALL.map(|(ask, _)| ask).to_vec()), words())
+        .prop_map(|(command, ask, agent)| (if command.is_empty() { Ask::Dns } else { ask }, command, agent))
+        .prop_map(|(ask, command, agent)| RehearseSettings { command, ask, agent });
     let parts = (
         prop::collection::vec(check(), 0..4),
         prop::collection::vec(site(), 1..4),
-        prop::collection::vec(text(), 0..3),
-        prop::collection::vec(text(), 0..3),
+        rehearse,
         (0.0..1.0_f64, 0.0..1.0_f64),
     );
     let rules = (action(), action(), prop::collection::vec(shed(), 0..3), flap(), guard());
-    (name(), agent, parts, rules).prop_map(
-        |(name, agent, (mut checks, mut sites, command, other_agent, part), rules)| {
-            let (degraded, failed, shed, flap, guard) = rules;
-            for (at, check) in checks.iter_mut().enumerate() {
-                check.name = format!("check-{at}");
-            }
-            for (at, site) in sites.iter_mut().enumerate() {
-                site.name = format!("site-{at}");
-            }
-            Service {
-                name,
-                asn: Asn(64500),
-                prefixes: ["198.51.100.0/24", "2001:db8:53::/48"].map(|p| p.parse::<Prefix>().unwrap()).into(),
-                addresses: ["198.51.100.53", "2001:db8:53::53"].map(|a| a.parse().unwrap()).into(),
-                groups: groups(&checks, part),
-                checks,
-                levels: Levels { degraded, failed },
-                shed,
-                flap,
-                guard,
-                sites,
-                agent,
-                rehearse: RehearseSettings { command, agent: other_agent },
-            }
-        },
-    )
+    (name(), agent, parts, rules).prop_map(|(name, agent, (mut checks, mut sites, rehearse, part), rules)| {
+        let (degraded, failed, shed, flap, guard) = rules;
+        for (at, check) in checks.iter_mut().enumerate() {
+            check.name = format!("check-{at}");
+        }
+        for (at, site) in sites.iter_mut().enumerate() {
+            site.name = format!("site-{at}");
+        }
+        Service {
+            name,
+            asn: Asn(64500),
+            prefixes: ["198.51.100.0/24", "2001:db8:53::/48"].map(|p| p.parse::<Prefix>().unwrap()).into(),
+            addresses: ["198.51.100.53", "2001:db8:53::53"].map(|a| a.parse().unwrap()).into(),
+            groups: groups(&checks, part),
+            checks,
+            levels: Levels { degraded, failed },
+            shed,
+            flap,
+            guard,
+            sites,
+            agent,
+            rehearse,
+        }
+    })
 }
 
 /// The group of the checks that are in one, with thresholds it can reach.
@@ -597,8 +598,9 @@ fn examples_and_manual_are_valid() {
         }
     }
     assert!(blocks >= 3, "the manual lost its examples");
-    for entry in std::fs::read_dir(root.join("examples")).into_iter().flatten() {
-        let path = entry.unwrap().path();
+    let directory = |path: std::path::PathBuf| std::fs::read_dir(path).into_iter().flatten().map(|e| e.unwrap().path());
+    let of_examples = directory(root.join("examples")).flat_map(|path| directory(path.clone()).chain([path]));
+    for path in of_examples {
         if path.extension().is_some_and(|e| e == "toml") {
             let body = std::fs::read_to_string(&path).unwrap();
             let kind = match &body {

@@ -15,6 +15,7 @@ use std::process::Command;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags};
+use rustix::thread::UnshareFlags;
 
 use crate::netns::NetNs;
 
@@ -244,6 +245,18 @@ pub fn command_in(program: &Path, ns: Option<&NetNs>) -> Command {
     // forbidden after a fork among threads.
     unsafe { command.pre_exec(before_exec) };
     command
+}
+
+/// The command's process gets a host name of its own, as on a machine of that name. Needs CAP_SYS_ADMIN.
+pub fn with_hostname(command: &mut Command, name: &str) {
+    let name = name.as_bytes().to_owned();
+    let before_exec = move || {
+        // SAFETY: only the host name is unshared; no memory, descriptor or thread is concerned.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUTS) }?;
+        Ok(rustix::system::sethostname(&name)?)
+    };
+    // SAFETY: the closure makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(before_exec) };
 }
 
 /// The calling process is killed when its parent dies: precisely, the thread of the parent that made it.

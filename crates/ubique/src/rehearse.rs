@@ -113,7 +113,14 @@ fn setup(arguments: &RehearseArguments, color: Color) -> Result<Setup, Exit> {
         Routers::Bird => Backend::Bird,
         Routers::Frr => Backend::Frr,
     };
-    Ok(Setup { service, service_text, scenario, internet, backend, executable, seed: arguments.seed })
+    let file =
+        std::path::absolute(arguments.file.as_deref().unwrap_or(Path::new("quickstart.toml"))).map_err(|error| {
+            say!("ubique: cannot tell the working directory: {error}");
+            Exit::CouldNotRun
+        })?;
+    let service_directory = file.parent().map(Path::to_path_buf).unwrap_or_default();
+    let seed = arguments.seed;
+    Ok(Setup { service, service_text, service_directory, scenario, internet, backend, executable, seed })
 }
 
 /// Parses a file that is part of the program. A test proves that it parses.

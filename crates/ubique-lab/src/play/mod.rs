@@ -35,6 +35,8 @@ pub struct Setup {
     pub service: Service,
     /// The text of its file, which the agents are given.
     pub service_text: Vec<u8>,
+    /// The directory its file lies in.
+    pub service_directory: PathBuf,
     /// The scenario.
     pub scenario: Scenario,
     /// The emulated Internet.

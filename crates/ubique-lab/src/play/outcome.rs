@@ -152,7 +152,7 @@ pub(super) fn report(stage: &Stage) -> Report {
         surprises: stage.surprises.clone(),
         expectations,
         agents: agents(stage),
-        probe: quality(&log, setup.scenario.query_every),
+        probe: quality(&log, super::prober::every(setup)),
         timeline: timeline(stage, &log),
     };
     report.surprises.sort_by(|a, b| b.rtt_ms.unwrap_or(0.0).total_cmp(&a.rtt_ms.unwrap_or(0.0)));

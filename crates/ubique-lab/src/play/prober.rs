@@ -9,17 +9,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use ubique_model::service::Ask;
 use ubique_sys::process::command_in;
 
 use crate::measure::Log;
 use crate::plan::Plan;
 use crate::probe::record::{ReadError, Reader};
-use crate::probe::{EVERY_OTHER, ProbeQuery, ProbeSpec, ProbeVantage, TIMEOUT};
+use crate::probe::{EVERY_OTHER, ProbeSpec, ProbeVantage, TIMEOUT, http};
 
 use super::{PlayError, Setup};
 
 /// Port of the service that is asked.
-const DNS_PORT: u16 = 53;
+fn port(ask: Ask) -> u16 {
+    match ask {
+        Ask::Dns => 53,
+        Ask::Http => 80,
+        Ask::Ntp => 123,
+    }
+}
+
+/// Interval of the queries to the first address: connections are made more rarely than datagrams are sent.
+pub(super) fn every(setup: &Setup) -> Duration {
+    let shortest = if setup.service.rehearse.ask == Ask::Http { http::SHORTEST_EVERY } else { Duration::ZERO };
+    setup.scenario.query_every.max(shortest)
+}
 
 /// The running process and what it told so far.
 pub(super) struct Prober {
@@ -115,13 +128,14 @@ fn spec(setup: &Setup, plan: &Plan, directory: &Path) -> ProbeSpec {
         ipv4: Some(v.ipv4),
         ipv6: Some(v.ipv6),
     });
+    let ask = setup.service.rehearse.ask;
     ProbeSpec {
         vantages: vantages.collect(),
-        addresses: setup.service.addresses.iter().map(|&a| SocketAddr::new(a, DNS_PORT)).collect(),
-        every: setup.scenario.query_every,
-        every_other: EVERY_OTHER.max(setup.scenario.query_every),
+        addresses: setup.service.addresses.iter().map(|&a| SocketAddr::new(a, port(ask))).collect(),
+        every: every(setup),
+        every_other: EVERY_OTHER.max(every(setup)),
         timeout: TIMEOUT,
-        query: ProbeQuery::default(),
+        query: ask.into(),
     }
 }
 

@@ -98,6 +98,7 @@ impl<'a> Stage<'a> {
         let options = WorldOptions {
             executable: setup.executable.clone(),
             service_file,
+            service_directory: setup.service_directory.clone(),
             backend: setup.backend,
             seed: setup.seed,
             directory: directory.to_path_buf(),

@@ -1,4 +1,4 @@
-//! The vantage points: DNS queries at a fixed interval, with kernel timestamps.
+//! The vantage points: queries at a fixed interval, with kernel timestamps.
 //!
 //! One process asks for all vantage points. Each lane, a vantage point and a service address, has a connected UDP
 //! socket in the namespace of its network, bound to the client's address, and sends on absolute deadlines, so that
@@ -8,8 +8,10 @@
 //!
 //! [`run`] writes [`record`]s; the lab reads them with [`record::Reader`] and keeps them in a [`crate::measure::Log`].
 //!
-//! Any DNS response counts as an answer: whether it is the right one is what the checks of the service are for.
-//! Deliberately absent: judgement (see [`crate::measure`]). RFC 1035, RFC 5001, RFC 6891, RFC 4892.
+//! That is DNS and NTP; HTTP is asked from threads of their own ([`http`]).
+//!
+//! Any response counts as an answer: whether it is the right one is what the checks of the service are for.
+//! Deliberately absent: judgement (see [`crate::measure`]). RFC 1035, RFC 5001, RFC 6891, RFC 4892, RFC 5905.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -27,6 +29,7 @@ use ubique_sys::clock;
 use ubique_sys::netns::NetNs;
 use ubique_sys::udp::{self, UdpBatch};
 
+pub mod http;
 mod lane;
 mod output;
 pub mod query;
@@ -88,6 +91,8 @@ const MAX_VANTAGES: usize = 10_000;
 const MAX_ADDRESSES: usize = 64;
 /// Longest answer read; longer ones are cut, which costs at most the site's name.
 const ANSWER_BYTES: usize = 1500;
+/// As much of a query as is read back with an ICMP error: more than where any has its identifier.
+const QUERY_BYTES: usize = 48;
 /// Answers read at once.
 const BATCH: usize = 32;
 /// Sockets with answers looked at in one round.
@@ -124,6 +129,7 @@ pub fn run(spec: &ProbeSpec, output: impl Write + Send + 'static, stop: &AtomicB
     while !prober.output.closed && !stop.load(Ordering::Relaxed) {
         prober.send_due();
         prober.receive()?;
+        prober.hear();
         prober.expire();
         prober.flush();
         prober.sleep();
@@ -164,7 +170,9 @@ struct Prober {
     epoll: rustix::fd::OwnedFd,
     ready: Vec<epoll::Event>,
     batch: UdpBatch,
+    question: ProbeQuery,
     query: Vec<u8>,
+    web: Option<http::Web>,
     timeout_ns: u64,
     stall_ns: u64,
     output: Output,
@@ -178,9 +186,12 @@ struct Prober {
 impl Prober {
     fn open(spec: &ProbeSpec, output: impl Write + Send + 'static) -> Result<Prober, ProbeError> {
         let query = spec.query.to_bytes()?;
-        let askers = open_all(spec)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
         let start_ns = clock::monotonic_ns() + PHASE_NS;
+        let (askers, web) = match spec.query {
+            ProbeQuery::Http => (Vec::new(), Some(http::Web::start(spec, start_ns)?)),
+            _ => (open_all(spec)?, None),
+        };
         let mut due = BinaryHeap::with_capacity(askers.len());
         for (index, asker) in askers.iter().enumerate() {
             let data = epoll::EventData::new_u64(index as u64);
@@ -194,7 +205,9 @@ impl Prober {
             epoll,
             ready: Vec::with_capacity(READY),
             batch: UdpBatch::new(BATCH, ANSWER_BYTES),
+            question: spec.query.clone(),
             query,
+            web,
             timeout_ns: nanos(spec.timeout),
             stall_ns: nanos(spec.every.min(spec.every_other)),
             output: Output::start(output, spec.vantages.len() as u16, spec.addresses.len() as u16)?,
@@ -214,15 +227,21 @@ impl Prober {
             }
             self.due.pop();
             let late_ns = now_ns - deadline_ns;
-            self.lateness.add(late_ns);
-            if late_ns > self.stall_ns {
-                self.stalled(deadline_ns, now_ns);
-            }
+            self.was_due(deadline_ns, now_ns);
             let every_ns = self.askers[index].every_ns;
             // Deadlines that have passed are skipped: a burst would measure nothing but itself.
             let next_ns = deadline_ns + (late_ns / every_ns + 1) * every_ns;
             self.due.push(Reverse((next_ns, index)));
             self.send(index);
+        }
+    }
+
+    /// Takes note of when a query was due and when it was sent.
+    fn was_due(&mut self, deadline_ns: u64, now_ns: u64) {
+        let late_ns = now_ns - deadline_ns;
+        self.lateness.add(late_ns);
+        if late_ns > self.stall_ns {
+            self.stalled(deadline_ns, now_ns);
         }
     }
 
@@ -240,7 +259,7 @@ impl Prober {
         let Some(id) = asker.lane.next_id() else {
             return;
         };
-        self.query[..2].copy_from_slice(&id.to_be_bytes());
+        self.question.set_id(&mut self.query, id);
         let (sent_ns, sent_realtime_ns) = (clock::monotonic_ns(), clock::realtime_ns());
         if asker.send(&self.query).is_ok() {
             self.quality.sent += 1;
@@ -265,11 +284,28 @@ impl Prober {
             };
             let flags = event.flags;
             if flags.contains(epoll::EventFlags::ERR) {
-                asker.refused(&mut self.output);
+                asker.refused(&self.question, &mut self.output);
             }
-            asker.receive(&mut self.batch, &mut self.output);
+            asker.receive(&self.question, &mut self.batch, &mut self.output);
         }
         Ok(())
+    }
+
+    /// Takes what the threads that ask over HTTP have found out.
+    fn hear(&mut self) {
+        while let Some(news) = self.web.as_ref().and_then(http::Web::news) {
+            match news {
+                http::News::Outcome(sample, site) => {
+                    self.quality.sent += u64::from(sample.outcome != Outcome::Unsent);
+                    let outcome = match sample.outcome {
+                        Outcome::Answered { rtt_ns, .. } => Outcome::Answered { site: self.output.site(site), rtt_ns },
+                        outcome => outcome,
+                    };
+                    self.output.push(&Record::Sample(Sample { outcome, ..sample }));
+                }
+                http::News::Asked(span) => self.was_due(span.from_ns, span.until_ns),
+            }
+        }
     }
 
     /// Gives up what has waited too long. Runs after [`Prober::receive`], so that an answer that lies in a socket
@@ -333,24 +369,24 @@ impl Asker {
     }
 
     /// Takes the ICMP errors of earlier queries: each comes with the query it is about.
-    fn refused(&mut self, output: &mut Output) {
-        let mut query = [0; 2];
+    fn refused(&mut self, question: &ProbeQuery, output: &mut Output) {
+        let mut query = [0; QUERY_BYTES];
         loop {
             let mut control = RecvAncillaryBuffer::default();
             let mut into = [io::IoSliceMut::new(&mut query)];
             match recvmsg(&self.socket, &mut into, &mut control, RecvFlags::ERRQUEUE) {
-                Ok(message) if message.bytes == query.len() => {}
+                Ok(message) if question.id(&query[..message.bytes]).is_some() => {}
                 Ok(_) => continue,
                 Err(_) => return,
             }
-            if let Some(query) = self.lane.close(u16::from_be_bytes(query)) {
+            if let Some(query) = question.id(&query).and_then(|id| self.lane.close(id)) {
                 output.push(&Record::Sample(self.sample(query.sent_ns, Outcome::Refused)));
             }
         }
     }
 
     /// Reads all answers of this socket.
-    fn receive(&mut self, batch: &mut UdpBatch, output: &mut Output) {
+    fn receive(&mut self, question: &ProbeQuery, batch: &mut UdpBatch, output: &mut Output) {
         let Asker { vantage, address, socket, target, lane, .. } = self;
         let mut failed = false;
         loop {
@@ -359,10 +395,10 @@ impl Asker {
                 if (received.from.ip(), received.from.port()) != (target.ip(), target.port()) {
                     return;
                 }
-                let Some(query) = query::response_id(received.bytes).and_then(|id| lane.close(id)) else {
+                let Some(query) = question.response_id(received.bytes).and_then(|id| lane.close(id)) else {
                     return;
                 };
-                let site = output.site(query::response_site(received.bytes));
+                let site = output.site(question.response_site(received.bytes));
                 let rtt_ns = rtt_ns(&query, received.timestamp_ns);
                 let outcome = Outcome::Answered { site, rtt_ns };
                 let sample = Sample { vantage: *vantage, address: *address, sent_ns: query.sent_ns, outcome };
@@ -387,26 +423,33 @@ fn rtt_ns(query: &Open, stamp_ns: Option<u64>) -> u32 {
     u32::try_from(rtt_ns).unwrap_or(u32::MAX)
 }
 
-/// Opens every socket, the first address of all vantage points first, so that their phases spread evenly.
-fn open_all(spec: &ProbeSpec) -> Result<Vec<Asker>, ProbeError> {
-    let mut askers = Vec::new();
-    for (a, target) in spec.addresses.iter().enumerate() {
+/// A lane's place in the records: indices of its vantage point and its service address.
+type Place = (u16, u8);
+
+/// Every lane with its source and interval, the first address of all vantage points first, so that their phases spread
+/// evenly.
+fn lanes(spec: &ProbeSpec) -> impl Iterator<Item = (Place, &ProbeVantage, IpAddr, SocketAddr, u64)> {
+    spec.addresses.iter().enumerate().flat_map(|(a, target)| {
         let every_ns = nanos(if a == 0 { spec.every } else { spec.every_other });
-        for (v, vantage) in spec.vantages.iter().enumerate() {
-            let source: Option<IpAddr> =
-                if target.is_ipv4() { vantage.ipv4.map(Into::into) } else { vantage.ipv6.map(Into::into) };
-            let Some(source) = source else { continue };
-            let socket = open_socket(vantage, source).map_err(|source| ProbeError::Socket {
-                vantage: vantage.name.clone(),
-                address: *target,
-                source,
-            })?;
-            let lane = Lane::default();
-            let (vantage, address) = (v as u16, a as u8);
-            askers.push(Asker { vantage, address, socket, target: *target, connected: false, every_ns, lane });
-        }
-    }
-    Ok(askers)
+        spec.vantages.iter().enumerate().filter_map(move |(v, vantage)| {
+            let v4 = || vantage.ipv4.map(IpAddr::from);
+            let source = if target.is_ipv4() { v4() } else { vantage.ipv6.map(IpAddr::from) }?;
+            Some(((v as u16, a as u8), vantage, source, *target, every_ns))
+        })
+    })
+}
+
+fn socket_error(vantage: &ProbeVantage, address: SocketAddr) -> impl FnOnce(io::Error) -> ProbeError {
+    let vantage = vantage.name.clone();
+    move |source| ProbeError::Socket { vantage, address, source }
+}
+
+fn open_all(spec: &ProbeSpec) -> Result<Vec<Asker>, ProbeError> {
+    let open = |((vantage, address), at, source, target, every_ns): (Place, &ProbeVantage, IpAddr, SocketAddr, u64)| {
+        let socket = open_socket(at, source).map_err(socket_error(at, target))?;
+        Ok(Asker { vantage, address, socket, target, connected: false, every_ns, lane: Lane::default() })
+    };
+    lanes(spec).map(open).collect()
 }
 
 fn open_socket(vantage: &ProbeVantage, source: IpAddr) -> io::Result<UdpSocket> {

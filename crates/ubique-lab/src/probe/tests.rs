@@ -1,5 +1,7 @@
 //! The prober against the responder, on loopback.
 
+use std::io::Read;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use super::*;
@@ -79,6 +81,38 @@ fn answers_name_the_site_and_silence_is_lost() {
 }
 
 #[test]
+fn an_http_answer_names_the_site_in_a_header() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // It ends with the process: nothing tells it that no more connections come.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 512];
+            let length = stream.read(&mut request).unwrap_or(0);
+            assert!(length == 0 || request.starts_with(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"));
+            // The client may have given up.
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nX-Served-By: lon\r\nContent-Length: 2\r\n");
+            let _ = stream.write_all(b"\r\nok");
+        }
+    });
+    // Below the kernel's own ports, and of this process: nobody listens.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let closed = SocketAddr::from(([127, 65, high, low], 20_001));
+    let spec = ProbeSpec { query: ProbeQuery::Http, ..spec(vec![address, closed]) };
+    let log = probe(spec, |log, record| {
+        let told = matches!(record, Record::Quality(q) if q.sent > 0);
+        told && log.lane(0, 0, 0..u64::MAX).len() >= 20 && log.lane(0, 1, 0..u64::MAX).len() >= 3
+    });
+    let landing = &log.landings(0, u64::MAX, u64::MAX)[0];
+    assert_eq!(landing.site.and_then(|s| log.site_name(s)), Some("lon"));
+    assert!(landing.rtt_ns.unwrap() > 1_000, "no connection takes less than a microsecond");
+    let lane = log.lane(0, 1, 0..u64::MAX);
+    assert!(lane.iter().all(|s| s.outcome == Outcome::Refused), "{lane:?}");
+    assert!(log.quality().late_max_ns > 0 && log.quality().sent > 0);
+}
+
+#[test]
 fn an_address_without_route_gives_unsent_queries() {
     // A socket bound to loopback cannot leave it.
     let log = probe(spec(vec!["192.0.2.1:53".parse().unwrap()]), |log, _| log.lane(0, 0, 0..u64::MAX).len() >= 3);
@@ -117,7 +151,10 @@ fn a_spec_out_of_bounds_is_refused() {
     };
     assert!(refused(|s| s.every = Duration::ZERO).contains("below 1 ms"));
     assert!(refused(|s| s.timeout = Duration::from_secs(3600)).contains("timeout is too long"));
-    assert!(refused(|s| s.query.qtype = "NOPE".into()).contains("not a record type"));
+    assert!(
+        refused(|s| s.query = ProbeQuery::Dns { name: "a".into(), qtype: "NOPE".into(), class: "IN".into() })
+            .contains("not a record type")
+    );
     assert!(
         refused(|s| {
             s.addresses = vec!["127.0.0.1:53".parse().unwrap()];

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -64,7 +65,8 @@ impl World {
         let name = format!("agent of site {site}");
         let log = self.log(&format!("agent-{site}"));
         let moment = Moment::now();
-        let agent = Process::start(name.clone(), &program, &arguments, namespace, log).map_err(system(name))?;
+        let command = (program.as_path(), arguments.as_slice());
+        let agent = Process::start_on(site, name.clone(), command, namespace, log).map_err(system(name))?;
         self.sites[index].agent = Some(agent);
         Ok(moment)
     }
@@ -143,14 +145,15 @@ impl World {
         let index = self.site_index(site)?;
         self.wait_for_addresses(index)?;
         self.end_service(index)?;
-        let commands = self.service_commands(site);
+        let run = self.site_directory(site)?;
+        let commands = self.service_commands(site, &run);
         let moment = Moment::now();
         let mut services = Vec::with_capacity(commands.len());
         for (program, arguments) in commands {
             let name = format!("service of site {site}");
             let log = self.log(&format!("service-{site}"));
             let namespace = self.site_namespace(site)?;
-            let started = Process::start(name.clone(), &program, &arguments, namespace, log);
+            let started = Process::start_on(site, name.clone(), (&program, &arguments), namespace, log);
             services.push(started.map_err(system(name))?);
         }
         self.sites[index].services = services;
@@ -168,7 +171,7 @@ impl World {
 
     /// What the service of a site is: the built-in responder, or the user's command, once, or once for each address
     /// when it has a place for one.
-    fn service_commands(&self, site: &str) -> Vec<(PathBuf, Vec<String>)> {
+    fn service_commands(&self, site: &str, run: &Path) -> Vec<(PathBuf, Vec<String>)> {
         let addresses = &self.service.addresses;
         let Some((program, rest)) = self.service.rehearse.command.split_first() else {
             let mut arguments: Vec<String> =
@@ -178,7 +181,11 @@ impl World {
             }
             return vec![(self.options.executable.clone(), arguments)];
         };
-        let fill = |text: &str, address: &str| text.replace("{site}", site).replace("{address}", address);
+        let (directory, run) = (self.options.service_directory.display().to_string(), run.display().to_string());
+        let values = [("{site}", site), ("{directory}", &directory), ("{run}", &run)];
+        let fill = |text: &str, address: &str| {
+            values.iter().fold(text.replace("{address}", address), |text, (name, value)| text.replace(name, value))
+        };
         let command =
             |address: &str| (PathBuf::from(fill(program, address)), rest.iter().map(|a| fill(a, address)).collect());
         if self.service.rehearse.command.iter().any(|a| a.contains("{address}")) {
@@ -186,6 +193,18 @@ impl World {
         } else {
             vec![command("")]
         }
+    }
+
+    /// A directory that is the site's own, as `/run` is a machine's: empty whenever its service starts. Its daemons may
+    /// have changed their users.
+    fn site_directory(&self, site: &str) -> Result<PathBuf, WorldError> {
+        let directory = self.options.directory.join("site").join(site);
+        let made = match fs::remove_dir_all(&directory) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => fs::create_dir_all(&directory),
+        };
+        made.map_err(system(directory.display().to_string()))?;
+        Ok(directory)
     }
 
     fn wait_for_addresses(&mut self, index: usize) -> Result<(), WorldError> {

@@ -16,7 +16,7 @@ pub(super) use action::Rules;
 pub(super) use upstream::{DynamicDraft, SessionDraft, UpstreamDraft};
 
 use super::{
-    AgentSettings, BmpCollector, Capacity, JournalSettings, Records, RehearseSettings, RotatedFile, Service, Site,
+    AgentSettings, Ask, BmpCollector, Capacity, JournalSettings, Records, RehearseSettings, RotatedFile, Service, Site,
     rules, spec,
 };
 use crate::check::{self, Check};
@@ -176,10 +176,15 @@ fn read_journal(table: &TableReader<'_>) -> Option<JournalSettings> {
 }
 
 fn read_rehearse(table: &TableReader<'_>) -> RehearseSettings {
-    RehearseSettings {
+    let word = table.choice("ask");
+    let ask = |word: &At<&str>| Ask::ALL.into_iter().find(|(_, ask)| *ask == word.value);
+    let settings = RehearseSettings {
         command: values(table.texts("command", text::free)),
+        ask: word.as_ref().and_then(ask).map(|(ask, _)| ask).unwrap_or_default(),
         agent: values(table.texts("agent", text::free)),
-    }
+    };
+    rules::check_rehearse(table.sink(), &settings, word.as_ref());
+    settings
 }
 
 fn read_site(table: &TableReader<'_>) -> SiteDraft {

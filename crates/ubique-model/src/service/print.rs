@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{Action, ApiSettings, NextHop, Records, RotatedFile, Service, Shed, Site, Upstream, UpstreamSelector};
+use super::{
+    Action, ApiSettings, NextHop, Records, RehearseSettings, RotatedFile, Service, Shed, Site, Upstream,
+    UpstreamSelector,
+};
 use crate::check::print::{print_check, print_group};
 use crate::quantity::{format_bit_rate, format_duration, format_query_rate};
 
@@ -92,12 +95,12 @@ impl Service {
             print_api(&mut page, api);
         }
         print_records(&mut page, &self.agent.records);
-        let commands = [("command", &self.rehearse.command), ("agent", &self.rehearse.agent)];
-        let mut commands = commands.into_iter().filter(|(_, words)| !words.is_empty()).peekable();
-        if commands.peek().is_some() {
+        if self.rehearse != RehearseSettings::default() {
             page.table("[rehearse]");
+            page.text("ask", self.rehearse.ask.as_str());
         }
-        for (key, words) in commands {
+        let commands = [("command", &self.rehearse.command), ("agent", &self.rehearse.agent)];
+        for (key, words) in commands.into_iter().filter(|(_, words)| !words.is_empty()) {
             page.key(key, list(words.iter().cloned()));
         }
         for check in &self.checks {

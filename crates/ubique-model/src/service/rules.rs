@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 pub(super) use action::{check_actions, check_shedding};
 
-use super::Records;
 use super::parse::{DynamicDraft, Head, SiteDraft, UpstreamDraft};
+use super::{Ask, Records, RehearseSettings};
 use crate::diagnostic as code;
 use crate::net::{Asn, Family, Prefix};
 use crate::read::sink::{At, Finding, Sink};
@@ -59,6 +59,14 @@ pub(super) fn check_state(sink: &Sink<'_>, state: &At<PathBuf>, socket: Option<&
             Finding::new(code::CONFLICTING_KEYS, message).cause("the file of the state is replaced as a whole");
         sink.report(&state.span, finding.fix("give it a path of its own"));
     }
+}
+
+/// What vantage points ask must be something that the service answers.
+pub(super) fn check_rehearse(sink: &Sink<'_>, settings: &RehearseSettings, ask: Option<&At<&str>>) {
+    let Some(ask) = ask.filter(|_| settings.ask != Ask::Dns && settings.command.is_empty()) else { return };
+    let finding = Finding::new(code::MISSING_KEY, format!("ask = \"{}\" lacks `command`", ask.value))
+        .cause("the built-in responder speaks DNS and nothing else");
+    sink.report_absent(&ask.span, finding.fix("add a command that starts the service, or remove `ask`"));
 }
 
 fn check_asn(sink: &Sink<'_>, asn: Option<&At<Asn>>) {

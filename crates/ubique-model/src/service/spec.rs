@@ -176,8 +176,9 @@ static AGENT: Spec = plain(
             "drain-hook",
             COMMAND,
             Need::Optional,
-            "Command that has the service shorten its connections when a drain begins; not a shell, killed with its group after 10 s. \
-             It finds UBIQUE_SERVICE, UBIQUE_SITE and UBIQUE_REASON in its environment.",
+            "Command that has the service shorten its connections when a drain begins, and is run again when the site is wanted back; \
+             not a shell, killed with its group after 10 s. It finds UBIQUE_SERVICE, UBIQUE_SITE, UBIQUE_REASON and UBIQUE_DRAIN \
+             (begin, end) in its environment.",
         ),
         field(
             "confirm-share",
@@ -265,7 +266,14 @@ static REHEARSE: Spec = plain(
             "command",
             Type::List { item: &Type::Text(&WORD), min: 0, max: MAX_COMMAND_WORDS },
             Need::Described("the built-in DNS responder"),
-            "Program and arguments; {site} and {address} are replaced.",
+            "Program and arguments; {site}, {address}, {directory} (of this file) and {run} (the site's own, empty) are replaced.",
+        ),
+        field(
+            "ask",
+            Type::Choice(&["dns", "http", "ntp"]),
+            Need::Text("dns"),
+            "What vantage points ask, and what names the site: dns, NSID or `id.server CH TXT` (port 53); http, the header \
+             X-Served-By of `GET /` (port 80); ntp, the reference identifier of a stratum 1 server (port 123).",
         ),
         field(
             "agent",

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use ubique_model::policy::{Announcement, Stance, announcements};
 use ubique_model::quantity::format_duration;
 use ubique_model::service::spec::MAX_PREPEND;
@@ -50,7 +50,7 @@ struct Kept {
 }
 
 /// A task that ends with its owner.
-struct Task(AbortHandle);
+struct Task(JoinHandle<()>);
 
 impl Drop for Task {
     fn drop(&mut self) {
@@ -256,7 +256,6 @@ impl Agent {
     /// News of a counter or a hook.
     pub(super) fn operator_noticed(&mut self, news: drain::In) {
         if let drain::In::Hook(end) = &news {
-            self.operator.hook = None;
             match end {
                 Ok(()) => tracing::info!("drain hook ended"),
                 Err(error) => {
@@ -335,7 +334,7 @@ impl Agent {
                     self.operator.counting = Some(arrivals::start(self.service.addresses.clone(), news));
                 }
                 drain::Out::Count(false) => self.operator.counting = None,
-                drain::Out::Hook => self.run_hook(),
+                drain::Out::Hook => self.run_hook("begin"),
                 drain::Out::Leave { within } => self.leave(within),
                 drain::Out::Withdraw => self.wish_quietly(site::In::Emptied),
                 drain::Out::Stage { stage, cause } => self.drain_stage(stage, &cause),
@@ -364,22 +363,32 @@ impl Agent {
         self.remember_by(format!("drain {word}"), text, who);
     }
 
-    /// The site is wanted back.
+    /// The site is wanted back; the service may have its long connections again.
     pub(super) fn operator_undrained(&mut self) {
         self.operator.drain.handle_input(now(), drain::In::Undrained);
         self.settle_drain();
+        if !self.service.agent.drain_hook.is_empty() {
+            self.run_hook("end");
+        }
     }
 
-    fn run_hook(&mut self) {
+    /// Runs the hook, after one that still runs; `of_drain` says what the service is told of.
+    fn run_hook(&mut self, of_drain: &'static str) {
         let news = self.operator.news.0.clone();
         let reason = self.operator.drain.progress().map_or_else(String::new, |p| p.request.reason.clone());
         let environment = vec![
             ("UBIQUE_SERVICE".to_owned(), self.service.name.clone()),
             ("UBIQUE_SITE".to_owned(), self.spec().name.clone()),
             ("UBIQUE_REASON".to_owned(), reason),
+            ("UBIQUE_DRAIN".to_owned(), of_drain.to_owned()),
         ];
         let command = self.service.agent.drain_hook.clone();
+        let before = self.operator.hook.take();
         let task = tokio::task::spawn_local(async move {
+            if let Some(mut before) = before {
+                // However it ended.
+                let _ = (&mut before.0).await;
+            }
             let run = async {
                 let mut exec = Exec::with_environment(&command, environment)?;
                 exec.run().await.map(drop)
@@ -389,7 +398,7 @@ impl Agent {
             // The loop that would hear it may have gone.
             let _ = news.send(drain::In::Hook(end)).await;
         });
-        self.operator.hook = Some(Task(task.abort_handle()));
+        self.operator.hook = Some(Task(task));
     }
 
     /// What a neighbour is told, with what operators asked for: `list` is what it is told without.

@@ -412,7 +412,8 @@ fn killed() {
 fn hook() {
     let lab = Lab::new();
     let mut bird = Bird::with(&lab.router, &session(""));
-    let script = "#!/bin/sh\necho \"$UBIQUE_SERVICE $UBIQUE_SITE $UBIQUE_REASON $1\" > /run/hook.said\nexit 3\n";
+    let script =
+        "#!/bin/sh\necho \"$UBIQUE_SERVICE $UBIQUE_SITE $UBIQUE_REASON $1 $UBIQUE_DRAIN\" > /run/hook.said\nexit 3\n";
     fs::write("/run/hook.sh", script).unwrap();
     fs::set_permissions("/run/hook.sh", fs::Permissions::from_mode(0o755)).unwrap();
     let mut service = service();
@@ -425,6 +426,10 @@ fn hook() {
         drained(DrainRequest { reason: "disks".into(), prepend: 2, watch_s: Some(3.0), ..DrainRequest::default() });
     let hook = view.hook.unwrap();
     assert!(!hook.ok && hook.error.is_some_and(|why| why.contains('3')), "it is told");
-    assert_eq!(fs::read_to_string("/run/hook.said").unwrap(), "resolver ams disks shorten\n");
+    assert_eq!(fs::read_to_string("/run/hook.said").unwrap(), "resolver ams disks shorten begin\n");
     assert!(view.gone == Some(true) && bird.route(PREFIX_V4).is_none());
+    ask(&Request::Undrain { reason: "done".into() }).unwrap();
+    until_true("it is run again", || {
+        fs::read_to_string("/run/hook.said").is_ok_and(|said| said == "resolver ams disks shorten end\n")
+    });
 }

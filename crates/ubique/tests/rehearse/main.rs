@@ -3,6 +3,8 @@
 //! They run one after the other, since each wants the machine for itself. Where the kernel grants no namespaces, or an
 //! independent implementation is not installed, a test says so and passes.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod guards;
 mod run;
 

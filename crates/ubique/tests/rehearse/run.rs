@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub use crate::common::{installed, root, work_directory};
+
 /// One rehearsal at a time: each wants the machine for itself.
 static MACHINE: Mutex<()> = Mutex::new(());
 /// A user that owns nothing.
@@ -127,19 +129,6 @@ fn processes(program: &Path) -> usize {
     entries.filter(|entry| fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == program)).count()
 }
 
-/// The root of the workspace.
-pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// A directory of a test's own that every user can enter.
-pub fn work_directory(name: &str) -> PathBuf {
-    let directory = std::env::temp_dir().join(format!("ubique-tests-{}", std::process::id())).join(name);
-    fs::create_dir_all(&directory).expect("a directory");
-    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("its mode");
-    directory
-}
-
 /// A scenario file: convergence, then the steps given.
 pub fn scenario(name: &str, steps: &str) -> String {
     let file = work_directory("scenarios").join(format!("{name}.toml"));
@@ -174,12 +163,4 @@ pub fn wait_for_end(child: &mut Child) -> Option<ExitStatus> {
     let _ = child.kill();
     let _ = child.wait();
     None
-}
-
-/// Whether a program is on the PATH or where Debian keeps daemons.
-pub fn installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into(), "/usr/lib/frr".into()])
-        .any(|directory| directory.join(program).is_file())
 }
