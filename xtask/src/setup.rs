@@ -17,6 +17,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nginx", "nginx-light"),
     ("chronyd", "chrony"),
     ("ip", "iproute2"),
+    ("memcached", "memcached"),
     ("dig", "dnsutils"),
     ("openssl", "openssl"),
     ("tar", "tar"),

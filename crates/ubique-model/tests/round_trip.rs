@@ -588,7 +588,7 @@ fn names_of_the_other_files_are_checked() {
 fn examples_and_manual_are_valid() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut blocks = 0;
-    for page in ["docs/service-file.md", "docs/scenario-file.md"] {
+    for page in ["docs/health.md", "docs/service-file.md", "docs/scenario-file.md"] {
         let text = std::fs::read_to_string(root.join(page)).unwrap();
         for block in text.split("```toml ").skip(1) {
             let (kind, rest) = block.split_once('\n').unwrap();

@@ -7,17 +7,13 @@
 //! wants real root for that.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
-
-use super::{Row, release_binary};
-
-/// Set below `unshare`: the path of the binary.
-const INSIDE: &str = "UBIQUE_BENCH_WITHDRAW";
+use super::Row;
+use super::inside::{self, Process, acknowledged, bird, sh, start, status, until};
 
 /// Goal of a withdrawal, ms.
 const GOAL_MS: f64 = 1.0;
@@ -37,71 +33,20 @@ const BUSY_MESSAGES: u64 = 20;
 /// Kills for each one that counts, at most: one that fell behind the end of the burst does not.
 const ATTEMPTS: usize = 5;
 
-/// How long anything may take that is not measured.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// The withdrawal of 198.51.100.0/24: length, type, withdrawn routes, no attributes (RFC 4271 §4.3).
 const WITHDRAWAL: [u8; 11] = [0, 27, 2, 0, 4, 24, 198, 51, 100, 0, 0];
 
 /// All rows.
 pub fn run(repeat: usize) -> Result<Vec<Row>, String> {
-    if let Some(binary) = std::env::var_os(INSIDE) {
-        let rows = inside(Path::new(&binary), repeat)?;
-        println!("{}", serde_json::to_string(&rows).map_err(|e| e.to_string())?);
-        std::process::exit(0);
-    }
-    let binary = release_binary()?;
-    let myself = std::env::current_exe().map_err(|e| e.to_string())?;
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
-    command.arg(myself).args(["bench", "withdraw", "--repeat", &repeat.to_string()]).env(INSIDE, binary);
-    let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("unshare: {e}"))?;
-    let rows: Value = serde_json::from_slice(&output.stdout).map_err(|e| format!("{}: {e}", output.status))?;
-    let row = |r: &Value| {
-        let row = Row::new(r["name"].as_str()?, r["value"].as_f64()?, unit(r["unit"].as_str()?), r["goal"].as_f64());
-        Some(match r["peer"].as_f64() {
-            Some(limit) => row.beside(limit, RESOLUTION_MS),
-            None => row,
-        })
-    };
-    rows.as_array().into_iter().flatten().map(|r| row(r).ok_or_else(|| format!("not a row: {r}"))).collect()
-}
-
-fn unit(word: &str) -> &'static str {
-    if word == "MiB" { "MiB" } else { "ms" }
-}
-
-fn sh(script: &str) -> Result<(), String> {
-    let status = Command::new("sh").args(["-ec", script]).stdin(Stdio::null()).stdout(Stdio::null()).status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        other => Err(format!("{other:?}: {script}")),
-    }
-}
-
-fn start(script: &str) -> Result<Child, String> {
-    let log = fs::File::create("/run/bench.log").map_err(|e| e.to_string())?;
-    let mut command = Command::new("sh");
-    command.args(["-ec", &format!("exec {script}")]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    command.spawn().map_err(|e| format!("{script}: {e}"))
-}
-
-fn until(what: &str, mut probe: impl FnMut() -> bool) -> Result<(), String> {
-    let start = Instant::now();
-    while !probe() {
-        if start.elapsed() > PATIENCE {
-            return Err(format!(
-                "not within {PATIENCE:?}: {what}\n{}",
-                fs::read_to_string("/run/agent.log").unwrap_or_default()
-            ));
-        }
-        sleep(Duration::from_millis(5));
-    }
-    Ok(())
+    inside::rows("withdraw", repeat, |binary| {
+        sh(NETWORK)?;
+        let mut rows = withdrawals(binary, repeat)?;
+        rows.push(memory(binary)?);
+        Ok(rows)
+    })
 }
 
 const NETWORK: &str = "
-mount -t tmpfs tmpfs /run; mkdir /run/netns /run/ubique
 for n in site up feed; do ip netns add $n; ip -n $n link set lo up; done
 ip link add u0 netns site type veth peer name u0 netns up
 ip link add f0 netns site type veth peer name f0 netns feed
@@ -122,35 +67,10 @@ fn service(upstreams: &str) -> String {
     )
 }
 
-fn bird(ns: &str, protocols: &str) -> Result<Child, String> {
-    fs::write(format!("/run/{ns}.conf"), format!("router id 10.0.0.1;\nprotocol device {{}}\n{protocols}"))
-        .map_err(|e| e.to_string())?;
-    start(&format!("ip netns exec {ns} bird -f -c /run/{ns}.conf -s /run/{ns}.ctl -P /run/{ns}.pid"))
-}
-
 const CHANNELS: &str = "ipv4 { import all; export none; }; ipv6 { import all; export none; };";
 
-fn agent(binary: &Path, upstreams: &str) -> Result<Child, String> {
-    fs::write("/run/service.toml", service(upstreams)).map_err(|e| e.to_string())?;
-    start(&format!("ip netns exec site {} run /run/service.toml --site a 2> /run/agent.log", binary.display()))
-}
-
-fn status(binary: &Path) -> Option<Value> {
-    let output = Command::new(binary).args(["status", "/run/service.toml", "--site", "a", "--output", "json"]).output();
-    serde_json::from_slice(&output.ok()?.stdout).ok()
-}
-
-fn acknowledged(binary: &Path, peers: usize) -> bool {
-    let is = |p: &Value| p["prefixes"].as_array().is_some_and(|x| x.iter().all(|x| x["announced"] == "acknowledged"));
-    let all = status(binary).and_then(|s| s["peers"].as_array().cloned()).unwrap_or_default();
-    all.len() == peers && all.iter().all(is)
-}
-
-fn inside(binary: &Path, repeat: usize) -> Result<Vec<Row>, String> {
-    sh(NETWORK)?;
-    let mut rows = withdrawals(binary, repeat)?;
-    rows.push(memory(binary)?);
-    Ok(rows)
+fn agent(binary: &Path, upstreams: &str) -> Result<Process, String> {
+    inside::agent(binary, &service(upstreams))
 }
 
 fn withdrawals(binary: &Path, repeat: usize) -> Result<Vec<Row>, String> {
@@ -164,11 +84,11 @@ fn withdrawals(binary: &Path, repeat: usize) -> Result<Vec<Row>, String> {
              ipv4 { import all; export all; }; }\n";
     let session =
         format!("protocol bgp site {{ local 192.0.2.1 as 64501; neighbor 192.0.2.100 as 64500; {CHANNELS} }}\n");
-    let mut birds = [bird("up", &session)?, bird("feed", &full)?];
+    let _birds = [bird("up", &session)?, bird("feed", &full)?];
     let upstreams = "[[site.upstream]]\nasn = 64501\naddress = \"192.0.2.1\"\nfamilies = [\"ipv4\", \"ipv6\"]\n\
                      [[site.upstream]]\nasn = 64502\naddress = \"203.0.113.1\"\n";
-    let mut agent = agent(binary, upstreams)?;
-    let mut tcpdump = start(
+    let _agent = agent(binary, upstreams)?;
+    let _tcpdump = start(
         "ip netns exec up tcpdump -Z root -i u0 -U --immediate-mode -s 0 --time-stamp-precision=nano -w /run/up.pcap tcp port 179 2> /run/tcpdump.log",
     )?;
     until("tcpdump listens", || fs::metadata("/run/up.pcap").is_ok_and(|m| m.len() >= 24))?;
@@ -193,10 +113,6 @@ fn withdrawals(binary: &Path, repeat: usize) -> Result<Vec<Row>, String> {
             let name = format!("withdraw: {name}, process killed to wire (beside: to its parent), {what}");
             rows.push(Row::new(name, times[place], "ms", Some(GOAL_MS)).beside(limits[place], RESOLUTION_MS));
         }
-    }
-    for child in birds.iter_mut().chain([&mut agent, &mut tcpdump]) {
-        let _ = child.kill();
-        let _ = child.wait();
     }
     Ok(rows)
 }
@@ -267,27 +183,13 @@ fn memory(binary: &Path) -> Result<Row, String> {
             format!("[[site.upstream]]\nasn = 64501\naddress = \"192.0.2.{i}\"\nlocal-address = \"192.0.2.10{i}\"\nfamilies = [\"ipv4\", \"ipv6\"]\n")
         })
         .collect();
-    let mut bird = bird("up", &sessions)?;
+    let _bird = bird("up", &sessions)?;
     let mut process = Command::new("sleep").arg("1000").spawn().map_err(|e| e.to_string())?;
     fs::write("/run/service.pid", format!("{}\n", process.id())).map_err(|e| e.to_string())?;
-    let mut agent = agent(binary, &upstreams)?;
+    let agent = agent(binary, &upstreams)?;
     until("announced to all", || acknowledged(binary, 8))?;
-    let kib: u64 = children(agent.id()).into_iter().filter_map(resident_kib).sum();
-    for child in [&mut bird, &mut agent, &mut process] {
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    Ok(Row::new("memory: 8 upstreams of two families, agent and watchdog", kib as f64 / 1024.0, "MiB", Some(GOAL_MIB)))
-}
-
-/// A process and its children.
-fn children(pid: u32) -> Vec<PathBuf> {
-    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let below = listed.split_whitespace().map(|child| PathBuf::from(format!("/proc/{child}")));
-    [PathBuf::from(format!("/proc/{pid}"))].into_iter().chain(below).collect()
-}
-
-fn resident_kib(process: PathBuf) -> Option<u64> {
-    let status = fs::read_to_string(process.join("status")).ok()?;
-    status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?.trim().split(' ').next()?.parse().ok()
+    let resident = agent.resident_mib();
+    let _ = process.kill();
+    let _ = process.wait();
+    Ok(Row::new("memory: 8 upstreams of two families, agent and watchdog", resident, "MiB", Some(GOAL_MIB)))
 }

@@ -134,10 +134,17 @@ fn spec(setup: &Setup, plan: &Plan, directory: &Path) -> ProbeSpec {
         addresses: setup.service.addresses.iter().map(|&a| SocketAddr::new(a, port(ask))).collect(),
         every: every(setup),
         every_other: EVERY_OTHER.max(every(setup)),
-        timeout: TIMEOUT,
+        timeout: timeout(setup),
         query: ask.into(),
     }
 }
 
+/// A query without answer by then is lost. A connection takes two round trips.
+fn timeout(setup: &Setup) -> Duration {
+    if setup.service.rehearse.ask == Ask::Http { TIMEOUT * 2 } else { TIMEOUT }
+}
+
 /// How long after the last query its outcome is known.
-pub(super) const SETTLE: Duration = TIMEOUT.saturating_add(Duration::from_millis(200));
+pub(super) fn settle(setup: &Setup) -> Duration {
+    timeout(setup) + Duration::from_millis(200)
+}

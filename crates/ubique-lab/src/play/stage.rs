@@ -12,7 +12,7 @@ use ubique_model::{Asn, Prefix};
 use ubique_sys::clock::{monotonic_ns, realtime_ns};
 
 use super::outcome;
-use super::prober::{Prober, SETTLE};
+use super::prober::{Prober, settle};
 use super::{Observer, PlayError, Setup};
 use crate::explain::{Candidate, Explainer, Surprise};
 use crate::measure::Landing;
@@ -363,6 +363,7 @@ impl<'a> Stage<'a> {
 
     fn frame(&mut self, step: &str) {
         let now_ns = monotonic_ns();
+        let settle_ns = settle(self.setup).as_nanos() as u64;
         let mut rows = Vec::new();
         for (index, (vantage, site, landing)) in self.landings().into_iter().enumerate() {
             let entry = self.live.sites.entry(vantage.clone()).or_insert((site, 0));
@@ -372,8 +373,7 @@ impl<'a> Stage<'a> {
             let moved_ms = (entry.1 > 0).then(|| Duration::from_nanos(now_ns - entry.1).as_secs_f64() * 1000.0);
             let unanswered = self.prober.log().unanswered(index, 0);
             // Before routing has converged nobody can be answered: that is no loss.
-            let settling =
-                self.idle_from.as_ref().is_none_or(|(from_ns, _)| now_ns < from_ns + SETTLE.as_nanos() as u64);
+            let settling = self.idle_from.as_ref().is_none_or(|(from_ns, _)| now_ns < from_ns + settle_ns);
             let before = self.live.unanswered.entry(vantage.clone()).or_insert(0);
             if settling {
                 *before = unanswered;
@@ -469,7 +469,7 @@ impl<'a> Stage<'a> {
 
     /// Waits until every query has an outcome, and judges.
     pub fn report(&mut self) -> Result<Report, PlayError> {
-        let until_ns = monotonic_ns() + SETTLE.as_nanos() as u64;
+        let until_ns = monotonic_ns() + settle(self.setup).as_nanos() as u64;
         while monotonic_ns() < until_ns {
             self.check()?;
             self.frame("verdict");

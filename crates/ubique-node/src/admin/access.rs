@@ -64,6 +64,7 @@ pub(crate) enum Caller {
         may_act: bool,
     },
     /// Over HTTPS, with a certificate.
+    #[cfg(feature = "tls")]
     Certificate {
         /// Its name.
         name: String,
@@ -83,7 +84,9 @@ impl Caller {
     /// Whether he may act.
     pub(crate) fn may_act(&self) -> bool {
         match self {
-            Caller::Local { may_act, .. } | Caller::Certificate { may_act, .. } => *may_act,
+            Caller::Local { may_act, .. } => *may_act,
+            #[cfg(feature = "tls")]
+            Caller::Certificate { may_act, .. } => *may_act,
         }
     }
 
@@ -97,6 +100,7 @@ impl Caller {
                     None => format!("uid {uid}{pid}"),
                 }
             }
+            #[cfg(feature = "tls")]
             Caller::Certificate { name, .. } => format!("CN={name}"),
         }
     }
@@ -110,6 +114,7 @@ impl Caller {
         tracing::warn!(who, "refused: may read, not act");
         let cure = match self {
             Caller::Local { .. } => "root, the agent's own user and members of `[agent] admin-group` may",
+            #[cfg(feature = "tls")]
             Caller::Certificate { .. } => "the names in `clients` of [agent.api] may",
         };
         Err(Refusal::Forbidden(format!("{who} may read but not act: {cure}")))
@@ -221,7 +226,10 @@ mod tests {
         assert_eq!(caller.who(), "uid 4000000000, pid 7");
         let refusal = caller.permit().unwrap_err().to_string();
         assert!(refusal.starts_with("uid 4000000000, pid 7 may read but not act: root"), "{refusal}");
-        let remote = Caller::Certificate { name: "ops".into(), may_act: true };
-        assert_eq!((remote.who().as_str(), remote.permit()), ("CN=ops", Ok(())));
+        #[cfg(feature = "tls")]
+        {
+            let remote = Caller::Certificate { name: "ops".into(), may_act: true };
+            assert_eq!((remote.who().as_str(), remote.permit()), ("CN=ops", Ok(())));
+        }
     }
 }

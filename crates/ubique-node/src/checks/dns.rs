@@ -1,7 +1,6 @@
 //! The `dns` check: a query answered with the expected RCODE, flags and data.
 //!
-//! Over UDP the socket is connected, so that an ICMP error (the port is closed) ends the poll at once. Over TLS and
-//! HTTPS each poll is a connection with a full handshake: a certificate that has expired since is noticed.
+//! Over TLS and HTTPS each poll is a connection with a full handshake: a certificate that has expired since is noticed.
 //! RFC 1035 §4; over TCP §4.2.2, TLS RFC 7858, HTTPS RFC 8484.
 
 use std::net::SocketAddr;
@@ -10,10 +9,11 @@ use domain::base::MessageBuilder;
 use domain::base::iana::Class;
 use domain::base::{Name, Rtype};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 use ubique_model::check::{Dns as Spec, DnsTransport, FlagBit};
 
 use super::answer::Expected;
+use super::asker::Asker;
 use super::http::{self, Body};
 use super::tls::Tls;
 use super::{Failure, words};
@@ -30,7 +30,7 @@ const MEDIA_TYPE: &str = "application/dns-message";
 
 /// How the query travels.
 enum Way {
-    Udp,
+    Udp(Asker),
     Tcp,
     Tls(Tls),
     Https { tls: Tls, authority: String, path: String },
@@ -65,7 +65,7 @@ impl Dns {
         let mut query = u16::try_from(message.len()).map_err(|e| e.to_string())?.to_be_bytes().to_vec();
         query.extend(message);
         let way = match spec.transport {
-            DnsTransport::Udp => Way::Udp,
+            DnsTransport::Udp => Way::Udp(Asker::new(target)),
             DnsTransport::Tcp => Way::Tcp,
             DnsTransport::Tls => Way::Tls(Tls::new(&spec.trust, &target.ip().to_string(), &["dot"])?),
             DnsTransport::Https => Way::Https {
@@ -84,7 +84,11 @@ impl Dns {
         self.query[LENGTH..LENGTH + 2].copy_from_slice(&id.to_be_bytes());
         let Dns { target, way, expected, query, buffer } = self;
         match way {
-            Way::Udp => over_udp(*target, query, buffer, |octets| expected.judge(octets, id)).await,
+            Way::Udp(asker) => {
+                buffer.resize(UDP_BYTES, 0);
+                let end = asker.ask(&query[LENGTH..], buffer, |octets| expected.judge(octets, id)).await;
+                end.map_err(|e| words(&e))?.map_err(Failure::of_answer)
+            }
             Way::Tcp => {
                 let stream = TcpStream::connect(*target).await.map_err(|e| words(&e))?;
                 over_stream(stream, query, buffer).await?;
@@ -98,26 +102,6 @@ impl Dns {
                 let octets = over_https(tls, *target, authority, path, &query[LENGTH..]).await?;
                 expected.judge_stream(&octets, id).map_err(Failure::of_answer)
             }
-        }
-    }
-}
-
-/// `judge` says `None` to what is no answer to this query: late, or somebody's guess.
-async fn over_udp(
-    target: SocketAddr,
-    query: &[u8],
-    buffer: &mut Vec<u8>,
-    judge: impl Fn(&[u8]) -> Option<Result<(), String>>,
-) -> Result<(), Failure> {
-    // A socket, and so a source port, of its own for each poll: among workers that share the port the kernel chooses
-    // by the ports, and every worker must be met. What comes late meets nobody.
-    let socket = udp(target).map_err(|e| words(&e))?;
-    socket.send(&query[LENGTH..]).await.map_err(|e| words(&e))?;
-    buffer.resize(UDP_BYTES, 0);
-    loop {
-        let length = socket.recv(buffer).await.map_err(|e| words(&e))?;
-        if let Some(end) = judge(&buffer[..length]) {
-            return end.map_err(Failure::of_answer);
         }
     }
 }
@@ -159,15 +143,4 @@ async fn over_https(
         return Err(format!("answer of more than {MESSAGE_BYTES} octets"));
     }
     Ok(octets)
-}
-
-/// A UDP socket that hears of this server only, its refusals included.
-pub(super) fn udp(target: SocketAddr) -> std::io::Result<UdpSocket> {
-    let socket = socket2::Socket::new(
-        socket2::Domain::for_address(target),
-        socket2::Type::DGRAM.nonblocking().cloexec(),
-        Some(socket2::Protocol::UDP),
-    )?;
-    socket.connect(&target.into())?;
-    UdpSocket::from_std(socket.into())
 }

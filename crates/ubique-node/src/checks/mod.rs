@@ -10,6 +10,7 @@
 //! Deliberately absent: lookups of names, since a node must not depend on the DNS it may be serving.
 
 mod answer;
+mod asker;
 mod certificate;
 mod dns;
 mod exec;

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::dns::udp;
+use super::asker::Asker;
 use super::{Failure, words};
 use crate::random::query_id64;
 
@@ -24,7 +24,7 @@ const ERA_S: u64 = 2_208_988_800;
 
 /// An `ntp` check.
 pub(super) struct Ntp {
-    target: SocketAddr,
+    asker: Asker,
     expected: Expected,
     buffer: Vec<u8>,
 }
@@ -37,7 +37,7 @@ pub(super) struct Expected {
 
 impl Ntp {
     pub(super) fn new(target: SocketAddr, stratum: u8, offset: Option<Duration>) -> Ntp {
-        Ntp { target, expected: Expected { stratum, offset }, buffer: vec![0; ANSWER_BYTES] }
+        Ntp { asker: Asker::new(target), expected: Expected { stratum, offset }, buffer: vec![0; ANSWER_BYTES] }
     }
 
     pub(super) async fn poll(&mut self) -> Result<(), Failure> {
@@ -45,16 +45,11 @@ impl Ntp {
         let cookie = query_id64();
         query[0] = CLIENT;
         query[40..].copy_from_slice(&cookie);
-        let socket = udp(self.target).map_err(|e| words(&e))?;
+        let Ntp { asker, expected, buffer } = self;
         let sent = timestamp(SystemTime::now());
-        socket.send(&query).await.map_err(|e| words(&e))?;
-        loop {
-            let length = socket.recv(&mut self.buffer).await.map_err(|e| words(&e))?;
-            let received = timestamp(SystemTime::now());
-            if let Some(end) = self.expected.judge(&self.buffer[..length], cookie, sent, received) {
-                return end.map_err(Failure::of_answer);
-            }
-        }
+        let judge = |answer: &[u8]| expected.judge(answer, cookie, sent, timestamp(SystemTime::now()));
+        let end = asker.ask(&query, buffer, judge).await;
+        end.map_err(|e| words(&e))?.map_err(Failure::of_answer)
     }
 }
 
@@ -83,11 +78,11 @@ impl Expected {
         if mode != MODE_SERVER {
             return Err(format!("answer in mode {mode}, expected {MODE_SERVER} (server)"));
         }
-        if stratum == 0 {
-            // A kiss-o'-death says why in four letters (RFC 5905 §7.4).
+        // A kiss-o'-death says why in letters (RFC 5905 §7.4); a server that does not know the time may have stratum 0, too.
+        if stratum == 0 && header[12].is_ascii_alphabetic() {
             return Err(format!("the server refuses: {}", super::quote(&header[12..16])));
         }
-        if leap == ALARM {
+        if leap == ALARM || stratum == 0 {
             return Err("the server's clock is not synchronised".to_owned());
         }
         if stratum > self.stratum {
@@ -150,6 +145,7 @@ mod tests {
         assert_eq!(judge(header(0x24, 2, middle, middle)), Ok(()));
         for (first, stratum, shift, error) in [
             (0xe4, 2, 0, "the server's clock is not synchronised"),
+            (0xe4, 0, 0, "the server refuses: RATE"),
             (0x24, 4, 0, "stratum 4, at most 3 allowed"),
             (0x24, 0, 0, "the server refuses: RATE"),
             (0x23, 2, 0, "answer in mode 3, expected 4 (server)"),
@@ -160,6 +156,9 @@ mod tests {
             assert_eq!(judge(header(first, stratum, time, time)), Err(error.to_owned()));
         }
         assert_eq!(expected.judge(&header(0x24, 2, 0, 0), [1; 8], sent, received), None, "somebody else's");
+        let mut lost = header(0xe4, 0, middle, middle);
+        lost[12..16].fill(0);
+        assert_eq!(judge(lost), Err("the server's clock is not synchronised".to_owned()));
     }
 
     #[test]

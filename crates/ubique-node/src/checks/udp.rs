@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::dns::udp;
+use super::asker::Asker;
 use super::{Failure, quote, words};
 
 /// Octets of an answer that are looked at.
@@ -10,26 +10,32 @@ const ANSWER_BYTES: usize = 4096;
 
 /// A `udp` check.
 pub(super) struct Udp {
-    target: SocketAddr,
+    asker: Asker,
     send: Vec<u8>,
+    expected: Expected,
+    buffer: Vec<u8>,
+}
+
+/// What passes.
+struct Expected {
     starts: Vec<u8>,
     contains: Vec<u8>,
-    buffer: Vec<u8>,
 }
 
 impl Udp {
     pub(super) fn new(target: SocketAddr, send: &[u8], starts: &[u8], contains: &[u8]) -> Udp {
-        let (send, starts, contains) = (send.to_vec(), starts.to_vec(), contains.to_vec());
-        Udp { target, send, starts, contains, buffer: vec![0; ANSWER_BYTES] }
+        let expected = Expected { starts: starts.to_vec(), contains: contains.to_vec() };
+        Udp { asker: Asker::new(target), send: send.to_vec(), expected, buffer: vec![0; ANSWER_BYTES] }
     }
 
     pub(super) async fn poll(&mut self) -> Result<(), Failure> {
-        let socket = udp(self.target).map_err(|e| words(&e))?;
-        socket.send(&self.send).await.map_err(|e| words(&e))?;
-        let length = socket.recv(&mut self.buffer).await.map_err(|e| words(&e))?;
-        self.judge(&self.buffer[..length]).map_err(Failure::of_answer)
+        let Udp { asker, send, expected, buffer } = self;
+        let end = asker.ask(send, buffer, |answer| Some(expected.judge(answer))).await;
+        end.map_err(|e| words(&e))?.map_err(Failure::of_answer)
     }
+}
 
+impl Expected {
     fn judge(&self, answer: &[u8]) -> Result<(), String> {
         if !answer.starts_with(&self.starts) {
             return Err(format!("answer begins otherwise: {}", quote(answer)));

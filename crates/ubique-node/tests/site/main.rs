@@ -18,6 +18,7 @@ mod links;
 mod load;
 mod observability;
 mod operator;
+mod peers;
 mod records;
 mod reload;
 mod robust;
@@ -54,6 +55,7 @@ fn main() {
         links::TESTS,
         observability::TESTS,
         operator::TESTS,
+        peers::TESTS,
         records::TESTS,
         reload::TESTS,
         robust::TESTS,
