@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ubique_proto::Time;
 use ubique_proto::bfd::packet::{CONTROL_BYTES, Control, Diagnostic, State};
-use ubique_proto::bfd::{Bfd, Carried, In, Out, Remote, Role, SLOW_INTERVAL, SessionConfig, SessionId};
+use ubique_proto::bfd::{Bfd, In, Out, Remote, Role, SLOW_INTERVAL, SessionConfig, SessionId};
 
 use crate::rng::{Rng, feed};
 
@@ -74,19 +74,6 @@ fn any(rng: &mut Rng, now: Time, discriminators: &[u32]) -> In {
         3 => In::Configure { session, interval: interval(rng), receive: interval(rng), multiplier: rng.octet() },
         4 if rng.one_in(4) => In::Disable { session },
         5 => In::Enable { session },
-        6 if rng.one_in(4) => {
-            let carried = Carried {
-                remote: remote(rng),
-                discriminator: u32::from(rng.octet()),
-                remote_discriminator: u32::from(rng.octet()),
-                remote_desired_min_tx_us: rng.next_u64() as u32,
-                remote_required_min_rx_us: rng.next_u64() as u32,
-                remote_multiplier: rng.octet(),
-                required_min_rx_us: rng.next_u64() as u32,
-                until: Time((now.0 + (rng.below(256) << 20)).saturating_sub(128 << 20)),
-            };
-            In::Resume { session, carried }
-        }
         _ => {
             let (from, ttl) = (remote(rng), (!rng.one_in(20)).then(|| if rng.one_in(8) { rng.octet() } else { 255 }));
             let received = Time(now.0.saturating_sub(rng.below(256) * 1_000_000));
