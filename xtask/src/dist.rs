@@ -1,12 +1,16 @@
 //! `cargo xtask dist`: what is copied to sites: a static tarball and a Debian package.
 //!
-//! Both hold the static binary, licences, manual pages and completions (from the command line's declarations), the unit,
+//! Both hold the static binary, the licences of all that is in it (`licences`), manual pages and completions (from the command line's
+//! declarations, `ubique.toml(5)` from the generated manual: `manual`), the unit with its user and directories, alert rules, dashboards,
 //! examples and documents. The same source gives the same octets: times are those of the last commit (or `SOURCE_DATE_EPOCH`),
 //! owners are root, names are sorted, and no path of the machine is in the binary. `dpkg-deb` makes the package: that format is its
 //! business. `--test` installs, runs, upgrades and removes it in a fresh Debian root (`pkg/test-deb`).
 
+mod licences;
+mod manual;
+mod stage;
+
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +18,7 @@ use clap::Args;
 
 use crate::bench::size;
 use crate::command::{self, root};
+use stage::Stage;
 
 /// What to build.
 #[derive(Args)]
@@ -21,7 +26,7 @@ pub struct Arguments {
     /// Where the files go.
     #[arg(long, default_value = "target/dist")]
     output: PathBuf,
-    /// Package this program instead of building a static one: for tests.
+    /// Package this program instead of building a static one.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
     /// Version, instead of the workspace's.
@@ -48,20 +53,48 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         Some(file) => file.clone(),
         None => size::build()?,
     };
+    let faults = faults(&binary)?;
+    match &arguments.binary {
+        _ if faults.is_empty() => {}
+        None => return Err(format!("the binary {}", faults.join(", "))),
+        Some(_) => eprintln!("not for sites: the binary {}", faults.join(", ")),
+    }
     let output = std::path::absolute(&arguments.output).map_err(|e| e.to_string())?;
     fs::create_dir_all(&output).map_err(failed(&output))?;
-    let dist = Dist { version, binary, epoch: epoch()?, output, quick: arguments.binary.is_some() };
-    let (tarball, package) = (dist.tarball()?, dist.package(&dist.version)?);
+    let dist = Dist { version, binary, epoch: epoch()?, output };
+    let (tarball, package) = (dist.tarball()?, dist.package(&dist.version, Packing::Small)?);
+    dist.sums(&[&tarball, &package])?;
     for file in [&tarball, &package] {
         let octets = fs::metadata(file).map_err(failed(file))?.len();
         println!("{}  {:.1} MiB", file.display(), octets as f64 / f64::from(1 << 20));
     }
+    match command::installed("lintian") {
+        // What is not for sites has faults that are known.
+        true if faults.is_empty() => {
+            let package = package.to_string_lossy();
+            command::run("lintian", &["--allow-root", "--fail-on", "error,warning", &package])?;
+        }
+        true => {}
+        false => eprintln!("not linted: apt-get install lintian"),
+    }
     if arguments.test {
-        let before = dist.package(&format!("{}{BEFORE}", dist.version))?;
+        let before = dist.package(&format!("{}{BEFORE}", dist.version), Packing::Quick)?;
         let files = [before.to_string_lossy(), package.to_string_lossy()];
         return command::run(root().join("pkg/test-deb"), &[&files[0], &files[1]]);
     }
     Ok(())
+}
+
+/// What a binary for sites does not do: need libraries, or name directories of the machine it was built on.
+fn faults(binary: &Path) -> Result<Vec<String>, String> {
+    let octets = fs::read(binary).map_err(failed(binary))?;
+    let dynamic = size::is_dynamic(&octets).ok_or("the binary is no 64-bit ELF file")?;
+    let dynamic = dynamic.then(|| "needs a dynamic loader".to_owned());
+    let names = |path: &str| octets.windows(path.len()).any(|window| window == path.as_bytes());
+    let home = std::env::var("HOME").ok().filter(|home| home.len() > 1);
+    let places = [Some(root().to_string_lossy().into_owned()), home.map(|home| format!("{home}/"))];
+    let named = places.into_iter().flatten().filter(|place| names(place)).map(|place| format!("names {place}"));
+    Ok(dynamic.into_iter().chain(named).collect())
 }
 
 fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> String {
@@ -97,19 +130,33 @@ struct Dist {
     binary: PathBuf,
     epoch: String,
     output: PathBuf,
-    /// Packed for a test, not for sites.
-    quick: bool,
+}
+
+/// How a package is compressed.
+#[derive(Clone, Copy)]
+enum Packing {
+    /// For sites.
+    Small,
+    /// For a test that throws it away.
+    Quick,
 }
 
 impl Dist {
     /// An empty directory to put files into.
     fn stage(&self, name: &str) -> Result<Stage, String> {
-        let directory = self.output.join(format!(".{name}"));
-        if directory.exists() {
-            fs::remove_dir_all(&directory).map_err(failed(&directory))?;
+        Stage::empty(self.output.join(format!(".{name}")))
+    }
+
+    /// `SHA256SUMS` of the files beside it.
+    fn sums(&self, files: &[&PathBuf]) -> Result<(), String> {
+        let mut text = String::new();
+        for file in files {
+            let line = output_of("sha256sum", &[&file.to_string_lossy()])?;
+            let sum = line.split_whitespace().next().unwrap_or_default();
+            text.push_str(&format!("{sum}  {}\n", file.file_name().unwrap_or_default().to_string_lossy()));
         }
-        fs::create_dir_all(&directory).map_err(failed(&directory))?;
-        Ok(Stage(directory))
+        let path = self.output.join("SHA256SUMS");
+        fs::write(&path, text).map_err(failed(&path))
     }
 
     /// What both archives have, below directories for programs, documents and data.
@@ -121,6 +168,7 @@ impl Dist {
         for name in ["README.md", "CHANGELOG.md", "NOTICE"] {
             stage.copy(&root().join(name), &format!("{doc}/{name}"), 0o644)?;
         }
+        stage.write(&format!("{doc}/THIRD-PARTY"), &licences::third_party(&size::host()?)?, 0o644)?;
         stage.tree(&root().join("docs"), &format!("{doc}/docs"))?;
         stage.tree(&root().join("examples"), &format!("{doc}/examples"))?;
         for name in ["prometheus", "grafana", "kubernetes"] {
@@ -132,6 +180,14 @@ impl Dist {
         let pages = stage.0.join(share).join("man/man1");
         let run = |arguments: &[&str]| output_of(&program.to_string_lossy(), arguments);
         run(&["internal", "man", &pages.to_string_lossy()])?;
+        stage.plain(&format!("{share}/man/man1"))?;
+        let reference = root().join("docs/service-file.md");
+        let reference = fs::read_to_string(&reference).map_err(failed(&reference))?;
+        stage.write(
+            &format!("{share}/man/man5/ubique.toml.5"),
+            &manual::service_file(&reference, &self.version),
+            0o644,
+        )?;
         for (shell, place) in [
             ("bash", "bash-completion/completions/ubique"),
             ("zsh", "zsh/vendor-completions/_ubique"),
@@ -150,7 +206,7 @@ impl Dist {
         for licence in ["LICENSE", "LICENSE-APACHE", "LICENSE-MIT"] {
             stage.copy(&root().join(licence), &format!("{name}/{licence}"), 0o644)?;
         }
-        stage.copy(&root().join("pkg/systemd/ubique@.service"), &format!("{name}/systemd/ubique@.service"), 0o644)?;
+        stage.tree(&root().join("pkg/systemd"), &format!("{name}/systemd"))?;
         let file = self.output.join(format!("{name}.tar.gz"));
         let (time, archive) = (format!("--mtime=@{}", self.epoch), file.to_string_lossy());
         let directory = stage.0.to_string_lossy();
@@ -162,28 +218,51 @@ impl Dist {
     }
 
     /// `ubique_VERSION_ARCHITECTURE.deb`.
-    fn package(&self, version: &str) -> Result<PathBuf, String> {
+    fn package(&self, version: &str, packing: Packing) -> Result<PathBuf, String> {
         let architecture = output_of("dpkg", &["--print-architecture"])?;
         let stage = self.stage("package")?;
         let doc = "usr/share/doc/ubique";
         self.common(&stage, "usr/bin", doc, "usr/share")?;
         let own = root().join("pkg");
-        stage.copy(&own.join("systemd/ubique@.service"), "usr/lib/systemd/system/ubique@.service", 0o644)?;
+        for (file, place) in [
+            ("ubique@.service", "systemd/system/ubique@.service"),
+            ("sysusers.conf", "sysusers.d/ubique.conf"),
+            ("tmpfiles.conf", "tmpfiles.d/ubique.conf"),
+        ] {
+            stage.copy(&own.join("systemd").join(file), &format!("usr/lib/{place}"), 0o644)?;
+        }
         stage.copy(&own.join("default"), "etc/default/ubique", 0o644)?;
         stage.copy(&own.join("debian/copyright"), &format!("{doc}/copyright"), 0o644)?;
         stage.copy(&own.join("debian/lintian-overrides"), "usr/share/lintian/overrides/ubique", 0o644)?;
-        for directory in ["etc/ubique", "var/lib/ubique"] {
-            stage.directory(directory)?;
-        }
         let maintainer = std::env::var("DEBEMAIL").unwrap_or_else(|_| MAINTAINER.to_owned());
         let date = output_of("date", &["-u", "-R", "-d", &format!("@{}", self.epoch)])?;
         let history = format!(
             "ubique ({version}) unstable; urgency=medium\n\n  * See CHANGELOG.md in this directory.\n\n -- {maintainer}  {date}\n"
         );
         stage.write(&format!("{doc}/changelog"), &history, 0o644)?;
-        stage.compress(&format!("{doc}/changelog"))?;
-        stage.compress(&format!("{doc}/CHANGELOG.md"))?;
-        stage.compress("usr/share/man/man1")?;
+        for large in ["changelog", "CHANGELOG.md", "THIRD-PARTY"] {
+            stage.compress(&format!("{doc}/{large}"))?;
+        }
+        stage.compress("usr/share/man")?;
+        self.control(&stage, version, &architecture, &maintainer)?;
+        stage.sums()?;
+        let file = self.output.join(format!("ubique_{version}_{architecture}.deb"));
+        let (from, to) = (stage.0.to_string_lossy(), file.to_string_lossy());
+        let time = format!("SOURCE_DATE_EPOCH={}", self.epoch);
+        let pack: &[&str] = match packing {
+            // One thread: the octets of several depend on how many there are.
+            Packing::Small => &["-Zxz", "--threads-max=1"],
+            Packing::Quick => &["-Zgzip", "-z1"],
+        };
+        let words = [&[&time, "dpkg-deb", "--root-owner-group"], pack, &["--build", &from, &to]].concat();
+        command::run("env", &words)?;
+        stage.remove()?;
+        Ok(file)
+    }
+
+    /// `DEBIAN/`: what dpkg reads and runs.
+    fn control(&self, stage: &Stage, version: &str, architecture: &str, maintainer: &str) -> Result<(), String> {
+        let own = root().join("pkg");
         let size = (stage.octets()? / 1024).to_string();
         for (name, mode) in
             [("control", 0o644), ("conffiles", 0o644), ("postinst", 0o755), ("prerm", 0o755), ("postrm", 0o755)]
@@ -192,109 +271,17 @@ impl Dist {
             let mut text = fs::read_to_string(&file).map_err(failed(&file))?;
             for (key, value) in [
                 ("@VERSION@", version),
-                ("@ARCHITECTURE@", &architecture),
-                ("@MAINTAINER@", &maintainer),
+                ("@ARCHITECTURE@", architecture),
+                ("@MAINTAINER@", maintainer),
                 ("@SIZE@", &size),
             ] {
                 text = text.replace(key, value);
             }
             stage.write(&format!("DEBIAN/{name}"), &text, mode)?;
         }
-        stage.sums()?;
-        let file = self.output.join(format!("ubique_{version}_{architecture}.deb"));
-        let (from, to) = (stage.0.to_string_lossy(), file.to_string_lossy());
-        let time = format!("SOURCE_DATE_EPOCH={}", self.epoch);
-        // A test's build is large and thrown away.
-        let pack: &[&str] = if self.quick { &["-Zgzip", "-z1"] } else { &["-Zxz"] };
-        let words = [&[&time, "dpkg-deb", "--root-owner-group"], pack, &["--build", &from, &to]].concat();
-        command::run("env", &words)?;
-        stage.remove()?;
-        Ok(file)
-    }
-}
-
-/// A directory that becomes an archive.
-struct Stage(PathBuf);
-
-impl Stage {
-    fn directory(&self, name: &str) -> Result<PathBuf, String> {
-        let path = self.0.join(name);
-        fs::create_dir_all(&path).map_err(failed(&path))?;
-        Ok(path)
-    }
-
-    fn place(&self, name: &str) -> Result<PathBuf, String> {
-        let path = self.0.join(name);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(failed(parent))?;
-        }
-        Ok(path)
-    }
-
-    fn write(&self, name: &str, text: &str, mode: u32) -> Result<(), String> {
-        let path = self.place(name)?;
-        fs::write(&path, text).map_err(failed(&path))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(failed(&path))
-    }
-
-    fn copy(&self, from: &Path, name: &str, mode: u32) -> Result<(), String> {
-        let path = self.place(name)?;
-        fs::copy(from, &path).map_err(failed(from))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(failed(&path))
-    }
-
-    /// The files below a directory; programs stay programs.
-    fn tree(&self, from: &Path, name: &str) -> Result<(), String> {
-        for entry in fs::read_dir(from).map_err(failed(from))? {
-            let entry = entry.map_err(|e| e.to_string())?;
-            let (path, to) = (entry.path(), format!("{name}/{}", entry.file_name().to_string_lossy()));
-            if path.is_dir() {
-                self.tree(&path, &to)?;
-            } else {
-                let executable = fs::metadata(&path).map_err(failed(&path))?.permissions().mode() & 0o111 != 0;
-                self.copy(&path, &to, if executable { 0o755 } else { 0o644 })?;
-            }
-        }
         Ok(())
     }
-
-    /// Compresses a file, or those of a directory, without names and times in it.
-    fn compress(&self, name: &str) -> Result<(), String> {
-        let path = self.0.join(name);
-        command::run("gzip", &["-9nr", &path.to_string_lossy()])
-    }
-
-    /// All files, sorted.
-    fn files(&self) -> Result<Vec<PathBuf>, String> {
-        let mut found = Vec::new();
-        let mut directories = vec![self.0.clone()];
-        while let Some(directory) = directories.pop() {
-            for entry in fs::read_dir(&directory).map_err(failed(&directory))? {
-                let path = entry.map_err(|e| e.to_string())?.path();
-                if path.is_dir() { directories.push(path) } else { found.push(path) }
-            }
-        }
-        found.sort();
-        Ok(found)
-    }
-
-    fn octets(&self) -> Result<u64, String> {
-        self.files()?.iter().map(|file| Ok(fs::metadata(file).map_err(failed(file))?.len())).sum()
-    }
-
-    /// `DEBIAN/md5sums`, which tools look for.
-    fn sums(&self) -> Result<(), String> {
-        let mut text = String::new();
-        for file in self.files()?.iter().filter(|file| !file.starts_with(self.0.join("DEBIAN"))) {
-            let name = file.strip_prefix(&self.0).map_err(|e| e.to_string())?;
-            let line = output_of("md5sum", &[&file.to_string_lossy()])?;
-            let sum = line.split_whitespace().next().unwrap_or_default();
-            text.push_str(&format!("{sum}  {}\n", name.display()));
-        }
-        self.write("DEBIAN/md5sums", &text, 0o644)
-    }
-
-    fn remove(&self) -> Result<(), String> {
-        fs::remove_dir_all(&self.0).map_err(failed(&self.0))
-    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("systemd-analyze", "systemd"),
     ("nft", "nftables"),
     ("debootstrap", "debootstrap"),
+    ("mandoc", "mandoc"),
+    ("groff", "groff-base"),
 ];
 
 /// Installs what is missing. Not root or not Debian: says what to do; tests that lack a program skip with a clear line.

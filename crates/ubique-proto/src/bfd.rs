@@ -128,6 +128,35 @@ pub enum In {
         /// Its payload.
         bytes: Vec<u8>,
     },
+    /// A session that has just been added goes on where one of a former program stopped. Ignored once it has heard its
+    /// neighbour, for another neighbour, and when the neighbour has given up by now.
+    Resume {
+        /// Which.
+        session: SessionId,
+        /// What the former program knew of it.
+        carried: Carried,
+    },
+}
+
+/// A session that is Up, for the program that takes this one's place: with it the neighbour notices nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// With whom.
+    pub remote: Remote,
+    /// Our discriminator, by which the neighbour knows the session.
+    pub discriminator: u32,
+    /// The neighbour's.
+    pub remote_discriminator: u32,
+    /// Its Desired Min TX Interval, µs.
+    pub remote_desired_min_tx_us: u32,
+    /// Its Required Min RX Interval, µs.
+    pub remote_required_min_rx_us: u32,
+    /// Its Detect Mult.
+    pub remote_multiplier: u8,
+    /// The Required Min RX Interval it sends by, µs.
+    pub required_min_rx_us: u32,
+    /// When it gives us up unless it hears us.
+    pub until: Time,
 }
 
 /// What the driver must do, or may report.
@@ -178,6 +207,8 @@ pub enum Cause {
     NeighbourAdminDown,
     /// Our operator took it down.
     Administrative,
+    /// It goes on where a former program stopped.
+    Resumed,
 }
 
 impl Cause {
@@ -190,6 +221,7 @@ impl Cause {
             Cause::NeighbourDown => "neighbour signalled session down",
             Cause::NeighbourAdminDown => "the neighbour is administratively down",
             Cause::Administrative => "administratively down",
+            Cause::Resumed => "goes on after the program was replaced",
         }
     }
 }
@@ -314,6 +346,7 @@ impl Bfd {
             }
             In::Disable { session } => self.with(session, |s, rng| s.disable(now, rng)),
             In::Enable { session } => self.with(session, |s, rng| s.enable(now, rng)),
+            In::Resume { session, carried } => self.resume(now, session, &carried),
             In::Datagram { from, ttl, received, bytes } => {
                 if let Err(discard) = self.datagram(now, from, ttl, received.min(now), &bytes) {
                     self.discard(from, discard);
@@ -346,6 +379,17 @@ impl Bfd {
         self.sessions.iter().map(|(&id, s)| (id, s.status()))
     }
 
+    /// The sessions that are Up, for [`In::Resume`] of another program. The longer the interval by then (see
+    /// [`In::Configure`]), the more time that one has.
+    pub fn carried(&self, now: Time) -> Vec<Carried> {
+        self.sessions.values().filter_map(|s| s.carried(now)).collect()
+    }
+
+    /// Whether a neighbour has still to confirm other parameters (RFC 5880 §6.5).
+    pub fn is_polling(&self) -> bool {
+        self.sessions.values().any(Session::is_polling)
+    }
+
     /// Datagrams discarded, by reason.
     pub fn discards(&self) -> impl Iterator<Item = (Discard, u64)> + '_ {
         self.discards.iter().map(|(&discard, &count)| (discard, count))
@@ -371,6 +415,16 @@ impl Bfd {
             self.by_discriminator.remove(&session.discriminator);
             self.told.retain(|(other, _)| *other != id);
         }
+    }
+
+    fn resume(&mut self, now: Time, id: SessionId, carried: &Carried) {
+        let Some(session) = self.sessions.get_mut(&id).filter(|s| s.may_resume(now, carried)) else { return };
+        if carried.discriminator == 0 || self.by_discriminator.contains_key(&carried.discriminator) {
+            return;
+        }
+        self.by_discriminator.remove(&session.discriminator);
+        self.by_discriminator.insert(carried.discriminator, id);
+        self.with(id, |s, rng| s.resume(now, carried, rng));
     }
 
     /// The reception rules of RFC 5880 §6.8.6 that need to know the session, and TTL and address.

@@ -50,7 +50,7 @@ pub fn build() -> Result<PathBuf, String> {
 }
 
 /// The target triple of this machine.
-fn host() -> Result<String, String> {
+pub fn host() -> Result<String, String> {
     let output = Command::new("rustc").arg("-vV").output().map_err(|e| format!("rustc: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
@@ -58,7 +58,7 @@ fn host() -> Result<String, String> {
 }
 
 /// Whether a little-endian 64-bit ELF file names an interpreter; `None`: it is none.
-fn is_dynamic(elf: &[u8]) -> Option<bool> {
+pub fn is_dynamic(elf: &[u8]) -> Option<bool> {
     let number = |at: usize, octets: usize| -> Option<usize> {
         let field = elf.get(at..at + octets)?;
         Some(field.iter().rev().fold(0, |all, &octet| all << 8 | usize::from(octet)))

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ubique_model::service::Upstream;
 use ubique_proto::bfd::packet::State;
-use ubique_proto::bfd::{Cause, Role, SessionId};
+use ubique_proto::bfd::{Carried, Cause, Role, SessionId};
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
 use ubique_proto::site;
 use ubique_sys::watchdog::Heartbeats;
@@ -43,10 +43,11 @@ pub(super) struct Starter {
 }
 
 impl Bfd {
-    /// Starts the thread, without sessions.
-    fn start(starter: &Starter, journal: Option<Journal>) -> Result<Bfd, AgentError> {
+    /// Starts the thread, without sessions; those that follow go on where `former` ones stopped.
+    fn start(starter: &Starter, journal: Option<Journal>, former: Vec<Carried>) -> Result<Bfd, AgentError> {
         let heartbeat = starter.heartbeats.heartbeat("bfd");
         let driver = bfd::start(vec![], seed(), Some(heartbeat), starter.beat, journal).map_err(system("start BFD"))?;
+        driver.resume(former);
         Ok(Bfd { driver, sessions: BTreeMap::new(), next: 0, enabled: true })
     }
 
@@ -88,6 +89,11 @@ impl Bfd {
             self.enabled = enabled;
             self.driver.enable(enabled);
         }
+    }
+
+    /// Prepares the upstreams for another program: see [`Driver::part`].
+    pub(super) fn part(&self) {
+        self.driver.part();
     }
 
     /// Tells the upstreams that we go on purpose, and waits until that has left.
@@ -142,6 +148,7 @@ impl Agent {
                     self.remember(format!("BFD {address}"), notice.words().to_owned());
                 }
             }
+            Notice::Parting { carried } => self.parted(carried),
             Notice::Sockets { error } => tracing::error!(error, "BFD: trying again"),
         }
     }
@@ -183,7 +190,7 @@ impl Agent {
         if self.bfd.is_some() {
             return;
         }
-        match Bfd::start(&self.bfd_starter, self.journal.clone()) {
+        match Bfd::start(&self.bfd_starter, self.journal.clone(), self.restart.bfd()) {
             Ok(bfd) => self.bfd = Some(bfd),
             Err(error) => tracing::error!(%error, "no BFD: sessions go by their hold timers"),
         }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use ubique_model::service::Site as SiteSpec;
 use ubique_model::{AddressFamily, Family, IpNet, Prefix};
+use ubique_proto::bfd::Carried;
 use ubique_proto::bgp::family::AddressFamilies;
 use ubique_proto::bgp::speaker::Restarted;
 
@@ -32,6 +33,9 @@ struct Life {
     announced: Vec<Prefix>,
     /// Addresses the agent has put on the loopback.
     added: Vec<IpNet>,
+    /// BFD sessions for the program that takes the place of this one.
+    #[serde(default)]
+    bfd: Vec<Carried>,
 }
 
 /// What is remembered, and what follows from it.
@@ -76,6 +80,11 @@ impl Restart {
         &self.former.added
     }
 
+    /// BFD sessions that the program before this one left to go on with; their clock is that of the boot.
+    pub(super) fn bfd(&mut self) -> Vec<Carried> {
+        std::mem::take(&mut self.former.bfd)
+    }
+
     /// Whether the neighbours still wait for us to say that we are through.
     pub(super) fn is_settling(&self) -> bool {
         !self.settled
@@ -90,10 +99,10 @@ impl Restart {
         self.memory.is_some()
     }
 
-    /// Writes what is remembered before this returns: the agent is about to be replaced.
-    pub(super) fn write_now(&self) {
+    /// Writes what is remembered before this returns: the agent is about to be replaced by one that goes on with `bfd`.
+    pub(super) fn write_now(&self, bfd: Vec<Carried>) {
         if let Some(memory) = &self.memory
-            && let Err(error) = write(&self.path, &memory.borrow())
+            && let Err(error) = write(&self.path, &Life { bfd, ..memory.borrow().clone() })
         {
             tracing::error!(path = %self.path.display(), %error, "the next program cannot claim what was announced");
         }
@@ -102,7 +111,7 @@ impl Restart {
     /// Remembers what is announced now, and which addresses are ours.
     pub(super) fn remember(&self, announced: Vec<Prefix>, added: Vec<IpNet>) {
         if let Some(memory) = &self.memory {
-            let life = Life { boot: self.boot.clone(), announced, added };
+            let life = Life { boot: self.boot.clone(), announced, added, bfd: vec![] };
             memory.send_if_modified(|now| {
                 let changed = *now != life;
                 *now = life;
@@ -171,7 +180,7 @@ mod tests {
     }
 
     fn forwarding(announced: &[&str], present: &[&str]) -> Option<AddressFamilies> {
-        let former = Life { boot: "b".into(), announced: nets(announced), added: vec![] };
+        let former = Life { boot: "b".into(), announced: nets(announced), ..Life::default() };
         let addresses = nets(&["198.51.100.53/32", "198.51.100.54/32", "2001:db8:53::53/128"]);
         claim(&former, &addresses, &nets(present)).map(|r| r.forwarding)
     }
@@ -191,7 +200,8 @@ mod tests {
     #[test]
     fn a_life_is_written_whole_or_not_at_all() {
         let path = std::env::temp_dir().join(format!("ubique-life-{}.state", std::process::id()));
-        let life = Life { boot: "b".into(), announced: nets(&["198.51.100.0/24"]), added: nets(&["198.51.100.53/32"]) };
+        let added = nets(&["198.51.100.53/32"]);
+        let life = Life { boot: "b".into(), announced: nets(&["198.51.100.0/24"]), added, bfd: vec![] };
         write(&path, &life).unwrap();
         assert_eq!(read(&path).unwrap(), life);
         fs::write(&path, b"{\"boot\":").unwrap();

@@ -2,7 +2,9 @@
 //!
 //! The process executes the program at its own path again: same process id, same arguments, so that whoever started it does
 //! not notice. Sessions break without a word, which neighbours with graceful restart take for what it is (RFC 4724); addresses
-//! stay, and the successor claims what was announced (see `restart`).
+//! stay, and the successor claims what was announced (see `restart`). BFD sessions go on: a neighbour that saw one fail would drop
+//! our routes, graceful restart or not. So neighbours are first polled for slow packets, by which they bear the pause, and the
+//! successor goes on under the same discriminators.
 //!
 //! Two guards. The new program must say its version and accept the service file, as a process of its own, before this one
 //! ends. And every established session must have agreed on graceful restart, or its neighbour would drop our routes.
@@ -15,6 +17,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use ubique_proto::bfd::Carried;
 use ubique_proto::bgp::session::Negotiated;
 use ubique_sys::process::command_in;
 
@@ -28,6 +31,9 @@ const TRIAL: Duration = Duration::from_secs(10);
 
 /// Between the answer to whoever asked and the end of this program.
 const NOTICE: Duration = Duration::from_millis(100);
+
+/// The same, at most, where neighbours of BFD must be prepared first.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// Octets of what a program says that go into a refusal.
 const QUOTE_BYTES: usize = 400;
@@ -120,6 +126,8 @@ async fn run(program: &Path, arguments: &[OsString]) -> Result<String, String> {
 pub(super) struct Leaving {
     pub program: PathBuf,
     pub due: ubique_proto::Time,
+    /// BFD sessions for it.
+    pub bfd: Vec<Carried>,
 }
 
 impl Agent {
@@ -149,9 +157,21 @@ impl Agent {
         }
         if !how.dry_run {
             self.remember("upgrade".to_owned(), format!("{} is started in place", program.display()));
-            self.leaving = Some(Leaving { program, due: now() + NOTICE });
+            let due = now() + if self.bfd.is_some() { PARTING } else { NOTICE };
+            self.leaving = Some(Leaving { program, due, bfd: vec![] });
+            if let Some(bfd) = &self.bfd {
+                bfd.part();
+            }
         }
         Ok(())
+    }
+
+    /// The neighbours of BFD are prepared.
+    pub(super) fn parted(&mut self, bfd: Vec<Carried>) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.due = now() + NOTICE;
+            leaving.bfd = bfd;
+        }
     }
 
     /// The program to start now, when it is time: what the next one must know is on the disk.
@@ -160,7 +180,7 @@ impl Agent {
             return None;
         }
         let leaving = self.leaving.take()?;
-        self.restart.write_now();
+        self.restart.write_now(leaving.bfd);
         if let Err(error) = self.keep().kept().await {
             tracing::error!(error, "the next program will not know of drains and timed actions");
         }

@@ -36,7 +36,7 @@ use tokio::sync::mpsc;
 use ubique_model::service;
 use ubique_model::service::spec::MAX_NEIGHBOURS;
 use ubique_proto::bfd::packet::{Discard, State};
-use ubique_proto::bfd::{Cause, Notice as CoreNotice, Role, SessionId, SessionStatus};
+use ubique_proto::bfd::{Carried, Cause, Notice as CoreNotice, Role, SessionId, SessionStatus};
 use ubique_sys::watchdog::Heartbeat;
 
 pub use gaps::Gaps;
@@ -103,6 +103,11 @@ pub enum Notice {
         /// What and why.
         error: String,
     },
+    /// What [`Driver::part`] asked for: the sessions that are Up.
+    Parting {
+        /// For [`Driver::resume`] of the next program.
+        carried: Vec<Carried>,
+    },
 }
 
 /// All sessions as they were a moment ago.
@@ -138,6 +143,10 @@ enum Command {
     Enabled(bool),
     /// Tell the neighbours, then end.
     Stop,
+    /// Another program takes the place of this one soon.
+    Part,
+    /// Sessions of the program before this one.
+    Resume(Vec<Carried>),
     /// Other parameters of one session.
     Configure(SessionId, service::Bfd),
     /// A further session.
@@ -215,6 +224,17 @@ impl Driver {
     /// Takes all sessions down administratively and ends the thread; [`Driver::next`] gives `None` when that is done.
     pub fn stop(&self) {
         self.command(Command::Stop);
+    }
+
+    /// Has the neighbours expect slow packets, so that they bear the silence until another program goes on with the sessions;
+    /// [`Notice::Parting`] comes when they do, or after a while. The sessions go on.
+    pub fn part(&self) {
+        self.command(Command::Part);
+    }
+
+    /// Sessions with these neighbours, added after this, go on where the former program stopped.
+    pub fn resume(&self, carried: Vec<Carried>) {
+        self.command(Command::Resume(carried));
     }
 
     /// The sessions as they were a moment ago.

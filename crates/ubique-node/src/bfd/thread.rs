@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::Sender as News;
+use ubique_model::service;
 use ubique_proto::Time;
 use ubique_proto::bfd::packet::{Discard, State};
-use ubique_proto::bfd::{Bfd, In, Out, Remote, SessionConfig, SessionId};
+use ubique_proto::bfd::{Bfd, Carried, In, Out, Remote, SLOW_INTERVAL, SessionConfig, SessionId};
 use ubique_proto::journal::Recorded;
 use ubique_sys::priority::prefer_this_thread;
 use ubique_sys::watchdog::Heartbeat;
@@ -26,6 +27,9 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// How old published numbers may be; changes of state are published at once.
 const PUBLISH: Duration = Duration::from_millis(250);
+
+/// How long neighbours may take to confirm slow packets before the program is replaced all the same: one that sends each second does.
+const PARTING: Duration = Duration::from_millis(1500);
 
 /// One session's side of the driver.
 struct Line {
@@ -52,6 +56,10 @@ pub(super) struct Thread {
     latest: Duration,
     /// Our operator wants the sessions.
     enabled: bool,
+    /// Sessions of the former program that none of ours has taken up.
+    former: Vec<Carried>,
+    /// Another program takes our place, at the latest then.
+    parting: Option<Time>,
     /// What never reached the core, by reason.
     discards: BTreeMap<Discard, u64>,
     /// Why sockets cannot be opened.
@@ -82,6 +90,8 @@ impl Thread {
             gaps: Gaps::default(),
             latest: Duration::ZERO,
             enabled: true,
+            former: Vec::new(),
+            parting: None,
             discards: BTreeMap::new(),
             error: None,
             look_at: None,
@@ -114,6 +124,7 @@ impl Thread {
                 self.core.handle_deadline(now);
             }
             self.carry_out();
+            self.part(now);
             if !running {
                 self.publish(now);
                 return;
@@ -153,6 +164,8 @@ impl Thread {
                 ),
                 Ok(Command::Add(session, peer)) => self.add(now, session, peer),
                 Ok(Command::Remove(session)) => self.remove(now, session),
+                Ok(Command::Part) => self.slow_down(now),
+                Ok(Command::Resume(former)) => self.former = former,
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     self.enable(now, false);
                     return false;
@@ -175,6 +188,24 @@ impl Thread {
         self.lines.remove(&session);
         self.open(now);
         self.changed = true;
+    }
+
+    /// Polls the neighbours for so long an interval that they bear the pause between two programs.
+    fn slow_down(&mut self, now: Time) {
+        for (&session, line) in &self.lines {
+            let service::Bfd { interval, receive, multiplier } = line.peer.settings;
+            let interval = interval.max(SLOW_INTERVAL);
+            self.core.handle_input(now, In::Configure { session, interval, receive, multiplier });
+        }
+        self.parting = Some(now + PARTING);
+    }
+
+    /// Says what the next program needs, once the neighbours have confirmed.
+    fn part(&mut self, now: Time) {
+        if self.parting.is_some_and(|latest| now >= latest || !self.core.is_polling()) {
+            self.parting = None;
+            self.tell(Notice::Parting { carried: self.core.carried(now) });
+        }
     }
 
     fn enable(&mut self, now: Time, enabled: bool) {
@@ -232,7 +263,12 @@ impl Thread {
             if line.scope.replace(scope).is_some() {
                 self.core.handle_input(now, In::Remove { session });
             }
-            self.core.handle_input(now, In::Add { session, config: config(&line.peer, scope) });
+            let config = config(&line.peer, scope);
+            self.core.handle_input(now, In::Add { session, config });
+            if let Some(place) = self.former.iter().position(|former| former.remote == config.remote) {
+                let carried = self.former.swap_remove(place);
+                self.core.handle_input(now, In::Resume { session, carried });
+            }
             if !self.enabled {
                 self.core.handle_input(now, In::Disable { session });
             }

@@ -6,8 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ubique_model::change::Fate;
 use ubique_model::service::{Bfd, Service, Upstream};
-use ubique_node::admin::{BfdStatus, Request};
+use ubique_node::admin::{BfdStatus, ReloadOutcome, Request};
 use ubique_node::bfd::{Driver, Peer, start};
 use ubique_proto::bfd::packet::State;
 use ubique_proto::bfd::{Cause, Role, SessionId};
@@ -18,6 +19,7 @@ use ubique_sys::process::Signal;
 use crate::daemons::{BIRD, Bird};
 use crate::lab::{self, Lab, Process, until, until_true};
 use crate::records::{JOURNAL, journalled, replayed};
+use crate::reload::{reload, since};
 use crate::runner::Test;
 use crate::sessions::{self as kinds, service_with};
 
@@ -37,6 +39,7 @@ pub const TESTS: &[Test] = &[
     Test { name: "a_stopped_bfd_thread_ends_with_the_agent", needs: &[BIRD], run: watched },
     Test { name: "bfd_over_two_hops_with_bird", needs: &[BIRD], run: two_hops },
     Test { name: "bfd_with_a_neighbour_from_a_range", needs: &[BIRD], run: from_range },
+    Test { name: "reload_of_bfd_keeps_the_sessions_it_can", needs: &[BIRD], run: reloaded },
     Test { name: "bfd_with_frr_up_polled_lost_and_back", needs: &[BFDD], run: frr },
 ];
 
@@ -178,6 +181,48 @@ fn without() {
     let _dns = lab.dns();
     until_true("both prefixes announced", || bird.has_both());
     until_true("BFD is down", || all("down"));
+}
+
+/// BFD that comes asks nothing of BGP; intervals and multiplier change over the standing sessions; BFD that goes is told as
+/// administratively down, for which BIRD ends the BGP session (see [`drained`]), and that one alone.
+fn reloaded() {
+    let of = |transmit, receive, multiplier| {
+        let [interval, receive] = [transmit, receive].map(Duration::from_millis);
+        Bfd { interval, receive, multiplier }
+    };
+    // A busy machine is no reason for a loss.
+    let mut service = lab::patient(service(of(300, 300, 5)));
+    service.sites[0].upstreams[0].bfd = None;
+    let lab = Lab::new();
+    let mut bird = Bird::start_with_bfd(&lab.router, "{ interval 300 ms; multiplier 5; }");
+    let _agent = lab.agent(&service);
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    until_true("both prefixes announced, one upstream has BFD", || bird.has_both() && sessions().len() == 1);
+    let before = lab::status();
+    // What the file says, then how long each side bears the other's silence, ms.
+    for (bfd, bears) in
+        [(of(300, 300, 5), [1500.0, 1500.0]), (of(400, 500, 6), [2500.0, 2400.0]), (of(200, 200, 8), [1500.0, 2400.0])]
+    {
+        service.sites[0].upstreams[0].bfd = Some(bfd);
+        let reply = reload(&service);
+        let change = reply.change.unwrap();
+        assert_eq!((reply.outcome, change.upstreams.len()), (ReloadOutcome::Applied, 1), "{change}");
+        assert!(change.upstreams[0].bfd && change.upstreams[0].fate == Fate::Stays, "{change}");
+        until_true("both sides follow", || {
+            let agreed = |s: &BfdStatus| [s.detection_ms, s.neighbour_detection_ms] == bears.map(Some);
+            all("up") && sessions().first().is_some_and(agreed)
+        });
+    }
+    assert_eq!(since(&lab::status().peers), since(&before.peers), "BGP stays");
+    assert!(sessions().iter().all(|s| s.downs == 0), "and so does BFD: {:?}", sessions());
+    service.sites[0].upstreams[0].bfd = None;
+    assert_eq!(reload(&service).outcome, ReloadOutcome::Applied);
+    until_true("BIRD knows", || bird.ask("show bfd sessions").matches(" Up ").count() == 1);
+    until_true("BGP goes on without", || {
+        lab::status().peers.iter().all(|p| p.state == "established") && bird.has_both()
+    });
+    assert_eq!(lab::status().peers[1].since, before.peers[1].since, "the other upstream was never touched");
 }
 
 /// A thread that stands still stops the heartbeat: only the whole process can be stopped from outside, so this shows

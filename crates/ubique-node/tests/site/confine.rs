@@ -8,24 +8,38 @@ use std::path::Path;
 use std::time::Duration;
 
 use ubique_model::check::CheckKind;
-use ubique_model::service::{Bfd, Service};
+use ubique_model::service::{Bfd, Service, Upstream};
+use ubique_node::admin::Status;
+use ubique_proto::site::State;
+use ubique_sys::privilege::Capabilities;
 use ubique_sys::process::Signal;
 
 use crate::daemons::{BIRD, Bird};
 use crate::lab::{self, Lab, Process, children_of, start, until, until_true};
 use crate::roles::myself;
 use crate::runner::Test;
+use crate::{reload, sessions};
 
 const SETPRIV: &str = "/usr/bin/setpriv";
 const UNIT: &str = include_str!("../../../../pkg/systemd/ubique@.service");
 const NOBODY: u32 = 65534;
+/// A copy of this binary that another user may execute.
+const PROGRAM: &str = "/run/agent";
 
 pub const TESTS: &[Test] = &[
     Test { name: "an_ordinary_user_with_the_units_limits", needs: &[BIRD, SETPRIV], run: as_the_unit },
+    Test { name: "an_ordinary_user_with_the_units_limits_is_upgraded", needs: &[BIRD, SETPRIV], run: upgraded },
     Test { name: "root_gives_up_what_is_not_needed", needs: &[BIRD], run: as_root },
     Test { name: "without_a_sandbox_nothing_is_given_up", needs: &[BIRD], run: without },
     Test { name: "a_service_manager_is_told", needs: &[BIRD], run: told },
 ];
+
+/// Puts the program there as packages do: beside it, then over it.
+fn install() {
+    fs::copy(myself(), "/run/agent.new").unwrap();
+    fs::set_permissions("/run/agent.new", fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename("/run/agent.new", PROGRAM).unwrap();
+}
 
 /// A setting of the unit.
 fn unit(key: &str) -> Vec<String> {
@@ -77,21 +91,30 @@ fn lives(lab: &Lab, bird: &mut Bird, agent: &mut Process) {
     assert_eq!(lab.service_addresses(), 0);
 }
 
-fn as_the_unit() {
+/// Whether there is another user at all: only root's sandbox has one.
+fn may_be_another() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap();
-    if map.split_whitespace().nth(2).is_none_or(|count| count == "1") {
-        return println!("skipped: needs another user, which only root's sandbox has");
+    let other = map.split_whitespace().nth(2).is_some_and(|count| count != "1");
+    if !other {
+        println!("skipped: needs another user, which only root's sandbox has");
     }
-    let lab = Lab::new();
-    let mut bird = Bird::start_with_bfd(&lab.router, "on");
-    // RuntimeDirectory, and the program where another user may execute it.
-    fs::create_dir("/run/ubique").unwrap();
-    std::os::unix::fs::chown("/run/ubique", Some(NOBODY), Some(NOBODY)).unwrap();
-    fs::copy(myself(), "/run/agent").unwrap();
-    fs::set_permissions("/run/agent", fs::Permissions::from_mode(0o755)).unwrap();
-    let no_capability = " && grep -q '^CapEff:.0000000000000000' /proc/self/status";
-    let service = service_with(&format!("{FORBIDDEN}{no_capability}"));
-    fs::write("/run/service.json", serde_json::to_vec(&service).unwrap()).unwrap();
+    other
+}
+
+/// Confined programs, which have no capability.
+fn unit_service() -> Service {
+    service_with(&format!("{FORBIDDEN} && grep -q '^CapEff:.0000000000000000' /proc/self/status"))
+}
+
+/// Starts the agent as an ordinary user with what the unit grants.
+fn start_as_the_unit(lab: &Lab, service: &Service) -> Process {
+    // RuntimeDirectory, StateDirectory, and the program where another user may execute it.
+    for directory in ["/run/ubique", "/run/state"] {
+        fs::create_dir(directory).unwrap();
+        std::os::unix::fs::chown(directory, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    install();
+    lab.files(service);
     let granted: Vec<String> =
         unit("AmbientCapabilities").iter().map(|c| c.trim_start_matches("CAP_").to_lowercase()).collect();
     assert_eq!(unit("CapabilityBoundingSet"), unit("AmbientCapabilities"));
@@ -100,21 +123,75 @@ fn as_the_unit() {
     for kind in ["--inh-caps", "--ambient-caps", "--bounding-set"] {
         arguments.extend([kind, &set]);
     }
-    arguments.extend(["/run/agent", "role", "agent", "/run/service.json", "ams"]);
-    let mut agent = start(&lab.site, "agent", Path::new(SETPRIV), &arguments);
-    let log = |agent: &Process| agent.log();
-    until_true("confined", || log(&agent).contains("system calls are limited") || agent.child.id() == 0);
+    arguments.extend([PROGRAM, "role", "agent", "/run/service.json", "ams"]);
+    let agent = start(&lab.site, "agent", Path::new(SETPRIV), &arguments);
+    until_true("confined", || agent.log().contains("system calls are limited"));
+    agent
+}
+
+/// What every thread of such an agent has: the unit's capabilities for itself, and none for what it starts.
+fn assert_confined(agent: &Process) {
     for thread in threads(agent.pid()) {
         assert_eq!(field(&thread, "Seccomp"), "2", "{}", thread.display());
+        assert_eq!(field(&thread, "NoNewPrivs"), "1");
         assert_eq!(field(&thread, "CapAmb"), "0000000000000000");
+        assert_eq!(field(&thread, "CapInh"), "0000000000000000");
+        let held = Capabilities::parse(&field(&thread, "CapPrm")).unwrap().to_string();
+        assert_eq!(held.split(' ').collect::<Vec<_>>(), unit("AmbientCapabilities"));
         assert_eq!(field(&thread, "Uid").split_whitespace().next(), Some("65534"));
     }
+}
+
+fn as_the_unit() {
+    if !may_be_another() {
+        return;
+    }
+    let lab = Lab::new();
+    let mut bird = Bird::start_with_bfd(&lab.router, "on");
+    let mut agent = start_as_the_unit(&lab, &unit_service());
+    assert_confined(&agent);
     until_true("the watchdog is there", || watchdog(agent.pid()).is_some());
     let watchdog = format!("/proc/{}/status", watchdog(agent.pid()).unwrap());
     until_true("it is confined, too", || field(Path::new(&watchdog), "Seccomp") == "2");
     assert_eq!(field(Path::new(&watchdog), "CapPrm"), "0000000000000000");
     lives(&lab, &mut bird, &mut agent);
     assert!(!Path::new("/etc/ubique-was-here").exists());
+}
+
+/// The capabilities of an ordinary user would end with its program, were they not handed over.
+fn upgraded() {
+    if !may_be_another() {
+        return;
+    }
+    let lab = Lab::new();
+    let mut bird = sessions::aware(&lab, "bfd on;");
+    let mut service = lab::patient(unit_service());
+    // A busy machine is no reason for a loss.
+    let interval = Duration::from_millis(300);
+    let bfd = Some(Bfd { interval, receive: interval, multiplier: 5 });
+    service.sites[0].upstreams = vec![Upstream { bfd, ..sessions::restarting(60) }];
+    let mut agent = start_as_the_unit(&lab, &service);
+    lab.wait_for_addresses();
+    let _dns = lab.dns();
+    let bfd_up = || lab::status().peers[0].bfd.as_ref().is_some_and(|b| b.state == "up");
+    until_true("both prefixes announced, and BFD up", || bird.has_both() && bfd_up());
+    until_true("it is remembered", sessions::remembered);
+    let before = lab::status().peers[0].since.clone();
+    install();
+    let reply = reload::upgrade_how(false, false);
+    assert!(reply.accepted, "{reply:?}");
+    until_true("another session, announced again", || {
+        assert!(bird.has_both(), "the routes stay");
+        let again = |s: &Status| s.peers[0].state == "established" && s.peers[0].since != before;
+        lab::try_status().is_some_and(|s| s.state == State::Announced && again(&s))
+    });
+    until_true("nothing is stale any more", || bird.has_both() && !sessions::is_stale(&mut bird));
+    assert_confined(&agent);
+    until_true("confined programs run as before", || lab::status().checks.iter().all(|c| c.up && c.polls > 2));
+    assert_eq!(lab.service_addresses(), 2);
+    agent.signal(Signal::Term);
+    assert_eq!(agent.wait(), 0);
+    assert_eq!(lab.service_addresses(), 0, "it may still take them away");
 }
 
 fn watchdog(agent: u32) -> Option<u32> {

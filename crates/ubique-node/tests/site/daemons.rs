@@ -26,7 +26,7 @@ impl Bird {
 
     /// With what it learns of IPv4 in the kernel, so that the router forwards.
     pub fn start_with_kernel(ns: &NetNs) -> Bird {
-        let sessions = Bird::sessions(ROUTER_ASN, "");
+        let sessions = Bird::sessions(ROUTER_ASN, [""; 2]);
         Bird::with(ns, &format!("protocol kernel kernel4 {{ ipv4 {{ export all; }}; }}\n{sessions}"))
     }
 
@@ -37,13 +37,13 @@ impl Bird {
 
     /// The same in another AS. By default BIRD takes no connection for a minute after an error.
     pub fn start_as(ns: &NetNs, asn: u32, extra: &str) -> Bird {
-        Bird::with(ns, &Bird::sessions(asn, extra))
+        Bird::with(ns, &Bird::sessions(asn, [extra; 2]))
     }
 
     /// The protocols of both sessions, `site4` and `site6`.
-    pub fn sessions(asn: u32, extra: &str) -> String {
-        let v4 = session(asn, "site4", "ipv4", (ROUTER_V4, SITE_V4), extra);
-        v4 + &session(asn, "site6", "ipv6", (ROUTER_V6, SITE_V6), extra)
+    pub fn sessions(asn: u32, [extra4, extra6]: [&str; 2]) -> String {
+        let v4 = session(asn, "site4", "ipv4", (ROUTER_V4, SITE_V4), extra4);
+        v4 + &session(asn, "site6", "ipv6", (ROUTER_V6, SITE_V6), extra6)
     }
 
     /// The one of IPv4 alone.
@@ -53,18 +53,20 @@ impl Bird {
 
     /// With these protocols besides a static route of each family.
     pub fn with(ns: &NetNs, protocols: &str) -> Bird {
-        let config = format!(
-            "router id {ROUTER_V4};\nlog \"/run/bird-messages.log\" all;\ndebug protocols {{ states, events }};\n\
-             protocol device {{}}\nprotocol bfd {{}}\nprotocol static static4 {{ ipv4; route 203.0.113.0/24 blackhole; }}\n\
-             protocol static static6 {{ ipv6; route 2001:db8:113::/48 blackhole; }}\n{protocols}"
-        );
-        fs::write("/run/bird.conf", config).unwrap();
+        configure(protocols);
         let arguments = ["-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl", "-P", "/run/bird.pid"];
         let process = start(ns, "bird", Path::new(BIRD), &arguments);
         let (stream, _) = until("BIRD answers", || UnixStream::connect("/run/bird.ctl").ok());
         let mut bird = Bird { _process: process, control: BufReader::new(stream) };
         bird.reply();
         bird
+    }
+
+    /// With `extra` in the IPv4 session, and nothing in the other: BIRD restarts those it must.
+    pub fn reconfigure_first(&mut self, extra: &str) {
+        configure(&Bird::sessions(ROUTER_ASN, [extra, ""]));
+        let reply = self.ask("configure");
+        assert!(reply.contains("Reconfigur"), "{reply}");
     }
 
     /// Lines until one whose code is followed by a space: the last of a reply.
@@ -109,6 +111,16 @@ fn session(asn: u32, name: &str, family: &str, (ours, theirs): (&str, &str), ext
         "protocol bgp {name} {{\n local {ours} as {asn};\n neighbor {theirs} as {SITE_ASN};\n \
          hold time 9; error wait time 1, 2;\n {extra}\n {family} {{ import all; export where source = RTS_STATIC; }};\n}}\n"
     )
+}
+
+/// Writes BIRD's configuration with these protocols besides a static route of each family.
+fn configure(protocols: &str) {
+    let config = format!(
+        "router id {ROUTER_V4};\nlog \"/run/bird-messages.log\" all;\ndebug protocols {{ states, events }};\n\
+         protocol device {{}}\nprotocol bfd {{}}\nprotocol static static4 {{ ipv4; route 203.0.113.0/24 blackhole; }}\n\
+         protocol static static6 {{ ipv6; route 2001:db8:113::/48 blackhole; }}\n{protocols}"
+    );
+    fs::write("/run/bird.conf", config).unwrap();
 }
 
 /// The protocol of vtysh: a command and NUL; text, three NULs and the command's status.

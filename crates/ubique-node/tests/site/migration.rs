@@ -263,7 +263,7 @@ fn in_parallel() {
         "protocol bgp second {{ local {router} as {ROUTER_ASN}; neighbor {site} as 64500; hold time 9; \
          ipv4 {{ import all; export none; }}; }}\n"
     );
-    let mut bird = Bird::with(&lab.router, &(Bird::sessions(ROUTER_ASN, "") + &second));
+    let mut bird = Bird::with(&lab.router, &(Bird::sessions(ROUTER_ASN, [""; 2]) + &second));
     loopback(&lab, true);
     let _dns = lab.dns();
     let best = |bird: &mut Bird| bird.ask(&format!("show route {PREFIX_V4} primary all"));

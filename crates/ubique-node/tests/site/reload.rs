@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use ubique_model::check::{Check, CheckKind};
-use ubique_model::service::{Service, Upstream};
+use ubique_model::service::{Bfd, Service, Upstream};
 use ubique_node::admin::{PeerStatus, ReloadOutcome, ReloadReply, ReloadRequest, Reply, Request, UpgradeReply};
 use ubique_proto::site::State;
 use ubique_sys::process::Signal;
@@ -32,7 +32,9 @@ pub const TESTS: &[Test] = &[
     Test { name: "reload_keeps_what_other_checks_have_counted", needs: &[], run: counted },
     test("reload_of_a_bad_file_changes_nothing", bad_file),
     test("a_missing_key_holds_up_one_session_only", missing_key),
+    test("reload_with_another_key_restarts_its_session_only", keys),
     test("upgrade_in_place_loses_nothing", upgrade),
+    test("upgrade_in_place_does_not_end_bfd", with_bfd),
     test("upgrade_is_refused_without_graceful_restart", not_graceful),
     test("upgrade_to_a_broken_program_is_refused", broken),
 ];
@@ -40,7 +42,7 @@ pub const TESTS: &[Test] = &[
 /// Queries a second while things happen.
 const RATE: u32 = 5000;
 
-fn write(service: &Service) {
+pub fn write(service: &Service) {
     fs::write(FILE, service.to_toml()).unwrap();
 }
 
@@ -57,19 +59,19 @@ pub fn reload(service: &Service) -> ReloadReply {
     reload_how(ReloadRequest::default())
 }
 
-fn yes(service: &Service) -> ReloadReply {
+pub fn yes(service: &Service) -> ReloadReply {
     write(service);
     reload_how(ReloadRequest { yes: true, ..ReloadRequest::default() })
 }
 
-fn upgrade_how(yes: bool, dry_run: bool) -> UpgradeReply {
+pub fn upgrade_how(yes: bool, dry_run: bool) -> UpgradeReply {
     match ask(&Request::Upgrade(ReloadRequest { yes, dry_run })).unwrap() {
         Reply::Upgrade(reply) => reply,
         other => panic!("not a reply to upgrade: {other:?}"),
     }
 }
 
-fn since(peers: &[PeerStatus]) -> Vec<&str> {
+pub fn since(peers: &[PeerStatus]) -> Vec<&str> {
     peers.iter().map(|p| p.since.as_str()).collect()
 }
 
@@ -86,7 +88,7 @@ fn running(service: &Service) -> (Lab, Bird, Process, Process) {
 }
 
 fn hundred() {
-    let mut service = lab::service();
+    let mut service = lab::patient(lab::service());
     let (lab, mut bird, agent, _dns) = running(&service);
     let before = status();
     let load = Load::start(&lab, RATE);
@@ -317,6 +319,32 @@ fn missing_key() {
     }
 }
 
+/// Keys that come, change and go on both sides, ours first; the other session has none.
+fn keys() {
+    let mut service = lab::patient(lab::service());
+    let (_lab, mut bird, _agent, _dns) = running(&service);
+    let untouched = status().peers[1].since.clone();
+    fs::write("/run/key", "first\n").unwrap();
+    let key = Some("/run/key".into());
+    // What the file has by then, BIRD's side, and what the plan names.
+    let steps = [
+        (key.clone(), "first", "password \"first\";", "password-file"),
+        (key, "second", "password \"second\";", "content of the key's file"),
+        (None, "second", "", "password-file"),
+    ];
+    for (file, content, extra, because) in steps {
+        fs::write("/run/key", format!("{content}\n")).unwrap();
+        service.sites[0].upstreams[0].password_file = file;
+        let reply = reload(&service);
+        assert_eq!(reply.outcome, ReloadOutcome::Applied, "{reply:?}");
+        assert_eq!(reply.change.unwrap().upstreams[0].because, [because]);
+        until_true("the old key ends it", || bird.route(PREFIX_V4).is_none());
+        bird.reconfigure_first(extra);
+        until_true("the same key on both sides brings it back", || bird.has_both());
+        assert_eq!(status().peers[1].since, untouched, "the session without a key stays");
+    }
+}
+
 /// The program of the agent, where it can be replaced.
 const PROGRAM: &str = "/run/agent-program";
 
@@ -330,10 +358,15 @@ fn install(program: &[u8]) {
 
 /// An agent whose program can be replaced, under graceful restart with BIRD.
 fn replaceable() -> (Lab, Bird, Process, Process) {
+    replaceable_with("", restarting(60))
+}
+
+/// The same with more in BIRD's session, and with this upstream.
+fn replaceable_with(extra: &str, upstream: Upstream) -> (Lab, Bird, Process, Process) {
     let lab = Lab::new();
-    let mut bird = aware(&lab);
+    let mut bird = aware(&lab, extra);
     install(&fs::read(myself()).unwrap());
-    let agent = lab.agent_from(Path::new(PROGRAM), &service_with(restarting(60)));
+    let agent = lab.agent_from(Path::new(PROGRAM), &lab::patient(service_with(upstream)));
     lab.wait_for_addresses();
     let dns = load::service(&lab);
     until_true("both prefixes announced", || bird.has_both());
@@ -380,6 +413,48 @@ fn upgrade() {
     agent.signal(Signal::Term);
     assert_eq!(agent.wait(), 0);
     assert_eq!(lab.service_addresses(), 0, "addresses of the first one are removed by the third");
+}
+
+/// BIRD would drop the routes when it lost BFD, graceful restart or not.
+fn with_bfd() {
+    // A busy machine is no reason for a loss.
+    let interval = Duration::from_millis(200);
+    let bfd = Some(Bfd { interval, receive: interval, multiplier: 5 });
+    let session = "bfd { interval 200 ms; multiplier 5; };";
+    let (lab, mut bird, _agent, _dns) = replaceable_with(session, Upstream { bfd, ..restarting(60) });
+    // State, interval, timeout: as BIRD sees the session.
+    let seen = |bird: &mut Bird| -> Vec<String> {
+        let reply = bird.ask("show bfd sessions");
+        let line = reply.lines().find(|line| line.contains(lab::SITE_V4)).unwrap_or_default();
+        let words: Vec<&str> = line.split_whitespace().skip(2).collect();
+        [&words[..words.len().min(1)], words.get(2..).unwrap_or_default()]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect()
+    };
+    until_true("200 ms x 5 is agreed on", || seen(&mut bird).last().is_some_and(|timeout| timeout == "1.000"));
+    let before = seen(&mut bird);
+    assert_eq!(before[0], "Up");
+    let session = status().peers[0].since.clone();
+    let load = Load::start(&lab, RATE);
+    let start = Instant::now();
+    assert!(upgrade_how(false, false).accepted);
+    until_true("the BGP session is another one, and announced", || {
+        assert!(bird.has_both(), "the routes stay");
+        assert!(!bird.log().contains("from Up to Down"), "BIRD's BFD never went down:\n{}", bird.log());
+        let back = |s: &ubique_node::admin::Status| s.peers[0].state == "established" && s.peers[0].since != session;
+        try_status().is_some_and(|s| s.state == State::Announced && back(&s))
+    });
+    until_true("nothing is stale any more", || bird.has_both() && !is_stale(&mut bird));
+    until_true("200 ms x 5 again", || seen(&mut bird) == before);
+    assert!(!bird.log().contains("from Up to Down"), "nor later:\n{}", bird.log());
+    let (sent, lost) = load.end();
+    println!("upgraded with BFD in {:?}: {sent} queries at {RATE}/s, {lost} lost", start.elapsed());
+    assert!(sent > u64::from(RATE) / 2 && lost == 0, "{lost} of {sent} lost");
+    let bfd = status().peers[0].bfd.clone().unwrap();
+    assert_eq!((bfd.state.as_str(), bfd.downs), ("up", 0), "{bfd:?}");
+    assert!(bfd.cause.contains("the program was replaced"), "{}", bfd.cause);
 }
 
 fn not_graceful() {

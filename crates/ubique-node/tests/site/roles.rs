@@ -75,7 +75,10 @@ fn agent(file: &str, site: &str, extra: Option<&str>) -> i32 {
     }
     let file = Some(crate::lab::FILE.into());
     match agent::run(service, site, AgentOptions { version: "test".into(), file, ..AgentOptions::default() }) {
-        Ok(End::Replaced(program)) => complain(Command::new(program).args(std::env::args_os().skip(1)).exec()),
+        Ok(End::Replaced(program)) => {
+            ubique_sys::privilege::hand_over().unwrap();
+            complain(Command::new(program).args(std::env::args_os().skip(1)).exec())
+        }
         Ok(End::Stopped) => 0,
         Ok(End::Hurried) => HURRIED,
         Err(error) => complain(error),

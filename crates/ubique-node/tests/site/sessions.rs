@@ -246,11 +246,12 @@ pub fn restarting(seconds: u64) -> Upstream {
     }
 }
 
-pub fn aware(lab: &Lab) -> Bird {
+/// BIRD with one graceful session; `extra` goes into it.
+pub fn aware(lab: &Lab, extra: &str) -> Bird {
     let ours = lab::ROUTER_V4;
     let session = format!(
         "local {ours} as {ROUTER_ASN}; neighbor {SITE_V4} as 64500; hold time 9; error wait time 1, 2; \
-         graceful restart aware; {CHANNELS}"
+         graceful restart aware; {extra} {CHANNELS}"
     );
     let kernel = "protocol kernel kernel4 { ipv4 { export all; }; }\n";
     Bird::with(&lab.router, &format!("{kernel}protocol bgp site {{\n {session}\n}}\n"))
@@ -258,7 +259,7 @@ pub fn aware(lab: &Lab) -> Bird {
 
 /// Agent and service run, everything is announced, the router forwards.
 fn settled(lab: &Lab) -> (Bird, Process, Process) {
-    let mut bird = aware(lab);
+    let mut bird = aware(lab, "");
     let agent = lab.agent(&service_with(restarting(60)));
     lab.wait_for_addresses();
     let dns = lab.dns();

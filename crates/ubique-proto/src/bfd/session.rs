@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::packet::{Control, Diagnostic, State};
-use super::{Cause, Counters, Role, SessionConfig, SessionStatus};
+use super::{Carried, Cause, Counters, Role, SessionConfig, SessionStatus};
 use crate::Time;
 use crate::rng::Rng;
 
@@ -212,7 +212,7 @@ impl Session {
                 self.diagnostic = Diagnostic::NEIGHBOUR_SIGNALLED_DOWN;
             }
             Cause::Administrative => self.diagnostic = Diagnostic::ADMINISTRATIVELY_DOWN,
-            Cause::Start | Cause::Heard => {}
+            Cause::Start | Cause::Heard | Cause::Resumed => {}
         }
         match state {
             State::Up => self.counters.ups += 1,
@@ -360,6 +360,51 @@ impl Session {
             return Reaction::default();
         }
         let change = Some(self.turn(now, State::Down, Cause::Start));
+        Reaction { send: self.may_send().then(|| self.transmit(now, false, rng)), change }
+    }
+
+    /// What another program needs to go on with it; `None`: it is not Up.
+    pub(super) fn carried(&self, now: Time) -> Option<Carried> {
+        let silence = of_micros(self.tx.used_us.max(self.remote.required_min_rx_us));
+        (self.state == State::Up).then_some(Carried {
+            remote: self.config.remote,
+            discriminator: self.discriminator,
+            remote_discriminator: self.remote.discriminator,
+            remote_desired_min_tx_us: self.remote.desired_min_tx_us,
+            remote_required_min_rx_us: self.remote.required_min_rx_us,
+            remote_multiplier: self.remote.multiplier,
+            required_min_rx_us: self.rx.used_us,
+            until: self.sent.unwrap_or(now) + silence * u32::from(self.config.multiplier),
+        })
+    }
+
+    pub(super) fn is_polling(&self) -> bool {
+        self.poll != Poll::None
+    }
+
+    /// Whether it has only just been added, and its neighbour still waits.
+    pub(super) fn may_resume(&self, now: Time, carried: &Carried) -> bool {
+        let fresh = self.state == State::Down && self.counters.received == 0;
+        let known = carried.remote_discriminator != 0 && carried.remote_multiplier != 0;
+        fresh && known && self.config.remote == carried.remote && now < carried.until
+    }
+
+    /// Goes on as what the neighbour takes it for, and polls it for the parameters of now.
+    pub(super) fn resume(&mut self, now: Time, carried: &Carried, rng: &mut Rng) -> Reaction {
+        self.discriminator = carried.discriminator;
+        self.remote = Remote {
+            discriminator: carried.remote_discriminator,
+            state: State::Up,
+            required_min_rx_us: carried.remote_required_min_rx_us,
+            desired_min_tx_us: carried.remote_desired_min_tx_us,
+            multiplier: carried.remote_multiplier,
+            ..Remote::UNKNOWN
+        };
+        let change = Some(self.turn(now, State::Up, Cause::Resumed));
+        self.poll = Poll::Active;
+        self.rx.used_us = self.rx.used_us.max(carried.required_min_rx_us);
+        self.heard = Some(now);
+        self.watch();
         Reaction { send: self.may_send().then(|| self.transmit(now, false, rng)), change }
     }
 

@@ -242,6 +242,60 @@ fn a_neighbour_that_restarts_under_another_number_comes_back() {
     assert_eq!(hand.state(), State::Up);
 }
 
+/// Slowed down, carried over a pause of 2 s and taken up by another program: the neighbour, who bears 3 s, sees one session.
+#[test]
+fn another_program_goes_on_with_a_session() {
+    let mut old = Hand::up(config());
+    old.input(In::Configure { session: S, interval: SLOW_INTERVAL, receive: 50 * MS, multiplier: 3 });
+    assert!(old.bfd.is_polling());
+    let polled = old.drive(50 * MS);
+    assert!(polled.iter().all(|(_, c)| c.poll && c.desired_min_tx_us == 1_000_000), "{polled:?}");
+    old.control.final_bit = true;
+    old.say(State::Up);
+    assert!(!old.bfd.is_polling());
+    let carried = old.bfd.carried(old.now);
+    let [one] = carried[..] else { panic!("{carried:?}") };
+    assert!(one.until > old.now + 2900 * MS && one.until <= old.now + 3000 * MS);
+
+    let mut new = Hand::new(config());
+    new.now = old.now + 2000 * MS;
+    new.bfd = Bfd::new(8);
+    new.bfd.handle_input(new.now, In::Add { session: S, config: config() });
+    let sent = new.input(In::Resume { session: S, carried: one });
+    assert_eq!(new.states, [(State::Down, State::Up, Cause::Resumed)]);
+    let first = sent[0];
+    assert_eq!((first.state, first.poll, first.my_discriminator), (State::Up, true, one.discriminator));
+    assert_eq!((first.your_discriminator, first.desired_min_tx_us), (77, 50_000), "as configured again, by a poll");
+    new.control.final_bit = true;
+    new.say(State::Up);
+    assert_eq!((new.status().interval, new.status().detection_time), (50 * MS, Some(150 * MS)));
+    assert_eq!(new.status().counters.downs, 0);
+    new.drive(150 * MS);
+    assert_eq!(new.state(), State::Down, "silence is a loss as before");
+}
+
+#[test]
+fn what_cannot_go_on_begins_anew() {
+    let old = Hand::up(config());
+    let good = old.bfd.carried(old.now)[0];
+    let other = Remote { scope: 7, ..remote() };
+    let wrong = [
+        Carried { until: old.now, ..good },
+        Carried { remote: other, ..good },
+        Carried { discriminator: 0, ..good },
+        Carried { remote_discriminator: 0, ..good },
+    ];
+    for carried in wrong {
+        let mut new = Hand::new(config());
+        assert!(new.input(In::Resume { session: S, carried }).is_empty());
+        assert_eq!((new.state(), &new.states[..]), (State::Down, &[][..]), "{carried:?}");
+    }
+    let mut heard = Hand::up(config());
+    heard.input(In::Resume { session: S, carried: Carried { discriminator: 5, ..good } });
+    assert!(heard.states.is_empty() && !heard.bfd.by_discriminator.contains_key(&5));
+    assert!(Hand::new(config()).bfd.carried(old.now).is_empty(), "only what is Up");
+}
+
 #[test]
 fn numbers_of_sessions_are_unique_and_sessions_are_bounded() {
     let mut bfd = Bfd::new(3);

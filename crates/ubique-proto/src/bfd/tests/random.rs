@@ -26,7 +26,8 @@ fn input(rng: &mut Rng, now: Time, numbers: &[u32]) -> In {
         }
         3 => In::Disable { session },
         4 | 5 => In::Enable { session },
-        6 => In::Datagram {
+        6 if rng.below(2) == 0 => In::Resume { session, carried: carried(rng, from, now) },
+        7 => In::Datagram {
             from,
             ttl: Some(255),
             received: now,
@@ -51,6 +52,19 @@ fn input(rng: &mut Rng, now: Time, numbers: &[u32]) -> In {
             let received = Time(now.0.saturating_sub(rng.below(100_000_000)));
             In::Datagram { from, ttl: Some(255), received, bytes: control.encode().to_vec() }
         }
+    }
+}
+
+fn carried(rng: &mut Rng, remote: Remote, now: Time) -> Carried {
+    Carried {
+        remote,
+        discriminator: rng.below(3) as u32,
+        remote_discriminator: rng.below(3) as u32,
+        remote_desired_min_tx_us: [0, 50_000, u32::MAX][rng.below(3) as usize],
+        remote_required_min_rx_us: [0, 50_000, u32::MAX][rng.below(3) as usize],
+        remote_multiplier: rng.below(6) as u8,
+        required_min_rx_us: [0, 50_000, u32::MAX][rng.below(3) as usize],
+        until: Time((now.0 + rng.below(200_000_000)).saturating_sub(100_000_000)),
     }
 }
 
