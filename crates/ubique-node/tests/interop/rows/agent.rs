@@ -103,6 +103,13 @@ fn restart(cell: &Cell) {
     let graceful = "graceful-restart = { restart-time = \"20s\" }";
     let mut process = start(cell, graceful);
     until_shown(cell, &mut *peer, &process, true);
+    // What is not written down yet is not claimed to have been kept.
+    let prefix = cell.our_prefix().to_string();
+    lab::until("it is remembered", || {
+        std::fs::read_to_string(Path::new(SOCKET).with_extension("state"))
+            .is_ok_and(|state| state.contains(&prefix))
+            .then_some(())
+    });
     PidFd::open(process.pid()).unwrap().signal(Signal::Kill).unwrap();
     lab::until("the peer has noticed", || (!peer.established()).then_some(()));
     lab::until("it has ended", || process.exited());
