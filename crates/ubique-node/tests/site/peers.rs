@@ -243,8 +243,8 @@ fn memcached() {
     all(&["value", "port"], false, "connection refused");
 }
 
-/// systemd cannot be started in a namespace beside another one: it wants the control groups of the whole machine. So
-/// its layout of them stands in a tmpfs; the processes are real.
+/// systemd wants to be PID 1 with control groups of its own (`cargo xtask dist --test` boots it so). Here its layout of them
+/// stands in a tmpfs; the processes are real.
 fn unit() {
     let mount = Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/sys/fs/cgroup"]).status().unwrap();
     assert!(mount.success(), "a tmpfs of the sandbox's own");
