@@ -134,6 +134,18 @@ impl Us {
         self.events.iter().filter(|(_, _, event)| lost(event)).count()
     }
 
+    /// How often the peer ended an established session for another connection, which it may while its own side is still in
+    /// OpenConfirm (RFC 4271 §6.8).
+    pub fn collisions(&self) -> usize {
+        let ended = |e: &SessionEvent| match e {
+            SessionEvent::Down { was_established: true, reason: DownReason::Received(n) } => {
+                (n.code, n.subcode) == (6, 7)
+            }
+            _ => false,
+        };
+        self.events.iter().filter(|(_, _, event)| ended(event)).count()
+    }
+
     /// A route of the peer's.
     pub fn route(&self, prefix: Prefix) -> Option<Received> {
         self.driver().speaker().rib().received(PEER, Some(prefix)).find(|r| r.prefix == prefix)
