@@ -20,6 +20,7 @@
 //! Deliberately absent: sockets and threads; multipoint (RFC 8562), Micro-BFD (RFC 7130), S-BFD (RFC 7880), echo (RFC
 //! 5880 §6.8.8, §6.8.9), authentication (§6.7), demand mode of our own (§6.6).
 
+mod pace;
 pub mod packet;
 mod session;
 
@@ -30,7 +31,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Time;
-use crate::rng::Rng;
+use pace::Pace;
 use packet::{Control, Diagnostic, Discard, State};
 use session::{Reaction, Session};
 
@@ -308,7 +309,7 @@ pub struct Bfd {
     /// What was told of; said again only after the session was lost, so that no stranger can fill a log.
     told: BTreeSet<(SessionId, Notice)>,
     discards: BTreeMap<Discard, u64>,
-    rng: Rng,
+    pace: Pace,
     #[serde(skip)]
     outputs: VecDeque<Out>,
 }
@@ -328,7 +329,7 @@ impl Bfd {
             by_discriminator: BTreeMap::new(),
             told: BTreeSet::new(),
             discards: BTreeMap::new(),
-            rng: Rng::new(seed),
+            pace: Pace::new(seed),
             outputs: VecDeque::new(),
         }
     }
@@ -341,11 +342,11 @@ impl Bfd {
             In::Configure { session, interval, receive, multiplier } => {
                 if let Some(s) = self.sessions.get_mut(&session) {
                     let config = SessionConfig { interval, receive, multiplier, ..s.config }.bounded();
-                    s.configure(now, config, &mut self.rng);
+                    s.configure(now, config, &mut self.pace);
                 }
             }
-            In::Disable { session } => self.with(session, |s, rng| s.disable(now, rng)),
-            In::Enable { session } => self.with(session, |s, rng| s.enable(now, rng)),
+            In::Disable { session } => self.with(session, |s, pace| s.disable(now, pace)),
+            In::Enable { session } => self.with(session, |s, pace| s.enable(now, pace)),
             In::Resume { session, carried } => self.resume(now, session, &carried),
             In::Datagram { from, ttl, received, bytes } => {
                 if let Err(discard) = self.datagram(now, from, ttl, received.min(now), &bytes) {
@@ -360,7 +361,7 @@ impl Bfd {
         let due: Vec<SessionId> =
             self.sessions.iter().filter(|(_, s)| s.deadline().is_some_and(|at| at <= now)).map(|(&id, _)| id).collect();
         for session in due {
-            self.with(session, |s, rng| s.handle_deadline(now, rng));
+            self.with(session, |s, pace| s.handle_deadline(now, pace));
         }
     }
 
@@ -402,7 +403,7 @@ impl Bfd {
         }
         let mut discriminator = 0;
         while discriminator == 0 || self.by_discriminator.contains_key(&discriminator) {
-            discriminator = self.rng.next_u64() as u32;
+            discriminator = self.pace.rng.next_u64() as u32;
         }
         self.by_remote.insert(config.remote, id);
         self.by_discriminator.insert(discriminator, id);
@@ -424,7 +425,7 @@ impl Bfd {
         }
         self.by_discriminator.remove(&session.discriminator);
         self.by_discriminator.insert(carried.discriminator, id);
-        self.with(id, |s, rng| s.resume(now, carried, rng));
+        self.with(id, |s, pace| s.resume(now, carried, pace));
     }
 
     /// The reception rules of RFC 5880 §6.8.6 that need to know the session, and TTL and address.
@@ -452,7 +453,7 @@ impl Bfd {
             return Err(Discard::Authentication);
         }
         let disabled = session.state == State::AdminDown;
-        let reaction = session.receive(now, received, &control, &mut self.rng);
+        let reaction = session.receive(now, received, &control, &mut self.pace);
         let demanded = session.demanded();
         self.react(id, reaction);
         if demanded {
@@ -482,9 +483,9 @@ impl Bfd {
         }
     }
 
-    fn with(&mut self, id: SessionId, act: impl FnOnce(&mut Session, &mut Rng) -> Reaction) {
+    fn with(&mut self, id: SessionId, act: impl FnOnce(&mut Session, &mut Pace) -> Reaction) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            let reaction = act(session, &mut self.rng);
+            let reaction = act(session, &mut self.pace);
             self.react(id, reaction);
         }
     }

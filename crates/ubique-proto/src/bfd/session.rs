@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::pace::Pace;
 use super::packet::{Control, Diagnostic, State};
 use super::{Carried, Cause, Counters, Role, SessionConfig, SessionStatus};
 use crate::Time;
-use crate::rng::Rng;
 
 /// Slowest Desired Min TX Interval while a session is not Up: the least that RFC 5880 §6.8.3 allows.
 pub const SLOW_INTERVAL: Duration = Duration::from_secs(1);
@@ -144,7 +144,7 @@ impl Session {
     }
 
     /// A packet for this session that RFC 5880 §6.8.6 has not discarded so far. `received`: when it arrived.
-    pub(super) fn receive(&mut self, now: Time, received: Time, control: &Control, rng: &mut Rng) -> Reaction {
+    pub(super) fn receive(&mut self, now: Time, received: Time, control: &Control, pace: &mut Pace) -> Reaction {
         let interval = self.interval();
         self.remote = Remote {
             discriminator: control.my_discriminator,
@@ -164,17 +164,17 @@ impl Session {
             self.watch();
             // A passive side has only now somebody to tell.
             if self.tx_due.is_none() || self.interval() != interval {
-                self.schedule(now, rng);
+                self.schedule(now, pace);
             }
             return Reaction::default();
         }
         let change = self.next_state(control.state).map(|(state, cause)| self.turn(now, state, cause));
         self.hear(received);
         if self.interval() != interval || self.tx_due.is_none() || !self.may_send() {
-            self.schedule(now, rng);
+            self.schedule(now, pace);
         }
         let answer = control.poll || (change.is_some() && self.may_send());
-        let send = answer.then(|| self.transmit(now, control.poll, rng));
+        let send = answer.then(|| self.transmit(now, control.poll, pace));
         Reaction { send, change }
     }
 
@@ -267,22 +267,17 @@ impl Session {
     }
 
     /// Sets when the next periodic packet is due: an interval after the last one, less jitter.
-    fn schedule(&mut self, now: Time, rng: &mut Rng) {
-        let jittered = self.jittered(rng);
-        self.tx_due = self.may_send().then(|| self.sent.map_or(now, |sent| (sent + jittered).max(now)));
-    }
-
-    /// 75 to 100 % of the interval; to 90 % when one lost packet is a loss (RFC 5880 §6.8.7).
-    fn jittered(&self, rng: &mut Rng) -> Duration {
-        let width = if self.config.multiplier == 1 { 0.15 } else { 0.25 };
-        self.interval().mul_f64(0.75 + width * rng.next_f64())
+    fn schedule(&mut self, now: Time, pace: &mut Pace) {
+        let (interval, multiplier) = (self.interval(), self.config.multiplier);
+        let due = |sent| pace.next(sent, interval, multiplier).max(now);
+        self.tx_due = self.may_send().then(|| self.sent.map_or(now, due));
     }
 
     /// The packet of this moment. `answer`: it answers a Poll.
-    fn transmit(&mut self, now: Time, answer: bool, rng: &mut Rng) -> Control {
+    fn transmit(&mut self, now: Time, answer: bool, pace: &mut Pace) -> Control {
         self.sent = Some(now);
         self.counters.sent += 1;
-        self.schedule(now, rng);
+        self.schedule(now, pace);
         Control {
             diagnostic: self.diagnostic,
             state: self.state,
@@ -300,7 +295,7 @@ impl Session {
     }
 
     /// Looks whether the neighbour is lost, and sends what is due.
-    pub(super) fn handle_deadline(&mut self, now: Time, rng: &mut Rng) -> Reaction {
+    pub(super) fn handle_deadline(&mut self, now: Time, pace: &mut Pace) -> Reaction {
         let mut reaction = Reaction::default();
         if self.expires.is_some_and(|at| at <= now) && !self.forgive(now) {
             self.expires = None;
@@ -310,15 +305,15 @@ impl Session {
             }
             // The neighbour may come back under another number (RFC 5880 §6.8.1), and with other wishes.
             self.remote = Remote { discriminator: 0, required_min_rx_us: 1, demand: false, ..self.remote };
-            self.schedule(now, rng);
+            self.schedule(now, pace);
             // Once also from a passive side, which is silent from now on: the neighbour may still hear us.
             if reaction.change.is_some() && !mute {
-                reaction.send = Some(self.transmit(now, false, rng));
+                reaction.send = Some(self.transmit(now, false, pace));
                 return reaction;
             }
         }
         if self.tx_due.is_some_and(|at| at <= now) {
-            reaction.send = Some(self.transmit(now, false, rng));
+            reaction.send = Some(self.transmit(now, false, pace));
         }
         reaction
     }
@@ -338,29 +333,29 @@ impl Session {
     }
 
     /// Other parameters; a session that is Up polls the neighbour (RFC 5880 §6.8.3).
-    pub(super) fn configure(&mut self, now: Time, config: SessionConfig, rng: &mut Rng) {
+    pub(super) fn configure(&mut self, now: Time, config: SessionConfig, pace: &mut Pace) {
         self.config = config;
         self.parameters();
         self.watch();
-        self.schedule(now, rng);
+        self.schedule(now, pace);
     }
 
     /// Administratively down (RFC 5880 §6.8.16). It is told from then on as long as the session exists.
-    pub(super) fn disable(&mut self, now: Time, rng: &mut Rng) -> Reaction {
+    pub(super) fn disable(&mut self, now: Time, pace: &mut Pace) -> Reaction {
         if self.state == State::AdminDown {
             return Reaction::default();
         }
         let change = Some(self.turn(now, State::AdminDown, Cause::Administrative));
-        Reaction { send: self.may_send().then(|| self.transmit(now, false, rng)), change }
+        Reaction { send: self.may_send().then(|| self.transmit(now, false, pace)), change }
     }
 
     /// The opposite: Down, and everything begins anew.
-    pub(super) fn enable(&mut self, now: Time, rng: &mut Rng) -> Reaction {
+    pub(super) fn enable(&mut self, now: Time, pace: &mut Pace) -> Reaction {
         if self.state != State::AdminDown {
             return Reaction::default();
         }
         let change = Some(self.turn(now, State::Down, Cause::Start));
-        Reaction { send: self.may_send().then(|| self.transmit(now, false, rng)), change }
+        Reaction { send: self.may_send().then(|| self.transmit(now, false, pace)), change }
     }
 
     /// What another program needs to go on with it; `None`: it is not Up.
@@ -390,7 +385,7 @@ impl Session {
     }
 
     /// Goes on as what the neighbour takes it for, and polls it for the parameters of now.
-    pub(super) fn resume(&mut self, now: Time, carried: &Carried, rng: &mut Rng) -> Reaction {
+    pub(super) fn resume(&mut self, now: Time, carried: &Carried, pace: &mut Pace) -> Reaction {
         self.discriminator = carried.discriminator;
         self.remote = Remote {
             discriminator: carried.remote_discriminator,
@@ -405,7 +400,7 @@ impl Session {
         self.rx.used_us = self.rx.used_us.max(carried.required_min_rx_us);
         self.heard = Some(now);
         self.watch();
-        Reaction { send: self.may_send().then(|| self.transmit(now, false, rng)), change }
+        Reaction { send: self.may_send().then(|| self.transmit(now, false, pace)), change }
     }
 
     /// The C bit the neighbour last sent.

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
+use crate::rng::Rng;
 
 mod cases;
 mod pairs;

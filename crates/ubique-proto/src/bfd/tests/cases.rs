@@ -49,6 +49,37 @@ fn packets_are_jittered_and_never_slower_than_agreed() {
 }
 
 #[test]
+fn sessions_of_one_interval_soon_leave_together() {
+    const SESSIONS: u32 = 8;
+    let mut bfd = Bfd::new(1);
+    let mut packets: BTreeMap<u32, Vec<Time>> = BTreeMap::new();
+    let mut drive = |bfd: &mut Bfd, end: Time| {
+        while let Some(now) = bfd.next_deadline().filter(|at| *at <= end) {
+            bfd.handle_deadline(now);
+            while let Some(out) = bfd.poll_output() {
+                let Out::Send { session, .. } = out else { continue };
+                packets.entry(session.0).or_default().push(now);
+            }
+        }
+    };
+    for n in 0..SESSIONS {
+        let now = Time::ZERO + n * 130 * MS;
+        drive(&mut bfd, now);
+        let remote = Remote { address: IpAddr::from([192, 0, 2, n as u8 + 1]), ..config().remote };
+        bfd.handle_input(now, In::Add { session: SessionId(n), config: SessionConfig { remote, ..config() } });
+    }
+    drive(&mut bfd, Time::ZERO + Duration::from_secs(120));
+    for times in packets.values() {
+        let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.into_iter().all(|gap| (750 * MS..=1000 * MS).contains(&gap)), "{times:?}");
+    }
+    let late =
+        |times: &Vec<Time>| times.iter().copied().filter(|t| *t > Time::ZERO + Duration::from_secs(60)).collect();
+    let late: BTreeSet<Vec<Time>> = packets.values().map(late).collect();
+    assert_eq!((packets.len() as u32, late.len()), (SESSIONS, 1), "all at the same moments: {late:?}");
+}
+
+#[test]
 fn at_most_one_packet_a_second_while_not_up() {
     let mut hand = Hand::new(config());
     let sent = hand.drive(Duration::from_secs(20));
