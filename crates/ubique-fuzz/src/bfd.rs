@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ubique_proto::Time;
 use ubique_proto::bfd::packet::{CONTROL_BYTES, Control, Diagnostic, State};
-use ubique_proto::bfd::{Bfd, In, Out, Remote, Role, SLOW_INTERVAL, SessionConfig, SessionId};
+use ubique_proto::bfd::{Bfd, Carried, In, Out, Remote, Role, SLOW_INTERVAL, SessionConfig, SessionId};
 
 use crate::rng::{Rng, feed};
 
@@ -74,12 +74,29 @@ fn any(rng: &mut Rng, now: Time, discriminators: &[u32]) -> In {
         3 => In::Configure { session, interval: interval(rng), receive: interval(rng), multiplier: rng.octet() },
         4 if rng.one_in(4) => In::Disable { session },
         5 => In::Enable { session },
+        6 if rng.one_in(2) => In::Resume { session, carried: carried(rng, now, discriminators) },
         _ => {
             let (from, ttl) = (remote(rng), (!rng.one_in(20)).then(|| if rng.one_in(8) { rng.octet() } else { 255 }));
             let received = Time(now.0.saturating_sub(rng.below(256) * 1_000_000));
             let bytes = if rng.one_in(8) { rng.octets(60) } else { control(rng, discriminators).encode().to_vec() };
             In::Datagram { from, ttl, received, bytes }
         }
+    }
+}
+
+/// What a former program says, which may be anything.
+fn carried(rng: &mut Rng, now: Time, discriminators: &[u32]) -> Carried {
+    let Control { my_discriminator, your_discriminator, desired_min_tx_us, required_min_rx_us, multiplier, .. } =
+        control(rng, discriminators);
+    Carried {
+        remote: remote(rng),
+        discriminator: if rng.one_in(2) { your_discriminator } else { 1 + rng.below(1000) as u32 },
+        remote_discriminator: my_discriminator,
+        remote_desired_min_tx_us: desired_min_tx_us,
+        remote_required_min_rx_us: required_min_rx_us,
+        remote_multiplier: multiplier,
+        required_min_rx_us: rng.below(1 << 16) as u32,
+        until: now + Duration::from_micros(rng.below(256) << rng.below(16)),
     }
 }
 

@@ -35,7 +35,7 @@ mod agree;
 mod oracle;
 
 // By these names the shared modules know the crate they come from.
-use ubique_proto::{Time, bgp, time};
+use ubique_proto::{Time, bgp, journal, time};
 
 /// Longest input, octets; longer ones are cut. Also the limit for files of the corpus.
 pub const MAX_INPUT: usize = 8 << 10;

@@ -33,6 +33,25 @@ impl Rng {
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
+    /// One octet.
+    #[cfg(test)]
+    pub(crate) fn octet(&mut self) -> u8 {
+        self.below(256) as u8
+    }
+
+    /// True in one of `n` cases.
+    #[cfg(test)]
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    /// At most `most` octets.
+    #[cfg(test)]
+    pub(crate) fn octets(&mut self, most: usize) -> Vec<u8> {
+        let length = self.below(most as u64 + 1);
+        (0..length).map(|_| self.octet()).collect()
+    }
+
     /// `d` times a factor uniform in [0.75, 1.0): the jitter of RFC 4271 §10.
     pub fn jitter(&mut self, d: Duration) -> Duration {
         d.mul_f64(0.75 + 0.25 * self.next_f64())

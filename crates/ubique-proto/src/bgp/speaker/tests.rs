@@ -4,6 +4,7 @@
 mod audit;
 mod bench;
 mod cases;
+mod drive;
 mod fixture;
 mod flows;
 mod graceful;
