@@ -103,12 +103,15 @@ pub fn soak(minutes: f64) -> Result<Vec<Row>, String> {
         let figure = |key: &str| figures[key].as_f64().ok_or(format!("no {key} in {result}"));
         let name = |what: &str| format!("soak of {minutes} min with {side}: {what}");
         rows.push(Row::new(name("false downs"), figure("downs")?, "", Some(0.0)));
+        eprintln!("bfd-soak: {side}: {} sessions, lost at: {}", figures["sessions"], figures["losses"]);
         rows.push(Row::new(name("packets received"), figure("received")?, "", None));
+        rows.push(Row::new(name("times our thread was away for an interval"), figure("stalls")?, "", None));
         for (key, what) in [
             ("gap_p50_ms", "between our packets, median"),
             ("gap_p99_ms", "between our packets, p99"),
             ("gap_p999_ms", "between our packets, p99.9"),
             ("gap_max_ms", "between our packets, longest"),
+            ("late_max_ms", "our thread late, worst"),
         ] {
             rows.push(Row::new(name(what), figure(key)?, "ms", None));
         }
