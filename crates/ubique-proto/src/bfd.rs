@@ -391,6 +391,12 @@ impl Bfd {
         self.sessions.values().any(Session::is_polling)
     }
 
+    /// Whether a session waits for a packet that says no more than Up (RFC 5880 §6.2). To all others such a packet is one sign
+    /// of life more.
+    pub fn is_coming_up(&self) -> bool {
+        self.sessions.values().any(|s| s.state == State::Init)
+    }
+
     /// Datagrams discarded, by reason.
     pub fn discards(&self) -> impl Iterator<Item = (Discard, u64)> + '_ {
         self.discards.iter().map(|(&discard, &count)| (discard, count))

@@ -45,8 +45,8 @@ use crate::rng::Rng;
 /// Least interval between two polls of a check; a smaller one counts as this.
 pub const MIN_EVERY: Duration = Duration::from_millis(1);
 
-/// So many checks begin together: each waking of the driver costs more than a further poll does.
-const TOGETHER: usize = 4;
+/// So many checks begin together: each waking of the driver, and of the service, costs more than a further poll does.
+const TOGETHER: usize = 32;
 
 /// The jitter of a poll's start is at most `every` divided by this.
 const JITTER_DIVISOR: u32 = 50;

@@ -56,6 +56,11 @@ pub(crate) fn enlarge_send_buffer(fd: BorrowedFd<'_>, bytes: i32) -> io::Result<
 
 /// Attaches a classic BPF program; what it answers with 0 is never queued.
 pub(crate) fn attach_filter(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    attach_program(fd, libc::SO_ATTACH_FILTER, program)
+}
+
+/// Attaches a classic BPF program by the option `name` of socket(7).
+pub(crate) fn attach_program(fd: BorrowedFd<'_>, name: i32, program: &[libc::sock_filter]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let description = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
     // SAFETY: the kernel copies the description and the program it points to, which live across the call.
@@ -63,7 +68,7 @@ pub(crate) fn attach_filter(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -
         libc::setsockopt(
             fd.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
+            name,
             (&raw const description).cast(),
             size_of::<libc::sock_fprog>() as libc::socklen_t,
         )

@@ -67,13 +67,32 @@ pub fn accept_from(fd: BorrowedFd<'_>, v4: bool, senders: &[IpAddr], link: bool)
     sockopt::attach_filter(fd, &sender_filter(v4, senders, link))
 }
 
+/// Of the two sockets that share the port of `fd` (`SO_REUSEPORT`), the one that was bound second gets the datagrams whose
+/// octet number `octet` has `value` in the bits of `mask`, the first all others.
+pub fn divide(fd: BorrowedFd<'_>, octet: u8, mask: u8, value: u8) -> io::Result<()> {
+    // It answers with the number of the socket; beyond the end of a datagram it answers 0.
+    let program = [
+        instruction(LOAD_BYTE, 0, 0, octet.into()),
+        instruction(AND, 0, 0, mask.into()),
+        instruction(JUMP_EQUAL, 0, 1, value.into()),
+        instruction(RETURN, 0, 0, 1),
+        instruction(RETURN, 0, 0, 0),
+    ];
+    sockopt::attach_program(fd, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
+}
+
+const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}
+
 /// A classic BPF program; it finds the network header at `SKF_NET_OFF`.
 fn sender_filter(v4: bool, senders: &[IpAddr], link: bool) -> Vec<libc::sock_filter> {
-    const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
-    const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let at = |offset: u32| (libc::SKF_NET_OFF as u32).wrapping_add(offset);
     let (ttl, source) = if v4 { (8, 12) } else { (7, 8) };
     let mut program = Vec::new();

@@ -7,7 +7,7 @@
 //!
 //! A neighbour is lost when nothing *arrived* for the detection time, by the kernel's time of arrival: before a deadline
 //! is judged, the sockets are emptied. So neither a busy machine nor a pause of the process looks like a lost
-//! neighbour.
+//! neighbour. Nearly all packets only say that all is as it was: for those the thread does not even wake up (`socket`).
 //!
 //! The thread is watched by the watchdog as the runtime is. When the runtime stalls, the watchdog ends the process, and
 //! BFD with it: that is why the C bit is never set.
@@ -54,6 +54,10 @@ const COMMANDS: usize = 2 * MAX_NEIGHBOURS;
 /// News that wait for the agent. A session needs more than a second for a round trip through its states, and an agent
 /// that takes nothing for so long is ended by its watchdog.
 const NOTICES: usize = 8 * MAX_NEIGHBOURS;
+
+/// Longest pause of the thread: how old published numbers may be (changes of state are published at once), and how long a sign
+/// of life may wait to be counted.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Stack of the thread, octets: its depth is known.
 const STACK_BYTES: usize = 256 << 10;

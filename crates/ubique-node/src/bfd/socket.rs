@@ -9,12 +9,12 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use ubique_model::Family;
 use ubique_proto::Time;
-use ubique_proto::bfd::packet::Discard;
+use ubique_proto::bfd::packet::{Discard, ROUTINE};
 use ubique_proto::bfd::{In, Remote};
 use ubique_sys::udp::{self, UdpBatch};
 use ubique_sys::{clock, tcp};
 
-use super::{MULTIHOP_PORT, Peer, SINGLE_HOP_PORT};
+use super::{MULTIHOP_PORT, PAUSE, Peer, SINGLE_HOP_PORT};
 use crate::clock::now;
 use crate::random::seed;
 
@@ -40,6 +40,10 @@ const BATCHES: usize = 10;
 /// Of packets that a neighbour seems to send from too far away, one in this time is looked at: the core tells of them.
 const FAR_EVERY: Duration = Duration::from_secs(1);
 
+/// Signs of life that wait for the thread's next turn, of all senders within a [`PAUSE`]: fewer than a socket of the default size
+/// holds (256). When more come, the thread is woken for each.
+const ROUTINE_MAX: usize = 200;
+
 /// What a socket receives for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kind {
@@ -59,24 +63,44 @@ impl Kind {
     }
 }
 
-/// A socket that receives for all sessions of one kind.
+/// Receives for all sessions of one kind.
+///
+/// Two sockets share the port, because nearly all packets only say that all is as it was: those the kernel puts into the second
+/// socket, for whose sake the thread need not wake up. Looked at before a deadline is judged, they count as when they
+/// arrived.
 pub(super) struct Receiver {
-    socket: UdpSocket,
+    prompt: UdpSocket,
+    /// `None`: the kernel cannot tell packets apart.
+    routine: Option<UdpSocket>,
     pub(super) kind: Kind,
     /// Others receive on the same port, on other interfaces.
     pub(super) shared: bool,
     /// Who may send, and the least TTL of his packets.
     known: BTreeMap<Remote, u8>,
     batch: UdpBatch,
-    /// Nothing that is in the socket arrived before: it was empty then.
+    /// Nothing that is in the sockets arrived before: they were empty then.
     emptied: Time,
     /// Before that no packet from too far away is looked at.
     far_at: Time,
+    crowd: Crowd,
 }
 
-impl AsFd for Receiver {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+/// Whether the signs of life are too many to wait.
+#[derive(Default)]
+struct Crowd {
+    since: Time,
+    count: usize,
+    crowded: bool,
+}
+
+impl Crowd {
+    fn add(&mut self, now: Time, count: usize) {
+        self.count += count;
+        let many = self.count > ROUTINE_MAX;
+        self.crowded |= many;
+        if now.since(self.since) >= PAUSE {
+            *self = Crowd { since: now, count: 0, crowded: many };
+        }
     }
 }
 
@@ -118,38 +142,52 @@ fn filter(socket: BorrowedFd<'_>, kind: &Kind, known: &BTreeMap<Remote, u8>) -> 
     udp::accept_from(socket, kind.family == Family::Ipv4, &senders, !kind.multihop)
 }
 
+/// Bound to the port of its kind. `sharing`: with sockets that say the same.
+fn open(kind: &Kind, sharing: bool, known: &BTreeMap<Remote, u8>) -> io::Result<UdpSocket> {
+    let socket = socket(kind.family)?;
+    let local = at(unspecified(kind.family), port(kind.multihop), 0);
+    if sharing {
+        tcp::set_reuse_port(socket.as_fd())?;
+    }
+    if let Some(interface) = &kind.interface {
+        tcp::bind_to_interface(socket.as_fd(), interface)?;
+    }
+    udp::enable_timestamps(socket.as_fd())?;
+    udp::enable_ttl(socket.as_fd(), local)?;
+    // Without it the kernel keeps more of what is thrown away here.
+    let _ = filter(socket.as_fd(), kind, known);
+    socket.bind(&local.into())?;
+    Ok(socket.into())
+}
+
+/// The socket beside `prompt` for what says no more than that the sender is up.
+fn open_routine(prompt: &UdpSocket, kind: &Kind, known: &BTreeMap<Remote, u8>) -> io::Result<UdpSocket> {
+    // Only now: until then the port was free, so that no other program has it.
+    tcp::set_reuse_port(prompt.as_fd())?;
+    let routine = open(kind, true, known)?;
+    let (mask, value) = ROUTINE;
+    udp::divide(prompt.as_fd(), 1, mask, value)?;
+    Ok(routine)
+}
+
 impl Receiver {
     /// `shared`: others receive on the same port, on other interfaces.
     pub(super) fn open(kind: Kind, shared: bool, known: BTreeMap<Remote, u8>) -> Result<Receiver, String> {
-        let (family, port) = (kind.family, port(kind.multihop));
-        let open = || {
-            let socket = socket(family)?;
-            let local = at(unspecified(family), port, 0);
-            if shared {
-                tcp::set_reuse_port(socket.as_fd())?;
-            }
-            if let Some(interface) = &kind.interface {
-                tcp::bind_to_interface(socket.as_fd(), interface)?;
-            }
-            udp::enable_timestamps(socket.as_fd())?;
-            udp::enable_ttl(socket.as_fd(), local)?;
-            // Without it the kernel keeps more of what is thrown away here.
-            let _ = filter(socket.as_fd(), &kind, &known);
-            socket.bind(&local.into())?;
-            io::Result::Ok(socket.into())
-        };
-        let socket = open().map_err(|e| {
+        let prompt = open(&kind, shared, &known).map_err(|e| {
             let on = kind.interface.as_ref().map(|name| format!(", interface {name}")).unwrap_or_default();
-            format!("cannot receive BFD on UDP port {port} ({family}{on}): {e}")
+            format!("cannot receive BFD on UDP port {} ({}{on}): {e}", port(kind.multihop), kind.family)
         })?;
+        let routine = open_routine(&prompt, &kind, &known).ok();
         let batch = UdpBatch::new(BATCH, DATAGRAM_BYTES);
-        Ok(Receiver { socket, kind, shared, known, batch, emptied: now(), far_at: Time::ZERO })
+        let crowd = Crowd::default();
+        Ok(Receiver { prompt, routine, kind, shared, known, batch, emptied: now(), far_at: Time::ZERO, crowd })
     }
 
-    /// From now on these may send; `false`: the kernel keeps to those before, and another socket is needed.
+    /// From now on these may send; `false`: the kernel keeps to those before, and other sockets are needed.
     pub(super) fn hear(&mut self, known: &BTreeMap<Remote, u8>) -> bool {
         if self.known != *known {
-            if filter(self.socket.as_fd(), &self.kind, known).is_err() {
+            let mut sockets = [Some(&self.prompt), self.routine.as_ref()].into_iter().flatten();
+            if sockets.any(|socket| filter(socket.as_fd(), &self.kind, known).is_err()) {
                 return false;
             }
             self.known.clone_from(known);
@@ -157,42 +195,85 @@ impl Receiver {
         true
     }
 
-    /// Takes what has arrived until `now` from neighbours; what comes from others is told to `discard` only.
-    pub(super) fn drain(&mut self, now: Time, mut take: impl FnMut(In), mut discard: impl FnMut(Discard)) {
-        let realtime_ns = clock::realtime_ns();
-        let (emptied, multihop, known) = (self.emptied, self.kind.multihop, &self.known);
-        let far_at = &mut self.far_at;
-        for _ in 0..BATCHES {
-            let taken = udp::recv_batch(self.socket.as_fd(), &mut self.batch, |datagram| {
-                let age = datagram.timestamp_ns.map_or(0, |ns| realtime_ns.saturating_sub(ns));
-                // A step of the wall clock meanwhile does no harm beyond these bounds.
-                let received = Time(now.0.saturating_sub(age)).max(emptied).min(now);
-                let (address, scope) = match datagram.from {
-                    SocketAddr::V4(from) => (IpAddr::V4(*from.ip()), 0),
-                    SocketAddr::V6(from) => (IpAddr::V6(*from.ip()), from.scope_id()),
-                };
-                let from = Remote { address, scope, multihop };
-                let near = match known.get(&from) {
-                    Some(ttl_min) => datagram.ttl.is_some_and(|ttl| ttl >= *ttl_min),
-                    None => return discard(Discard::Stranger),
-                };
-                if !near && now < *far_at {
-                    return discard(Discard::Ttl);
+    /// What to wait for. `all`: a sign of life is worth waking up for, too.
+    pub(super) fn sources(&self, all: bool) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let routine = self.routine.as_ref().filter(|_| all || self.crowd.crowded);
+        [Some(&self.prompt), routine].into_iter().flatten().map(AsFd::as_fd)
+    }
+
+    /// Takes what has arrived until `now` from neighbours, with the time of its arrival; what comes from others is told to
+    /// `discard` only.
+    pub(super) fn drain(&mut self, now: Time, arrived: &mut Vec<(Time, In)>, mut discard: impl FnMut(Discard)) {
+        let mut door = Door {
+            now,
+            realtime_ns: clock::realtime_ns(),
+            emptied: self.emptied,
+            multihop: self.kind.multihop,
+            known: &self.known,
+            far_at: &mut self.far_at,
+        };
+        let mut empty = true;
+        // In this order also where the kernel does not stamp packets yet.
+        for (socket, routine) in [(self.routine.as_ref(), true), (Some(&self.prompt), false)] {
+            let Some(socket) = socket else { continue };
+            let mut count = 0;
+            empty &= empty_out(socket, &mut self.batch, |datagram| {
+                count += 1;
+                match door.judge(datagram) {
+                    Ok(input) => arrived.push(input),
+                    Err(why) => discard(why),
                 }
-                if !near {
-                    *far_at = now + FAR_EVERY;
-                }
-                take(In::Datagram { from, ttl: datagram.ttl, received, bytes: datagram.bytes.to_vec() });
             });
-            match taken {
-                Ok(count) if count == BATCH => {}
-                // Fewer than there was room for, or none: it is empty.
-                _ => {
-                    self.emptied = now;
-                    return;
-                }
+            if routine {
+                self.crowd.add(now, count);
             }
         }
+        if empty {
+            self.emptied = now;
+        }
+    }
+}
+
+/// Whether nothing is left in it.
+fn empty_out(socket: &UdpSocket, batch: &mut UdpBatch, mut each: impl FnMut(udp::Received<'_>)) -> bool {
+    for _ in 0..BATCHES {
+        // Fewer than there was room for, or none: it is empty.
+        if udp::recv_batch(socket.as_fd(), batch, &mut each).ok() != Some(BATCH) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Lets in what neighbours sent.
+struct Door<'a> {
+    now: Time,
+    realtime_ns: u64,
+    emptied: Time,
+    multihop: bool,
+    known: &'a BTreeMap<Remote, u8>,
+    far_at: &'a mut Time,
+}
+
+impl Door<'_> {
+    fn judge(&mut self, datagram: udp::Received<'_>) -> Result<(Time, In), Discard> {
+        let now = self.now;
+        let age = datagram.timestamp_ns.map_or(0, |ns| self.realtime_ns.saturating_sub(ns));
+        // A step of the wall clock meanwhile does no harm beyond these bounds.
+        let received = Time(now.0.saturating_sub(age)).max(self.emptied).min(now);
+        let (address, scope) = match datagram.from {
+            SocketAddr::V4(from) => (IpAddr::V4(*from.ip()), 0),
+            SocketAddr::V6(from) => (IpAddr::V6(*from.ip()), from.scope_id()),
+        };
+        let from = Remote { address, scope, multihop: self.multihop };
+        let ttl_min = *self.known.get(&from).ok_or(Discard::Stranger)?;
+        if datagram.ttl.is_none_or(|ttl| ttl < ttl_min) {
+            if now < *self.far_at {
+                return Err(Discard::Ttl);
+            }
+            *self.far_at = now + FAR_EVERY;
+        }
+        Ok((received, In::Datagram { from, ttl: datagram.ttl, received, bytes: datagram.bytes.to_vec() }))
     }
 }
 
@@ -240,7 +321,9 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use std::time::Instant;
+    use ubique_proto::bfd::packet::State;
 
     /// What a receiver makes of one datagram each: taken, or why not; nothing where the kernel dropped it.
     struct Post {
@@ -265,20 +348,18 @@ mod tests {
                 socket.send_to(b"datagram", to).unwrap();
             }
             let begin = Instant::now();
-            let seen = std::cell::RefCell::new(vec![]);
             let last: IpAddr = known.0.parse().unwrap();
-            let done = std::cell::Cell::new(false);
-            while !done.get() {
-                assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", seen.borrow());
-                let take = |input| {
-                    if let In::Datagram { from, ttl, .. } = input {
-                        done.set(from.address == last && ttl == Some(known.1));
-                        seen.borrow_mut().push(Ok(ttl.unwrap()));
-                    }
-                };
-                self.receiver.drain(self.now, take, |why| seen.borrow_mut().push(Err(why)));
+            let mut seen = vec![];
+            while !seen.iter().any(|(from, end)| *from == Some(last) && *end == Ok(known.1)) {
+                assert!(begin.elapsed() < Duration::from_secs(10), "{seen:?}");
+                let mut arrived = vec![];
+                self.receiver.drain(self.now, &mut arrived, |why| seen.push((None, Err(why))));
+                seen.extend(arrived.into_iter().filter_map(|(_, input)| match input {
+                    In::Datagram { from, ttl, .. } => Some((Some(from.address), Ok(ttl?))),
+                    _ => None,
+                }));
             }
-            let mut seen = seen.into_inner();
+            let mut seen: Vec<_> = seen.into_iter().map(|(_, end)| end).collect();
             assert_eq!(seen.pop(), Some(Ok(known.1)));
             seen
         }
@@ -299,5 +380,65 @@ mod tests {
         let mut post = Post::new(true, &[far]);
         assert_eq!(post.send("127.0.0.8", 255, far), []);
         assert_eq!(post.send("127.0.0.9", 251, far), [Ok(251)]);
+    }
+
+    /// A packet of `state`, with these bits beside it.
+    fn packet(state: State, bits: u8) -> [u8; 2] {
+        [0x20, (state as u8) << 6 | bits]
+    }
+
+    #[test]
+    fn nobody_is_woken_for_a_sign_of_life() {
+        let neighbour: IpAddr = "::1".parse().unwrap();
+        let kind = Kind { family: Family::Ipv6, multihop: true, interface: None };
+        let known = [(Remote { address: neighbour, scope: 0, multihop: true }, 1)].into();
+        let mut receiver = Receiver::open(kind.clone(), false, known).unwrap();
+        let second = Receiver::open(kind, false, BTreeMap::new()).err().unwrap();
+        assert!(second.contains("in use"), "the port is taken: {second}");
+        let wakes = |receiver: &Receiver, all| {
+            let mut sources: Vec<_> =
+                receiver.sources(all).map(|s| PollFd::from_borrowed_fd(s, PollFlags::IN)).collect();
+            poll(&mut sources, Some(&Timespec::default())).unwrap() > 0
+        };
+        let socket = UdpSocket::bind((neighbour, 0)).unwrap();
+        let send = |bytes: [u8; 2]| socket.send_to(&bytes, (neighbour, MULTIHOP_PORT)).unwrap();
+        let drain = |receiver: &mut Receiver| {
+            let mut arrived = vec![];
+            receiver.drain(now(), &mut arrived, |why| panic!("{why:?}"));
+            arrived.sort_by_key(|(received, _)| *received);
+            let octet = |input| if let In::Datagram { bytes, .. } = input { bytes[1] } else { 0 };
+            arrived.into_iter().map(|(_, input)| octet(input)).collect::<Vec<_>>()
+        };
+        for bits in [0, 0x08, 0x04] {
+            let bytes = packet(State::Up, bits);
+            send(bytes);
+            assert!(!wakes(&receiver, false) && wakes(&receiver, true), "{bits:#x}");
+            assert_eq!(drain(&mut receiver), [bytes[1]]);
+        }
+        for bytes in [
+            packet(State::Up, 0x20),
+            packet(State::Up, 0x10),
+            packet(State::Up, 0x02),
+            packet(State::Init, 0),
+            packet(State::Down, 0),
+            packet(State::AdminDown, 0),
+        ] {
+            send(packet(State::Up, 0));
+            send(bytes);
+            assert!(wakes(&receiver, false), "{bytes:x?}");
+            assert_eq!(drain(&mut receiver), [0xc0, bytes[1]], "in the order of arrival");
+        }
+        // Before they fill the socket they are not left lying any more.
+        for _ in 0..=ROUTINE_MAX {
+            send(packet(State::Up, 0));
+        }
+        assert_eq!(drain(&mut receiver).len(), ROUTINE_MAX + 1);
+        send(packet(State::Up, 0));
+        assert!(wakes(&receiver, false));
+        let quiet = receiver.crowd.since + PAUSE;
+        receiver.drain(quiet, &mut vec![], |_| ());
+        receiver.drain(quiet + PAUSE, &mut vec![], |_| ());
+        send(packet(State::Up, 0));
+        assert!(!wakes(&receiver, false));
     }
 }

@@ -18,15 +18,12 @@ use ubique_sys::watchdog::Heartbeat;
 
 use super::gaps::Gaps;
 use super::socket::{Kind, Receiver, Sender, interface_index};
-use super::{Command, Notice, Observed, Peer, Shared, Snapshot};
+use super::{Command, Notice, Observed, PAUSE, Peer, Shared, Snapshot};
 use crate::clock::now;
 use crate::journal::Journal;
 
 /// How long after a failure sockets are opened again, and between two looks at interfaces.
 const RETRY: Duration = Duration::from_secs(2);
-
-/// How old published numbers may be; changes of state are published at once.
-const PUBLISH: Duration = Duration::from_millis(250);
 
 /// How long neighbours may take to confirm slow packets before the program is replaced all the same: one that sends each second does.
 const PARTING: Duration = Duration::from_millis(1500);
@@ -49,6 +46,8 @@ pub(super) struct Thread {
     core: Recorded<Bfd, Journal>,
     lines: BTreeMap<SessionId, Line>,
     receivers: Vec<Receiver>,
+    /// What the receivers gave in this turn.
+    arrived: Vec<(Time, In)>,
     orders: Orders<Command>,
     news: News<Notice>,
     shared: Arc<Shared>,
@@ -84,6 +83,7 @@ impl Thread {
             core: Recorded::new(now(), seed, journal),
             lines: (0..).map(SessionId).zip(peers.into_iter().map(line)).collect(),
             receivers: Vec::new(),
+            arrived: Vec::new(),
             orders,
             news,
             shared,
@@ -116,8 +116,11 @@ impl Thread {
             // What arrived until now is fed before deadlines are judged as of the same moment.
             let now = now();
             for receiver in &mut self.receivers {
-                let take = |datagram| self.core.handle_input(now, datagram);
-                receiver.drain(now, take, |why| *self.discards.entry(why).or_default() += 1);
+                receiver.drain(now, &mut self.arrived, |why| *self.discards.entry(why).or_default() += 1);
+            }
+            self.arrived.sort_by_key(|(received, _)| *received);
+            for (_, datagram) in self.arrived.drain(..) {
+                self.core.handle_input(now, datagram);
             }
             if let Some(due) = self.core.next_deadline().filter(|&at| at <= now) {
                 self.latest = self.latest.max(now.since(due));
@@ -132,7 +135,7 @@ impl Thread {
             if self.look_at.is_some_and(|at| at <= now) {
                 self.open(now);
             }
-            if self.changed || now.since(self.published) >= PUBLISH {
+            if self.changed || now.since(self.published) >= PAUSE {
                 self.publish(now);
             }
         }
@@ -143,10 +146,12 @@ impl Thread {
         let until = |at: Time| at.since(now);
         let deadline = self.core.next_deadline().map_or(beat, until);
         let retry = self.look_at.map_or(beat, until);
-        let pause = deadline.min(retry).min(beat).min(PUBLISH);
+        let pause = deadline.min(retry).min(beat).min(PAUSE);
         let timeout = Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: pause.subsec_nanos().into() };
         let mut sources = vec![PollFd::new(&self.shared.wake, PollFlags::IN)];
-        sources.extend(self.receivers.iter().map(|r| PollFd::new(r, PollFlags::IN)));
+        let all = self.core.is_coming_up();
+        let receivers = self.receivers.iter().flat_map(|r| r.sources(all));
+        sources.extend(receivers.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)));
         // An interrupted wait is a short one.
         let _ = poll(&mut sources, Some(&timeout));
     }

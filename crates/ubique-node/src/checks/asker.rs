@@ -37,7 +37,7 @@ impl Asker {
         buffer: &mut [u8],
         mut judge: impl FnMut(&[u8]) -> Option<T>,
     ) -> io::Result<T> {
-        let idle = self.idle.take().filter(|idle| is_emptied(&idle.get_ref().0, buffer));
+        let idle = self.idle.take().filter(|idle| is_emptied(idle, buffer));
         let socket = match idle {
             Some(socket) => socket,
             None => watch(open(self.server)?)?,
@@ -65,10 +65,10 @@ fn open(server: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket2::Socket::new(domain, kind, Some(socket2::Protocol::UDP))?.into())
 }
 
-/// Throws away what is in a socket; `false`: it has an error.
-fn is_emptied(socket: &UdpSocket, buffer: &mut [u8]) -> bool {
+/// Throws away what is in a socket, so that it is not ready before the next answer; `false`: it has an error.
+fn is_emptied(socket: &AsyncFd<Watched<UdpSocket>>, buffer: &mut [u8]) -> bool {
     loop {
-        match socket.recv(buffer) {
+        match socket.try_io(Interest::READABLE, |socket| socket.0.recv(buffer)) {
             Ok(_) => {}
             Err(error) => return error.kind() == ErrorKind::WouldBlock,
         }

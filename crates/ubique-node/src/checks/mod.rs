@@ -30,10 +30,12 @@ mod unit;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinHandle};
 use ubique_model::check::{CheckKind, Target};
 
@@ -218,10 +220,19 @@ pub(crate) async fn verify(kind: &CheckKind, service: &[IpAddr], limit: Duration
     })
 }
 
+/// The poll that is wanted of a task: the latest wish only, so it cannot pile up.
+struct Wish {
+    /// Its number; [`NO_POLL`]: none.
+    poll: AtomicU64,
+    changed: Notify,
+}
+
+/// The number of no poll.
+const NO_POLL: u64 = u64::MAX;
+
 /// The task of one check.
 pub(crate) struct Runner {
-    /// The poll wanted now; `None`: none. Holds the latest wish only, so it cannot pile up.
-    wanted: watch::Sender<Option<u64>>,
+    wish: Arc<Wish>,
     task: AbortHandle,
 }
 
@@ -235,19 +246,20 @@ impl Runner {
         results: mpsc::Sender<PollResult>,
     ) -> Result<Runner, CheckError> {
         let checker = Checker::new(kind, service).map_err(|reason| CheckError { name: name.to_owned(), reason })?;
-        let (wanted, wish) = watch::channel(None);
-        let task: JoinHandle<()> = tokio::spawn(run(check, checker, wish, results));
-        Ok(Runner { wanted, task: task.abort_handle() })
+        let wish = Arc::new(Wish { poll: AtomicU64::new(NO_POLL), changed: Notify::new() });
+        let task: JoinHandle<()> = tokio::spawn(run(check, checker, Arc::clone(&wish), results));
+        Ok(Runner { wish, task: task.abort_handle() })
     }
 
     /// Begins a poll; one that is under way is abandoned.
     pub(crate) fn poll(&self, poll: u64) {
-        self.wanted.send_replace(Some(poll));
+        self.wish.poll.store(poll, Ordering::Relaxed);
+        self.wish.changed.notify_one();
     }
 
     /// Abandons the poll that is under way.
     pub(crate) fn abandon(&self) {
-        self.wanted.send_replace(None);
+        self.poll(NO_POLL);
     }
 }
 
@@ -257,21 +269,19 @@ impl Drop for Runner {
     }
 }
 
-async fn run(
-    check: usize,
-    mut checker: Checker,
-    mut wish: watch::Receiver<Option<u64>>,
-    results: mpsc::Sender<PollResult>,
-) {
-    while wish.changed().await.is_ok() {
-        let Some(poll) = *wish.borrow_and_update() else {
+/// Until it is aborted, or nobody takes results.
+async fn run(check: usize, mut checker: Checker, wish: Arc<Wish>, results: mpsc::Sender<PollResult>) {
+    loop {
+        wish.changed.notified().await;
+        let poll = wish.poll.load(Ordering::Relaxed);
+        if poll == NO_POLL {
             continue;
-        };
+        }
         let started = Instant::now();
         let result = tokio::select! {
             biased;
             result = checker.poll() => Some(result),
-            _ = wish.changed() => None,
+            () = wish.changed.notified() => None,
         };
         match result {
             Some(result) => {
@@ -280,7 +290,7 @@ async fn run(
                     return;
                 }
             }
-            None => wish.mark_changed(),
+            None => wish.changed.notify_one(),
         }
     }
 }

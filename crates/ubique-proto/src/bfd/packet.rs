@@ -20,6 +20,10 @@ const AUTHENTICATION: u8 = 0x04;
 const DEMAND: u8 = 0x02;
 const MULTIPOINT: u8 = 0x01;
 
+/// What the second octet of a packet is, in the bits that matter, when the packet is a sign of life and nothing else: Up, and
+/// neither P, F nor D. Mask, value.
+pub const ROUTINE: (u8, u8) = (0xc0 | POLL | FINAL | DEMAND, 0xc0);
+
 /// State of a session (RFC 5880 §6.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
