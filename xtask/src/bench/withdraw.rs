@@ -136,9 +136,10 @@ fn withdrawn() -> Result<(f64, f64), String> {
     let output = Command::new("ip").args(["netns", "exec", "site", "bash", "-ec", METRICS]).output();
     let text = String::from_utf8_lossy(&output.map_err(|e| e.to_string())?.stdout).into_owned();
     let sample = |suffix: &str| {
-        let name = format!("ubique_failover_duration_seconds_{suffix}{{phase=\"withdraw\"}} ");
-        let value = text.lines().find_map(|l| l.strip_prefix(&name));
-        value.and_then(|v| v.trim().parse::<f64>().ok()).ok_or(format!("no {name}in\n{text}"))
+        let name = format!("ubique_failover_duration_seconds_{suffix}{{");
+        let line = text.lines().find(|line| line.starts_with(&name) && line.contains("phase=\"withdraw\""));
+        let value = line.and_then(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        value.ok_or(format!("no {name} of phase withdraw in\n{text}"))
     };
     Ok((sample("count")?, sample("sum")? * 1e3))
 }
