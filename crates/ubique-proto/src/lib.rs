@@ -19,6 +19,7 @@
 //! - [`actions`]: what an operator asks for, for a while; drains that watch the traffic go.
 //! - [`bmp`], [`mrt`]: what collectors and files are told (RFC 7854, 8671, 6396, 8050).
 //! - [`journal`]: what the cores were told, to run them again.
+//! - [`sessions`]: which site a packet of a client belongs to.
 //! - [`site`]: the order that is safety: address, healthy, announce; withdraw, drain, remove.
 
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ pub mod health;
 pub mod journal;
 pub mod mrt;
 pub mod rng;
+pub mod sessions;
 pub mod site;
 pub mod time;
 
