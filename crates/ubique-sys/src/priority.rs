@@ -7,7 +7,7 @@ const SLICE_NS: u64 = 100_000;
 /// The most favourable of the ordinary priorities.
 const NICE_MIN: i32 = -20;
 
-/// Nice value of our whole session against others.
+/// Nice value of a session of ours against others.
 const SESSION_NICE: &str = "-10";
 
 /// What [`prefer_this_thread`] achieved.
@@ -33,7 +33,7 @@ struct SchedAttr {
 }
 
 /// Lets the calling thread run as soon as possible after each wake-up, by the best means it is allowed.
-/// Children it starts are not preferred. For root, the session is preferred to other sessions as well.
+/// Children it starts are not preferred. Where sessions share processors by the session, see [`prefer_own_session`].
 ///
 /// Not `SCHED_FIFO`: while ordinary threads use every processor, the kernel gives them up to 50 ms of each second before
 /// any real-time thread (`/sys/kernel/debug/sched/fair_server`), all at once: measured, delays of 30 ms.
@@ -49,13 +49,18 @@ pub fn prefer_this_thread() -> io::Result<Preference> {
         period: 0,
     };
     match set(&wanted(NICE_MIN)) {
-        Ok(()) => {
-            // Where sessions share processors by the session (sched(7), autogroups), nice counts only within ours.
-            // Absent on other kernels: then it counts anyway.
-            let _ = std::fs::write("/proc/self/autogroup", SESSION_NICE);
-            Ok(Preference::Nice)
-        }
+        Ok(()) => Ok(Preference::Nice),
         Err(_) => set(&wanted(0)).map(|()| Preference::ShortSlice),
+    }
+}
+
+/// Lets all processes of our session run before those of others, where the kernel shares processors by the session (sched(7),
+/// autogroups): there a nice value counts only within one. Does nothing unless this process leads its session, as a service
+/// or a sandbox does: a user's shell stays as it is. Needs CAP_SYS_NICE; without it, or on another kernel, nothing happens.
+pub fn prefer_own_session() {
+    let own = rustix::process::getpid();
+    if rustix::process::getsid(None).is_ok_and(|leader| leader == own) {
+        let _ = std::fs::write("/proc/self/autogroup", SESSION_NICE);
     }
 }
 
@@ -76,5 +81,15 @@ mod tests {
         // SAFETY: no pointers.
         let root = unsafe { libc::geteuid() } == 0;
         assert!(root || preference == Preference::ShortSlice);
+    }
+
+    #[test]
+    fn the_session_of_others_stays_as_it_is() {
+        // Absent on kernels without autogroups.
+        let autogroup = || std::fs::read_to_string("/proc/self/autogroup").ok();
+        let before = autogroup();
+        prefer_own_session();
+        std::thread::spawn(prefer_this_thread).join().unwrap().unwrap();
+        assert_eq!(autogroup(), before);
     }
 }

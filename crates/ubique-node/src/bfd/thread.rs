@@ -13,7 +13,7 @@ use ubique_proto::Time;
 use ubique_proto::bfd::packet::{Discard, State};
 use ubique_proto::bfd::{Bfd, Carried, In, Out, Remote, SLOW_INTERVAL, SessionConfig, SessionId};
 use ubique_proto::journal::Recorded;
-use ubique_sys::priority::prefer_this_thread;
+use ubique_sys::priority::{prefer_own_session, prefer_this_thread};
 use ubique_sys::watchdog::Heartbeat;
 
 use super::gaps::Gaps;
@@ -106,6 +106,7 @@ impl Thread {
         if let Err(error) = prefer_this_thread() {
             tracing::warn!(%error, "BFD has no priority over other threads: packets may be late on a busy machine");
         }
+        prefer_own_session();
         self.open(now());
         loop {
             if let Some(heartbeat) = &heartbeat {

@@ -10,6 +10,7 @@ use rustix::process::{Gid, Pid, Uid, WaitOptions};
 
 use super::exit_code;
 use crate::netns;
+use crate::priority::prefer_own_session;
 use crate::process::{PidFd, set_death_signal};
 
 /// What the parent reads when the sandbox stands.
@@ -92,6 +93,7 @@ fn set_up(parent: &PidFd, user_namespace: Option<&Outside>) -> Result<(), Failur
         exit(1);
     }
     rustix::process::setsid().step("new session")?;
+    prefer_own_session();
     if let Some(outside) = user_namespace {
         // Ordinary users may map groups only after giving up setgroups(2).
         std::fs::write("/proc/self/setgroups", "deny").step("forbid setgroups")?;
