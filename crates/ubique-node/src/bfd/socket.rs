@@ -322,8 +322,12 @@ impl Sender {
 mod tests {
     use super::*;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use std::sync::{Mutex, PoisonError};
     use std::time::Instant;
     use ubique_proto::bfd::packet::State;
+
+    /// The tests use the same ports.
+    static PORTS: Mutex<()> = Mutex::new(());
 
     /// What a receiver makes of one datagram each: taken, or why not; nothing where the kernel dropped it.
     struct Post {
@@ -367,6 +371,7 @@ mod tests {
 
     #[test]
     fn only_neighbours_are_heard_and_most_strangers_not_even_by_us() {
+        let _ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
         let near = ("127.0.0.9", 255);
         let mut post = Post::new(false, &[near]);
         assert_eq!(post.send("127.0.0.8", 64, near), [], "from far away: the kernel drops it");
@@ -389,8 +394,9 @@ mod tests {
 
     #[test]
     fn nobody_is_woken_for_a_sign_of_life() {
-        let neighbour: IpAddr = "::1".parse().unwrap();
-        let kind = Kind { family: Family::Ipv6, multihop: true, interface: None };
+        let _ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let neighbour: IpAddr = "127.0.0.9".parse().unwrap();
+        let kind = Kind { family: Family::Ipv4, multihop: true, interface: None };
         let known = [(Remote { address: neighbour, scope: 0, multihop: true }, 1)].into();
         let mut receiver = Receiver::open(kind.clone(), false, known).unwrap();
         let second = Receiver::open(kind, false, BTreeMap::new()).err().unwrap();
