@@ -321,8 +321,8 @@ impl Drain {
         self.name(sample.window, sample.senders);
         match self.stage {
             Stage::Measuring => {
-                self.measured.0 += sample.window;
-                self.measured.1 += sample.packets;
+                self.measured.0 = self.measured.0.saturating_add(sample.window);
+                self.measured.1 = self.measured.1.saturating_add(sample.packets);
                 let seconds = self.measured.0.as_secs_f64().max(f64::EPSILON);
                 self.before = Some(Traffic { packets_per_s: self.measured.1 as f64 / seconds, ..traffic.clone() });
                 self.now = Some(traffic);
@@ -333,7 +333,7 @@ impl Drain {
             Stage::Leaving | Stage::Withdrawn => {
                 let before = self.before.as_ref().map_or(0.0, |before| before.packets_per_s);
                 let limit = (before * GONE_SHARE).max(GONE_PACKETS_PER_S);
-                self.quiet = if traffic.packets_per_s <= limit { self.quiet + 1 } else { 0 };
+                self.quiet = if traffic.packets_per_s <= limit { self.quiet.saturating_add(1) } else { 0 };
                 self.now = Some(traffic);
                 self.settled(now);
             }
