@@ -8,8 +8,7 @@
 //!   that the server sends.
 //! - [`connection_id`]: in the connection identifiers of QUIC (RFC 9000 §5.1).
 //!
-//! The same functions are written in C for the kernel (`ubique-edge`) and must agree octet for octet: vectors of both are
-//! compared by a test.
+//! The kernel's side is to have the same functions in C, which must agree octet for octet.
 //!
 //! A [`Site`] is hidden behind a mask that depends on the connection ([`Flow`]), so that nobody learns from his own connections how
 //! another one is to look. Numbers of sites are four apart on the wire: what is off by one means no site, not another one.
@@ -25,8 +24,6 @@ pub mod timestamp;
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
-
-use serde::{Deserialize, Serialize};
 
 use self::siphash::siphash13;
 
@@ -48,8 +45,7 @@ impl std::fmt::Debug for Key {
 }
 
 /// The number of a site, below [`SITES_MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Site(u8);
 
 impl Site {
