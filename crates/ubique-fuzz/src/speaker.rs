@@ -35,6 +35,9 @@ use fixture::{announcement, config, peer, prefix};
 /// Inputs of one run.
 const STEPS: usize = 400;
 
+/// Timers run in one wait.
+const TIMERS: usize = 50;
+
 /// Octets: what is configured, then inputs and waits.
 pub(crate) fn speaker(input: &[u8]) {
     let mut rng = feed(input);
@@ -99,7 +102,7 @@ pub(crate) fn edge(input: &[u8]) {
 }
 
 fn play(config: SpeakerConfig, rng: Rng, tape: Option<Tape>) {
-    let mut play = Play::new(config, rng, tape);
+    let mut play = Play::new(config, rng, tape, TIMERS);
     for _ in 0..STEPS {
         if play.rng.is_empty() {
             break;

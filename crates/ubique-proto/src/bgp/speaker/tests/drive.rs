@@ -19,9 +19,6 @@ use crate::journal::{Recorded, Sink};
 use crate::rng::Rng;
 use crate::time::Time;
 
-/// Timers run in one wait; a longer one jumps, as a host that was paused.
-const TIMERS: usize = 50;
-
 /// Neighbours at the start; as many again can be added.
 const PEERS: u64 = 3;
 
@@ -51,6 +48,9 @@ pub(super) struct Play<S> {
     audit: Audit,
     pub(super) rng: Rng,
     now: Time,
+    timers: usize,
+    /// A wait has jumped, and no timer ran since.
+    paused: bool,
     next_conn: u64,
     /// Everything sent must lie in here: what may be announced, or might be before.
     scope: Option<Vec<Prefix>>,
@@ -102,12 +102,12 @@ fn any_peer(rng: &mut Rng, n: u64) -> PeerConfig {
 }
 
 impl<S: Sink> Play<S> {
-    /// `sink`: where everything is written down.
-    pub(super) fn new(config: SpeakerConfig, rng: Rng, sink: Option<S>) -> Play<S> {
+    /// `sink`: where everything is written down. `timers`: as many run in one wait; a longer one jumps, as a host that was paused.
+    pub(super) fn new(config: SpeakerConfig, rng: Rng, sink: Option<S>, timers: usize) -> Play<S> {
         let (scope, now) = (config.scope.clone(), Time(1_000_000_000));
         let speaker = Recorded::new(now, config, sink);
         let (audit, seen) = (Audit::default(), Seen::default());
-        let mut play = Play { speaker, audit, rng, now, next_conn: 0, scope, seen };
+        let mut play = Play { speaker, audit, rng, now, timers, paused: false, next_conn: 0, scope, seen };
         play.feed(In::Start);
         play
     }
@@ -120,14 +120,16 @@ impl<S: Sink> Play<S> {
 
     fn wait(&mut self, d: Duration) {
         let end = self.now + d;
-        for _ in 0..TIMERS {
+        for _ in 0..self.timers {
             let Some(at) = self.speaker.next_deadline().filter(|at| *at <= end) else { break };
             self.now = self.now.max(at);
+            self.paused = false;
             self.speaker.handle_deadline(self.now);
             self.carry_out();
             assert!(self.speaker.next_deadline().is_none_or(|at| at > self.now), "a timer that is due was not run");
         }
         self.now = end;
+        self.paused = self.speaker.next_deadline().is_some_and(|at| at <= end);
     }
 
     fn carry_out(&mut self) {
@@ -138,8 +140,7 @@ impl<S: Sink> Play<S> {
                 within(scope, bytes);
             }
         }
-        // An input may come when a timer is long due: the driver was paused.
-        if self.speaker.next_deadline().is_none_or(|at| at > self.now) {
+        if !self.paused {
             self.audit.settled(&self.speaker, self.now);
         }
     }

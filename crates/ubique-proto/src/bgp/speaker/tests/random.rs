@@ -35,7 +35,7 @@ fn play(configure: fn(&mut Rng) -> SpeakerConfig) -> Seen {
         let run = std::panic::catch_unwind(|| {
             let mut rng = Rng::new(seed);
             let config = configure(&mut rng);
-            let mut play = Play::<NoSink>::new(config, rng, None);
+            let mut play = Play::<NoSink>::new(config, rng, None, usize::MAX);
             (0..STEPS).for_each(|_| play.step());
             play.seen
         });
