@@ -58,8 +58,7 @@ pub fn prefer_this_thread() -> io::Result<Preference> {
 /// autogroups): there a nice value counts only within one. Does nothing unless this process leads its session, as a service
 /// or a sandbox does: a user's shell stays as it is. Needs CAP_SYS_NICE; without it, or on another kernel, nothing happens.
 pub fn prefer_own_session() {
-    let own = rustix::process::getpid();
-    if rustix::process::getsid(None).is_ok_and(|leader| leader == own) {
+    if crate::process::leads_its_session() {
         let _ = std::fs::write("/proc/self/autogroup", SESSION_NICE);
     }
 }

@@ -140,12 +140,21 @@ pub fn members_of_group(pgid: u32) -> io::Result<Vec<u32>> {
     let mut members = Vec::new();
     for (_, pid) in processes()? {
         // Asked of the kernel, not of `/proc/PID/stat`, whose numbers may be those of an outer PID namespace.
-        let group = to_pid(pid).and_then(|pid| Ok(rustix::process::getpgid(Some(pid))?));
-        if group.is_ok_and(|group| group.as_raw_nonzero().get().unsigned_abs() == pgid) {
+        // SAFETY: no pointers.
+        let group = unsafe { libc::getpgid(pid.cast_signed()) };
+        if group > 0 && group.cast_unsigned() == pgid {
             members.push(pid);
         }
     }
     Ok(members)
+}
+
+/// Whether the calling process leads its session. The leader may be in an outer PID namespace, where the kernel says 0
+/// (so it does for groups): not a [`Pid`].
+pub(crate) fn leads_its_session() -> bool {
+    // SAFETY: no pointers.
+    let leader = unsafe { libc::getsid(0) };
+    leader > 0 && leader.cast_unsigned() == std::process::id()
 }
 
 /// What processes cost so far.

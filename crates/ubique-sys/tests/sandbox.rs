@@ -17,11 +17,15 @@ use ubique_sys::netns::NetNs;
 use ubique_sys::process::{self, Signal};
 use ubique_sys::sandbox::{self, Sandbox, SandboxError};
 
+/// The role of a process whose session leader it cannot see.
+const LED_FROM_OUTSIDE: &str = "led from outside";
 const SOON: Duration = Duration::from_secs(10);
 
 fn main() {
-    if let Some(role) = runner::role() {
-        return front(&role);
+    match runner::role().as_deref() {
+        Some(LED_FROM_OUTSIDE) => return led_from_outside(),
+        Some(role) => return front(role),
+        None => {}
     }
     match sandbox::spawn(|| 0) {
         Err(error @ SandboxError::Denied { .. }) => return eprintln!("skipped: {error}"),
@@ -36,6 +40,7 @@ fn main() {
             ("signals_reach_main", signals_reach_main),
             ("threads_are_refused", threads_are_refused),
             ("sandboxes_nest", sandboxes_nest),
+            ("a_session_led_from_outside_is_left_alone", a_session_led_from_outside_is_left_alone),
             ("root_of_a_container_gets_one_too", root_of_a_container_gets_one_too),
             ("refusals_come_with_advice", refusals_come_with_advice),
             ("nothing_is_left_after_a_killed_front", nothing_is_left_after_a_killed_front),
@@ -130,6 +135,27 @@ fn sandboxes_nest() {
 }
 
 /// Without `CAP_SYS_ADMIN` and with parts of `/proc` masked, as containers are by default.
+/// As in a container that `docker exec` or `unshare --pid` made without setsid(2).
+fn a_session_led_from_outside_is_left_alone() {
+    let code = started(|| {
+        let mut command = Command::new("unshare");
+        let own = std::env::current_exe().unwrap();
+        command.args(["--pid", "--fork", "--mount-proc"]).arg(own).env(runner::ROLE, LED_FROM_OUTSIDE);
+        command.status().unwrap().code().unwrap()
+    });
+    assert_eq!(code.wait().unwrap(), 0);
+}
+
+fn led_from_outside() {
+    // SAFETY: no pointers.
+    assert_eq!(unsafe { (libc::getsid(0), libc::getpgid(0)) }, (0, 0), "nobody we could see");
+    let autogroup = || std::fs::read_to_string("/proc/self/autogroup").ok();
+    let before = autogroup();
+    ubique_sys::priority::prefer_own_session();
+    assert_eq!(autogroup(), before);
+    assert_eq!(process::members_of_group(std::process::id()).unwrap(), []);
+}
+
 fn root_of_a_container_gets_one_too() {
     let container = started(|| {
         rustix::mount::mount("tmpfs", "/proc/sys", "tmpfs", MountFlags::empty(), None).unwrap();

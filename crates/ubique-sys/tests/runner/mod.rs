@@ -32,7 +32,7 @@ pub const UNPRIVILEGED: &str = "UBIQUE_TEST_UNPRIVILEGED";
 /// `nobody`
 const NOBODY: u32 = 65534;
 
-const ROLE: &str = "UBIQUE_TEST_ROLE";
+pub const ROLE: &str = "UBIQUE_TEST_ROLE";
 
 /// The part that this process plays for the test that started it.
 pub fn role() -> Option<String> {
