@@ -22,6 +22,7 @@ use crate::net::{Asn, Prefix};
 pub use action::{Action, Flap, Guard, Levels, Shed, UpstreamSelector};
 pub use admin::{AdminSettings, ApiSettings};
 pub(crate) use parse::{narrow, values};
+pub(crate) use print::owner_keys;
 pub use sessions::{ReturnPath, Sessions, TcpMethod, Unicast, site_number};
 pub use upstream::{AoAlgorithm, Bfd, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
 
