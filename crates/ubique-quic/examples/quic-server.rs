@@ -2,12 +2,13 @@
 //!
 //! `quic-server --listen '[::]:4433' --site 3 --key 000102030405060708090a0b0c0d0e0f --preferred 192.0.2.3`
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use quinn::{EndpointConfig, Incoming, RecvStream, SendStream, TokioRuntime};
+use quinn::{ConnectionError, EndpointConfig, Incoming, RecvStream, SendStream, TokioRuntime};
 use tokio::time::{MissedTickBehavior, interval};
 use ubique_quic::{Anycast, Config, ConnectionIds, Key, Site};
 
@@ -45,8 +46,10 @@ async fn main() -> common::Result<()> {
     println!("{}", serde_json::json!({ "listening": endpoint.local_addr()?, "site": arguments.site.number() }));
     while let Some(incoming) = endpoint.accept().await {
         tokio::spawn(async move {
-            if let Err(error) = connection(incoming, arguments.site).await {
-                eprintln!("{error}");
+            match connection(incoming, arguments.site).await {
+                Err(ConnectionError::ApplicationClosed(_)) => {}
+                Err(error) => eprintln!("{error}"),
+                Ok(never) => match never {},
             }
         });
     }
@@ -54,7 +57,7 @@ async fn main() -> common::Result<()> {
 }
 
 /// Serves streams for as long as the client opens some.
-async fn connection(incoming: Incoming, site: Site) -> common::Result<()> {
+async fn connection(incoming: Incoming, site: Site) -> Result<Infallible, ConnectionError> {
     let connection = incoming.await?;
     loop {
         let (send, receive) = connection.accept_bi().await?;

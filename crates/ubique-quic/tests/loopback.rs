@@ -5,10 +5,11 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use quinn::{Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, TokioRuntime, TransportConfig};
+use quinn::{Connection, ConnectionId, Endpoint, EndpointConfig, MtuDiscoveryConfig, TokioRuntime, TransportConfig};
+use quinn_proto::{crypto, transport_parameters::TransportParameters};
 use relay::Relay;
 use tokio::time::{sleep, timeout};
 use ubique_quic::{Anycast, Config, ConnectionIds, EndpointError, Key, Site, UDP_PAYLOAD_MAX};
@@ -144,6 +145,47 @@ async fn a_client_sends_no_more_than_can_be_forwarded() {
     assert_eq!(connection.stats().path.current_mtu, UDP_PAYLOAD_MAX);
     assert_eq!(relay.seen.lock().unwrap().longest, usize::from(UDP_PAYLOAD_MAX));
     assert_eq!(UDP_PAYLOAD_MAX, 1380);
+}
+
+/// Sees what a server tells about itself (RFC 9000 §18).
+struct Told {
+    by: Arc<dyn crypto::ServerConfig>,
+    parameters: Arc<Mutex<String>>,
+}
+
+impl crypto::ServerConfig for Told {
+    fn initial_keys(&self, version: u32, id: &ConnectionId) -> Result<crypto::Keys, crypto::UnsupportedVersion> {
+        self.by.initial_keys(version, id)
+    }
+
+    fn retry_tag(&self, version: u32, original: &ConnectionId, packet: &[u8]) -> [u8; 16] {
+        self.by.retry_tag(version, original, packet)
+    }
+
+    fn start_session(self: Arc<Self>, version: u32, parameters: &TransportParameters) -> Box<dyn crypto::Session> {
+        *self.parameters.lock().unwrap() = format!("{parameters:?}");
+        self.by.clone().start_session(version, parameters)
+    }
+}
+
+#[tokio::test]
+async fn clients_are_told_preferred_addresses_and_the_largest_payload() {
+    let (socket, port) = socket("::");
+    let mut server = common::server().unwrap();
+    let parameters = Arc::<Mutex<String>>::default();
+    server.crypto = Arc::new(Told { by: server.crypto, parameters: parameters.clone() });
+    let anycast = anycast().prefer(local("127.0.0.2", port)).prefer(local("2001:db8::2", port));
+    let endpoint = anycast.endpoint(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime)).unwrap();
+    serve(&endpoint);
+    connect(&client(), local("127.0.0.1", port)).await;
+    let parameters = parameters.lock().unwrap();
+    for told in [
+        format!("address_v4: Some(127.0.0.2:{port})"),
+        format!("address_v6: Some([2001:db8::2]:{port})"),
+        "max_udp_payload_size: 1380".to_owned(),
+    ] {
+        assert!(parameters.contains(&told), "{told} of {parameters}");
+    }
 }
 
 /// Packets of one connection go to the first address, to the second, and back: where do answers come from?
