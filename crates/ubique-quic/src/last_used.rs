@@ -6,7 +6,7 @@
 //!
 //! What it cannot know, since packets are encrypted: whether a packet is genuine, and which of a peer's connections it belongs to.
 //! - Whoever can send with a peer's address and port as source makes the answers to that peer leave from the other address until the
-//!   peer's own next packet; neither can he read anything, nor where they go.
+//!   peer's own next packet. He can neither read them nor choose where they go.
 //! - A peer that has connections to both addresses *from one port* gets answers of either from the address it used last.
 
 use std::collections::HashMap;
