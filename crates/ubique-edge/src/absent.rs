@@ -1,0 +1,63 @@
+//! Stands for the loader where the programs were not built: the same interface, which says so.
+
+use ubique_proto::sessions::Site;
+
+use crate::{Config, Counters, Error, Peer};
+
+/// A data plane: there is none.
+#[derive(Debug)]
+pub enum Edge {}
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the kernel's generic receive path: slower, but for any driver.
+    Generic,
+}
+
+/// Programs on an interface: there are none.
+#[derive(Debug)]
+pub enum Attachment {}
+
+impl Attachment {
+    /// How it is attached.
+    pub fn mode(&self) -> Mode {
+        match *self {}
+    }
+}
+
+impl Edge {
+    /// # Errors
+    /// [`Error::Unavailable`], always.
+    pub fn load(_config: &Config) -> Result<Edge, Error> {
+        let why = if cfg!(feature = "bpf") { "built where there was no clang" } else { "built without the feature bpf" };
+        Err(Error::Unavailable(why))
+    }
+
+    /// Programs on the interface with this index.
+    pub fn attach(&self, _interface: u32, _mode: Option<Mode>) -> Result<Attachment, Error> {
+        match *self {}
+    }
+
+    /// What is known of another site.
+    pub fn set_peer(&mut self, _site: Site, _peer: Option<&Peer>) -> Result<(), Error> {
+        match *self {}
+    }
+
+    /// The wall clock at 0 of the monotonic clock, ms since 1970.
+    pub fn set_wall_base(&mut self, _ms: u64) -> Result<(), Error> {
+        match *self {}
+    }
+
+    /// Where new connections go.
+    pub fn drain_to(&mut self, _site: Option<Site>) -> Result<(), Error> {
+        match *self {}
+    }
+
+    /// What was decided so far.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        match *self {}
+    }
+}
