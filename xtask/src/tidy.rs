@@ -29,6 +29,7 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("ubique-model", &[]),
     ("ubique-proto", &["ubique-model"]),
     ("ubique-sys", &["ubique-model"]),
+    ("ubique-edge", &["ubique-proto", "ubique-sys"]),
     ("ubique-lab", &["ubique-model", "ubique-proto", "ubique-sys"]),
     ("ubique-node", &["ubique-model", "ubique-proto", "ubique-sys"]),
     ("ubique-fuzz", &["ubique-model", "ubique-proto", "ubique-sys", "ubique-node"]),
@@ -37,11 +38,11 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("xtask", &["ubique-model", "ubique-lab"]),
 ];
 /// Crates that must stay free of async and HTTP stacks.
-const PURE: &[&str] = &["ubique-model", "ubique-proto", "ubique-sys", "ubique-lab"];
+const PURE: &[&str] = &["ubique-model", "ubique-proto", "ubique-sys", "ubique-edge", "ubique-lab"];
 /// What those stacks are called.
 const HEAVY: &[&str] = &["tokio", "hyper", "hyper-util", "axum", "reqwest", "async-std", "smol"];
 /// Crates that may contain unsafe code.
-const UNSAFE: &[&str] = &["ubique-sys"];
+const UNSAFE: &[&str] = &["ubique-sys", "ubique-edge"];
 
 /// Checks everything and reports every finding.
 pub fn run() -> Result<(), String> {

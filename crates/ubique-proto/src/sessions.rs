@@ -7,16 +7,18 @@
 //! - [`sequence`]: in the initial sequence number, for clients without timestamps; exact for the first [`sequence::REACH`] octets
 //!   that the server sends.
 //! - [`connection_id`]: in the connection identifiers of QUIC (RFC 9000 §5.1).
+//! - [`shim`]: what stands before a packet on its way to its owner.
 //!
-//! The kernel's side is to have the same functions in C, which must agree octet for octet.
+//! The kernel's side has the same functions in C (`crates/ubique-edge/bpf`), which must agree octet for octet.
 //!
 //! A [`Site`] is hidden behind a mask that depends on the connection ([`Flow`]), so that nobody learns from his own connections how
 //! another one is to look. Numbers of sites are four apart on the wire: what is off by one means no site, not another one.
 //!
-//! Deliberately absent: what is done with a packet of another site, and how it travels there.
+//! Deliberately absent: what is done with a packet of another site.
 
 pub mod connection_id;
 pub mod sequence;
+pub mod shim;
 pub mod siphash;
 pub mod timestamp;
 
@@ -89,8 +91,25 @@ impl Flow {
         Mask { code: hash as u8, sequence: (hash >> 32) as u32 }
     }
 
-    /// Source and destination address, source and destination port, as they stand in the headers: 12 octets for IPv4, 36 for IPv6.
-    fn hash(&self, key: Key) -> u64 {
+    /// As the data planes of two sites tell it each other (`struct flow`): both addresses, IPv4 in the first four octets of sixteen, both
+    /// ports, the family (4 or 6), zeros.
+    pub fn octets(&self) -> [u8; 40] {
+        let mut octets = [0; 40];
+        for (place, address) in octets.chunks_mut(16).zip([self.client.ip(), self.service.ip()]) {
+            match address {
+                IpAddr::V4(v4) => place[..4].copy_from_slice(&v4.octets()),
+                IpAddr::V6(v6) => place.copy_from_slice(&v6.octets()),
+            }
+        }
+        octets[32..34].copy_from_slice(&self.client.port().to_be_bytes());
+        octets[34..36].copy_from_slice(&self.service.port().to_be_bytes());
+        octets[36] = if self.client.is_ipv4() { 4 } else { 6 };
+        octets
+    }
+
+    /// SipHash-1-3 of source and destination address, source and destination port, as they stand in the headers: 12 octets for IPv4,
+    /// 36 for IPv6.
+    pub fn hash(&self, key: Key) -> u64 {
         let mut octets = [0; FLOW_BYTES];
         let mut length = 0;
         let mut put = |bytes: &[u8]| {

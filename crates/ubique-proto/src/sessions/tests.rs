@@ -5,6 +5,7 @@ use std::hash::Hasher;
 use proptest::prelude::*;
 
 use super::connection_id::{BYTES, Config, NONCE_BYTES, ROTATIONS};
+use super::shim::{Kind, Refusal, Shim};
 use super::siphash::siphash13;
 use super::timestamp::{IDLE_MS, SLACK_MS};
 use super::*;
@@ -126,6 +127,57 @@ proptest! {
         prop_assert_eq!(later.decode(&id), None);
         prop_assert_eq!(usize::from(id[0] & 0x1f), BYTES - 1, "the length of the rest");
     }
+}
+
+const WALL: u64 = 1_795_248_930_123;
+
+fn shim(kind: Kind) -> Shim {
+    Shim { kind, sender: Site(3), origin: Site(9), wall_ms: WALL as u32, asked: 1 << 63 | 1 << 9 }
+}
+
+#[test]
+fn a_shim_returns_and_nothing_of_it_can_be_changed() {
+    for number in 0..16 {
+        let Some(kind) = Kind::of(number) else {
+            assert!(number > Kind::Here as u8);
+            continue;
+        };
+        let (sent, flow) = (shim(kind), 0x0123_4567_89ab_cdef);
+        let octets = sent.encode(KEY, flow);
+        assert_eq!(Shim::decode(&octets, KEY, flow, WALL), Ok(sent));
+        for bit in 0..shim::BYTES * 8 {
+            let mut other = octets;
+            other[bit / 8] ^= 1 << (bit % 8);
+            Shim::decode(&other, KEY, flow, WALL).unwrap_err();
+        }
+        assert_eq!(Shim::decode(&octets, KEY, flow ^ 1, WALL), Err(Refusal::Tag), "of another connection");
+        assert_eq!(Shim::decode(&octets, Key([1, 2]), flow, WALL), Err(Refusal::Tag));
+        assert_eq!(Shim::decode(&octets[..shim::BYTES - 1], KEY, flow, WALL), Err(Refusal::Form));
+    }
+}
+
+#[test]
+fn a_shim_is_good_for_some_minutes() {
+    let octets = shim(Kind::Data).encode(KEY, 5);
+    let slack = i64::from(SLACK_MS);
+    for (later, fresh) in
+        [(0, true), (slack, true), (-slack, true), (slack + 1, false), (-slack - 1, false), (1 << 31, false)]
+    {
+        let read = Shim::decode(&octets, KEY, 5, WALL.checked_add_signed(later).unwrap());
+        assert_eq!(read.is_ok(), fresh, "{later}");
+        assert!(fresh || read == Err(Refusal::Time));
+    }
+}
+
+#[test]
+fn a_probe_asks_each_site_once() {
+    let mut probe = Shim { asked: 1 << 2, ..shim(Kind::Probe) };
+    let mut order = Vec::new();
+    while let Some(site) = probe.next(1 << 0 | 1 << 2 | 1 << 5 | 1 << 63) {
+        order.push(site.number());
+        probe.asked |= 1 << site.number();
+    }
+    assert_eq!(order, [0, 5, 63]);
 }
 
 /// What random packets are taken for: no more than chance allows.

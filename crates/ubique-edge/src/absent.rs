@@ -1,0 +1,111 @@
+//! Stands for the loader where the programs were not built: the same interface, which says so.
+
+use ubique_proto::sessions::Site;
+
+use crate::{Config, Counters, Error, Peer};
+
+/// A data plane: there is none.
+#[derive(Debug)]
+pub enum Edge {}
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the kernel's generic receive path: slower, but for any driver.
+    Generic,
+}
+
+/// What a program did with one packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// `XDP_…` or `TC_ACT_…`
+    pub action: u32,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+    /// Of each repetition, on average.
+    pub duration: std::time::Duration,
+}
+
+/// A program of the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// For what arrives (XDP).
+    Ingress,
+    /// For what leaves (tc).
+    Egress,
+    /// Lets everything pass (XDP).
+    Pass,
+    /// What arrives, forwarded, and as it was again (XDP).
+    Forward,
+    /// What [`Program::Forward`] costs without forwarding.
+    Undo,
+}
+
+/// Programs on an interface: there are none.
+#[derive(Debug)]
+pub enum Attachment {}
+
+impl Attachment {
+    /// How it is attached.
+    pub fn mode(&self) -> Mode {
+        match *self {}
+    }
+
+    /// Takes the programs off.
+    pub fn detach(self) -> Result<(), Error> {
+        match self {}
+    }
+}
+
+impl Edge {
+    /// # Errors
+    /// [`Error::Unavailable`], always.
+    pub fn load(_config: &Config) -> Result<Edge, Error> {
+        let why =
+            if cfg!(feature = "bpf") { "built where there was no clang" } else { "built without the feature bpf" };
+        Err(Error::Unavailable(why))
+    }
+
+    /// # Errors
+    /// As [`Edge::load`].
+    pub fn load_for_measurement(config: &Config) -> Result<Edge, Error> {
+        Edge::load(config)
+    }
+
+    /// Programs on the interface with this index.
+    pub fn attach(&self, _interface: u32, _mode: Option<Mode>) -> Result<Attachment, Error> {
+        match *self {}
+    }
+
+    /// A program that lets everything pass.
+    pub fn attach_pass(&self, _interface: u32) -> Result<(), Error> {
+        match *self {}
+    }
+
+    /// Runs a program on a frame.
+    pub fn run(&mut self, _program: Program, _frame: &[u8], _repeat: u32) -> Result<Run, Error> {
+        match *self {}
+    }
+
+    /// What is known of another site.
+    pub fn set_peer(&mut self, _site: Site, _peer: Option<&Peer>) -> Result<(), Error> {
+        match *self {}
+    }
+
+    /// The wall clock at 0 of the monotonic clock, ms since 1970.
+    pub fn set_wall_base(&mut self, _ms: u64) -> Result<(), Error> {
+        match *self {}
+    }
+
+    /// Where new connections go.
+    pub fn drain_to(&mut self, _site: Option<Site>) -> Result<(), Error> {
+        match *self {}
+    }
+
+    /// What was decided so far.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        match *self {}
+    }
+}

@@ -1,0 +1,37 @@
+//! The packet path of a site: what keeps sessions alive when a route change takes their packets to another site.
+//!
+//! Two BPF programs on each interface towards the upstreams. The one for what arrives (XDP) asks each packet which site owns it
+//! ([`ubique_proto::sessions`] has the encodings), lets our own pass to the kernel and sends those of other sites on, over UDP, to their
+//! unicast addresses. The one for what leaves (tc) writes the site into the timestamps of TCP where the kernel cannot
+//! be told to do so by itself.
+//!
+//! State at a site that receives another's packets: none, except a cache for clients that say nothing about the owner.
+//!
+//! The programs are C (`bpf/`), compiled by `build.rs` and embedded. Without the feature `bpf`, or where there was no clang, everything
+//! here exists all the same and [`Edge::load`] says [`Error::Unavailable`].
+//!
+//! Deliberately absent: who decides which site is up, how it is reached, and when it drains: that is the agent's.
+
+pub mod config;
+pub mod counters;
+mod error;
+
+#[cfg(data_plane)]
+mod layout;
+#[cfg(data_plane)]
+mod loader;
+#[cfg(data_plane)]
+mod object;
+
+#[cfg(not(data_plane))]
+#[path = "absent.rs"]
+mod loader;
+
+#[cfg(data_plane)]
+#[doc(hidden)]
+pub use object::Vectors;
+
+pub use config::{Config, IdKey, Keys, NextHop, Peer, Tier};
+pub use counters::{Counter, Counters};
+pub use error::Error;
+pub use loader::{Attachment, Edge, Mode, Program, Run};
