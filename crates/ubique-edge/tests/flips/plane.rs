@@ -1,0 +1,215 @@
+//! The data plane of the sites.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use rustix::time::ClockId;
+use ubique_edge::{Config, Counters, Edge, Error, Keys, NextHop, Peer, Tier};
+use ubique_proto::sessions::{Key, Site};
+
+use crate::net::{End, Family, Net, SITES, in_namespace};
+use crate::runner;
+
+/// Of what sites send to each other.
+pub const PORT: u16 = 6081;
+
+/// A choice for all sites.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub tier: Tier,
+    /// What carries packets between sites.
+    pub between: Family,
+    /// How far the clock of each site is ahead.
+    pub clock_ahead_s: [i64; SITES],
+}
+
+impl Setup {
+    pub fn new(tier: Tier, between: Family) -> Setup {
+        Setup { tier, between, clock_ahead_s: [0; SITES] }
+    }
+}
+
+/// Why scenarios with the data plane are skipped. Panics where the programs should load and do not.
+pub fn absent() -> Option<String> {
+    const SKIPPED: i32 = 77;
+    let code = runner::in_sandbox(|| {
+        let setup = Setup::new(Tier::Timestamps, Family::V4);
+        match Edge::load(&config(setup, 0)).map(drop) {
+            Ok(()) => {}
+            Err(error @ (Error::Unavailable(_) | Error::NotPermitted)) => {
+                eprintln!("{error}");
+                std::process::exit(SKIPPED);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    });
+    match code {
+        Some(0) => None,
+        Some(SKIPPED) | None => Some("no data plane, see above".into()),
+        Some(code) => panic!("the data plane does not load (exit code {code})"),
+    }
+}
+
+type Task = Box<dyn FnOnce(&mut Edge) + Send>;
+
+/// The data plane of one site, until it is dropped. It lives on a thread in the site's namespace.
+pub struct Plane {
+    tasks: Option<mpsc::Sender<Task>>,
+    thread: Option<JoinHandle<()>>,
+    peers: Vec<(Site, Peer)>,
+}
+
+impl Plane {
+    /// On the uplink of site `number`, which knows all others.
+    pub fn start(net: &Net, number: usize, setup: Setup) -> Plane {
+        let ns = net.sites[number].try_clone().unwrap();
+        let interface = net.hardware(End::Site(number)).index;
+        let (tasks, todo) = mpsc::channel::<Task>();
+        let run = move || {
+            ns.enter().unwrap();
+            let mut edge = Edge::load(&config(setup, number)).unwrap_or_else(|error| panic!("{error}"));
+            let _attachment = edge.attach(interface, None).unwrap_or_else(|error| panic!("{error}"));
+            for task in todo {
+                task(&mut edge);
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("plane{number}")).spawn(run).unwrap();
+        let peers = peers(net, number, setup.between);
+        let plane = Plane { tasks: Some(tasks), thread: Some(thread), peers };
+        let peers = plane.peers.clone();
+        plane.with(move |edge| {
+            edge.set_wall_base(wall_base_ms(setup, number)).unwrap();
+            for (site, peer) in &peers {
+                edge.set_peer(*site, Some(peer)).unwrap();
+            }
+        });
+        plane
+    }
+
+    /// Runs `f` on the thread of the site.
+    pub fn with<T: Send + 'static>(&self, f: impl FnOnce(&mut Edge) -> T + Send + 'static) -> T {
+        let (done, result) = mpsc::channel();
+        let task: Task = Box::new(move |edge| done.send(f(edge)).unwrap());
+        self.tasks.as_ref().unwrap().send(task).expect("the data plane runs");
+        result.recv().expect("the data plane did it")
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.with(|edge| edge.counters().unwrap())
+    }
+
+    /// Tells the site that another one does not answer.
+    pub fn mark_down(&self, number: usize) {
+        let (site, peer) = *self.peers.iter().find(|(site, _)| *site == site_of(number)).unwrap();
+        self.with(move |edge| edge.set_peer(site, Some(&Peer { up: false, ..peer })).unwrap());
+    }
+
+    pub fn drain_to(&self, number: Option<usize>) {
+        self.with(move |edge| edge.drain_to(number.map(site_of)).unwrap());
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        drop(self.tasks.take());
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(std::thread::panicking() || !matches!(ended, Some(Err(_))), "the data plane of a site failed");
+    }
+}
+
+fn site_of(number: usize) -> Site {
+    Site::new(number as u8).unwrap()
+}
+
+fn config(setup: Setup, number: usize) -> Config {
+    let end = End::Site(number);
+    Config {
+        site: site_of(number),
+        keys: Keys { flow: Key([1, 2]), shim: Key([3, 4]), cookie: Key([5, 6]), ids: Vec::new() },
+        prefixes: Family::BOTH.map(Family::service_prefix).to_vec(),
+        unicast: Family::BOTH.map(|family| end.address(family, 2).addr()).to_vec(),
+        port: PORT,
+        mtu: 1500,
+        tier: setup.tier,
+        tcp_ports: Vec::new(),
+        quic_ports: Vec::new(),
+        clock_base_ms: wall_base_ms(setup, number),
+        budget_per_s: 10_000_000,
+        probes_per_s: 10_000_000,
+        reply_through: false,
+    }
+}
+
+/// The wall clock of a site at 0 of the monotonic clock.
+fn wall_base_ms(setup: Setup, number: usize) -> u64 {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let monotonic = rustix::time::clock_gettime(ClockId::Monotonic);
+    let monotonic = Duration::new(monotonic.tv_sec as u64, monotonic.tv_nsec as u32);
+    ((wall - monotonic).as_millis() as u64).saturating_add_signed(setup.clock_ahead_s[number] * 1000)
+}
+
+fn peers(net: &Net, number: usize, between: Family) -> Vec<(Site, Peer)> {
+    let hardware = net.hardware(End::Site(number));
+    let address = |number: usize| End::Site(number).address(between, 2).addr();
+    let next_hop = NextHop {
+        interface: hardware.index,
+        source_mac: hardware.mac,
+        destination_mac: hardware.router_mac,
+        source: address(number),
+    };
+    let peer = |other| Peer { address: address(other), up: true, next_hop: Some(next_hop) };
+    (0..SITES).filter(|other| *other != number).map(|other| (site_of(other), peer(other))).collect()
+}
+
+/// XDP programs that let everything pass, on the other ends of the sites' links: without one, a veth loses what XDP sends back to it.
+pub fn let_pass(net: &Net) -> Vec<OwnedFd> {
+    let attach = |number: usize| {
+        let name = End::Site(number).name();
+        let (ns, name) = match &net.wire {
+            Some(wire) => (wire, format!("{name}a")),
+            None => (&net.router, name),
+        };
+        in_namespace(ns, || pass(&name))
+    };
+    (0..SITES).map(attach).collect()
+}
+
+/// The link that keeps the program on the interface of this namespace.
+fn pass(interface: &str) -> OwnedFd {
+    const PROG_LOAD: libc::c_int = 5;
+    const LINK_CREATE: libc::c_int = 28;
+    const PROG_TYPE_XDP: u32 = 6;
+    const ATTACH_XDP: u32 = 37;
+    const IN_DRIVER: u32 = 1 << 2;
+    // r0 = XDP_PASS; exit
+    let instructions = [0x0000_0002_0000_00b7_u64, 0x0000_0000_0000_0095];
+    let mut load = [0_u64; 16];
+    load[0] = u64::from(PROG_TYPE_XDP) | (instructions.len() as u64) << 32;
+    load[1] = instructions.as_ptr() as u64;
+    load[2] = c"GPL".as_ptr() as u64;
+    // SAFETY: the instructions and the licence, which the kernel copies, live until the call has returned.
+    let program = unsafe { bpf(PROG_LOAD, &load) };
+    let index = ubique_sys::netlink::Netlink::open().unwrap().link_index(interface).unwrap();
+    let mut link = [0_u64; 16];
+    link[0] = program.as_raw_fd() as u64 | u64::from(index) << 32;
+    link[1] = u64::from(ATTACH_XDP) | u64::from(IN_DRIVER) << 32;
+    // SAFETY: no pointers.
+    let link = unsafe { bpf(LINK_CREATE, &link) };
+    // With the program came GRO: what is read here, or sent on, must be as on a cable.
+    ubique_sys::packet::disable_offloads(interface).unwrap();
+    link
+}
+
+/// bpf(2) with a command that makes a descriptor.
+///
+/// # Safety
+/// Pointers in the attribute are what the command wants.
+unsafe fn bpf(command: libc::c_int, attribute: &[u64; 16]) -> OwnedFd {
+    // SAFETY: the attribute lives until the call has returned; what it points to is the caller's promise.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_ptr(), size_of_val(attribute)) };
+    assert!(fd >= 0, "bpf({command}): {}", std::io::Error::last_os_error());
+    // SAFETY: the call has just made it, and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+}

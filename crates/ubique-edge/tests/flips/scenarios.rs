@@ -1,0 +1,337 @@
+//! What is done to connections, and what must become of them.
+
+use std::time::{Duration, Instant};
+
+use ubique_edge::{Counter, Counters, Tier};
+
+use crate::delay::{DelayBox, Delays};
+use crate::net::{Family, Kernel, Net, SITES};
+use crate::plane::{self, Plane, Setup};
+use crate::runner::{Scenario, wait_until};
+use crate::traffic::{Client, Fate, Kind, Record, Server, Summary, TICK};
+
+/// Tiers that every scenario is run with.
+const TIERS: [Tier; 1] = [Tier::Timestamps];
+
+const CONNECTIONS: usize = 300;
+const FLIPS: usize = 7;
+/// In these links nothing takes time: a longer stall is a lost packet, sent again after at least 200 ms.
+const NO_LOSS: Duration = Duration::from_millis(100);
+/// Nothing here takes that long.
+const SOON_MS: u64 = 10_000;
+
+/// Which clients connect.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Clients {
+    Timestamps,
+    NoTimestamps,
+    Mixed,
+}
+
+impl Clients {
+    const ALL: [Clients; 3] = [Clients::Timestamps, Clients::NoTimestamps, Clients::Mixed];
+
+    /// Connections of each client namespace.
+    fn shares(self, count: usize) -> [usize; 2] {
+        match self {
+            Clients::Timestamps => [count, 0],
+            Clients::NoTimestamps => [0, count],
+            Clients::Mixed => [count / 2, count - count / 2],
+        }
+    }
+}
+
+/// All of them.
+pub fn all() -> Vec<Scenario> {
+    let mut all = Vec::new();
+    let mut add = |name: String, plane: bool, run: Box<dyn Fn()>| {
+        let name = name.to_lowercase();
+        all.push(Scenario { name, plane, run });
+    };
+    for family in Family::BOTH {
+        add(format!("control_{family:?}"), false, Box::new(move || control(family)));
+    }
+    for tier in TIERS {
+        for family in Family::BOTH {
+            for clients in Clients::ALL {
+                let name = format!("flips_{tier:?}_{family:?}_{clients:?}");
+                add(name, true, Box::new(move || flips(family, clients, tier)));
+            }
+            add(format!("bulk_{tier:?}_{family:?}"), true, Box::new(move || bulk(family, tier)));
+            add(format!("far_{tier:?}_{family:?}"), true, Box::new(move || far(family, tier)));
+            add(format!("dead_owner_{tier:?}_{family:?}"), true, Box::new(move || dead_owner(family, tier)));
+            add(format!("drain_{tier:?}_{family:?}"), true, Box::new(move || drain(family, tier)));
+            add(format!("clocks_{tier:?}_{family:?}"), true, Box::new(move || clocks(family, tier)));
+        }
+    }
+    all
+}
+
+/// Everything of one scenario. Fields are dropped in this order.
+struct Lab {
+    clients: Vec<Client>,
+    share: Clients,
+    servers: Vec<Server>,
+    planes: Vec<Plane>,
+    _pass: Vec<std::os::fd::OwnedFd>,
+    _delay: Option<DelayBox>,
+    net: Net,
+    before: [Kernel; 2],
+}
+
+impl Lab {
+    fn new(family: Family, share: Clients, setup: Option<Setup>, delays: Option<Delays>) -> Lab {
+        let net = Net::new(delays.is_some());
+        let mut pass = Vec::new();
+        let mut planes = Vec::new();
+        if let Some(setup) = setup {
+            pass = plane::let_pass(&net);
+            planes = (0..SITES).map(|number| Plane::start(&net, number, setup)).collect();
+        }
+        let delay = delays.map(|delays| DelayBox::start(&net, delays));
+        let servers = net.sites.iter().enumerate().map(|(number, ns)| Server::start(ns, number)).collect();
+        let clients = net.clients.iter().map(|ns| Client::start(ns, family.service())).collect();
+        let before = net.kernel_counters();
+        Lab { clients, share, servers, planes, _pass: pass, _delay: delay, net, before }
+    }
+
+    fn open(&self, kind: Kind, count: usize) {
+        for (client, count) in self.clients.iter().zip(self.share.shares(count)) {
+            client.open(kind, count);
+        }
+    }
+
+    /// What the clients see.
+    fn seen(&self) -> Vec<Record> {
+        self.clients.iter().flat_map(Client::records).collect()
+    }
+
+    /// Octets that came back to the sites on ticking connections, or `None` for those that have ended.
+    fn ticks(&self) -> Vec<Vec<Option<u64>>> {
+        let of = |server: &Server| -> Vec<_> {
+            let records = server.records();
+            let open = |record: &Record| {
+                (record.fate == Fate::Open && record.kind == Some(Kind::Ticking)).then_some(record.octets)
+            };
+            records.iter().map(open).collect()
+        };
+        self.servers.iter().map(of).collect()
+    }
+
+    /// Opens ticking connections and waits until all tick.
+    fn tick(&self, count: usize) {
+        let open = || self.ticks().iter().flatten().filter(|octets| octets.is_some_and(|octets| octets >= 2)).count();
+        let before = open();
+        self.open(Kind::Ticking, count);
+        let lost = || self.seen().iter().any(|record| record.fate != Fate::Open);
+        let all_tick = wait_until(SOON_MS, || open() >= before + count || lost());
+        assert!(all_tick && !lost(), "{} of {count} new connections tick", open() - before);
+    }
+
+    /// Changes the route, and waits until every ticking connection went on for some ticks or was lost.
+    fn flip(&self, to: usize) {
+        const TICKS: u64 = 3;
+        self.net.flip(to);
+        let before = self.ticks();
+        let went_on = || {
+            let now = self.ticks();
+            let pairs = before.iter().flatten().zip(now.iter().flatten());
+            // Without clients any more, or far enough.
+            let mut pairs = pairs.filter_map(|(before, now)| Some(((*before)?, (*now)?)));
+            pairs.all(|(before, now)| now >= before + TICKS)
+        };
+        if !wait_until(SOON_MS, went_on) {
+            eprintln!("    some connections stand still after the route went to site {to}");
+        }
+    }
+
+    /// Whether all connections of the clients ended by themselves or by being stopped.
+    fn finish(&self) -> Summary {
+        self.clients.iter().for_each(Client::stop);
+        self.ended(SOON_MS);
+        Summary::of(&self.clients.iter().collect::<Vec<_>>(), &self.servers)
+    }
+
+    fn ended(&self, limit_ms: u64) -> bool {
+        wait_until(limit_ms, || self.seen().iter().all(|record| record.fate != Fate::Open))
+    }
+
+    fn counters(&self) -> Vec<Counters> {
+        self.planes.iter().map(Plane::counters).collect()
+    }
+
+    /// Nothing was lost, and neither programs nor kernels have seen anything they should not.
+    fn assert_nothing_lost(&self, name: &str, summary: &Summary, bound: Duration) {
+        println!("  {name}: {summary}");
+        let counters = self.counters();
+        for (site, counters) in counters.iter().enumerate() {
+            let seen: Vec<_> = counters.seen().map(|(counter, count)| format!("{} {count}", counter.word())).collect();
+            println!("    site {site}: {}", seen.join(", "));
+        }
+        let after = self.net.kernel_counters();
+        let mut wrong = Vec::new();
+        for ((who, before), after) in ["clients", "sites"].iter().zip(&self.before).zip(&after) {
+            let grown = |name: &str| after.of(name) - before.of(name);
+            println!("    {who}: retransmitted {}, timeouts {}", grown("RetransSegs"), grown("TCPTimeouts"));
+            for name in ["TSEcrRejected", "PAWSEstab", "PAWSActive", "OutRsts", "EstabResets"] {
+                if grown(name) > 0 {
+                    wrong.push(format!("{who}: {name} grew by {}", grown(name)));
+                }
+            }
+        }
+        const NEVER: [Counter; 8] = [
+            Counter::Unowned,
+            Counter::OwnerDown,
+            Counter::NoRoute,
+            Counter::TooBig,
+            Counter::ShimForged,
+            Counter::ShimStranger,
+            Counter::ShimBudget,
+            Counter::ShimMalformed,
+        ];
+        for counter in NEVER {
+            let counts: Vec<_> = counters.iter().map(|counters| counters[counter]).collect();
+            if counts.iter().any(|count| *count > 0) {
+                wrong.push(format!("{} is {counts:?}", counter.word()));
+            }
+        }
+        assert_eq!((summary.lost, summary.resets, summary.content_wrong), (0, 0, false), "{name}: {wrong:?}");
+        assert!(summary.longest <= bound + summary.late, "{name}: a stall beyond {bound:?}");
+        assert_eq!(wrong, [] as [&str; 0], "{name}");
+    }
+}
+
+/// Without the data plane one route change loses every connection.
+fn control(family: Family) {
+    let lab = Lab::new(family, Clients::Mixed, None, None);
+    lab.tick(CONNECTIONS);
+    lab.net.flip(1);
+    assert!(lab.ended(SOON_MS), "some connections know nothing of their end");
+    let summary = lab.finish();
+    println!("  control {family:?}, 1 flip, no data plane: {summary}");
+    assert_eq!((summary.connections, summary.lost), (CONNECTIONS, CONNECTIONS));
+}
+
+/// Connections that begin at all three sites, through seven route changes.
+fn run_flips(lab: &Lab, count: usize) -> Summary {
+    for site in 0..SITES {
+        lab.flip(site);
+        lab.tick(count / SITES);
+    }
+    for flip in 0..FLIPS {
+        lab.flip(flip % SITES);
+    }
+    lab.finish()
+}
+
+fn flips(family: Family, clients: Clients, tier: Tier) {
+    let lab = Lab::new(family, clients, Some(Setup::new(tier, family)), None);
+    let summary = run_flips(&lab, CONNECTIONS);
+    let name = format!("flips {tier:?} {family:?} {clients:?}, {FLIPS} flips");
+    lab.assert_nothing_lost(&name, &summary, TICK + NO_LOSS);
+    assert_eq!(summary.connections, CONNECTIONS);
+    let forwarded: u64 = lab.counters().iter().map(forwarded).sum();
+    assert!(forwarded > 0, "nothing was forwarded");
+}
+
+fn forwarded(counters: &Counters) -> u64 {
+    use Counter::*;
+    [ForwardTimestamp, ForwardSequence, ForwardCache, ForwardProbe].iter().map(|counter| counters[*counter]).sum()
+}
+
+/// The clocks of sites differ by minutes.
+fn clocks(family: Family, tier: Tier) {
+    let setup = Setup { clock_ahead_s: [200, 0, -200], ..Setup::new(tier, family) };
+    let lab = Lab::new(family, Clients::Mixed, Some(setup), None);
+    let summary = run_flips(&lab, CONNECTIONS);
+    lab.assert_nothing_lost(&format!("clocks +200 s, 0, -200 s {tier:?} {family:?}"), &summary, TICK + NO_LOSS);
+}
+
+/// Clients 20 ms away, and sites 15 and 30 ms from each other.
+fn far(family: Family, tier: Tier) {
+    const CONNECTIONS: usize = 99;
+    let ms = Duration::from_millis;
+    let delays = Delays { client: ms(10), detours: [ms(15), ms(30), ms(15)] };
+    let lab = Lab::new(family, Clients::Mixed, Some(Setup::new(tier, family)), Some(delays));
+    let summary = run_flips(&lab, CONNECTIONS);
+    // There by the longest detour and back.
+    let longest_path = delays.client + ms(30) + delays.client;
+    let name = format!("far {tier:?} {family:?}, longest path {longest_path:?}");
+    lab.assert_nothing_lost(&name, &summary, TICK + 2 * longest_path);
+}
+
+/// A download and an upload, through four route changes each. IPv4 travels over IPv6 between sites, and the other way round.
+fn bulk(family: Family, tier: Tier) {
+    const FLIPS: u64 = 4;
+    let megabytes = std::env::var("UBIQUE_FLIPS_BULK_MB").map_or(40, |text| text.parse().unwrap());
+    let bytes = megabytes * 1_000_000;
+    let between = if family == Family::V4 { Family::V6 } else { Family::V4 };
+    for clients in [Clients::Timestamps, Clients::NoTimestamps] {
+        for kind in [Kind::Download(bytes), Kind::Upload(bytes)] {
+            let start = Instant::now();
+            let lab = Lab::new(family, clients, Some(Setup::new(tier, between)), None);
+            lab.open(kind, 1);
+            // Of the end that receives the content.
+            let arrived = || {
+                let servers = lab.servers.iter().flat_map(Server::records);
+                lab.seen().into_iter().chain(servers).map(|record| record.octets).max().unwrap_or(0)
+            };
+            for flip in 1..=FLIPS {
+                let limit_ms = SOON_MS + megabytes * 100;
+                let there = wait_until(limit_ms, || arrived() >= bytes * flip / (FLIPS + 1));
+                assert!(there, "{kind:?} {clients:?} stands still after {} octets and {} flips", arrived(), flip - 1);
+                lab.net.flip(flip as usize % SITES);
+            }
+            assert!(lab.ended(SOON_MS + megabytes * 100), "{kind:?} {clients:?} has no end: {} octets", arrived());
+            let summary = lab.finish();
+            let name = format!("{kind:?} {tier:?} {family:?} {clients:?}, {FLIPS} flips, {:?}", start.elapsed());
+            // Packets of a full pipe may be lost, also without us.
+            lab.assert_nothing_lost(&name, &summary, Duration::from_secs(1));
+        }
+    }
+}
+
+/// A site that is known to be down: its clients are told at once.
+fn dead_owner(family: Family, tier: Tier) {
+    const CONNECTIONS: usize = 100;
+    let lab = Lab::new(family, Clients::Timestamps, Some(Setup::new(tier, family)), None);
+    lab.tick(CONNECTIONS);
+    lab.flip(1);
+    let open = lab.seen().iter().filter(|record| record.fate == Fate::Open).count();
+    assert_eq!(open, CONNECTIONS, "lost by the flip");
+    let start = Instant::now();
+    lab.planes[1].mark_down(0);
+    assert!(lab.ended(SOON_MS), "some connections know nothing of their end");
+    let took = start.elapsed();
+    let summary = lab.finish();
+    println!("  dead owner {tier:?} {family:?}: told after {took:?}; {summary}");
+    let reset = lab.seen().iter().filter(|record| record.fate == Fate::Reset).count();
+    assert_eq!(reset, CONNECTIONS);
+    assert!(took < TICK + NO_LOSS + summary.late, "{took:?}");
+    let counters = lab.counters();
+    assert!(counters[1][Counter::OwnerDown] >= CONNECTIONS as u64, "{:?}", counters[1]);
+}
+
+/// Site 0 hands new connections to site 1 while routes still lead to it, then they lead to site 1.
+fn drain(family: Family, tier: Tier) {
+    const OLD: usize = 200;
+    const NEW: usize = 100;
+    let lab = Lab::new(family, Clients::Mixed, Some(Setup::new(tier, family)), None);
+    lab.tick(OLD);
+    lab.planes[0].drain_to(Some(1));
+    lab.tick(NEW);
+    let before = lab.seen().len();
+    lab.open(Kind::Short, 20);
+    let short =
+        || lab.seen().iter().filter(|record| record.kind == Some(Kind::Short) && record.fate == Fate::Done).count();
+    assert!(wait_until(SOON_MS, || short() >= 200), "{} short connections", short());
+    lab.flip(1);
+    let enough = short() + 200;
+    assert!(wait_until(SOON_MS, || short() >= enough), "{} short connections", short());
+    let summary = lab.finish();
+    let name = format!("drain {tier:?} {family:?}, {OLD} old, {NEW} new, {} short", lab.seen().len() - before);
+    lab.assert_nothing_lost(&name, &summary, TICK + NO_LOSS);
+    let at = |site: u8, kind: Kind| lab.seen().iter().filter(|r| r.site == Some(site) && r.kind == Some(kind)).count();
+    assert_eq!((at(0, Kind::Ticking), at(1, Kind::Ticking)), (OLD, NEW), "which site serves which");
+    assert_eq!(at(0, Kind::Short), 0, "short connections at the site that drains");
+}
