@@ -136,8 +136,11 @@ static __noinline int too_big(struct xdp_md *ctx)
 	/* What is quoted has our TSval, four octets before the TSecr. */
 	__u32 at = find_echo(ctx, id.l4);
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	if (at > 4 && at <= 512) {
-		__be32 *value = data + at - 4;
+	if (at) {
+		at -= 4;
+		/* Or the compiler checks one pointer and reads by another. */
+		asm volatile("" : "+r"(at));
+		__be32 *value = data + (at & 511);
 		if ((void *)(value + 1) <= end)
 			owner = timestamp_decode(bpf_ntohl(*value), wall_ms(), id.hash);
 	}

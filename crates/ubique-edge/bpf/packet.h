@@ -118,8 +118,8 @@ static __noinline bool identify(struct xdp_md *ctx, __u32 at, struct identity *i
 /* The most options that a TCP header has: each is at least one octet. */
 #define OPTIONS_MAX 40
 
-/* Offset of the TSecr of the TCP header at `l4`; 0: there is none. */
-static __noinline __u32 find_echo(struct xdp_md *ctx, __u32 l4)
+/* Offset of the TSecr of the TCP header at `l4`; 0: there is none. Global: the verifier looks at it once, not for each who calls it. */
+__noinline __u32 find_echo(struct xdp_md *ctx, __u32 l4)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	if (l4 > 256)
