@@ -216,6 +216,15 @@ impl Kernel {
         Kernel(counters)
     }
 
+    /// All that grew.
+    pub fn since(&self, before: &Kernel) -> String {
+        let grown = |(name, value): (&String, &u64)| {
+            let grown = value.saturating_sub(before.0.get(name).copied().unwrap_or(0));
+            (grown > 0).then(|| format!("{name} {grown}"))
+        };
+        self.0.iter().filter_map(grown).collect::<Vec<_>>().join(", ")
+    }
+
     /// Panics where the kernel has no such counter.
     pub fn of(&self, name: &str) -> u64 {
         *self.0.get(name).unwrap_or_else(|| panic!("no counter {name}"))

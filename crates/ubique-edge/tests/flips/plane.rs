@@ -62,8 +62,17 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// On the uplink of site `number`, which knows all others.
-    pub fn start(net: &Net, number: usize, setup: Setup) -> Plane {
+    /// On the uplink of every site. Each knows all others.
+    pub fn start_all(net: &Net, setup: Setup) -> Vec<Plane> {
+        let planes: Vec<_> = (0..SITES).map(|number| Plane::start(net, number, setup)).collect();
+        for plane in &planes {
+            let peers = plane.peers.clone();
+            plane.with(move |edge| peers.iter().for_each(|(site, peer)| edge.set_peer(*site, Some(peer)).unwrap()));
+        }
+        planes
+    }
+
+    fn start(net: &Net, number: usize, setup: Setup) -> Plane {
         let ns = net.sites[number].try_clone().unwrap();
         let interface = net.hardware(End::Site(number)).index;
         let (tasks, todo) = mpsc::channel::<Task>();
@@ -76,16 +85,7 @@ impl Plane {
             }
         };
         let thread = std::thread::Builder::new().name(format!("plane{number}")).spawn(run).unwrap();
-        let peers = peers(net, number, setup.between);
-        let plane = Plane { tasks: Some(tasks), thread: Some(thread), peers };
-        let peers = plane.peers.clone();
-        plane.with(move |edge| {
-            edge.set_wall_base(wall_base_ms(setup, number)).unwrap();
-            for (site, peer) in &peers {
-                edge.set_peer(*site, Some(peer)).unwrap();
-            }
-        });
-        plane
+        Plane { tasks: Some(tasks), thread: Some(thread), peers: peers(net, number, setup.between) }
     }
 
     /// Runs `f` on the thread of the site.
@@ -104,6 +104,11 @@ impl Plane {
     pub fn mark_down(&self, number: usize) {
         let (site, peer) = *self.peers.iter().find(|(site, _)| *site == site_of(number)).unwrap();
         self.with(move |edge| edge.set_peer(site, Some(&Peer { up: false, ..peer })).unwrap());
+    }
+
+    /// The clock of the site was set: now it is so far ahead of the others.
+    pub fn set_clock(&self, ahead_s: i64) {
+        self.with(move |edge| edge.set_wall_base(wall_base_ms(ahead_s)).unwrap());
     }
 
     pub fn drain_to(&self, number: Option<usize>) {
@@ -135,19 +140,19 @@ fn config(setup: Setup, number: usize) -> Config {
         tier: setup.tier,
         tcp_ports: Vec::new(),
         quic_ports: Vec::new(),
-        clock_base_ms: wall_base_ms(setup, number),
+        clock_base_ms: wall_base_ms(setup.clock_ahead_s[number]),
         budget_per_s: 10_000_000,
         probes_per_s: 10_000_000,
         reply_through: false,
     }
 }
 
-/// The wall clock of a site at 0 of the monotonic clock.
-fn wall_base_ms(setup: Setup, number: usize) -> u64 {
+/// The wall clock at 0 of the monotonic clock, where it is so far ahead.
+fn wall_base_ms(ahead_s: i64) -> u64 {
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let monotonic = rustix::time::clock_gettime(ClockId::Monotonic);
     let monotonic = Duration::new(monotonic.tv_sec as u64, monotonic.tv_nsec as u32);
-    ((wall - monotonic).as_millis() as u64).saturating_add_signed(setup.clock_ahead_s[number] * 1000)
+    ((wall - monotonic).as_millis() as u64).saturating_add_signed(ahead_s * 1000)
 }
 
 fn peers(net: &Net, number: usize, between: Family) -> Vec<(Site, Peer)> {

@@ -7,7 +7,7 @@ mod client;
 mod server;
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard};
@@ -90,9 +90,9 @@ pub struct Record {
     /// Received, without the header.
     pub octets: u64,
     pub content_wrong: bool,
-    /// When something arrived last; before that, when it was begun.
+    /// When something arrived last, or the content of an upload left; before that, when it was begun.
     pub last: Instant,
-    /// The longest time in which nothing arrived.
+    /// The longest time in which that did not happen.
     pub longest: Duration,
 }
 
@@ -109,7 +109,7 @@ impl Record {
         }
     }
 
-    fn arrived(&mut self, now: Instant) {
+    fn went_on(&mut self, now: Instant) {
         self.longest = self.longest.max(now.saturating_duration_since(self.last));
         self.last = now;
     }
@@ -256,6 +256,21 @@ fn progress(result: io::Result<usize>) -> Progress {
 
 fn receive(mut stream: &TcpStream, buffer: &mut [u8]) -> Progress {
     progress(stream.read(buffer))
+}
+
+/// Sends content while there is room, from `sent` on, at most `bytes` in all; others have their turn, too.
+fn send(mut stream: &TcpStream, sent: &mut u64, bytes: u64) -> Progress {
+    const AT_A_TIME: usize = 8;
+    for _ in 0..AT_A_TIME {
+        if *sent == bytes {
+            break;
+        }
+        match progress(stream.write(pattern(*sent, bytes - *sent))) {
+            Progress::Octets(count) => *sent += count as u64,
+            other => return other,
+        }
+    }
+    Progress::Later
 }
 
 /// What can be read or written, by token.

@@ -13,8 +13,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use ubique_sys::netns::NetNs;
 
 use super::{
-    CHUNK_BYTES, Fate, Kind, Poller, Progress, REPLY_BYTES, Record, Shared, is_pattern, pattern, prepare, progress,
-    receive,
+    CHUNK_BYTES, Fate, Kind, Poller, Progress, REPLY_BYTES, Record, Shared, is_pattern, prepare, progress, receive,
+    send,
 };
 
 /// The clients of a namespace, until it is dropped.
@@ -199,10 +199,15 @@ impl End {
                 self.poller.modify(&connection.stream, token, EventFlags::IN);
             }
         }
-        if let Kind::Upload(bytes) = connection.kind
-            && let Some(fate) = connection.upload(bytes)
-        {
-            return Some(fate);
+        if let Kind::Upload(bytes) = connection.kind {
+            let before = connection.sent;
+            let fate = connection.upload(bytes);
+            if connection.sent > before {
+                self.shared.records()[token as usize].went_on(Instant::now());
+            }
+            if fate.is_some() {
+                return fate;
+            }
         }
         match receive(&connection.stream, &mut self.buffer) {
             Progress::Octets(count) => {
@@ -224,7 +229,7 @@ impl End {
 impl Record {
     /// The site has closed; `asked`: after we did.
     fn at_end(&mut self, asked: bool) -> Fate {
-        self.arrived(Instant::now());
+        self.went_on(Instant::now());
         let right = match self.kind {
             Some(Kind::Ticking) => asked,
             Some(Kind::Short) => self.octets == REPLY_BYTES,
@@ -238,7 +243,7 @@ impl Record {
 
 impl Connection {
     fn arrived(&mut self, record: &mut Record, bytes: &[u8]) -> Option<Fate> {
-        record.arrived(Instant::now());
+        record.went_on(Instant::now());
         let offset = record.octets;
         record.octets += bytes.len() as u64;
         match self.kind {
@@ -262,14 +267,10 @@ impl Connection {
     }
 
     fn upload(&mut self, bytes: u64) -> Option<Fate> {
-        while self.sent < bytes {
-            match progress(self.stream.write(pattern(self.sent, bytes - self.sent))) {
-                Progress::Octets(count) => self.sent += count as u64,
-                Progress::Broken(fate) => return Some(fate),
-                _ => return None,
-            }
+        match send(&self.stream, &mut self.sent, bytes) {
+            Progress::Broken(fate) => Some(fate),
+            _ => None,
         }
-        None
     }
 
     fn sent_all(&self) -> bool {

@@ -12,8 +12,8 @@ use rustix::event::epoll::EventFlags;
 use ubique_sys::netns::NetNs;
 
 use super::{
-    CHUNK_BYTES, Fate, HEADER_BYTES, Kind, Poller, Progress, Record, Shared, TICK, is_pattern, listen, pattern,
-    prepare, progress, receive,
+    CHUNK_BYTES, Fate, HEADER_BYTES, Kind, Poller, Progress, Record, Shared, TICK, is_pattern, listen, prepare,
+    progress, receive, send,
 };
 use crate::net::{Family, in_namespace};
 
@@ -172,7 +172,7 @@ impl Site {
         let mut bytes = &self.buffer[..count];
         let mut records = self.shared.records();
         let record = &mut records[connection.record];
-        record.arrived(Instant::now());
+        record.went_on(Instant::now());
         if connection.kind.is_none() {
             let (header, rest) = bytes.split_at(bytes.len().min(HEADER_BYTES - connection.header.len()));
             connection.header.extend_from_slice(header);
@@ -206,13 +206,9 @@ impl Site {
 impl Connection {
     /// Sends content while there is room.
     fn send(&mut self, bytes: u64) -> Option<Fate> {
-        while self.sent < bytes {
-            match progress(self.stream.write(pattern(self.sent, bytes - self.sent))) {
-                Progress::Octets(count) => self.sent += count as u64,
-                Progress::Broken(fate) => return Some(fate),
-                _ => return None,
-            }
+        match send(&self.stream, &mut self.sent, bytes) {
+            Progress::Broken(fate) => Some(fate),
+            _ => (self.sent == bytes).then_some(Fate::Done),
         }
-        Some(Fate::Done)
     }
 }
