@@ -131,7 +131,7 @@ static __always_inline int learn(struct xdp_md *ctx, const struct shim *shim, __
 }
 
 /* A datagram to our unicast address and port; `family`: its own. */
-static __noinline int arrive(struct xdp_md *ctx, __u8 family)
+__noinline int arrive(struct xdp_md *ctx, __u32 family)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 at = family == 4 ? OUTER_END(4) : OUTER_END(6);

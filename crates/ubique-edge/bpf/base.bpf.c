@@ -58,10 +58,8 @@ static __always_inline int tcp(struct xdp_md *ctx, __u32 l4, __u64 hash)
 		echo = options[2];
 	} else {
 		at = find_echo(ctx, l4);
-		data = (void *)(long)ctx->data;
-		end = (void *)(long)ctx->data_end;
-		__be32 *found = data + (at & 255);
-		if (at && (void *)(found + 1) <= end)
+		__be32 *found = at ? word_at(ctx, at) : NULL;
+		if (found)
 			echo = *found;
 	}
 	if (!echo)
@@ -103,13 +101,15 @@ static __always_inline int quic(struct xdp_md *ctx, __u32 l4, __u64 hash)
 	if ((void *)(first + 1) > end)
 		return XDP_PASS;
 	bool is_long = *first & 0x80;
+	bool has_id = true;
 	if (is_long) {
 		if ((void *)(first + 6) > end)
 			return XDP_PASS;
-		id = first[5] == ID_BYTES ? first + 6 : end;
+		has_id = first[5] == ID_BYTES;
+		id = first + 6;
 	}
 	__u8 owner = NO_SITE;
-	if ((void *)id + ID_BYTES <= end)
+	if (has_id && (void *)(id + ID_BYTES) <= end)
 		owner = id_owner(id);
 	if (owner == config.site) {
 		count(COUNT_LOCAL_ID);
@@ -127,7 +127,7 @@ static __always_inline int quic(struct xdp_md *ctx, __u32 l4, __u64 hash)
 }
 
 /* An error on the way of a packet of ours, or of another site's: the packet it quotes tells. */
-static __noinline int too_big(struct xdp_md *ctx)
+__noinline int too_big(struct xdp_md *ctx)
 {
 	struct identity id = {};
 	if (!identify(ctx, ETHERNET, &id) || id.protocol != IPPROTO_ICMP)
@@ -135,15 +135,9 @@ static __noinline int too_big(struct xdp_md *ctx)
 	__u8 owner = NO_SITE;
 	/* What is quoted has our TSval, four octets before the TSecr. */
 	__u32 at = find_echo(ctx, id.l4);
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	if (at) {
-		at -= 4;
-		/* Or the compiler checks one pointer and reads by another. */
-		asm volatile("" : "+r"(at));
-		__be32 *value = data + (at & 511);
-		if ((void *)(value + 1) <= end)
-			owner = timestamp_decode(bpf_ntohl(*value), wall_ms(), id.hash);
-	}
+	__be32 *value = at ? word_at(ctx, at - 4) : NULL;
+	if (value)
+		owner = timestamp_decode(bpf_ntohl(*value), wall_ms(), id.hash);
 	if (owner == NO_SITE) {
 		__u8 *cached = bpf_map_lookup_elem(&flows, &id.flow);
 		if (cached)

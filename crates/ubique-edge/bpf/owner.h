@@ -50,7 +50,7 @@ static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id
 }
 
 /* A TCP packet for us or another site, not a SYN, that does not tell. */
-static __noinline int ask(struct xdp_md *ctx)
+__noinline int ask(struct xdp_md *ctx)
 {
 	struct identity id = {};
 	if (!identify(ctx, ETHERNET, &id) || id.protocol != IPPROTO_TCP)

@@ -17,6 +17,27 @@ pub fn base() -> &'static [u8] {
     &BASE.0
 }
 
+static VECTORS: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/vectors.bpf.o")));
+
+/// The encodings alone, for tests: a program that reads its input from a frame and writes its output there.
+pub struct Vectors(Object);
+
+impl Vectors {
+    /// # Errors
+    /// What the kernel said.
+    pub fn load() -> Result<Vectors, Error> {
+        Ok(Vectors(load(open(&VECTORS.0)?)?))
+    }
+
+    /// The frame afterwards.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn run(&mut self, frame: &[u8]) -> Result<crate::Run, Error> {
+        crate::loader::run(&mut self.0, "vectors", frame, 1)
+    }
+}
+
 /// Lines of libbpf and of the verifier kept for an error, at most.
 const LINES_MAX: usize = 12;
 
