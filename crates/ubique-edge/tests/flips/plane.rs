@@ -9,7 +9,7 @@ use rustix::time::ClockId;
 use ubique_edge::{Config, Counters, Edge, Error, Keys, NextHop, Peer, Tier};
 use ubique_proto::sessions::{Key, Site};
 
-use crate::net::{End, Family, Net, SITES, in_namespace};
+use crate::net::{End, Family, Net, SITES, UPLINK, in_namespace};
 use crate::runner;
 
 /// Of what sites send to each other.
@@ -168,17 +168,21 @@ fn peers(net: &Net, number: usize, between: Family) -> Vec<(Site, Peer)> {
     (0..SITES).filter(|other| *other != number).map(|other| (site_of(other), peer(other))).collect()
 }
 
-/// XDP programs that let everything pass, on the other ends of the sites' links: without one, a veth loses what XDP sends back to it.
+/// XDP programs that let everything pass, on all ends of links but the sites' own. Without one at the other end, a veth loses what XDP
+/// sends back to it; and with one, packets of a connection do not overtake each other when the kernel moves to another processor.
 pub fn let_pass(net: &Net) -> Vec<OwnedFd> {
-    let attach = |number: usize| {
-        let name = End::Site(number).name();
-        let (ns, name) = match &net.wire {
-            Some(wire) => (wire, format!("{name}a")),
-            None => (&net.router, name),
-        };
-        in_namespace(ns, || pass(&name))
-    };
-    (0..SITES).map(attach).collect()
+    let mut passes = Vec::new();
+    for end in End::all() {
+        let name = end.name();
+        passes.push(in_namespace(&net.router, || pass(&name)));
+        if let Some(wire) = &net.wire {
+            passes.extend(in_namespace(wire, || ["a", "b"].map(|side| pass(&format!("{name}{side}")))));
+        }
+        if matches!(end, End::Client(_)) {
+            passes.push(in_namespace(net.end(end), || pass(UPLINK)));
+        }
+    }
+    passes
 }
 
 /// The link that keeps the program on the interface of this namespace.
@@ -203,7 +207,11 @@ fn pass(interface: &str) -> OwnedFd {
     // SAFETY: no pointers.
     let link = unsafe { bpf(LINK_CREATE, &link) };
     // With the program came GRO: what is read here, or sent on, must be as on a cable.
-    ubique_sys::packet::disable_offloads(interface).unwrap();
+    match ubique_sys::packet::disable_offloads(interface) {
+        // The rest is off for good where both ends have a program.
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
+        other => other.unwrap(),
+    }
     link
 }
 
