@@ -109,8 +109,8 @@ fn run(ports: &[Port], delays: Delays, quit: &AtomicBool) {
 fn delay(port: &Port, delays: Delays, frame: &[u8]) -> Duration {
     match port.end {
         End::Client(_) => delays.client,
-        End::Site(number) if port.from_router && is_between_sites(frame) => delays.detours[number],
-        End::Site(_) => Duration::ZERO,
+        End::Site(number) | End::Mesh(number) if port.from_router && is_between_sites(frame) => delays.detours[number],
+        End::Site(_) | End::Mesh(_) => Duration::ZERO,
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! clients 10.1.N.2, fd00:1:N::2 ── router ── sites 10.2.N.2, fd00:2:N::2, and 198.51.100.1, 2001:db8:1::1 on lo
+//!                                         ── (a second link, `mesh`) 10.3.N.2, fd00:3:N::2
 //! ```
 //! With a delay box, each link leads through the namespace `wire` (see [`crate::delay`]).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -53,11 +55,13 @@ impl Family {
 pub enum End {
     Client(usize),
     Site(usize),
+    /// A second uplink of a site, for what goes from site to site.
+    Mesh(usize),
 }
 
 impl End {
     pub fn all() -> impl Iterator<Item = End> {
-        (0..CLIENTS).map(End::Client).chain((0..SITES).map(End::Site))
+        (0..CLIENTS).map(End::Client).chain((0..SITES).flat_map(|number| [End::Site(number), End::Mesh(number)]))
     }
 
     /// The router's interface to it, and of both ends in `wire`.
@@ -65,7 +69,13 @@ impl End {
         match self {
             End::Client(number) => format!("client{number}"),
             End::Site(number) => format!("site{number}"),
+            End::Mesh(number) => format!("mesh{number}"),
         }
+    }
+
+    /// Its own interface.
+    pub fn interface(self) -> &'static str {
+        if matches!(self, End::Mesh(_)) { "mesh" } else { "up" }
     }
 
     /// Its own address; `host` 1 is the router's on that link.
@@ -73,13 +83,11 @@ impl End {
         let (kind, number) = match self {
             End::Client(number) => (1, number),
             End::Site(number) => (2, number),
+            End::Mesh(number) => (3, number),
         };
         family.pick(&format!("10.{kind}.{number}.{host}/24"), &format!("fd00:{kind}:{number}::{host}/64"))
     }
 }
-
-/// Its interface at an end.
-pub const UPLINK: &str = "up";
 
 /// All namespaces of a scenario.
 pub struct Net {
@@ -131,7 +139,7 @@ impl Net {
     pub fn end(&self, end: End) -> &NetNs {
         match end {
             End::Client(number) => &self.clients[number],
-            End::Site(number) => &self.sites[number],
+            End::Site(number) | End::Mesh(number) => &self.sites[number],
         }
     }
 
@@ -147,7 +155,7 @@ impl Net {
     }
 
     pub fn hardware(&self, end: End) -> Hardware {
-        let own = || (Netlink::open().unwrap().link_index(UPLINK).unwrap(), mac(UPLINK));
+        let own = || (Netlink::open().unwrap().link_index(end.interface()).unwrap(), mac(end.interface()));
         let (index, own_mac) = in_namespace(self.end(end), own);
         Hardware { index, mac: own_mac, router_mac: in_namespace(&self.router, || mac(&end.name())) }
     }
@@ -166,12 +174,12 @@ impl Net {
     }
 
     fn link(&self, end: End) {
-        let name = end.name();
+        let (name, own) = (end.name(), end.interface());
         let mut netlink = Netlink::open().unwrap();
         match &self.wire {
-            None => netlink.add_veth((UPLINK, Some(self.end(end))), (&name, Some(&self.router))).unwrap(),
+            None => netlink.add_veth((own, Some(self.end(end))), (&name, Some(&self.router))).unwrap(),
             Some(wire) => {
-                netlink.add_veth((UPLINK, Some(self.end(end))), (&format!("{name}a"), Some(wire))).unwrap();
+                netlink.add_veth((own, Some(self.end(end))), (&format!("{name}a"), Some(wire))).unwrap();
                 netlink.add_veth((&name, Some(&self.router)), (&format!("{name}b"), Some(wire))).unwrap();
                 in_namespace(wire, || {
                     up(&format!("{name}a"));
@@ -187,12 +195,14 @@ impl Net {
             }
         });
         in_namespace(self.end(end), || {
-            let index = up(UPLINK);
+            let index = up(own);
             let mut netlink = Netlink::open().unwrap();
             for family in Family::BOTH {
                 netlink.add_address(index, end.address(family, 2)).unwrap();
-                let gateway = end.address(family, 1).addr();
-                netlink.replace_route(&route(family.everything(), gateway)).unwrap();
+                if !matches!(end, End::Mesh(_)) {
+                    let gateway = end.address(family, 1).addr();
+                    netlink.replace_route(&route(family.everything(), gateway)).unwrap();
+                }
             }
         });
     }
@@ -274,20 +284,36 @@ fn sysctl(name: &str, value: &str) {
     std::fs::write(format!("/proc/sys/{name}"), value).unwrap();
 }
 
-/// The hardware address of an interface of this namespace: netdevice(7).
+/// The hardware address of an interface of this namespace.
 fn mac(interface: &str) -> [u8; 6] {
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
+    let mut request = request(interface);
+    call(libc::SIOCGIFHWADDR, &mut request);
+    // SAFETY: the call filled this member of the union.
+    let address = unsafe { request.ifr_ifru.ifru_hwaddr };
+    std::array::from_fn(|octet| address.sa_data[octet] as u8)
+}
+
+/// Longest packet that an interface of this namespace sends.
+pub fn set_mtu(interface: &str, octets: u16) {
+    let mut request = request(interface);
+    request.ifr_ifru.ifru_mtu = octets.into();
+    call(libc::SIOCSIFMTU, &mut request);
+}
+
+fn request(interface: &str) -> libc::ifreq {
     // SAFETY: a C struct of integers and a union of plain data, for which zero bytes are a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     assert!(interface.len() < request.ifr_name.len());
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from as libc::c_char;
     }
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
-    // SAFETY: the call reads the name of the ifreq and writes its address; the ifreq outlives it.
-    let result = unsafe { libc::ioctl(fd, libc::SIOCGIFHWADDR as _, &raw mut request) };
+    request
+}
+
+/// netdevice(7), with a command that takes numbers or addresses in the request itself.
+fn call(command: libc::c_ulong, request: &mut libc::ifreq) {
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
+    // SAFETY: the two commands above read and write the ifreq and follow no pointer in it; it outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), command as _, std::ptr::from_mut(request)) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: the call filled this member of the union.
-    let address = unsafe { request.ifr_ifru.ifru_hwaddr };
-    std::array::from_fn(|octet| address.sa_data[octet] as u8)
 }

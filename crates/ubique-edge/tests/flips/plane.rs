@@ -6,10 +6,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use rustix::time::ClockId;
-use ubique_edge::{Config, Counters, Edge, Error, Keys, NextHop, Peer, Tier};
+use ubique_edge::{Config, Counters, Edge, Error, Keys, Mode, NextHop, Peer, Tier};
 use ubique_proto::sessions::{Key, Site};
 
-use crate::net::{End, Family, Net, SITES, UPLINK, in_namespace};
+use crate::net::{End, Family, Net, SITES, in_namespace};
 use crate::runner;
 
 /// Of what sites send to each other.
@@ -21,13 +21,32 @@ pub struct Setup {
     pub tier: Tier,
     /// What carries packets between sites.
     pub between: Family,
+    /// They do so over their second uplinks.
+    pub mesh: bool,
+    /// `None`: what the loader takes by itself.
+    pub mode: Option<Mode>,
     /// How far the clock of each site is ahead.
     pub clock_ahead_s: [i64; SITES],
+    /// The wall clock at 0 of the monotonic clock, where nothing is ahead.
+    pub wall_base_ms: u64,
 }
 
 impl Setup {
     pub fn new(tier: Tier, between: Family) -> Setup {
-        Setup { tier, between, clock_ahead_s: [0; SITES] }
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let monotonic = rustix::time::clock_gettime(ClockId::Monotonic);
+        let monotonic = Duration::new(monotonic.tv_sec as u64, monotonic.tv_nsec as u32);
+        let wall_base_ms = (wall - monotonic).as_millis() as u64;
+        Setup { tier, between, mesh: false, mode: None, clock_ahead_s: [0; SITES], wall_base_ms }
+    }
+
+    fn wall_base_ms(&self, ahead_s: i64) -> u64 {
+        self.wall_base_ms.saturating_add_signed(ahead_s * 1000)
+    }
+
+    /// The link over which a site sends to others.
+    fn link(&self, number: usize) -> End {
+        if self.mesh { End::Mesh(number) } else { End::Site(number) }
     }
 }
 
@@ -59,33 +78,43 @@ pub struct Plane {
     tasks: Option<mpsc::Sender<Task>>,
     thread: Option<JoinHandle<()>>,
     peers: Vec<(Site, Peer)>,
+    setup: Setup,
 }
 
 impl Plane {
-    /// On the uplink of every site. Each knows all others.
-    pub fn start_all(net: &Net, setup: Setup) -> Vec<Plane> {
-        let planes: Vec<_> = (0..SITES).map(|number| Plane::start(net, number, setup)).collect();
-        for plane in &planes {
-            let peers = plane.peers.clone();
-            plane.with(move |edge| peers.iter().for_each(|(site, peer)| edge.set_peer(*site, Some(peer)).unwrap()));
-        }
-        planes
-    }
-
-    fn start(net: &Net, number: usize, setup: Setup) -> Plane {
+    /// On the uplinks of site `number`, once it knows all others.
+    pub fn start(net: &Net, number: usize, setup: Setup) -> Plane {
         let ns = net.sites[number].try_clone().unwrap();
-        let interface = net.hardware(End::Site(number)).index;
+        let interfaces = [End::Site(number), End::Mesh(number)].map(|end| net.hardware(end).index);
         let (tasks, todo) = mpsc::channel::<Task>();
+        let peers = peers(net, number, setup);
+        let known = peers.clone();
         let run = move || {
             ns.enter().unwrap();
             let mut edge = Edge::load(&config(setup, number)).unwrap_or_else(|error| panic!("{error}"));
-            let _attachment = edge.attach(interface, None).unwrap_or_else(|error| panic!("{error}"));
+            known.iter().for_each(|(site, peer)| edge.set_peer(*site, Some(peer)).unwrap());
+            for interface in interfaces {
+                let attachment = edge.attach(interface, setup.mode).unwrap_or_else(|error| panic!("{error}"));
+                assert_eq!(attachment.mode(), setup.mode.unwrap_or(Mode::Native));
+            }
             for task in todo {
                 task(&mut edge);
             }
         };
         let thread = std::thread::Builder::new().name(format!("plane{number}")).spawn(run).unwrap();
-        Plane { tasks: Some(tasks), thread: Some(thread), peers: peers(net, number, setup.between) }
+        Plane { tasks: Some(tasks), thread: Some(thread), peers, setup }
+    }
+
+    /// Another one in its place, as after an upgrade.
+    pub fn restart(&mut self, net: &Net, number: usize) {
+        let new = Plane::start(net, number, self.setup);
+        new.ready();
+        *self = new;
+    }
+
+    /// Waits until it is attached.
+    pub fn ready(&self) {
+        self.with(|_| ());
     }
 
     /// Runs `f` on the thread of the site.
@@ -108,7 +137,8 @@ impl Plane {
 
     /// The clock of the site was set: now it is so far ahead of the others.
     pub fn set_clock(&self, ahead_s: i64) {
-        self.with(move |edge| edge.set_wall_base(wall_base_ms(ahead_s)).unwrap());
+        let base_ms = self.setup.wall_base_ms(ahead_s);
+        self.with(move |edge| edge.set_wall_base(base_ms).unwrap());
     }
 
     pub fn drain_to(&self, number: Option<usize>) {
@@ -129,35 +159,27 @@ fn site_of(number: usize) -> Site {
 }
 
 fn config(setup: Setup, number: usize) -> Config {
-    let end = End::Site(number);
+    let link = setup.link(number);
     Config {
         site: site_of(number),
         keys: Keys { flow: Key([1, 2]), shim: Key([3, 4]), cookie: Key([5, 6]), ids: Vec::new() },
         prefixes: Family::BOTH.map(Family::service_prefix).to_vec(),
-        unicast: Family::BOTH.map(|family| end.address(family, 2).addr()).to_vec(),
+        unicast: Family::BOTH.map(|family| link.address(family, 2).addr()).to_vec(),
         port: PORT,
         mtu: 1500,
         tier: setup.tier,
         tcp_ports: Vec::new(),
         quic_ports: Vec::new(),
-        clock_base_ms: wall_base_ms(setup.clock_ahead_s[number]),
+        clock_base_ms: setup.wall_base_ms(setup.clock_ahead_s[number]),
         budget_per_s: 10_000_000,
         probes_per_s: 10_000_000,
         reply_through: false,
     }
 }
 
-/// The wall clock at 0 of the monotonic clock, where it is so far ahead.
-fn wall_base_ms(ahead_s: i64) -> u64 {
-    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let monotonic = rustix::time::clock_gettime(ClockId::Monotonic);
-    let monotonic = Duration::new(monotonic.tv_sec as u64, monotonic.tv_nsec as u32);
-    ((wall - monotonic).as_millis() as u64).saturating_add_signed(ahead_s * 1000)
-}
-
-fn peers(net: &Net, number: usize, between: Family) -> Vec<(Site, Peer)> {
-    let hardware = net.hardware(End::Site(number));
-    let address = |number: usize| End::Site(number).address(between, 2).addr();
+fn peers(net: &Net, number: usize, setup: Setup) -> Vec<(Site, Peer)> {
+    let hardware = net.hardware(setup.link(number));
+    let address = |number: usize| setup.link(number).address(setup.between, 2).addr();
     let next_hop = NextHop {
         interface: hardware.index,
         source_mac: hardware.mac,
@@ -179,7 +201,7 @@ pub fn let_pass(net: &Net) -> Vec<OwnedFd> {
             passes.extend(in_namespace(wire, || ["a", "b"].map(|side| pass(&format!("{name}{side}")))));
         }
         if matches!(end, End::Client(_)) {
-            passes.push(in_namespace(net.end(end), || pass(UPLINK)));
+            passes.push(in_namespace(net.end(end), || pass(end.interface())));
         }
     }
     passes
