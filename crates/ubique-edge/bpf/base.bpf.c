@@ -10,7 +10,7 @@
 char _license[] SEC("license") = "Dual MIT/GPL";
 
 /* A packet of `site`'s; `counter` if it leaves for there. XDP_ABORTED: no such site. */
-static __always_inline int to_owner(struct xdp_md *ctx, __u8 owner, __u64 hash, enum counter counter)
+static __always_inline int to_owner(struct xdp_md *ctx, __u8 owner, __u64 hash, __u32 wall, enum counter counter)
 {
 	struct site *site = site_of(owner);
 	if (!site || site->state == SITE_UNKNOWN)
@@ -20,8 +20,8 @@ static __always_inline int to_owner(struct xdp_md *ctx, __u8 owner, __u64 hash, 
 		count(COUNT_OWNER_DOWN);
 		return XDP_PASS;
 	}
-	struct route route = { .hash = hash, .to = owner, .kind = KIND_DATA, .origin = config.site, .counter = counter };
-	return forward(ctx, &route);
+	struct route route = { .hash = hash, .kind = KIND_DATA, .origin = config.site, .counter = counter, .wall_ms = wall };
+	return forward_to(ctx, site, &route);
 }
 
 /* Hands a new connection to the site that takes ours while we drain; XDP_ABORTED: we take it. */
@@ -31,6 +31,7 @@ static __always_inline int hand_over(struct xdp_md *ctx, __u64 hash)
 	if (to == NO_SITE || !(sites_up() & bit(to)))
 		return XDP_ABORTED;
 	struct route route = { .hash = hash, .to = to, .kind = KIND_NEW, .origin = config.site, .counter = COUNT_FORWARD_NEW };
+	route.wall_ms = wall_ms();
 	return forward(ctx, &route);
 }
 
@@ -64,14 +65,15 @@ static __always_inline int tcp(struct xdp_md *ctx, __u32 l4, __u64 hash)
 	}
 	if (!echo)
 		return ask(ctx);
-	__u8 owner = timestamp_decode(bpf_ntohl(echo), wall_ms(), hash);
+	__u32 wall = wall_ms();
+	__u8 owner = timestamp_decode(bpf_ntohl(echo), wall, hash);
 	if (owner == config.site) {
 		count(COUNT_LOCAL_TIMESTAMP);
 		if (config.rewrite)
 			restore(ctx, l4, at, hash);
 		return XDP_PASS;
 	}
-	int action = owner == NO_SITE ? XDP_ABORTED : to_owner(ctx, owner, hash, COUNT_FORWARD_TIMESTAMP);
+	int action = owner == NO_SITE ? XDP_ABORTED : to_owner(ctx, owner, hash, wall, COUNT_FORWARD_TIMESTAMP);
 	return action == XDP_ABORTED ? ask(ctx) : action;
 }
 
@@ -117,7 +119,7 @@ static __always_inline int quic(struct xdp_md *ctx, __u32 l4, __u64 hash)
 	}
 	int action = XDP_ABORTED;
 	if (owner != NO_SITE)
-		action = to_owner(ctx, owner, hash, COUNT_FORWARD_ID);
+		action = to_owner(ctx, owner, hash, wall_ms(), COUNT_FORWARD_ID);
 	if (action != XDP_ABORTED)
 		return action;
 	count(COUNT_QUIC_NEW);
@@ -145,7 +147,7 @@ __noinline int too_big(struct xdp_md *ctx)
 	}
 	if (owner == NO_SITE || owner == config.site)
 		return XDP_PASS;
-	int action = to_owner(ctx, owner, id.hash, COUNT_FORWARD_ICMP);
+	int action = to_owner(ctx, owner, id.hash, wall_ms(), COUNT_FORWARD_ICMP);
 	return action == XDP_ABORTED ? XDP_PASS : action;
 }
 
@@ -221,8 +223,7 @@ static __always_inline int ingress_v6(struct xdp_md *ctx, void *data, void *end)
 	return XDP_PASS;
 }
 
-SEC("xdp")
-int ubique_ingress(struct xdp_md *ctx)
+static __always_inline int arrives(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethernet *ethernet = data;
@@ -233,6 +234,12 @@ int ubique_ingress(struct xdp_md *ctx)
 	if (ethernet->protocol == bpf_htons(ETH_P_IPV6))
 		return ingress_v6(ctx, data, end);
 	return XDP_PASS;
+}
+
+SEC("xdp")
+int ubique_ingress(struct xdp_md *ctx)
+{
+	return arrives(ctx);
 }
 
 /* --- what leaves --- */

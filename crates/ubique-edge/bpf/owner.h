@@ -55,7 +55,7 @@ __noinline int ask(struct xdp_md *ctx)
 	struct identity id = {};
 	if (!identify(ctx, ETHERNET, &id) || id.protocol != IPPROTO_TCP)
 		return XDP_PASS;
-	struct route route = { .hash = id.hash, .origin = config.site };
+	struct route route = { .hash = id.hash, .origin = config.site, .wall_ms = wall_ms() };
 	__u64 up = sites_up();
 	__u8 *owner = bpf_map_lookup_elem(&flows, &id.flow);
 	if (owner && up & bit(*owner)) {
@@ -77,7 +77,7 @@ __noinline int ask(struct xdp_md *ctx)
 		return XDP_DROP;
 	}
 	route.to = lowest(up);
-	route.asked = bit(config.site) | bit(route.to);
+	route.asked = bpf_cpu_to_be64(bit(config.site) | bit(route.to));
 	route.kind = KIND_PROBE;
 	route.counter = COUNT_FORWARD_PROBE;
 	return forward(ctx, &route);

@@ -34,4 +34,4 @@ pub use object::Vectors;
 pub use config::{Config, IdKey, Keys, NextHop, Peer, Tier};
 pub use counters::{Counter, Counters};
 pub use error::Error;
-pub use loader::{Attachment, Edge, Mode, Run};
+pub use loader::{Attachment, Edge, Mode, Program, Run};

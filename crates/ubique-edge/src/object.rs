@@ -12,6 +12,13 @@ struct Aligned<T: ?Sized>(T);
 
 static BASE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/base.bpf.o")));
 
+static BENCH: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/bench.bpf.o")));
+
+/// The same, and what can be repeated for a measurement.
+pub fn bench() -> &'static [u8] {
+    &BENCH.0
+}
+
 /// The programs that keep sessions alive.
 pub fn base() -> &'static [u8] {
     &BASE.0

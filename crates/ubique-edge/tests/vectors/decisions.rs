@@ -1,6 +1,6 @@
 //! What becomes of each kind of packet.
 
-use ubique_edge::{Config, Counter, Edge, Tier};
+use ubique_edge::{Config, Counter, Edge, Program, Tier};
 use ubique_proto::sessions::shim::{Kind, OVERHEAD_V4, OVERHEAD_V6, Shim};
 use ubique_proto::sessions::{Flow, connection_id, timestamp};
 
@@ -16,7 +16,7 @@ const NEXT: u32 = u32::MAX;
 /// Runs one frame and says what was counted.
 fn run(edge: &mut Edge, frame: &[u8]) -> (u32, Vec<u8>, Vec<(Counter, u64)>) {
     let before = edge.counters().unwrap();
-    let ran = edge.run(false, frame, 1).unwrap();
+    let ran = edge.run(Program::Ingress, frame, 1).unwrap();
     let after = edge.counters().unwrap();
     let counted = after.seen().map(|(counter, n)| (counter, n - before[counter])).filter(|(_, n)| *n > 0).collect();
     (ran.action, ran.packet, counted)
@@ -83,12 +83,13 @@ fn what_leaves_says_our_site_and_leaves_room() {
     let Some(mut edge) = edge(Tier::Timestamps) else { return };
     for v6 in [false, true] {
         let flow = flow(v6, 50000, 443);
-        let value = kernels(&flow, echo_of(&flow, US));
+        let wire = echo_of(&flow, US);
+        let value = kernels(&flow, wire);
         let packet = |value: u32| {
             frame::reply(&flow, &Tcp { options: timestamps(value, 5), payload: vec![1; 99], ..Tcp::default() })
         };
-        let ran = edge.run(true, &packet(value), 1).unwrap();
-        assert_eq!((ran.action, ran.packet), (NEXT, packet(echo_of(&flow, US))));
+        let ran = edge.run(Program::Egress, &packet(value), 1).unwrap();
+        assert_eq!((ran.action, ran.packet), (NEXT, packet(wire)));
         let answer = |mss: u16, value: u32| {
             let mut options = [2, 4, 0, 0, 4, 2, 8, 10].to_vec();
             options[2..4].copy_from_slice(&mss.to_be_bytes());
@@ -98,14 +99,14 @@ fn what_leaves_says_our_site_and_leaves_room() {
         };
         let most = MTU - 72 - if v6 { 60 } else { 40 };
         for (mss, expected) in [(8960, most), (most, most), (536, 536)] {
-            let ran = edge.run(true, &answer(mss, value), 1).unwrap();
-            assert_eq!(ran.packet, answer(expected, echo_of(&flow, US)));
+            let ran = edge.run(Program::Egress, &answer(mss, value), 1).unwrap();
+            assert_eq!(ran.packet, answer(expected, wire));
             assert!(Parsed::of(&ran.packet).tcp_is_sound());
         }
         // None of the service's.
         let other = Flow { service: flow.client, client: flow.service };
         let stranger = frame::reply(&other, &Tcp { options: timestamps(value, 5), ..Tcp::default() });
-        assert_eq!(edge.run(true, &stranger, 1).unwrap().packet, stranger);
+        assert_eq!(edge.run(Program::Egress, &stranger, 1).unwrap().packet, stranger);
     }
 }
 

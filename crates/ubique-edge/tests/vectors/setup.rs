@@ -60,7 +60,17 @@ fn peer(address: &str, source: &str, up: bool) -> Peer {
 
 /// With the sites above; `None`: not permitted here, and said so.
 pub fn edge_with(config: &Config) -> Option<Edge> {
-    let mut edge = match Edge::load(config) {
+    populated(Edge::load(config))
+}
+
+/// The same, for measurements.
+#[allow(dead_code, reason = "of an example that shares this file")]
+pub fn edge_for_measurement(config: &Config) -> Option<Edge> {
+    populated(Edge::load_for_measurement(config))
+}
+
+fn populated(loaded: Result<Edge, Error>) -> Option<Edge> {
+    let mut edge = match loaded {
         Err(Error::NotPermitted) => {
             eprintln!("skipped: BPF is not permitted here");
             return None;
