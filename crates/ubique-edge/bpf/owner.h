@@ -49,11 +49,11 @@ static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id
 	return XDP_PASS;
 }
 
-/* A TCP packet for us or another site, not a SYN, that does not tell. */
+/* A TCP packet for us or another site, not a SYN, or an error about one, that does not tell. */
 __noinline int ask(struct xdp_md *ctx)
 {
 	struct identity id = {};
-	if (!identify(ctx, ETHERNET, &id) || id.protocol != IPPROTO_TCP)
+	if (!identify(ctx, ETHERNET, &id) || id.protocol == IPPROTO_UDP)
 		return XDP_PASS;
 	struct route route = { .hash = id.hash, .origin = config.site, .wall_ms = wall_ms() };
 	__u64 up = sites_up();
