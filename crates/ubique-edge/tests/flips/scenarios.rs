@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ubique_edge::{Counter, Counters, Mode, Tier};
 
 use crate::delay::{DelayBox, Delays};
-use crate::net::{End, Family, Kernel, Net, SITES, in_namespace, set_mtu};
+use crate::net::{CLIENTS, End, Family, Kernel, Net, SITES, in_namespace, set_mtu};
 use crate::plane::{self, Plane, Setup};
 use crate::runner::{Scenario, wait_until};
 use crate::traffic::{Client, Fate, Kind, Record, Server, Summary, TICK};
@@ -74,7 +74,10 @@ pub fn all() -> Vec<Scenario> {
             add(format!("generic_{name}"), true, Box::new(move || generic(family, tier)));
             add(format!("mesh_{name}"), true, Box::new(move || mesh(family, tier)));
             add(format!("restart_{name}"), true, Box::new(move || restart(family, tier)));
-            add(format!("path_mtu_{name}"), true, Box::new(move || path_mtu(family, tier)));
+            for clients in [Clients::Timestamps, Clients::NoTimestamps] {
+                let name = format!("path_mtu_{name}_{clients:?}");
+                add(name, true, Box::new(move || path_mtu(family, clients, tier)));
+            }
         }
     }
     all
@@ -321,21 +324,22 @@ fn restart(family: Family, tier: Tier) {
 }
 
 /// The way to the client becomes narrower while its packets arrive at another site: so do the errors that tell.
-fn path_mtu(family: Family, tier: Tier) {
+fn path_mtu(family: Family, clients: Clients, tier: Tier) {
     const BYTES: u64 = 40_000_000;
     const NARROW: u16 = 1300;
-    let lab = Lab::new(family, Clients::Timestamps, Some(Setup::new(tier, family)), None);
+    let lab = Lab::new(family, clients, Some(Setup::new(tier, family)), None);
     lab.open(Kind::Download(BYTES), 1);
     let arrived = || lab.seen().iter().map(|record| record.octets).max().unwrap_or(0);
     assert!(wait_until(SOON_MS, || arrived() >= BYTES / 4));
     lab.net.flip(1);
-    let router = End::Client(0).name();
-    in_namespace(&lab.net.router, || set_mtu(&router, NARROW));
+    in_namespace(&lab.net.router, || (0..CLIENTS).for_each(|number| set_mtu(&End::Client(number).name(), NARROW)));
     assert!(lab.ended(SOON_MS), "no end after {} octets", arrived());
     let summary = lab.finish();
     // What was on its way was too long.
-    lab.assert_nothing_lost(&format!("path MTU {tier:?} {family:?}"), &summary, Duration::from_secs(1));
-    assert!(lab.counters()[1][Counter::ForwardIcmp] > 0, "no error was sent on");
+    lab.assert_nothing_lost(&format!("path MTU {tier:?} {family:?} {clients:?}"), &summary, Duration::from_secs(1));
+    let counters = lab.counters();
+    let of_timestamps = counters[1][Counter::ForwardIcmp] > 0;
+    assert_eq!(of_timestamps, clients == Clients::Timestamps, "errors of the path are sent on, or asked for");
 }
 
 /// Clients 20 ms away, and sites 15 and 30 ms from each other.
