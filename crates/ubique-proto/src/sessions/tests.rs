@@ -33,6 +33,11 @@ fn there_are_so_many_sites() {
 }
 
 #[test]
+fn the_service_file_allows_as_many_sites_as_packets_can_name() {
+    assert_eq!(SITES_MAX, ubique_model::service::spec::MAX_SESSION_SITES);
+}
+
+#[test]
 fn a_key_is_not_shown() {
     assert_eq!(format!("{KEY:?}"), "Key(…)");
 }
