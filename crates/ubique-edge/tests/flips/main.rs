@@ -1,7 +1,6 @@
 //! Real TCP of the kernel through real route changes: two clients, a router, three sites, each in a network namespace.
 //!
-//! Each scenario runs in a sandbox of its own (a process, with a fresh set of namespaces that vanish with it), one after the other, and
-//! prints what it saw. The control run without the data plane must lose every connection, else the others prove nothing.
+//! Each scenario runs in a sandbox of its own (a process, with a fresh set of namespaces that vanish with it) and prints what it saw. The control run without the data plane must lose every connection, else the others prove nothing.
 //!
 //! Root only; without BPF only the control runs. `cargo test -p ubique-edge --features bpf --test flips [-- PART-OF-A-NAME]`;
 //! `UBIQUE_FLIPS_BULK_MB=400` for the size of the bulk transfers that acceptance asks for.

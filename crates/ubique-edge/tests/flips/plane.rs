@@ -53,7 +53,7 @@ impl Setup {
 /// Why scenarios with the data plane are skipped. Panics where the programs should load and do not.
 pub fn absent() -> Option<String> {
     const SKIPPED: i32 = 77;
-    let code = runner::in_sandbox(|| {
+    let sandbox = runner::in_sandbox(|| {
         let setup = Setup::new(Tier::Timestamps, Family::V4);
         match Edge::load(&config(setup, 0)).map(drop) {
             Ok(()) => {}
@@ -64,7 +64,7 @@ pub fn absent() -> Option<String> {
             Err(error) => panic!("{error}"),
         }
     });
-    match code {
+    match sandbox.map(|sandbox| sandbox.wait().unwrap()) {
         Some(0) => None,
         Some(SKIPPED) | None => Some("no data plane, see above".into()),
         Some(code) => panic!("the data plane does not load (exit code {code})"),

@@ -1,9 +1,9 @@
 //! Runs scenarios, each in a sandbox.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use ubique_sys::sandbox::{self, SandboxError};
+use ubique_sys::sandbox::{self, Sandbox, SandboxError};
 
 use crate::plane;
 
@@ -16,7 +16,16 @@ pub struct Scenario {
 }
 
 /// One that takes longer hangs, even on a busy machine.
-const TIMEOUT_S: i64 = 120;
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// At the same time: mostly they wait for the kernel to verify programs, or for packets.
+const JOBS: usize = 2;
+
+/// A scenario that runs.
+struct Job<'a> {
+    name: &'a str,
+    start: Instant,
+    sandbox: Sandbox,
+}
 
 /// Runs those whose name contains the first argument.
 pub fn run(scenarios: &[Scenario]) {
@@ -24,21 +33,23 @@ pub fn run(scenarios: &[Scenario]) {
     let chosen: Vec<_> = scenarios.iter().filter(|scenario| scenario.name.contains(&filter)).collect();
     let no_plane = if chosen.iter().any(|scenario| scenario.plane) { plane::absent() } else { None };
     let mut failed = Vec::new();
+    let mut jobs = Vec::new();
     for scenario in chosen {
         if let (true, Some(why)) = (scenario.plane, &no_plane) {
             eprintln!("test {} ... skipped: {why}", scenario.name);
             continue;
         }
-        let start = Instant::now();
-        let verdict = match in_sandbox(&scenario.run) {
-            Some(0) => "ok",
-            Some(_) => "FAILED",
-            None => "skipped",
-        };
-        eprintln!("test {} ... {verdict} ({:.1} s)", scenario.name, start.elapsed().as_secs_f32());
-        if verdict == "FAILED" {
-            failed.push(&scenario.name);
+        while jobs.len() == JOBS {
+            failed.extend(end_of_one(&mut jobs));
         }
+        let Some(sandbox) = in_sandbox(&scenario.run) else {
+            eprintln!("test {} ... skipped: no sandbox, see above", scenario.name);
+            continue;
+        };
+        jobs.push(Job { name: &scenario.name, start: Instant::now(), sandbox });
+    }
+    while !jobs.is_empty() {
+        failed.extend(end_of_one(&mut jobs));
     }
     if !failed.is_empty() {
         eprintln!("failed: {failed:?}");
@@ -46,26 +57,39 @@ pub fn run(scenarios: &[Scenario]) {
     }
 }
 
-/// The exit code; `None` where there are no sandboxes.
-pub fn in_sandbox(main: impl Fn()) -> Option<i32> {
+/// Waits until one has ended, and returns its name if it failed.
+fn end_of_one<'a>(jobs: &mut Vec<Job<'a>>) -> Option<&'a str> {
+    let mut ends: Vec<_> = jobs.iter().map(|job| PollFd::new(job.sandbox.pidfd(), PollFlags::IN)).collect();
+    let left = jobs.iter().map(|job| TIMEOUT.saturating_sub(job.start.elapsed())).min().unwrap_or_default();
+    let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+    poll(&mut ends, Some(&timeout)).unwrap();
+    let ended = ends.iter().position(|end| !end.revents().is_empty());
+    // The oldest one hangs.
+    let Job { name, start, sandbox } = jobs.remove(ended.unwrap_or(0));
+    if ended.is_none() {
+        eprintln!("test {name}: no end after {TIMEOUT:?}");
+        sandbox.kill();
+    }
+    let good = sandbox.wait().unwrap() == 0;
+    let verdict = if good { "ok" } else { "FAILED" };
+    eprintln!("test {name} ... {verdict} ({:.1} s)", start.elapsed().as_secs_f32());
+    (!good).then_some(name)
+}
+
+/// `None` where there are no sandboxes.
+pub fn in_sandbox(main: impl Fn()) -> Option<Sandbox> {
     let started = sandbox::spawn(|| {
         main();
         0
     });
-    let sandbox = match started {
-        Ok(sandbox) => sandbox,
+    match started {
+        Ok(sandbox) => Some(sandbox),
         Err(error @ SandboxError::Denied { .. }) => {
             eprintln!("skipped: {error}");
-            return None;
+            None
         }
         Err(error) => panic!("{error}"),
-    };
-    let timeout = Timespec { tv_sec: TIMEOUT_S, tv_nsec: 0 };
-    if poll(&mut [PollFd::new(sandbox.pidfd(), PollFlags::IN)], Some(&timeout)).unwrap() == 0 {
-        eprintln!("no end after {TIMEOUT_S} s");
-        sandbox.kill();
     }
-    Some(sandbox.wait().unwrap())
 }
 
 /// Looks again and again until `done`; false when that takes longer than `limit_ms`.
@@ -76,7 +100,7 @@ pub fn wait_until(limit_ms: u64, mut done: impl FnMut() -> bool) -> bool {
         if start.elapsed().as_millis() > u128::from(limit_ms) {
             return false;
         }
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
     }
     true
 }

@@ -23,6 +23,8 @@ const HEADER_BYTES: usize = 9;
 const REPLY_BYTES: u64 = 1000;
 /// Between two octets of a ticking connection.
 pub const TICK: Duration = Duration::from_millis(20);
+/// Nothing that takes longer goes on.
+const STANDS_STILL: Duration = Duration::from_secs(5);
 /// Longest sleep of a thread.
 const TURN: Duration = Duration::from_millis(4);
 /// Read or written at once.
@@ -106,6 +108,15 @@ impl Record {
             content_wrong: false,
             last: now,
             longest: Duration::ZERO,
+        }
+    }
+
+    /// It stands still, or ended otherwise than it should.
+    pub fn is_lost(&self) -> bool {
+        match self.fate {
+            Fate::Done => false,
+            Fate::Open => self.last.elapsed() > STANDS_STILL,
+            Fate::Reset | Fate::Early | Fate::Failed(_) => true,
         }
     }
 
