@@ -67,7 +67,8 @@ static __always_inline __u8 site_of_code(__u8 code)
 
 #define TIMESTAMP_SHIFT 24
 #define SLACK_MS 300000
-#define IDLE_MS ((1 << TIMESTAMP_SHIFT) - SLACK_MS - 1)
+#define AGE_BITS 21
+#define IDLE_MS ((1 << AGE_BITS) - SLACK_MS - 1)
 
 static __always_inline __u32 timestamp_encode(__u32 wall_ms, __u8 site, __u64 hash)
 {
@@ -76,8 +77,10 @@ static __always_inline __u32 timestamp_encode(__u32 wall_ms, __u8 site, __u64 ha
 
 static __always_inline __u8 timestamp_decode(__u32 echo, __u32 wall_ms, __u64 hash)
 {
-	__u32 ahead = echo - wall_ms;
-	return site_of_code((__u8)((ahead + IDLE_MS) >> TIMESTAMP_SHIFT) - mask_code(hash));
+	__u32 shifted = echo - wall_ms + IDLE_MS;
+	if (shifted & ((1 << TIMESTAMP_SHIFT) - (1 << AGE_BITS)))
+		return NO_SITE;
+	return site_of_code((shifted >> TIMESTAMP_SHIFT) - mask_code(hash));
 }
 
 /* --- initial sequence numbers --- */

@@ -49,11 +49,14 @@ static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id
 	return XDP_PASS;
 }
 
-/* A TCP packet for us or another site, not a SYN, or an error about one, that does not tell. */
-__noinline int ask(struct xdp_md *ctx)
+/*
+ * A TCP packet for us or another site, not a SYN, or an error about one, that does not tell. Timestamps that do not are of a connection that was idle for long, or
+ * made up: less is spent on them.
+ */
+__noinline int ask(struct xdp_md *ctx, __u32 has_timestamps)
 {
 	struct identity id = {};
-	if (!identify(ctx, ETHERNET, &id) || id.protocol == IPPROTO_UDP)
+	if (!identify(ctx, ETHERNET, false, &id) || id.protocol == IPPROTO_UDP)
 		return XDP_PASS;
 	struct route route = { .hash = id.hash, .origin = config.site, .wall_ms = wall_ms() };
 	__u64 up = sites_up();
@@ -72,7 +75,8 @@ __noinline int ask(struct xdp_md *ctx)
 		count(COUNT_UNOWNED);
 		return XDP_PASS;
 	}
-	if (!is_on_time(&probes, config.probe_interval_ns)) {
+	if (!(has_timestamps ? is_on_time(&probes_of_timestamps, config.probe_interval_ns * TIMESTAMPS_SHARE) :
+			       is_on_time(&probes, config.probe_interval_ns))) {
 		count(COUNT_PROBE_LIMITED);
 		return XDP_DROP;
 	}

@@ -95,11 +95,11 @@ static __always_inline bool is_too_big(const __u8 *icmp, __u8 family)
 	return family == 4 ? icmp[0] == ICMP_DEST_UNREACH && icmp[1] == ICMP_FRAG_NEEDED : icmp[0] == ICMPV6_PKT_TOOBIG;
 }
 
-/* False: nothing that belongs to a connection. `at`: where its IP header begins. */
-static __noinline bool identify(struct xdp_md *ctx, __u32 at, struct identity *id)
+/* False: nothing that belongs to a connection. `at`: where its IP header begins; `reversed`: it is one of ours. */
+static __noinline bool identify(struct xdp_md *ctx, __u32 at, bool reversed, struct identity *id)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	if (!identify_flow(data, end, at, false, id))
+	if (!identify_flow(data, end, at, reversed, id))
 		return false;
 	if (id->protocol == IPPROTO_ICMP || id->protocol == IPPROTO_ICMPV6) {
 		__u32 header = id->flow.family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
@@ -170,6 +170,14 @@ static __always_inline void restore(struct xdp_md *ctx, __u32 l4, __u32 at, __u6
 	tcp->check = checksum_replace(tcp->check, *echo, new);
 	*echo = new;
 }
+
+/* Forwarding takes room, in both families: no segment may be longer (RFC 9293 §3.7.1). `headers`: of IP and TCP, without options. */
+static __always_inline __u16 segment_max(__u32 headers)
+{
+	return config.mtu - (sizeof(struct ipv6hdr) + sizeof(struct udphdr) + sizeof(struct shim)) - headers;
+}
+
+#define MAXIMUM_SEGMENT_SIZE bpf_htons(0x0204)
 
 /* Whether a socket here has this connection. */
 static __noinline bool has_socket(struct xdp_md *ctx, const struct flow *flow)

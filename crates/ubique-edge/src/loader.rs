@@ -74,7 +74,7 @@ pub struct Edge {
     counts: MapHandle,
     data: MapHandle,
     live: Live,
-    tier: Tier,
+    needs_egress: bool,
 }
 
 /// Programs on one interface. They stay there until [`Attachment::detach`], whatever becomes of the process.
@@ -133,7 +133,8 @@ impl Edge {
         let (sites, counts, data) = (map("sites")?, map("counts")?, map(".data")?);
         let live = Live::new(config.clock_base_ms);
         let programs = programs(&object)?;
-        let mut edge = Edge { object, programs, sites, counts, data, live, tier: config.tier };
+        let needs_egress = config.tier == Tier::Timestamps || config.reply_through;
+        let mut edge = Edge { object, programs, sites, counts, data, live, needs_egress };
         edge.store_live()?;
         Ok(edge)
     }
@@ -152,7 +153,7 @@ impl Edge {
         for mode in modes {
             match xdp.attach(index, mode.flags()) {
                 Ok(()) => {
-                    let egress = if self.tier == Tier::Timestamps { Some(self.attach_egress(index)?) } else { None };
+                    let egress = if self.needs_egress { Some(self.attach_egress(index)?) } else { None };
                     let program = self.program(Program::Ingress)?.try_clone_to_owned();
                     let program =
                         program.map_err(|source| Error::Kernel { what: "keeping a program".into(), source })?;
