@@ -176,10 +176,10 @@ __noinline int too_big(struct xdp_md *ctx)
 		if (cached)
 			owner = *cached;
 	}
-	if (owner == NO_SITE || owner == config.site)
+	if (owner == config.site)
 		return XDP_PASS;
-	int action = to_owner(ctx, owner, id.hash, wall_ms(), COUNT_FORWARD_ICMP);
-	return action == XDP_ABORTED ? XDP_PASS : action;
+	int action = owner == NO_SITE ? XDP_ABORTED : to_owner(ctx, owner, id.hash, wall_ms(), COUNT_FORWARD_ICMP);
+	return action == XDP_ABORTED ? ask(ctx, false) : action;
 }
 
 static __always_inline int ingress_v4(struct xdp_md *ctx, void *data, void *end)

@@ -50,13 +50,13 @@ static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id
 }
 
 /*
- * A TCP packet for us or another site, not a SYN, that does not tell. Timestamps that do not are of a connection that was idle for long, or
+ * A TCP packet for us or another site, not a SYN, or an error about one, that does not tell. Timestamps that do not are of a connection that was idle for long, or
  * made up: less is spent on them.
  */
 __noinline int ask(struct xdp_md *ctx, __u32 has_timestamps)
 {
 	struct identity id = {};
-	if (!identify(ctx, ETHERNET, false, &id) || id.protocol != IPPROTO_TCP)
+	if (!identify(ctx, ETHERNET, false, &id) || id.protocol == IPPROTO_UDP)
 		return XDP_PASS;
 	struct route route = { .hash = id.hash, .origin = config.site, .wall_ms = wall_ms() };
 	__u64 up = sites_up();

@@ -418,9 +418,10 @@ fn too_big_goes_to_the_owner() {
         let (shim, inner) = forwarded(&out, flow.hash(KEYS[0]), UP_V4);
         assert_eq!((shim.kind, inner), (Kind::Data, packet[14..].to_vec()));
         // And at the owner: bared, as it came.
-        let at_us = from_site(&shim_of(Kind::Data, false), flow.hash(KEYS[0]), false, &error(US)[14..]);
+        let ours = error(US);
+        let at_us = from_site(&shim_of(Kind::Data, false), flow.hash(KEYS[0]), false, &ours[14..]);
         let (action, out, seen) = run(&mut edge, &at_us);
-        assert_eq!((action, &out, seen), (PASS, &error(US), vec![(Counter::ShimData, 1)]));
+        assert_eq!((action, &out, seen), (PASS, &ours, vec![(Counter::ShimData, 1)]));
     }
 }
 
