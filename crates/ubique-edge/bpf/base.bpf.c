@@ -71,6 +71,13 @@ static __always_inline int open(struct xdp_md *ctx, __u32 l4, __u64 hash)
 	return XDP_PASS;
 }
 
+/* Who may own a connection whose timestamps nobody vouches for. With cookies, some connections have timestamps of the kernel's own. */
+static __always_inline __u32 whom_to_ask(__be32 echo, __u32 wall, __u64 hash)
+{
+	__u8 owner = timestamp_decode_old(bpf_ntohl(echo), wall, hash);
+	return owner == NO_SITE && config.cookies ? SOMEBODY : owner;
+}
+
 static __always_inline int tcp(struct xdp_md *ctx, __u32 l4, __u64 hash)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -91,7 +98,7 @@ static __always_inline int tcp(struct xdp_md *ctx, __u32 l4, __u64 hash)
 			echo = *found;
 	}
 	if (!echo)
-		return ask(ctx, false);
+		return ask(ctx, ANYBODY);
 	__u32 wall = wall_ms();
 	__u8 owner = timestamp_decode(bpf_ntohl(echo), wall, hash);
 	if (owner == config.site) {
@@ -103,7 +110,7 @@ static __always_inline int tcp(struct xdp_md *ctx, __u32 l4, __u64 hash)
 		return XDP_PASS;
 	}
 	int action = owner == NO_SITE ? XDP_ABORTED : to_owner(ctx, owner, hash, wall, COUNT_FORWARD_TIMESTAMP);
-	return action == XDP_ABORTED ? ask(ctx, true) : action;
+	return action == XDP_ABORTED ? ask(ctx, whom_to_ask(echo, wall, hash)) : action;
 }
 
 static __always_inline bool is_quic(__be16 port)
@@ -179,7 +186,7 @@ __noinline int too_big(struct xdp_md *ctx)
 	if (owner == config.site)
 		return XDP_PASS;
 	int action = owner == NO_SITE ? XDP_ABORTED : to_owner(ctx, owner, id.hash, wall_ms(), COUNT_FORWARD_ICMP);
-	return action == XDP_ABORTED ? ask(ctx, false) : action;
+	return action == XDP_ABORTED ? ask(ctx, ANYBODY) : action;
 }
 
 static __always_inline int ingress_v4(struct xdp_md *ctx, void *data, void *end)

@@ -49,11 +49,15 @@ static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id
 	return XDP_PASS;
 }
 
+/* Whom to ask, if no site: all, one after the other. SOMEBODY: so little speaks for it that less is spent on it. */
+#define ANYBODY 0x100
+#define SOMEBODY 0x101
+
 /*
- * A TCP packet for us or another site, not a SYN, or an error about one, that does not tell. Timestamps that do not are of a connection that was idle for long, or
- * made up: less is spent on them.
+ * A TCP packet for us or another site, not a SYN, that does not tell. `whom`: the site that may own it, NO_SITE if there is none, ANYBODY or
+ * SOMEBODY.
  */
-__noinline int ask(struct xdp_md *ctx, __u32 has_timestamps)
+__noinline int ask(struct xdp_md *ctx, __u32 whom)
 {
 	struct identity id = {};
 	if (!identify(ctx, ETHERNET, false, &id) || id.protocol == IPPROTO_UDP)
@@ -71,17 +75,19 @@ __noinline int ask(struct xdp_md *ctx, __u32 has_timestamps)
 		count(COUNT_LOCAL_SOCKET);
 		return deliver(ctx, &id, 0);
 	}
-	if (!up) {
+	__u64 candidates = whom < NO_SITE ? up & bit(whom) : whom == NO_SITE ? 0 : up;
+	if (!candidates) {
 		count(COUNT_UNOWNED);
 		return XDP_PASS;
 	}
-	if (!(has_timestamps ? is_on_time(&probes_of_timestamps, config.probe_interval_ns * TIMESTAMPS_SHARE) :
-			       is_on_time(&probes, config.probe_interval_ns))) {
+	if (!(whom == ANYBODY ? is_on_time(&probes, config.probe_interval_ns) :
+				is_on_time(&doubtful_probes, config.probe_interval_ns * DOUBTFUL_SHARE))) {
 		count(COUNT_PROBE_LIMITED);
 		return XDP_DROP;
 	}
-	route.to = lowest(up);
-	route.asked = bpf_cpu_to_be64(bit(config.site) | bit(route.to));
+	route.to = lowest(candidates);
+	/* One that is asked alone is the last. */
+	route.asked = whom < NO_SITE ? ~0ULL : bpf_cpu_to_be64(bit(config.site) | bit(route.to));
 	route.kind = KIND_PROBE;
 	route.counter = COUNT_FORWARD_PROBE;
 	return forward(ctx, &route);

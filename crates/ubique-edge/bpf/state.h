@@ -53,10 +53,10 @@ struct {
 
 /* When the next probe would be on time, ns. */
 __u64 probes;
-__u64 probes_of_timestamps;
+__u64 doubtful_probes;
 
-/* One in so many of the probes there may be is for packets with timestamps. */
-#define TIMESTAMPS_SHARE 10
+/* One in so many of the probes there may be is for packets whose timestamps nobody vouches for. */
+#define DOUBTFUL_SHARE 10
 
 /* How far a burst may run ahead. */
 #define BURST_NS 100000000ULL
