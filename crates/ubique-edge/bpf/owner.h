@@ -50,8 +50,8 @@ static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id
 }
 
 /*
- * A TCP packet for us or another site, not a SYN, or an error about one, that does not tell. Timestamps that do not are of a connection that was idle for long, or
- * made up: less is spent on them.
+ * A TCP packet for us or another site, not a SYN, or an error about one, that does not tell. Timestamps that do not are of a connection
+ * that was idle for long, or made up: less is spent on them.
  */
 __noinline int ask(struct xdp_md *ctx, __u32 has_timestamps)
 {
@@ -69,6 +69,9 @@ __noinline int ask(struct xdp_md *ctx, __u32 has_timestamps)
 	}
 	if (has_socket(ctx, &id.flow)) {
 		count(COUNT_LOCAL_SOCKET);
+		/* It arrives here by itself: replies need no detour. */
+		if (config.reply_through)
+			bpf_map_delete_elem(&returns, &id.flow);
 		return deliver(ctx, &id, 0);
 	}
 	if (!up) {
