@@ -31,7 +31,7 @@ static __always_inline int probed(struct xdp_md *ctx, const struct identity *id,
 	/* Nobody is left: the kernel of the site where the client's packet arrived decides. */
 	route.kind = left ? KIND_PROBE : KIND_DATA;
 	route.to = left ? lowest(left) : shim->origin;
-	route.asked = bpf_cpu_to_be64(asked | bit(route.to));
+	route.asked = left ? bpf_cpu_to_be64(asked | bit(route.to)) : 0;
 	return forward(ctx, &route);
 }
 
@@ -99,7 +99,7 @@ static __always_inline int answer_alive(struct xdp_md *ctx, const int family)
 	/* What was asked returns, so that the answer names its question. */
 	__u64 *shim = data + OUTER_SHIM(family);
 	shim[0] = shim_head(KIND_HERE, config.site, config.site, wall_ms());
-	shim[2] = shim_tag(config.shim_key, shim[0], shim[1], 0);
+	shim[2] = shim_tag(config.shim_key, KIND_HERE, shim[0], shim[1], 0);
 	count(COUNT_SHIM_ALIVE);
 	return XDP_TX;
 }

@@ -47,7 +47,7 @@ static __always_inline void fill_udp_and_shim(__u64 *to, const struct route *rou
 	to[0] = source | (__u64)config.port << 16 | (__u64)bpf_htons(length) << 32;
 	to[1] = head;
 	to[2] = route->asked;
-	to[3] = shim_tag(config.shim_key, head, route->asked, route->hash);
+	to[3] = shim_tag(config.shim_key, route->kind, head, route->asked, route->hash);
 }
 
 static __always_inline void fill_length_v4(struct iphdr *ip, __u32 length)

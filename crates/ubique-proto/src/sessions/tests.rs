@@ -138,7 +138,8 @@ proptest! {
 const WALL: u64 = 1_795_248_930_123;
 
 fn shim(kind: Kind) -> Shim {
-    Shim { kind, sender: Site(3), origin: Site(9), wall_ms: WALL as u32, asked: 1 << 63 | 1 << 9 }
+    let asked = if matches!(kind, Kind::Probe | Kind::Alive | Kind::Here) { 1 << 63 | 1 << 9 } else { 0 };
+    Shim { kind, sender: Site(3), origin: Site(9), wall_ms: WALL as u32, asked }
 }
 
 #[test]
