@@ -41,6 +41,19 @@ static __always_inline __u64 sites_up(void)
 	return *(volatile __u64 *)&live.up;
 }
 
+/* A packet of the client came through `site`: so do replies. */
+static __always_inline void came_through(const struct flow *flow, __u8 site)
+{
+	struct way *way = bpf_map_lookup_elem(&returns, flow);
+	if (way) {
+		way->through = site;
+		way->sent = false;
+	} else if (site != config.site) {
+		struct way new = { .through = site };
+		bpf_map_update_elem(&returns, flow, &new, BPF_ANY);
+	}
+}
+
 /* Delivers a packet of a connection that is ours: `at` is where its TSecr is, 0 if nobody looked yet. */
 static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id, __u32 at)
 {
@@ -69,9 +82,8 @@ __noinline int ask(struct xdp_md *ctx, __u32 has_timestamps)
 	}
 	if (has_socket(ctx, &id.flow)) {
 		count(COUNT_LOCAL_SOCKET);
-		/* It arrives here by itself: replies need no detour. */
 		if (config.reply_through)
-			bpf_map_delete_elem(&returns, &id.flow);
+			came_through(&id.flow, config.site);
 		return deliver(ctx, &id, 0);
 	}
 	if (!up) {
