@@ -26,11 +26,11 @@ static __always_inline int to_owner(struct xdp_md *ctx, __u8 owner, __u64 hash, 
 }
 
 /* What the client sends arrives here by itself: replies need no detour. */
-static __noinline void forget_return(struct xdp_md *ctx)
+static __noinline void came_here(struct xdp_md *ctx)
 {
 	struct identity id = {};
 	if (identify(ctx, ETHERNET, false, &id))
-		bpf_map_delete_elem(&returns, &id.flow);
+		came_through(&id.flow, config.site);
 }
 
 /* Replies that travel through another site need room on their way, too. */
@@ -104,7 +104,7 @@ static __always_inline int tcp(struct xdp_md *ctx, __u32 l4, __u64 hash)
 	if (owner == config.site) {
 		count(COUNT_LOCAL_TIMESTAMP);
 		if (config.reply_through)
-			forget_return(ctx);
+			came_here(ctx);
 		if (config.rewrite)
 			restore(ctx, l4, at, hash);
 		return XDP_PASS;
@@ -152,7 +152,7 @@ static __always_inline int quic(struct xdp_md *ctx, __u32 l4, __u64 hash)
 	if (owner == config.site) {
 		count(COUNT_LOCAL_ID);
 		if (config.reply_through)
-			forget_return(ctx);
+			came_here(ctx);
 		return XDP_PASS;
 	}
 	int action = XDP_ABORTED;

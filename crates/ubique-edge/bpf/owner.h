@@ -41,6 +41,19 @@ static __always_inline __u64 sites_up(void)
 	return *(volatile __u64 *)&live.up;
 }
 
+/* A packet of the client came through `site`: so do replies. */
+static __always_inline void came_through(const struct flow *flow, __u8 site)
+{
+	struct way *way = bpf_map_lookup_elem(&returns, flow);
+	if (way) {
+		way->through = site;
+		way->sent = false;
+	} else if (site != config.site) {
+		struct way new = { .through = site };
+		bpf_map_update_elem(&returns, flow, &new, BPF_ANY);
+	}
+}
+
 /* Delivers a packet of a connection that is ours: `at` is where its TSecr is, 0 if nobody looked yet. */
 static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id, __u32 at)
 {
@@ -54,8 +67,8 @@ static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id
 #define SOMEBODY 0x101
 
 /*
- * A TCP packet for us or another site, not a SYN, that does not tell. `whom`: the site that may own it, NO_SITE if there is none, ANYBODY or
- * SOMEBODY.
+ * A TCP packet for us or another site, not a SYN, or an error about one, that does not tell. `whom`: the site that may own it, NO_SITE if
+ * there is none, ANYBODY or SOMEBODY.
  */
 __noinline int ask(struct xdp_md *ctx, __u32 whom)
 {
@@ -73,6 +86,8 @@ __noinline int ask(struct xdp_md *ctx, __u32 whom)
 	}
 	if (has_socket(ctx, &id.flow)) {
 		count(COUNT_LOCAL_SOCKET);
+		if (config.reply_through)
+			came_through(&id.flow, config.site);
 		return deliver(ctx, &id, 0);
 	}
 	__u64 candidates = whom < NO_SITE ? up & bit(whom) : whom == NO_SITE ? 0 : up;

@@ -286,8 +286,9 @@ fn replies_return_through_the_site_that_the_client_came_through() {
         let reply =
             |value| frame::reply(&flow, &Tcp { options: timestamps(value, 5), payload: vec![1; 99], ..Tcp::default() });
         let leaves = |edge: &mut Edge| edge.run(Program::Egress, &reply(kernels(&flow, wire)), 1).unwrap();
-        assert_eq!(leaves(&mut edge).packet, reply(wire), "directly, as long as the client's packets come so");
         let segment = segment(&flow, wire);
+        assert_eq!(run(&mut edge, &segment).0, PASS);
+        assert_eq!(leaves(&mut edge).packet, reply(wire), "directly, as long as the client's packets come so");
         assert_eq!(run(&mut edge, &from_site(&shim_of(Kind::Data, outer_v6), hash, outer_v6, &segment[14..])).0, PASS);
         let before = edge.counters().unwrap();
         let ran = leaves(&mut edge);
@@ -298,6 +299,7 @@ fn replies_return_through_the_site_that_the_client_came_through() {
         // The route is back: replies are, too.
         assert_eq!(run(&mut edge, &segment).0, PASS);
         assert_eq!(leaves(&mut edge).packet, reply(wire));
+        assert_ne!(leaves(&mut edge).packet, reply(wire), "sent again, and nothing came from the client: another way");
         // And the other end: bare, back to the router it came from.
         let at_us = from_site(&shim_of(Kind::Reply, outer_v6), hash, outer_v6, &reply(wire)[14..]);
         let (action, out, seen) = run(&mut edge, &at_us);
