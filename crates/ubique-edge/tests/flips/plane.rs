@@ -10,7 +10,7 @@ use ubique_edge::{Config, Counters, Edge, Error, Keys, Mode, NextHop, Peer, Tier
 use ubique_proto::sessions::{Key, Site};
 
 use crate::net::{End, Family, Net, SITES, in_namespace};
-use crate::runner;
+use crate::{quic, runner};
 
 /// Of what sites send to each other.
 pub const PORT: u16 = 6081;
@@ -164,14 +164,14 @@ fn config(setup: Setup, number: usize) -> Config {
     let link = setup.link(number);
     Config {
         site: site_of(number),
-        keys: Keys { flow: Key([1, 2]), shim: Key([3, 4]), cookie: Key([5, 6]), ids: Vec::new() },
+        keys: Keys { flow: Key([1, 2]), shim: Key([3, 4]), cookie: Key([5, 6]), ids: vec![quic::ID_KEY] },
         prefixes: Family::BOTH.map(Family::service_prefix).to_vec(),
         unicast: Family::BOTH.map(|family| link.address(family, 2).addr()).to_vec(),
         port: PORT,
         mtu: 1500,
         tier: setup.tier,
         tcp_ports: Vec::new(),
-        quic_ports: Vec::new(),
+        quic_ports: vec![quic::PORT],
         clock_base_ms: setup.wall_base_ms(setup.clock_ahead_s[number]),
         budget_per_s: 10_000_000,
         probes_per_s: 10_000_000,

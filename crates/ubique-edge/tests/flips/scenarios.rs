@@ -7,6 +7,7 @@ use ubique_edge::{Counter, Counters, Mode, Tier};
 use crate::delay::{DelayBox, Delays};
 use crate::net::{CLIENTS, End, Family, Kernel, Net, SITES, in_namespace, set_client_ports, set_mtu};
 use crate::plane::{self, Plane, Setup};
+use crate::quic;
 use crate::runner::{Scenario, wait_until};
 use crate::traffic::{Client, Fate, Kind, Record, Server, Summary, TICK};
 
@@ -50,6 +51,10 @@ pub fn all() -> Vec<Scenario> {
     };
     for family in Family::BOTH {
         add(format!("control_{family:?}"), false, Box::new(move || control(family)));
+    }
+    for family in Family::BOTH {
+        add(format!("quic_control_{family:?}"), false, Box::new(move || quic_control(family)));
+        add(format!("quic_{family:?}"), true, Box::new(move || quic_flips(family)));
     }
     for tier in TIERS {
         for family in Family::BOTH {
@@ -272,6 +277,48 @@ fn control(family: Family) {
     let summary = lab.finish();
     println!("  control {family:?}, 1 flip, no data plane: {summary}");
     assert_eq!((summary.connections, summary.lost), (CONNECTIONS, CONNECTIONS));
+}
+
+/// QUIC connections, and how long a client keeps them.
+const QUIC_CONNECTIONS: usize = 100;
+const QUIC_SECONDS: u64 = 6;
+const QUIC_FLIPS: usize = 4;
+
+/// Opens connections, changes the route some times while they are open, and says what became of them. `None`: nothing to test with.
+fn quic_run(lab: &Lab, family: Family, flips: usize) -> Option<quic::Report> {
+    if !quic::is_there() {
+        return None;
+    }
+    let _servers = quic::Servers::start(&lab.net, family);
+    let clients = quic::Clients::start(&lab.net, family, QUIC_CONNECTIONS, QUIC_SECONDS);
+    // The client says nothing until its end: the times of flips are those of a clock, spread over what it keeps.
+    let pace = Duration::from_secs(QUIC_SECONDS) / (flips as u32 + 2);
+    let start = Instant::now();
+    for flip in 1..=flips {
+        let due = start + pace * flip as u32;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        lab.net.flip(flip % SITES);
+    }
+    Some(clients.end())
+}
+
+/// Without the data plane: QUIC has no reset, the connections stand still.
+fn quic_control(family: Family) {
+    let lab = Lab::new(family, Clients::Timestamps, None, None);
+    let Some(report) = quic_run(&lab, family, 1) else { return };
+    println!("  QUIC control {family:?}, 1 flip, no data plane: {}", report.text);
+    let all = QUIC_CONNECTIONS as u64;
+    assert_eq!((report.opened, report.lost), (all, all));
+}
+
+fn quic_flips(family: Family) {
+    let lab = Lab::new(family, Clients::Timestamps, Some(Setup::new(Tier::Off, family)), None);
+    let Some(report) = quic_run(&lab, family, QUIC_FLIPS) else { return };
+    println!("  QUIC {family:?}, {QUIC_FLIPS} flips: {}", report.text);
+    assert_eq!((report.opened, report.lost), (QUIC_CONNECTIONS as u64, 0));
+    assert!(report.longest_stall_ms < 1000.0, "{report:?}");
+    let forwarded: u64 = lab.counters().iter().map(|counters| counters[Counter::ForwardId]).sum();
+    assert!(forwarded > 0, "nothing was forwarded");
 }
 
 /// Connections that begin at all three sites, through seven route changes.
