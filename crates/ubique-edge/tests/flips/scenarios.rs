@@ -80,6 +80,7 @@ pub fn all() -> Vec<Scenario> {
             add(format!("mesh_{name}"), true, Box::new(move || mesh(family, tier)));
             add(format!("strict_{name}"), true, Box::new(move || strict(family, tier)));
             add(format!("reuse_{name}"), true, Box::new(move || reuse(family, tier)));
+            add(format!("known_late_{name}"), true, Box::new(move || known_late(family, tier)));
             add(format!("restart_{name}"), true, Box::new(move || restart(family, tier)));
             for clients in [Clients::Timestamps, Clients::NoTimestamps] {
                 let name = format!("path_mtu_{name}_{clients:?}");
@@ -449,6 +450,20 @@ fn strict(family: Family, tier: Tier) {
     assert!(summary.longest < Duration::from_secs(5) + summary.late);
     let replies: u64 = counters.iter().map(|counters| counters[Counter::ForwardReply]).sum();
     assert!(replies > 0, "no reply returned through another site");
+}
+
+/// Known not to hold: the data plane comes to sites that have connections already. With timestamps that jump, clients take what the site
+/// sends for old (PAWS, RFC 7323 §5).
+fn known_late(family: Family, tier: Tier) {
+    let mut lab = Lab::new(family, Clients::Mixed, None, None);
+    lab.tick(CONNECTIONS);
+    lab._pass = plane::let_pass(&lab.net);
+    let setup = Setup::new(tier, family);
+    lab.planes = (0..SITES).map(|number| Plane::start(&lab.net, number, setup)).collect();
+    lab.planes.iter().for_each(Plane::ready);
+    lab.flip_around(FLIPS);
+    let summary = lab.finish();
+    lab.assert_nothing_lost(&format!("late {tier:?} {family:?}"), &summary, TICK + NO_LOSS);
 }
 
 /// The way to the client becomes narrower while its packets arrive at another site: so do the errors that tell.
