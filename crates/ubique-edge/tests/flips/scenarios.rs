@@ -98,7 +98,7 @@ struct Lab {
     servers: Vec<Server>,
     planes: Vec<Plane>,
     _pass: Vec<std::os::fd::OwnedFd>,
-    _delay: Option<DelayBox>,
+    delay: Option<DelayBox>,
     net: Net,
     before: [Kernel; 2],
 }
@@ -117,7 +117,7 @@ impl Lab {
         let servers = net.sites.iter().enumerate().map(|(number, ns)| Server::start(ns, number)).collect();
         let clients = net.clients.iter().map(|ns| Client::start(ns, family.service())).collect();
         let before = net.kernel_counters();
-        Lab { clients, share, servers, planes, _pass: pass, _delay: delay, net, before }
+        Lab { clients, share, servers, planes, _pass: pass, delay, net, before }
     }
 
     fn open(&self, kind: Kind, count: usize) {
@@ -195,7 +195,9 @@ impl Lab {
     fn finish(&self) -> Summary {
         self.clients.iter().for_each(Client::stop);
         self.ended(SOON_MS);
-        Summary::of(&self.clients.iter().collect::<Vec<_>>(), &self.servers)
+        let mut summary = Summary::of(&self.clients.iter().collect::<Vec<_>>(), &self.servers);
+        summary.late += self.delay.as_ref().map_or(Duration::ZERO, DelayBox::late);
+        summary
     }
 
     fn ended(&self, limit_ms: u64) -> bool {
@@ -502,7 +504,7 @@ fn far(family: Family, tier: Tier) {
 /// A transfer through four route changes. IPv4 travels over IPv6 between sites, and the other way round.
 fn bulk(family: Family, clients: Clients, tier: Tier, kind: fn(u64) -> Kind) {
     const FLIPS: u64 = 4;
-    let megabytes = std::env::var("UBIQUE_FLIPS_BULK_MB").map_or(40, |text| text.parse().unwrap());
+    let megabytes = std::env::var("UBIQUE_FLIPS_BULK_MB").map_or(100, |text| text.parse().unwrap());
     let limit_ms = SOON_MS + megabytes * 100;
     let bytes = megabytes * 1_000_000;
     let between = if family == Family::V4 { Family::V6 } else { Family::V4 };
