@@ -1,5 +1,7 @@
 //! Every encoding, both ways, at its limits and beyond.
 
+mod cookies;
+
 use std::hash::Hasher;
 
 use proptest::prelude::*;
@@ -160,7 +162,9 @@ fn a_shim_returns_and_nothing_of_it_can_be_changed() {
 fn a_shim_is_good_for_some_minutes() {
     let octets = shim(Kind::Data).encode(KEY, 5);
     let slack = i64::from(SLACK_MS);
-    for (later, fresh) in [(0, true), (slack, true), (-slack, true), (slack + 1, false), (-slack - 1, false), (1 << 31, false)] {
+    for (later, fresh) in
+        [(0, true), (slack, true), (-slack, true), (slack + 1, false), (-slack - 1, false), (1 << 31, false)]
+    {
         let read = Shim::decode(&octets, KEY, 5, WALL.checked_add_signed(later).unwrap());
         assert_eq!(read.is_ok(), fresh, "{later}");
         assert!(fresh || read == Err(Refusal::Time));
