@@ -17,7 +17,9 @@ fn main() {
     }
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".into());
     if Command::new(&clang).arg("--version").output().is_err() {
-        println!("cargo::warning=there is no {clang}: ubique is built without its data plane (install clang, or set CLANG)");
+        println!(
+            "cargo::warning=there is no {clang}: ubique is built without its data plane (install clang, or set CLANG)"
+        );
         return;
     }
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
@@ -33,7 +35,9 @@ fn compile(clang: &str, object: &str, to: &Path) {
     // Where Debian keeps <asm/types.h>.
     let multiarch = format!("/usr/include/{}-linux-gnu", env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it"));
     let mut command = Command::new(clang);
-    command.args(["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3", "-c", &source, "-o"]).arg(to);
+    command
+        .args(["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3", "-c", &source, "-o"])
+        .arg(to);
     command.args(["-I", &include]).args(["-idirafter", &multiarch]);
     // Debugging information without the builder's paths.
     let here = env::current_dir().expect("a build script has a directory");

@@ -79,13 +79,15 @@ struct site {
 	__u32 destination[4];
 	__u32 source[4];
 	__u32 interface;
-	__u8 destination_mac[6];
-	__u8 source_mac[6];
+	__u16 destination_mac[3];
+	__u16 source_mac[3];
 	/* enum site_state */
 	__u8 state;
 	/* Of the addresses: 4 or 6. */
 	__u8 family;
 	__u8 padding[6];
+	/* When its next packet to us would be on time (GCRA: a theoretical arrival time), ns. The programs' own. */
+	__u64 due_ns;
 };
 
 /* One for each decision; names in src/counters.rs, in this order. */

@@ -13,15 +13,17 @@
 
 /* --- flows and masks --- */
 
-/* A connection as its client's packets say it; IPv4 addresses stand in the first word of each. */
+/* A connection as its client's packets say it; IPv4 addresses stand in the first word of each, the rest is 0. */
 struct flow {
 	__u32 client[4];
 	__u32 service[4];
-	__be16 client_port;
-	__be16 service_port;
+	/* Both ports, as they stand in a client's packet. */
+	__u32 ports;
+	/* 4 or 6 */
+	__u8 family;
+	__u8 padding[3];
 };
 
-/* `ports`: both, as they stand in a client's packet. */
 static __always_inline __u64 flow_hash_v4(const volatile __u64 key[2], __u32 client, __u32 service, __u32 ports)
 {
 	struct sip s = sip_begin(key);
@@ -37,6 +39,13 @@ static __always_inline __u64 flow_hash_v6(const volatile __u64 key[2], const __u
 	sip_word(&s, service[0] | (__u64)service[1] << 32);
 	sip_word(&s, service[2] | (__u64)service[3] << 32);
 	return sip_end(&s, ports, 36);
+}
+
+static __always_inline __u64 flow_hash(const volatile __u64 key[2], const struct flow *flow)
+{
+	if (flow->family == 4)
+		return flow_hash_v4(key, flow->client[0], flow->service[0], flow->ports);
+	return flow_hash_v6(key, flow->client, flow->service, flow->ports);
 }
 
 static __always_inline __u8 mask_code(__u64 hash)

@@ -3,8 +3,6 @@
 #pragma once
 
 #include <linux/bpf.h>
-#include <linux/icmp.h>
-#include <linux/icmpv6.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
@@ -17,6 +15,11 @@
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+
+/* <linux/icmp.h> and <linux/icmpv6.h> want headers of a C library. */
+#define ICMP_DEST_UNREACH 3
+#define ICMP_FRAG_NEEDED 4
+#define ICMPV6_PKT_TOOBIG 2
 
 #ifndef __always_inline
 #define __always_inline inline __attribute__((always_inline))

@@ -17,6 +17,17 @@ pub enum Mode {
     Generic,
 }
 
+/// What a program did with one packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// `XDP_…` or `TC_ACT_…`
+    pub action: u32,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+    /// Of each repetition, on average.
+    pub duration: std::time::Duration,
+}
+
 /// Programs on an interface: there are none.
 #[derive(Debug)]
 pub enum Attachment {}
@@ -26,18 +37,34 @@ impl Attachment {
     pub fn mode(&self) -> Mode {
         match *self {}
     }
+
+    /// Takes the programs off.
+    pub fn detach(self) -> Result<(), Error> {
+        match self {}
+    }
 }
 
 impl Edge {
     /// # Errors
     /// [`Error::Unavailable`], always.
     pub fn load(_config: &Config) -> Result<Edge, Error> {
-        let why = if cfg!(feature = "bpf") { "built where there was no clang" } else { "built without the feature bpf" };
+        let why =
+            if cfg!(feature = "bpf") { "built where there was no clang" } else { "built without the feature bpf" };
         Err(Error::Unavailable(why))
     }
 
     /// Programs on the interface with this index.
     pub fn attach(&self, _interface: u32, _mode: Option<Mode>) -> Result<Attachment, Error> {
+        match *self {}
+    }
+
+    /// A program that lets everything pass.
+    pub fn attach_pass(&self, _interface: u32) -> Result<(), Error> {
+        match *self {}
+    }
+
+    /// Runs a program on a frame.
+    pub fn run(&mut self, _egress: bool, _frame: &[u8], _repeat: u32) -> Result<Run, Error> {
         match *self {}
     }
 

@@ -10,13 +10,17 @@ pub enum Error {
     #[error("data plane: {0}")]
     Config(String),
     /// CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed.
-    #[error("data plane: not permitted to load BPF programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    #[error(
+        "data plane: not permitted to load BPF programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    )]
     NotPermitted,
     /// The kernel refuses a program.
     #[error("data plane: the kernel refuses the programs: {0}")]
     Load(String),
     /// Another XDP program is on the interface.
-    #[error("data plane: {interface} has another XDP program, {program}: detach it (ip link set dev {interface} xdp off), or leave the interface out of [sessions] interfaces")]
+    #[error(
+        "data plane: {interface} has another XDP program, {program}: detach it (ip link set dev {interface} xdp off), or leave the interface out of [sessions] interfaces"
+    )]
     Occupied {
         /// Name of the interface.
         interface: String,

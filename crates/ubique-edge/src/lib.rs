@@ -30,4 +30,4 @@ mod loader;
 pub use config::{Config, IdKey, Keys, NextHop, Peer, Tier};
 pub use counters::{Counter, Counters};
 pub use error::Error;
-pub use loader::{Attachment, Edge, Mode};
+pub use loader::{Attachment, Edge, Mode, Run};

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* What other sites send. */
+#pragma once
+
+#include "owner.h"
+
+/* Tells the agent, which tells the site that asked. */
+static __always_inline void tell_found(const struct flow *flow, __u8 origin)
+{
+	struct found *note = bpf_ringbuf_reserve(&found, sizeof(*note), 0);
+	if (!note)
+		return;
+	note->flow = *flow;
+	note->origin = origin;
+	__builtin_memset(note->padding, 0, sizeof(note->padding));
+	bpf_ringbuf_submit(note, 0);
+}
+
+/* A packet that somebody asks about, bare again. */
+static __always_inline int probed(struct xdp_md *ctx, const struct identity *id, const struct shim *shim)
+{
+	count(COUNT_SHIM_PROBE);
+	if (has_socket(ctx, &id->flow)) {
+		count(COUNT_SHIM_PROBE_MINE);
+		tell_found(&id->flow, shim->origin);
+		return deliver(ctx, id, 0);
+	}
+	__u64 asked = bpf_be64_to_cpu(shim->asked) | bit(config.site);
+	__u64 left = sites_up() & ~asked & ~bit(shim->origin);
+	struct route route = { .hash = id->hash, .origin = shim->origin, .counter = COUNT_FORWARD_PROBE };
+	/* Nobody is left: the kernel of the site where the client's packet arrived decides. */
+	route.kind = left ? KIND_PROBE : KIND_DATA;
+	route.to = left ? lowest(left) : shim->origin;
+	route.asked = asked | bit(route.to);
+	return forward(ctx, &route);
+}
+
+/* Whether `site` has the address that the frame's IP header, of `family`, says it comes from. */
+static __always_inline bool is_from(void *data, void *end, __u8 family, const struct site *site)
+{
+	if (site->state == SITE_UNKNOWN || site->family != family)
+		return false;
+	if (family == 4) {
+		struct iphdr *ip = data + OUTER_IP;
+		return (void *)(ip + 1) <= end && ip->saddr == site->destination[0];
+	}
+	struct ipv6hdr *ip = data + OUTER_IP;
+	if ((void *)(ip + 1) > end)
+		return false;
+	__u32 source[4];
+	__builtin_memcpy(source, &ip->saddr, 16);
+	return source[0] == site->destination[0] && source[1] == site->destination[1] &&
+	       source[2] == site->destination[2] && source[3] == site->destination[3];
+}
+
+/* Answers KIND_ALIVE where it came from; the frame is long enough. */
+static __always_inline int answer_alive(struct xdp_md *ctx, const int family)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	if (data + OUTER_END(family) > end)
+		return XDP_DROP;
+	struct ethernet *ethernet = data;
+	for (int i = 0; i < MAC_WORDS; i++) {
+		__u16 word = ethernet->source[i];
+		ethernet->source[i] = ethernet->destination[i];
+		ethernet->destination[i] = word;
+	}
+	if (family == 4) {
+		struct iphdr *ip = data + OUTER_IP;
+		__be32 source = ip->saddr;
+		ip->saddr = ip->daddr;
+		ip->daddr = source;
+	} else {
+		struct ipv6hdr *ip = data + OUTER_IP;
+		struct in6_addr source = ip->saddr;
+		ip->saddr = ip->daddr;
+		ip->daddr = source;
+	}
+	struct udphdr *udp = data + OUTER_UDP(family);
+	udp->dest = udp->source;
+	udp->source = config.port;
+	udp->check = 0;
+	/* What was asked returns, so that the answer names its question. */
+	struct shim *shim = data + OUTER_SHIM(family);
+	struct route route = { .kind = KIND_HERE, .origin = config.site, .asked = bpf_be64_to_cpu(shim->asked) };
+	fill_shim(shim, &route);
+	count(COUNT_SHIM_ALIVE);
+	return XDP_TX;
+}
+
+/* What remains to be done with a shim that is believed, of a kind with a packet behind it. */
+static __always_inline int act(struct xdp_md *ctx, struct identity *id, const struct shim *shim, __u32 overhead)
+{
+	__u8 kind = shim->version_kind & 0xf;
+	if (!unwrap(ctx, overhead, id->flow.family))
+		return XDP_DROP;
+	id->l4 -= overhead;
+	switch (kind) {
+	case KIND_DATA:
+		count(COUNT_SHIM_DATA);
+		return deliver(ctx, id, 0);
+	case KIND_NEW:
+		count(COUNT_SHIM_NEW);
+		return XDP_PASS;
+	case KIND_PROBE:
+		return probed(ctx, id, shim);
+	default:
+		count(COUNT_SHIM_MALFORMED);
+		return XDP_DROP;
+	}
+}
+
+/* An owner says that a connection is its own. */
+static __always_inline int learn(struct xdp_md *ctx, const struct shim *shim, __u32 at, __u32 wall)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct flow *mine = data + at;
+	if ((void *)(mine + 1) > end) {
+		count(COUNT_SHIM_MALFORMED);
+		return XDP_DROP;
+	}
+	struct flow flow = *mine;
+	if (!shim_is_good(config.shim_key, shim, flow_hash(config.flow_key, &flow), wall)) {
+		count(COUNT_SHIM_FORGED);
+		return XDP_DROP;
+	}
+	__u8 owner = shim->sender;
+	bpf_map_update_elem(&flows, &flow, &owner, BPF_ANY);
+	count(COUNT_SHIM_MINE);
+	return XDP_DROP;
+}
+
+/* A datagram to our unicast address and port; `family`: its own. */
+static __noinline int arrive(struct xdp_md *ctx, __u8 family)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 at = family == 4 ? OUTER_END(4) : OUTER_END(6);
+	if (data + at > end) {
+		count(COUNT_SHIM_MALFORMED);
+		return XDP_DROP;
+	}
+	struct shim shim = *(struct shim *)(data + at - sizeof(shim));
+	struct site *site = site_of(shim.sender);
+	if (!site || !is_from(data, end, family, site)) {
+		count(COUNT_SHIM_STRANGER);
+		return XDP_DROP;
+	}
+	__u32 wall = wall_ms();
+	__u8 kind = shim.version_kind & 0xf;
+	if (kind == KIND_MINE)
+		return learn(ctx, &shim, at, wall);
+	struct identity id = {};
+	if (kind != KIND_ALIVE && kind != KIND_HERE && !identify(ctx, at, &id)) {
+		count(COUNT_SHIM_MALFORMED);
+		return XDP_DROP;
+	}
+	if (!shim_is_good(config.shim_key, &shim, id.hash, wall)) {
+		count(COUNT_SHIM_FORGED);
+		return XDP_DROP;
+	}
+	if (kind == KIND_HERE)
+		return XDP_PASS;
+	if (!is_on_time(&site->due_ns, config.budget_interval_ns)) {
+		count(COUNT_SHIM_BUDGET);
+		return XDP_DROP;
+	}
+	if (kind == KIND_ALIVE)
+		return family == 4 ? answer_alive(ctx, 4) : answer_alive(ctx, 6);
+	return act(ctx, &id, &shim, at - ETHERNET);
+}

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Sessions that survive a route change: what arrives (XDP), what leaves (tc). Linux 5.10.
+ *
+ * Each packet to the service says which site owns its connection (encoding.h). Ours pass, those of other sites go to them, and what is
+ * not understood is the kernel's, as if there were no program.
+ */
+#include "arrive.h"
+
+char _license[] SEC("license") = "Dual MIT/GPL";
+
+/* A packet of `site`'s; `counter` if it leaves for there. XDP_ABORTED: no such site. */
+static __always_inline int to_owner(struct xdp_md *ctx, __u8 owner, __u64 hash, enum counter counter)
+{
+	struct site *site = site_of(owner);
+	if (!site || site->state == SITE_UNKNOWN)
+		return XDP_ABORTED;
+	if (site->state == SITE_DOWN) {
+		/* At once: the kernel has no such connection and resets it. */
+		count(COUNT_OWNER_DOWN);
+		return XDP_PASS;
+	}
+	struct route route = { .hash = hash, .to = owner, .kind = KIND_DATA, .origin = config.site, .counter = counter };
+	return forward(ctx, &route);
+}
+
+/* Hands a new connection to the site that takes ours while we drain; XDP_ABORTED: we take it. */
+static __always_inline int hand_over(struct xdp_md *ctx, __u64 hash)
+{
+	__u8 to = *(volatile __u8 *)&live.drain_to;
+	if (to == NO_SITE || !(sites_up() & bit(to)))
+		return XDP_ABORTED;
+	struct route route = { .hash = hash, .to = to, .kind = KIND_NEW, .origin = config.site, .counter = COUNT_FORWARD_NEW };
+	return forward(ctx, &route);
+}
+
+static __always_inline int open(struct xdp_md *ctx, __u32 l4, __u64 hash)
+{
+	count(COUNT_SYN);
+	if (find_echo(ctx, l4))
+		count(COUNT_SYN_TIMESTAMPS);
+	int action = hand_over(ctx, hash);
+	return action == XDP_ABORTED ? XDP_PASS : action;
+}
+
+static __always_inline int tcp(struct xdp_md *ctx, __u32 l4, __u64 hash)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct tcphdr *tcp = data + l4;
+	__be32 *options = (void *)(tcp + 1);
+	if ((void *)options > end)
+		return XDP_PASS;
+	if ((tcp_flags(tcp) & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		return open(ctx, l4, hash);
+	__u32 at = 0, echo = 0;
+	if ((void *)(options + 3) <= end && options[0] == NOP_NOP_TIMESTAMP && tcp->doff >= 8) {
+		at = l4 + sizeof(*tcp) + 8;
+		echo = options[2];
+	} else {
+		at = find_echo(ctx, l4);
+		data = (void *)(long)ctx->data;
+		end = (void *)(long)ctx->data_end;
+		__be32 *found = data + (at & 255);
+		if (at && (void *)(found + 1) <= end)
+			echo = *found;
+	}
+	if (!echo)
+		return ask(ctx);
+	__u8 owner = timestamp_decode(bpf_ntohl(echo), wall_ms(), hash);
+	if (owner == config.site) {
+		count(COUNT_LOCAL_TIMESTAMP);
+		if (config.rewrite)
+			restore(ctx, l4, at, hash);
+		return XDP_PASS;
+	}
+	int action = owner == NO_SITE ? XDP_ABORTED : to_owner(ctx, owner, hash, COUNT_FORWARD_TIMESTAMP);
+	return action == XDP_ABORTED ? ask(ctx) : action;
+}
+
+static __always_inline bool is_quic(__be16 port)
+{
+	for (__u32 i = 0; i < PORTS_MAX && i < config.count_quic_ports; i++)
+		if (port == config.quic_ports[i])
+			return true;
+	return false;
+}
+
+/* The site in a connection identifier of ours. */
+static __always_inline __u8 id_owner(const __u8 *id)
+{
+	for (__u32 i = 0; i < ID_KEYS_MAX && i < config.count_id_keys; i++)
+		if (id[0] >> ID_LENGTH_BITS == config.id_rotations[i])
+			return id_decode(config.id_keys[i], config.id_rotations[i], id);
+	return NO_SITE;
+}
+
+/* QUIC (RFC 9000 §17): where the identifier is can be seen, everything else is encrypted. */
+static __always_inline int quic(struct xdp_md *ctx, __u32 l4, __u64 hash)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct udphdr *udp = data + l4;
+	__u8 *first = (void *)(udp + 1), *id = first + 1;
+	if ((void *)(first + 1) > end)
+		return XDP_PASS;
+	bool is_long = *first & 0x80;
+	if (is_long) {
+		if ((void *)(first + 6) > end)
+			return XDP_PASS;
+		id = first[5] == ID_BYTES ? first + 6 : end;
+	}
+	__u8 owner = NO_SITE;
+	if ((void *)id + ID_BYTES <= end)
+		owner = id_owner(id);
+	if (owner == config.site) {
+		count(COUNT_LOCAL_ID);
+		return XDP_PASS;
+	}
+	int action = XDP_ABORTED;
+	if (owner != NO_SITE)
+		action = to_owner(ctx, owner, hash, COUNT_FORWARD_ID);
+	if (action != XDP_ABORTED)
+		return action;
+	count(COUNT_QUIC_NEW);
+	if (is_long)
+		action = hand_over(ctx, hash);
+	return action == XDP_ABORTED ? XDP_PASS : action;
+}
+
+/* An error on the way of a packet of ours, or of another site's: the packet it quotes tells. */
+static __noinline int too_big(struct xdp_md *ctx)
+{
+	struct identity id = {};
+	if (!identify(ctx, ETHERNET, &id) || id.protocol != IPPROTO_ICMP)
+		return XDP_PASS;
+	__u8 owner = NO_SITE;
+	/* What is quoted has our TSval, four octets before the TSecr. */
+	__u32 at = find_echo(ctx, id.l4);
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	if (at > 4 && at <= 512) {
+		__be32 *value = data + at - 4;
+		if ((void *)(value + 1) <= end)
+			owner = timestamp_decode(bpf_ntohl(*value), wall_ms(), id.hash);
+	}
+	if (owner == NO_SITE) {
+		__u8 *cached = bpf_map_lookup_elem(&flows, &id.flow);
+		if (cached)
+			owner = *cached;
+	}
+	if (owner == NO_SITE || owner == config.site)
+		return XDP_PASS;
+	int action = to_owner(ctx, owner, id.hash, COUNT_FORWARD_ICMP);
+	return action == XDP_ABORTED ? XDP_PASS : action;
+}
+
+static __always_inline int ingress_v4(struct xdp_md *ctx, void *data, void *end)
+{
+	struct iphdr *ip = data + ETHERNET;
+	struct udphdr *udp = (void *)(ip + 1);
+	if ((void *)(udp + 1) > end)
+		return XDP_PASS;
+	if (!is_service_v4(ip->daddr)) {
+		if (ip->daddr == config.unicast_v4 && ip->protocol == IPPROTO_UDP && ip->ihl == 5 &&
+		    !(ip->frag_off & IP_FRAGMENT) && udp->dest == config.port)
+			return arrive(ctx, 4);
+		return XDP_PASS;
+	}
+	if (ip->ihl != 5)
+		return XDP_PASS;
+	if (ip->frag_off & IP_FRAGMENT) {
+		count(COUNT_FRAGMENT);
+		return XDP_PASS;
+	}
+	__u32 ports;
+	__builtin_memcpy(&ports, udp, sizeof(ports));
+	const __u32 l4 = ETHERNET + sizeof(*ip);
+	if (ip->protocol == IPPROTO_TCP && (config.rewrite || config.cookies))
+		return tcp(ctx, l4, flow_hash_v4(config.flow_key, ip->saddr, ip->daddr, ports));
+	if (ip->protocol == IPPROTO_UDP && is_quic(udp->dest))
+		return quic(ctx, l4, flow_hash_v4(config.flow_key, ip->saddr, ip->daddr, ports));
+	if (ip->protocol == IPPROTO_ICMP && (config.rewrite || config.cookies) && is_too_big((void *)udp, 4))
+		return too_big(ctx);
+	return XDP_PASS;
+}
+
+static __always_inline bool is_unicast_v6(const __u32 address[4])
+{
+	return address[0] == config.unicast_v6[0] && address[1] == config.unicast_v6[1] &&
+	       address[2] == config.unicast_v6[2] && address[3] == config.unicast_v6[3];
+}
+
+static __always_inline int ingress_v6(struct xdp_md *ctx, void *data, void *end)
+{
+	struct ipv6hdr *ip = data + ETHERNET;
+	struct udphdr *udp = (void *)(ip + 1);
+	if ((void *)(udp + 1) > end)
+		return XDP_PASS;
+	__u32 client[4], service[4], ports;
+	__builtin_memcpy(client, &ip->saddr, sizeof(client));
+	__builtin_memcpy(service, &ip->daddr, sizeof(service));
+	__builtin_memcpy(&ports, udp, sizeof(ports));
+	if (!is_service_v6(service)) {
+		if (is_unicast_v6(service) && ip->nexthdr == IPPROTO_UDP && udp->dest == config.port)
+			return arrive(ctx, 6);
+		return XDP_PASS;
+	}
+	const __u32 l4 = ETHERNET + sizeof(*ip);
+	switch (ip->nexthdr) {
+	case IPPROTO_TCP:
+		if (config.rewrite || config.cookies)
+			return tcp(ctx, l4, flow_hash_v6(config.flow_key, client, service, ports));
+		break;
+	case IPPROTO_UDP:
+		if (is_quic(udp->dest))
+			return quic(ctx, l4, flow_hash_v6(config.flow_key, client, service, ports));
+		break;
+	case IPPROTO_ICMPV6:
+		if ((config.rewrite || config.cookies) && is_too_big((void *)udp, 6))
+			return too_big(ctx);
+		break;
+	case 44: /* Fragment */
+		count(COUNT_FRAGMENT);
+		break;
+	}
+	return XDP_PASS;
+}
+
+SEC("xdp")
+int ubique_ingress(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethernet *ethernet = data;
+	if ((void *)(ethernet + 1) > end)
+		return XDP_PASS;
+	if (ethernet->protocol == bpf_htons(ETH_P_IP))
+		return ingress_v4(ctx, data, end);
+	if (ethernet->protocol == bpf_htons(ETH_P_IPV6))
+		return ingress_v6(ctx, data, end);
+	return XDP_PASS;
+}
+
+/* --- what leaves --- */
+
+/* Forwarding takes room: no segment of a client may be longer (RFC 9293 §3.7.1). */
+static __always_inline void clamp(struct __sk_buff *skb, __u32 l4, __be16 old, __u32 headers)
+{
+	__u16 most = config.mtu - OVERHEAD(6) - headers;
+	if (bpf_ntohs(old) <= most)
+		return;
+	__be16 new = bpf_htons(most);
+	bpf_l4_csum_replace(skb, l4 + offsetof(struct tcphdr, check), old, new, sizeof(new));
+	bpf_skb_store_bytes(skb, l4 + sizeof(struct tcphdr) + 2, &new, sizeof(new), 0);
+}
+
+#define MAXIMUM_SEGMENT_SIZE bpf_htons(0x0204)
+#define TIMESTAMP bpf_htons(0x080a)
+
+/* `headers`: octets of IP and TCP header without options. */
+static __always_inline int rewrite(struct __sk_buff *skb, __u32 l4, __u64 hash, __u32 headers)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct tcphdr *tcp = data + l4;
+	__be16 *option = (void *)(tcp + 1);
+	if ((void *)(option + 6) > end || tcp->doff < 6)
+		return TC_ACT_UNSPEC;
+	__u32 at = 0;
+	__be16 segment = 0;
+	if (option[1] == TIMESTAMP && tcp->doff >= 8) {
+		at = l4 + sizeof(*tcp) + 4;
+	} else if (option[0] == MAXIMUM_SEGMENT_SIZE) {
+		/* A SYN-ACK: Linux sends MSS, then SACK-permitted or NOPs, then timestamps. */
+		segment = option[1];
+		if (option[3] == TIMESTAMP && tcp->doff >= 9)
+			at = l4 + sizeof(*tcp) + 8;
+	}
+	if (at) {
+		__be32 *value = data + at;
+		if ((void *)(value + 1) > end)
+			return TC_ACT_UNSPEC;
+		__be32 old = *value;
+		__be32 new = bpf_htonl(bpf_ntohl(old) + timestamp_encode(config.clock_base_ms, config.site, hash));
+		bpf_l4_csum_replace(skb, l4 + offsetof(struct tcphdr, check), old, new, sizeof(new));
+		bpf_skb_store_bytes(skb, at, &new, sizeof(new), 0);
+	}
+	if (segment)
+		clamp(skb, l4, segment, headers);
+	return TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int ubique_egress(struct __sk_buff *skb)
+{
+	/* Headers of what a host sends are in its first piece. */
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethernet *ethernet = data;
+	if ((void *)(ethernet + 1) > end)
+		return TC_ACT_UNSPEC;
+	if (ethernet->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = data + ETHERNET;
+		__u32 *ports = (void *)(ip + 1);
+		if ((void *)(ports + 1) > end || ip->protocol != IPPROTO_TCP || ip->ihl != 5 || !is_service_v4(ip->saddr))
+			return TC_ACT_UNSPEC;
+		__u64 hash = flow_hash_v4(config.flow_key, ip->daddr, ip->saddr, *ports << 16 | *ports >> 16);
+		return rewrite(skb, ETHERNET + sizeof(*ip), hash, sizeof(*ip) + sizeof(struct tcphdr));
+	}
+	if (ethernet->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = data + ETHERNET;
+		__u32 *ports = (void *)(ip + 1);
+		if ((void *)(ports + 1) > end || ip->nexthdr != IPPROTO_TCP)
+			return TC_ACT_UNSPEC;
+		__u32 client[4], service[4];
+		__builtin_memcpy(client, &ip->daddr, sizeof(client));
+		__builtin_memcpy(service, &ip->saddr, sizeof(service));
+		if (!is_service_v6(service))
+			return TC_ACT_UNSPEC;
+		__u64 hash = flow_hash_v6(config.flow_key, client, service, *ports << 16 | *ports >> 16);
+		return rewrite(skb, ETHERNET + sizeof(*ip), hash, sizeof(*ip) + sizeof(struct tcphdr));
+	}
+	return TC_ACT_UNSPEC;
+}
+
+/* For the other end of a veth, which else loses what XDP_TX sends. */
+SEC("xdp")
+int ubique_pass(struct xdp_md *ctx)
+{
+	(void)ctx;
+	return XDP_PASS;
+}

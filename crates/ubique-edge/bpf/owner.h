@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Packets whose owner does not stand in them: a cache, our own sockets, then site by site. */
+#pragma once
+
+#include "forward.h"
+
+/* The lowest site of a set that is not empty. */
+static __always_inline __u8 lowest(__u64 set)
+{
+	__u8 site = 0;
+	if (!(set & 0xffffffff)) {
+		site += 32;
+		set >>= 32;
+	}
+	if (!(set & 0xffff)) {
+		site += 16;
+		set >>= 16;
+	}
+	if (!(set & 0xff)) {
+		site += 8;
+		set >>= 8;
+	}
+	if (!(set & 0xf)) {
+		site += 4;
+		set >>= 4;
+	}
+	if (!(set & 3)) {
+		site += 2;
+		set >>= 2;
+	}
+	return set & 1 ? site : site + 1;
+}
+
+static __always_inline __u64 bit(__u8 site)
+{
+	return 1ULL << (site & (SITES_MAX - 1));
+}
+
+static __always_inline __u64 sites_up(void)
+{
+	return *(volatile __u64 *)&live.up;
+}
+
+/* Delivers a packet of a connection that is ours: `at` is where its TSecr is, 0 if nobody looked yet. */
+static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id, __u32 at)
+{
+	if (config.rewrite && id->protocol == IPPROTO_TCP)
+		restore(ctx, id->l4, at ? at : find_echo(ctx, id->l4), id->hash);
+	return XDP_PASS;
+}
+
+/* A TCP packet for us or another site, not a SYN, that does not tell. */
+static __noinline int ask(struct xdp_md *ctx)
+{
+	struct identity id = {};
+	if (!identify(ctx, ETHERNET, &id) || id.protocol != IPPROTO_TCP)
+		return XDP_PASS;
+	struct route route = { .hash = id.hash, .origin = config.site };
+	__u64 up = sites_up();
+	__u8 *owner = bpf_map_lookup_elem(&flows, &id.flow);
+	if (owner && up & bit(*owner)) {
+		route.to = *owner;
+		route.kind = KIND_DATA;
+		route.counter = COUNT_FORWARD_CACHE;
+		return forward(ctx, &route);
+	}
+	if (has_socket(ctx, &id.flow)) {
+		count(COUNT_LOCAL_SOCKET);
+		return deliver(ctx, &id, 0);
+	}
+	if (!up) {
+		count(COUNT_UNOWNED);
+		return XDP_PASS;
+	}
+	if (!is_on_time(&probes, config.probe_interval_ns)) {
+		count(COUNT_PROBE_LIMITED);
+		return XDP_DROP;
+	}
+	route.to = lowest(up);
+	route.asked = bit(config.site) | bit(route.to);
+	route.kind = KIND_PROBE;
+	route.counter = COUNT_FORWARD_PROBE;
+	return forward(ctx, &route);
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Reading packets, and small changes to them. */
+#pragma once
+
+#include "state.h"
+
+#define MAC_WORDS 3
+
+/* `struct ethhdr` in words: of octets, clang copies each by itself. */
+struct ethernet {
+	__u16 destination[MAC_WORDS];
+	__u16 source[MAC_WORDS];
+	__be16 protocol;
+};
+
+#define ETHERNET sizeof(struct ethernet)
+#define TCP_LISTEN 10
+
+#define IP_FRAGMENT bpf_htons(0x3fff)
+
+/* Two NOPs, then the timestamps option (RFC 7323): how nearly everybody begins the options of an established connection. */
+#define NOP_NOP_TIMESTAMP bpf_htonl(0x0101080a)
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+static __always_inline __u8 tcp_flags(const struct tcphdr *tcp)
+{
+	return ((const __u8 *)tcp)[13];
+}
+
+/* RFC 1624: `check` after `old` became `new`. */
+static __always_inline __u16 checksum_replace(__u16 check, __u32 old, __u32 new)
+{
+	__u64 sum = (__u16)~check + (__u64)(__u32)~old + new;
+	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
+
+/* A connection, as a packet says it. */
+struct identity {
+	struct flow flow;
+	__u64 hash;
+	/* Offset of the TCP or UDP header; of the quoted one in an ICMP error. */
+	__u32 l4;
+	/* IPPROTO_TCP, IPPROTO_UDP, or IPPROTO_ICMP for errors of either family that quote TCP. */
+	__u8 protocol;
+	__u8 padding[3];
+};
+
+/* Addresses and ports of the packet at `at`. `reversed`: it is one of ours, quoted by an error. */
+static __always_inline bool identify_flow(void *data, void *end, __u32 at, bool reversed, struct identity *id)
+{
+	struct iphdr *v4 = data + at;
+	if ((void *)(v4 + 1) > end)
+		return false;
+	__builtin_memset(&id->flow, 0, sizeof(id->flow));
+	__u32 *client = reversed ? id->flow.service : id->flow.client;
+	__u32 *service = reversed ? id->flow.client : id->flow.service;
+	__u32 *ports;
+	if (*(__u8 *)v4 == 0x45) {
+		if (v4->frag_off & IP_FRAGMENT)
+			return false;
+		client[0] = v4->saddr;
+		service[0] = v4->daddr;
+		id->flow.family = 4;
+		id->protocol = v4->protocol;
+		ports = (void *)(v4 + 1);
+		id->l4 = at + sizeof(*v4);
+	} else {
+		struct ipv6hdr *v6 = data + at;
+		if ((void *)(v6 + 1) > end || *(__u8 *)v6 >> 4 != 6)
+			return false;
+		__builtin_memcpy(client, &v6->saddr, 16);
+		__builtin_memcpy(service, &v6->daddr, 16);
+		id->flow.family = 6;
+		id->protocol = v6->nexthdr;
+		ports = (void *)(v6 + 1);
+		id->l4 = at + sizeof(*v6);
+	}
+	if ((void *)(ports + 1) > end)
+		return false;
+	id->flow.ports = reversed ? *ports << 16 | *ports >> 16 : *ports;
+	return true;
+}
+
+/* Whether the ICMP header says that a packet was too big for its path. */
+static __always_inline bool is_too_big(const __u8 *icmp, __u8 family)
+{
+	return family == 4 ? icmp[0] == ICMP_DEST_UNREACH && icmp[1] == ICMP_FRAG_NEEDED : icmp[0] == ICMPV6_PKT_TOOBIG;
+}
+
+/* False: nothing that belongs to a connection. `at`: where its IP header begins. */
+static __noinline bool identify(struct xdp_md *ctx, __u32 at, struct identity *id)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	if (!identify_flow(data, end, at, false, id))
+		return false;
+	if (id->protocol == IPPROTO_ICMP || id->protocol == IPPROTO_ICMPV6) {
+		__u32 header = id->flow.family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+		__u8 *icmp = data + at + header;
+		if ((void *)(icmp + 8) > end || !is_too_big(icmp, id->flow.family))
+			return false;
+		if (!identify_flow(data, end, at + header + 8, true, id) || id->protocol != IPPROTO_TCP)
+			return false;
+		id->protocol = IPPROTO_ICMP;
+	} else if (id->protocol != IPPROTO_TCP && id->protocol != IPPROTO_UDP) {
+		return false;
+	}
+	id->hash = flow_hash(config.flow_key, &id->flow);
+	return true;
+}
+
+/* The most options that a TCP header has: each is at least one octet. */
+#define OPTIONS_MAX 40
+
+/* Offset of the TSecr of the TCP header at `l4`; 0: there is none. */
+static __noinline __u32 find_echo(struct xdp_md *ctx, __u32 l4)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	if (l4 > 256)
+		return 0;
+	struct tcphdr *tcp = data + l4;
+	if ((void *)(tcp + 1) > end)
+		return 0;
+	__u32 at = sizeof(*tcp), length = tcp->doff * 4;
+	for (int i = 0; i < OPTIONS_MAX && at + 10 <= length; i++) {
+		__u8 *option = data + l4 + (at & 63);
+		if ((void *)(option + 2) > end)
+			return 0;
+		if (option[0] == 0)
+			return 0;
+		if (option[0] == 1) {
+			at++;
+			continue;
+		}
+		if (option[0] == 8 && option[1] == 10)
+			return l4 + at + 6;
+		if (option[1] < 2)
+			return 0;
+		at += option[1];
+	}
+	return 0;
+}
+
+/* Takes our offset off the TSecr at `at` (0: there is none), as the kernel that sent it expects (tier 2). */
+static __always_inline void restore(struct xdp_md *ctx, __u32 l4, __u32 at, __u64 hash)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	if (!at || at > 512 || l4 > 256)
+		return;
+	struct tcphdr *tcp = data + l4;
+	__be32 *echo = data + at;
+	if ((void *)(tcp + 1) > end || (void *)(echo + 1) > end || !*echo)
+		return;
+	__be32 new = bpf_htonl(bpf_ntohl(*echo) - timestamp_encode(config.clock_base_ms, config.site, hash));
+	tcp->check = checksum_replace(tcp->check, *echo, new);
+	*echo = new;
+}
+
+/* Whether a socket here has this connection. */
+static __noinline bool has_socket(struct xdp_md *ctx, const struct flow *flow)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 size;
+	if (flow->family == 4) {
+		tuple.ipv4.saddr = flow->client[0];
+		tuple.ipv4.daddr = flow->service[0];
+		__builtin_memcpy(&tuple.ipv4.sport, &flow->ports, 4);
+		size = sizeof(tuple.ipv4);
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, flow->client, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, flow->service, 16);
+		__builtin_memcpy(&tuple.ipv6.sport, &flow->ports, 4);
+		size = sizeof(tuple.ipv6);
+	}
+	struct bpf_sock *socket = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!socket)
+		return false;
+	bool ours = socket->state != TCP_LISTEN;
+	bpf_sk_release(socket);
+	return ours;
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* The configuration, and the maps of the programs. */
+#pragma once
+
+#include "config.h"
+
+const volatile struct config config = {};
+
+/* Written by the agent at any time: read each field once. */
+struct live live = { .drain_to = NO_SITE };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SITES_MAX);
+	__type(key, __u32);
+	__type(value, struct site);
+} sites SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counts SEC(".maps");
+
+/* Owners of connections whose packets do not tell, as the owners said. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, FLOWS_MAX);
+	__type(key, struct flow);
+	__type(value, __u8);
+} flows SEC(".maps");
+
+/* What another site asked for and is here: the agent tells it. */
+struct found {
+	struct flow flow;
+	__u8 origin;
+	__u8 padding[7];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 65536);
+} found SEC(".maps");
+
+/* When the next probe would be on time, ns. */
+__u64 probes;
+
+/* How far a burst may run ahead. */
+#define BURST_NS 100000000ULL
+
+static __always_inline void count(__u32 counter)
+{
+	__u64 *value = bpf_map_lookup_elem(&counts, &counter);
+	if (value)
+		++*value;
+}
+
+static __always_inline __u64 now_ns(void)
+{
+	return config.coarse_clock ? bpf_ktime_get_coarse_ns() : bpf_ktime_get_ns();
+}
+
+/* The lower 32 bits. */
+static __always_inline __u32 wall_ms(void)
+{
+	return *(volatile __u64 *)&live.wall_base_ms + now_ns() / 1000000;
+}
+
+/* Processors race for `time`; what that lets through is bounded by their number. */
+static __always_inline bool is_on_time(__u64 *time, __u64 interval_ns)
+{
+	__u64 now = now_ns(), due = *time;
+	if (due > now + BURST_NS)
+		return false;
+	*time = (due > now ? due : now) + interval_ns;
+	return true;
+}
+
+static __always_inline struct site *site_of(__u8 number)
+{
+	__u32 key = number;
+	return bpf_map_lookup_elem(&sites, &key);
+}
+
+static __always_inline bool is_service_v4(__be32 address)
+{
+	for (__u32 i = 0; i < PREFIXES_MAX && i < config.count_v4; i++)
+		if ((address & config.prefixes_v4[i].mask) == config.prefixes_v4[i].network)
+			return true;
+	return false;
+}
+
+static __always_inline bool is_service_v6(const __u32 address[4])
+{
+	__u64 high = address[0] | (__u64)address[1] << 32, low = address[2] | (__u64)address[3] << 32;
+	for (__u32 i = 0; i < PREFIXES_MAX && i < config.count_v6; i++) {
+		const volatile struct prefix_v6 *prefix = &config.prefixes_v6[i];
+		if ((high & prefix->mask[0]) == prefix->network[0] && (low & prefix->mask[1]) == prefix->network[1])
+			return true;
+	}
+	return false;
+}

@@ -1,0 +1,233 @@
+//! The structs of `bpf/config.h`, octet for octet.
+
+use std::net::IpAddr;
+
+use bytemuck::{Pod, Zeroable};
+use ipnet::IpNet;
+use ubique_proto::sessions::connection_id::ROTATIONS;
+use ubique_proto::sessions::{Key, SITES_MAX};
+
+use crate::config::{ID_KEYS_MAX, MTU, PORTS_MAX, PREFIXES_MAX};
+use crate::{Config, Error, Peer, Tier};
+
+/// Where there is no site.
+pub const NO_SITE: u8 = 0xff;
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// `struct prefix_v4`, octets as in a packet.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+pub struct PrefixV4 {
+    network: [u8; 4],
+    mask: [u8; 4],
+}
+
+/// `struct prefix_v6`, octets as in a packet.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+pub struct PrefixV6 {
+    network: [u8; 16],
+    mask: [u8; 16],
+}
+
+/// `struct config`
+#[repr(C)]
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+pub struct RawConfig {
+    flow_key: [u64; 2],
+    shim_key: [u64; 2],
+    cookie_key: [u64; 2],
+    id_keys: [[u64; 2]; ID_KEYS_MAX],
+    clock_base_ms: u64,
+    budget_interval_ns: u64,
+    probe_interval_ns: u64,
+    prefixes_v6: [PrefixV6; PREFIXES_MAX],
+    prefixes_v4: [PrefixV4; PREFIXES_MAX],
+    count_v6: u32,
+    count_v4: u32,
+    unicast_v6: [u8; 16],
+    unicast_v4: [u8; 4],
+    port: [u8; 2],
+    mtu: u16,
+    tcp_ports: [[u8; 2]; PORTS_MAX],
+    quic_ports: [[u8; 2]; PORTS_MAX],
+    count_tcp_ports: u32,
+    count_quic_ports: u32,
+    id_rotations: [u8; ID_KEYS_MAX],
+    count_id_keys: u8,
+    site: u8,
+    rewrite: u8,
+    cookies: u8,
+    coarse_clock: u8,
+    reply_through: u8,
+}
+
+/// `struct live`
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Live {
+    pub wall_base_ms: u64,
+    pub up: u64,
+    pub drain_to: u8,
+    padding: [u8; 7],
+}
+
+/// `struct site`
+#[repr(C)]
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+pub struct RawSite {
+    destination: [u8; 16],
+    source: [u8; 16],
+    interface: u32,
+    destination_mac: [u8; 6],
+    source_mac: [u8; 6],
+    state: u8,
+    family: u8,
+    padding: [u8; 6],
+    due_ns: u64,
+}
+
+/// `enum site_state`
+const UP: u8 = 1;
+const DOWN: u8 = 2;
+
+impl Live {
+    /// Nobody is up, nothing drains.
+    pub fn new(wall_base_ms: u64) -> Live {
+        Live { wall_base_ms, up: 0, drain_to: NO_SITE, padding: [0; 7] }
+    }
+}
+
+impl RawSite {
+    pub fn new(peer: &Peer) -> RawSite {
+        let (family, destination) = address(peer.address);
+        let mut site = RawSite { destination, family, state: if peer.up { UP } else { DOWN }, ..RawSite::default() };
+        if let Some(next_hop) = &peer.next_hop {
+            site.source = address(next_hop.source).1;
+            site.interface = next_hop.interface;
+            site.destination_mac = next_hop.destination_mac;
+            site.source_mac = next_hop.source_mac;
+        }
+        site
+    }
+}
+
+/// Family, and the octets from the first on.
+fn address(address: IpAddr) -> (u8, [u8; 16]) {
+    match address {
+        IpAddr::V4(v4) => {
+            let mut octets = [0; 16];
+            octets[..4].copy_from_slice(&v4.octets());
+            (4, octets)
+        }
+        IpAddr::V6(v6) => (6, v6.octets()),
+    }
+}
+
+/// `None`: nothing is ever on time.
+fn interval(per_s: u32) -> u64 {
+    NS_PER_S.checked_div(u64::from(per_s)).unwrap_or(u64::MAX / 2)
+}
+
+impl RawConfig {
+    /// # Errors
+    /// [`Error::Config`] where a limit is passed.
+    pub fn new(config: &Config, coarse_clock: bool) -> Result<RawConfig, Error> {
+        let key = |Key(key): Key| key;
+        let mut raw = RawConfig {
+            flow_key: key(config.keys.flow),
+            shim_key: key(config.keys.shim),
+            cookie_key: key(config.keys.cookie),
+            clock_base_ms: config.clock_base_ms,
+            budget_interval_ns: interval(config.budget_per_s),
+            probe_interval_ns: interval(config.probes_per_s),
+            port: config.port.to_be_bytes(),
+            mtu: config.mtu,
+            site: config.site.number(),
+            rewrite: u8::from(config.tier == Tier::Timestamps),
+            cookies: u8::from(config.tier == Tier::Cookies),
+            coarse_clock: u8::from(coarse_clock),
+            reply_through: u8::from(config.reply_through),
+            ..RawConfig::default()
+        };
+        if !MTU.contains(&config.mtu) {
+            return Err(Error::Config(format!("MTU {} is not in {}..={}", config.mtu, MTU.start(), MTU.end())));
+        }
+        raw.set_ids(config)?;
+        raw.set_addresses(config)?;
+        raw.count_tcp_ports = ports(&mut raw.tcp_ports, &config.tcp_ports, "TCP")?;
+        raw.count_quic_ports = ports(&mut raw.quic_ports, &config.quic_ports, "QUIC")?;
+        Ok(raw)
+    }
+
+    fn set_ids(&mut self, config: &Config) -> Result<(), Error> {
+        let ids = &config.keys.ids;
+        if ids.len() > ID_KEYS_MAX || ids.iter().any(|id| id.rotation >= ROTATIONS) {
+            return Err(Error::Config(format!(
+                "at most {ID_KEYS_MAX} keys of connection identifiers, of rotations below {ROTATIONS}"
+            )));
+        }
+        self.count_id_keys = ids.len() as u8;
+        for (n, id) in ids.iter().enumerate() {
+            self.id_keys[n] = id.key.0;
+            self.id_rotations[n] = id.rotation;
+        }
+        Ok(())
+    }
+
+    fn set_addresses(&mut self, config: &Config) -> Result<(), Error> {
+        for prefix in &config.prefixes {
+            let full = match prefix {
+                IpNet::V4(v4) => put(
+                    &mut self.prefixes_v4,
+                    &mut self.count_v4,
+                    PrefixV4 { network: v4.network().octets(), mask: v4.netmask().octets() },
+                ),
+                IpNet::V6(v6) => put(
+                    &mut self.prefixes_v6,
+                    &mut self.count_v6,
+                    PrefixV6 { network: v6.network().octets(), mask: v6.netmask().octets() },
+                ),
+            };
+            full.ok_or_else(|| Error::Config(format!("more than {PREFIXES_MAX} prefixes of one family")))?;
+        }
+        for unicast in &config.unicast {
+            match unicast {
+                IpAddr::V4(v4) => self.unicast_v4 = v4.octets(),
+                IpAddr::V6(v6) => self.unicast_v6 = v6.octets(),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn put<T>(places: &mut [T], count: &mut u32, value: T) -> Option<()> {
+    *places.get_mut(*count as usize)? = value;
+    *count += 1;
+    Some(())
+}
+
+fn ports(places: &mut [[u8; 2]; PORTS_MAX], ports: &[u16], what: &str) -> Result<u32, Error> {
+    if ports.len() > PORTS_MAX {
+        return Err(Error::Config(format!("more than {PORTS_MAX} {what} ports")));
+    }
+    for (place, port) in places.iter_mut().zip(ports) {
+        *place = port.to_be_bytes();
+    }
+    Ok(ports.len() as u32)
+}
+
+/// A bitmap of sites has one bit for each.
+const _: () = assert!(SITES_MAX as u32 == u64::BITS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_no_padding_the_compiler_chose() {
+        // What BTF says of the object: see tests/vectors.rs; here that nothing moved by itself.
+        assert_eq!((size_of::<RawConfig>(), size_of::<Live>(), size_of::<RawSite>()), (856, 24, 64));
+    }
+}

@@ -1,0 +1,302 @@
+//! Programs into the kernel, onto interfaces, and what they are told while they run.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bytemuck::bytes_of;
+use libbpf_rs::query::{ProgInfoIter, ProgramInfo};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ProgramInput, TC_EGRESS, TcHook, TcHookBuilder, Xdp, XdpFlags};
+use ubique_proto::sessions::Site;
+
+use crate::layout::{Live, NO_SITE, RawConfig, RawSite};
+use crate::{Config, Counter, Counters, Error, Peer, Tier, object};
+
+/// Name of the program for what arrives; also how we know our own.
+const INGRESS: &str = "ubique_ingress";
+/// Name of the program for what leaves.
+const EGRESS: &str = "ubique_egress";
+/// Name of the program that does nothing.
+const PASS: &str = "ubique_pass";
+
+/// Where ours stands among filters of tc.
+const TC_HANDLE: u32 = 0x5542;
+const TC_PRIORITY: u32 = 1;
+
+/// `BPF_FUNC_ktime_get_coarse_ns`
+const COARSE_CLOCK: libbpf_sys::bpf_func_id = libbpf_sys::BPF_FUNC_ktime_get_coarse_ns;
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the kernel's generic receive path: slower, but for any driver.
+    Generic,
+}
+
+impl Mode {
+    fn flags(self) -> XdpFlags {
+        match self {
+            Mode::Native => XdpFlags::DRV_MODE,
+            Mode::Generic => XdpFlags::SKB_MODE,
+        }
+    }
+}
+
+/// A data plane: programs and maps in the kernel.
+pub struct Edge {
+    object: Object,
+    programs: Vec<(&'static str, OwnedFd)>,
+    sites: MapHandle,
+    counts: MapHandle,
+    data: MapHandle,
+    live: Live,
+    tier: Tier,
+}
+
+/// Programs on one interface. They stay there until [`Attachment::detach`], whatever becomes of the process.
+pub struct Attachment {
+    interface: i32,
+    mode: Mode,
+    program: OwnedFd,
+    egress: Option<TcHook>,
+}
+
+/// What a program did with one packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// `XDP_…` or `TC_ACT_…`
+    pub action: u32,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+    /// Of each repetition, on average.
+    pub duration: std::time::Duration,
+}
+
+/// Room for what a packet grows by.
+const GROWTH: usize = 256;
+
+impl Edge {
+    /// Loads the programs; nothing happens to any packet yet.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`], [`Error::Config`], or what the kernel said.
+    pub fn load(config: &Config) -> Result<Edge, Error> {
+        let mut open = object::open(object::base())?;
+        let raw = RawConfig::new(config, has_coarse_clock())?;
+        for mut map in open.maps_mut() {
+            if map.name().to_string_lossy().ends_with(".rodata") {
+                map.set_initial_value(bytes_of(&raw)).map_err(|error| kernel("configuring the programs", &error))?;
+            }
+        }
+        let object = object::load(open)?;
+        let map = |name: &str| {
+            let found = object.maps().find(|map| map.name().to_string_lossy().ends_with(name));
+            let handle = found.and_then(|map| MapHandle::try_from(&map).ok());
+            handle.ok_or_else(|| Error::Load(format!("the object has no map {name}")))
+        };
+        let (sites, counts, data) = (map("sites")?, map("counts")?, map(".data")?);
+        let live = Live::new(config.clock_base_ms);
+        let programs = programs(&object)?;
+        let mut edge = Edge { object, programs, sites, counts, data, live, tier: config.tier };
+        edge.store_live()?;
+        Ok(edge)
+    }
+
+    /// Programs on the interface with this index. `mode`: `None` takes the fastest the driver has. Ours from before are replaced,
+    /// without a packet in between that neither sees.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`], or what the kernel said.
+    pub fn attach(&self, interface: u32, mode: Option<Mode>) -> Result<Attachment, Error> {
+        let index = interface as i32;
+        let xdp = Xdp::new(self.program(INGRESS)?);
+        occupied(&xdp, index)?;
+        let modes: &[Mode] = mode.as_ref().map_or(&[Mode::Native, Mode::Generic], std::slice::from_ref);
+        let mut refusal = None;
+        for mode in modes {
+            match xdp.attach(index, mode.flags()) {
+                Ok(()) => {
+                    let egress = if self.tier == Tier::Timestamps { Some(self.attach_egress(index)?) } else { None };
+                    let program = self.program(INGRESS)?.try_clone_to_owned();
+                    let program =
+                        program.map_err(|source| Error::Kernel { what: "keeping a program".into(), source })?;
+                    return Ok(Attachment { interface: index, mode: *mode, program, egress });
+                }
+                Err(error) => refusal = Some(error),
+            }
+        }
+        let refusal = refusal.map_or_else(String::new, |error| error.to_string());
+        let source = std::io::Error::other(refusal);
+        Err(Error::Kernel { what: format!("attaching to {}", name_of(index)), source })
+    }
+
+    fn attach_egress(&self, interface: i32) -> Result<TcHook, Error> {
+        let mut builder = TcHookBuilder::new(self.program(EGRESS)?);
+        builder.ifindex(interface).replace(true).handle(TC_HANDLE).priority(TC_PRIORITY);
+        let mut hook = builder.hook(TC_EGRESS);
+        let what = || format!("attaching to what leaves {}", name_of(interface));
+        hook.create().map_err(|error| kernel(&what(), &error))?;
+        hook.attach().map_err(|error| kernel(&what(), &error))
+    }
+
+    /// A program that lets everything pass, natively: the other end of a veth must have one, or loses what ours sends back.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn attach_pass(&self, interface: u32) -> Result<(), Error> {
+        let xdp = Xdp::new(self.program(PASS)?);
+        let index = interface as i32;
+        xdp.attach(index, XdpFlags::DRV_MODE)
+            .map_err(|error| kernel(&format!("attaching to {}", name_of(index)), &error))
+    }
+
+    /// What is known of another site; `None`: there is no such site.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn set_peer(&mut self, site: Site, peer: Option<&Peer>) -> Result<(), Error> {
+        let raw = peer.map_or_else(RawSite::default, RawSite::new);
+        let key = u32::from(site.number()).to_ne_bytes();
+        self.sites.update(&key, bytes_of(&raw), MapFlags::ANY).map_err(|error| kernel("telling of a site", &error))?;
+        let bit = 1 << site.number();
+        match peer.is_some_and(|peer| peer.up) {
+            true => self.live.up |= bit,
+            false => self.live.up &= !bit,
+        }
+        self.store_live()
+    }
+
+    /// The wall clock at 0 of the monotonic clock, ms since 1970, as it is now.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn set_wall_base(&mut self, ms: u64) -> Result<(), Error> {
+        self.live.wall_base_ms = ms;
+        self.store_live()
+    }
+
+    /// Where new connections go, if that site is up.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn drain_to(&mut self, site: Option<Site>) -> Result<(), Error> {
+        self.live.drain_to = site.map_or(NO_SITE, Site::number);
+        self.store_live()
+    }
+
+    /// What was decided so far.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        let mut counts = Vec::with_capacity(Counter::ALL.len());
+        for counter in 0..Counter::ALL.len() as u32 {
+            let values = self.counts.lookup_percpu(&counter.to_ne_bytes(), MapFlags::ANY);
+            let values = values.map_err(|error| kernel("reading counters", &error))?.unwrap_or_default();
+            let value = |octets: &Vec<u8>| octets.first_chunk().map_or(0, |octets| u64::from_ne_bytes(*octets));
+            counts.push(values.iter().map(value).sum());
+        }
+        Ok(Counters(counts))
+    }
+
+    /// Runs the program for what arrives (`egress`: for what leaves) on a frame, `repeat` times: for tests and measurements, and no
+    /// packet goes anywhere.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn run(&mut self, egress: bool, frame: &[u8], repeat: u32) -> Result<Run, Error> {
+        let name = if egress { EGRESS } else { INGRESS };
+        run(&mut self.object, name, frame, repeat)
+    }
+
+    fn program(&self, name: &str) -> Result<BorrowedFd<'_>, Error> {
+        let found = self.programs.iter().find(|(known, _)| *known == name);
+        found
+            .map(|(_, program)| program.as_fd())
+            .ok_or_else(|| Error::Load(format!("the object has no program {name}")))
+    }
+
+    fn store_live(&mut self) -> Result<(), Error> {
+        let key = 0_u32.to_ne_bytes();
+        self.data
+            .update(&key, bytes_of(&self.live), MapFlags::ANY)
+            .map_err(|error| kernel("telling the programs", &error))
+    }
+}
+
+impl Attachment {
+    /// How it is attached.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Takes the programs off; packets are the kernel's alone from then on.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn detach(mut self) -> Result<(), Error> {
+        let what = || format!("detaching from {}", name_of(self.interface));
+        let xdp = Xdp::new(self.program.as_fd());
+        xdp.detach(self.interface, self.mode.flags()).map_err(|error| kernel(&what(), &error))?;
+        match &mut self.egress {
+            Some(hook) => hook.detach().map_err(|error| kernel(&what(), &error)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn programs(object: &Object) -> Result<Vec<(&'static str, OwnedFd)>, Error> {
+    let mut programs = Vec::new();
+    for program in object.progs() {
+        let known = [INGRESS, EGRESS, PASS].into_iter().find(|name| program.name() == OsStr::new(name));
+        if let Some(name) = known {
+            let fd = program.as_fd().try_clone_to_owned();
+            programs.push((name, fd.map_err(|source| Error::Kernel { what: "keeping a program".into(), source })?));
+        }
+    }
+    Ok(programs)
+}
+
+/// Runs a program of an object on a frame.
+pub(crate) fn run(object: &mut Object, name: &str, frame: &[u8], repeat: u32) -> Result<Run, Error> {
+    let found = object.progs_mut().find(|program| program.name() == OsStr::new(name));
+    let program = found.ok_or_else(|| Error::Load(format!("the object has no program {name}")))?;
+    let mut out = vec![0; frame.len() + GROWTH];
+    let input = ProgramInput { data_in: Some(frame), data_out: Some(&mut out), repeat, ..ProgramInput::default() };
+    let output = program.test_run(input).map_err(|error| kernel("running a program", &error))?;
+    let packet = output.data.map_or_else(Vec::new, |data| data.to_vec());
+    Ok(Run { action: output.return_value, packet, duration: output.duration })
+}
+
+/// Refuses an interface that somebody else has.
+fn occupied(xdp: &Xdp<'_>, interface: i32) -> Result<(), Error> {
+    let what = || format!("asking what is attached to {}", name_of(interface));
+    let id = xdp.query_id(interface, XdpFlags::NONE).map_err(|error| kernel(&what(), &error))?;
+    if id == 0 {
+        return Ok(());
+    }
+    let of_id = |program: &ProgramInfo| program.id == id;
+    let name = ProgInfoIter::default().find(of_id).map(|program| program.name);
+    let name = name.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    if name == INGRESS {
+        return Ok(());
+    }
+    Err(Error::Occupied { interface: name_of(interface), program: format!("{name} (id {id})") })
+}
+
+fn has_coarse_clock() -> bool {
+    let xdp = libbpf_sys::BPF_PROG_TYPE_XDP;
+    // SAFETY: numbers, and no options.
+    unsafe { libbpf_sys::libbpf_probe_bpf_helper(xdp, COARSE_CLOCK, std::ptr::null()) == 1 }
+}
+
+fn name_of(interface: i32) -> String {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None);
+    let name = socket.and_then(|socket| rustix::net::netdevice::index_to_name(socket, interface as u32));
+    name.unwrap_or_else(|_| format!("interface {interface}"))
+}
+
+fn kernel(what: &str, error: &libbpf_rs::Error) -> Error {
+    Error::Kernel { what: what.to_owned(), source: std::io::Error::other(error.to_string()) }
+}
