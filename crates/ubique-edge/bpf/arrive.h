@@ -4,6 +4,9 @@
 
 #include "owner.h"
 
+/* What no XDP_… is: handed over to us, and bare now. */
+#define NEW_CONNECTION 0x100
+
 /* Tells the agent, which tells the site that asked. */
 static __always_inline void tell_found(const struct flow *flow, __u8 origin)
 {
@@ -101,7 +104,7 @@ static __always_inline int act(struct xdp_md *ctx, struct identity *id, const st
 		return deliver(ctx, id, 0);
 	case KIND_NEW:
 		count(COUNT_SHIM_NEW);
-		return XDP_PASS;
+		return NEW_CONNECTION;
 	case KIND_PROBE:
 		return probed(ctx, id, shim);
 	default:

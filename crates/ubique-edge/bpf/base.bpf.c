@@ -34,13 +34,27 @@ static __always_inline int hand_over(struct xdp_md *ctx, __u64 hash)
 	return forward(ctx, &route);
 }
 
+/* A new connection, bare, is ours: answered by a cookie where that object is loaded (adopt.bpf.c), else by the kernel. */
+static __always_inline int take(struct xdp_md *ctx)
+{
+	if (config.cookies)
+		bpf_tail_call(ctx, &slots, SLOT_ANSWER);
+	return XDP_PASS;
+}
+
 static __always_inline int open(struct xdp_md *ctx, __u32 l4, __u64 hash)
 {
 	count(COUNT_SYN);
 	if (find_echo(ctx, l4))
 		count(COUNT_SYN_TIMESTAMPS);
 	int action = hand_over(ctx, hash);
-	return action == XDP_ABORTED ? XDP_PASS : action;
+	return action == XDP_ABORTED ? take(ctx) : action;
+}
+
+static __always_inline int shim(struct xdp_md *ctx, __u8 family)
+{
+	int action = arrive(ctx, family);
+	return action == NEW_CONNECTION ? take(ctx) : action;
 }
 
 static __always_inline int tcp(struct xdp_md *ctx, __u32 l4, __u64 hash)
@@ -161,7 +175,7 @@ static __always_inline int ingress_v4(struct xdp_md *ctx, void *data, void *end)
 	if (!is_service_v4(ip->daddr)) {
 		if (ip->daddr == config.unicast_v4 && ip->protocol == IPPROTO_UDP && ip->ihl == 5 &&
 		    !(ip->frag_off & IP_FRAGMENT) && udp->dest == config.port)
-			return arrive(ctx, 4);
+			return shim(ctx, 4);
 		return XDP_PASS;
 	}
 	if (ip->ihl != 5)
@@ -200,7 +214,7 @@ static __always_inline int ingress_v6(struct xdp_md *ctx, void *data, void *end)
 	__builtin_memcpy(&ports, udp, sizeof(ports));
 	if (!is_service_v6(service)) {
 		if (is_unicast_v6(service) && ip->nexthdr == IPPROTO_UDP && udp->dest == config.port)
-			return arrive(ctx, 6);
+			return shim(ctx, 6);
 		return XDP_PASS;
 	}
 	const __u32 l4 = ETHERNET + sizeof(*ip);

@@ -1,5 +1,7 @@
 //! Programs into the kernel, onto interfaces, and what they are told while they run.
 
+mod adopt;
+
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,6 +10,7 @@ use libbpf_rs::query::{ProgInfoIter, ProgramInfo};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ProgramInput, TC_EGRESS, TcHook, TcHookBuilder, Xdp, XdpFlags};
 use ubique_proto::sessions::Site;
 
+use self::adopt::Adopt;
 use crate::layout::{Live, NO_SITE, RawConfig, RawSite};
 use crate::{Config, Counter, Counters, Error, Peer, Tier, object};
 
@@ -52,6 +55,7 @@ pub struct Edge {
     data: MapHandle,
     live: Live,
     tier: Tier,
+    adopt: Option<Adopt>,
 }
 
 /// Programs on one interface. They stay there until [`Attachment::detach`], whatever becomes of the process.
@@ -60,6 +64,7 @@ pub struct Attachment {
     mode: Mode,
     program: OwnedFd,
     egress: Option<TcHook>,
+    adopt: Option<TcHook>,
 }
 
 /// What a program did with one packet.
@@ -80,7 +85,7 @@ impl Edge {
     /// Loads the programs; nothing happens to any packet yet.
     ///
     /// # Errors
-    /// [`Error::NotPermitted`], [`Error::Config`], or what the kernel said.
+    /// [`Error::NotPermitted`], [`Error::Config`], [`Error::Cookies`] where only another tier can be had, or what the kernel said.
     pub fn load(config: &Config) -> Result<Edge, Error> {
         let mut open = object::open(object::base())?;
         let raw = RawConfig::new(config, has_coarse_clock())?;
@@ -98,7 +103,11 @@ impl Edge {
         let (sites, counts, data) = (map("sites")?, map("counts")?, map(".data")?);
         let live = Live::new(config.clock_base_ms);
         let programs = programs(&object)?;
-        let mut edge = Edge { object, programs, sites, counts, data, live, tier: config.tier };
+        let adopt = match config.tier {
+            Tier::Cookies => Some(Adopt::load(&raw, &object)?),
+            Tier::Timestamps | Tier::Off => None,
+        };
+        let mut edge = Edge { object, programs, sites, counts, data, live, tier: config.tier, adopt };
         edge.store_live()?;
         Ok(edge)
     }
@@ -118,10 +127,11 @@ impl Edge {
             match xdp.attach(index, mode.flags()) {
                 Ok(()) => {
                     let egress = if self.tier == Tier::Timestamps { Some(self.attach_egress(index)?) } else { None };
+                    let adopt = self.adopt.as_ref().map(|adopt| adopt.attach(index)).transpose()?;
                     let program = self.program(INGRESS)?.try_clone_to_owned();
                     let program =
                         program.map_err(|source| Error::Kernel { what: "keeping a program".into(), source })?;
-                    return Ok(Attachment { interface: index, mode: *mode, program, egress });
+                    return Ok(Attachment { interface: index, mode: *mode, program, egress, adopt });
                 }
                 Err(error) => refusal = Some(error),
             }
@@ -210,6 +220,16 @@ impl Edge {
         run(&mut self.object, name, frame, repeat)
     }
 
+    /// The same for the programs of [`Tier::Cookies`]: what answers SYNs, or (`acknowledgement`) what looks for cookies that come back.
+    ///
+    /// # Errors
+    /// [`Error::Cookies`] at another tier, or what the kernel said.
+    pub fn run_cookies(&mut self, acknowledgement: bool, frame: &[u8], repeat: u32) -> Result<Run, Error> {
+        let adopt = self.adopt.as_mut().ok_or_else(|| Error::Cookies("of another tier".into()))?;
+        let name = if acknowledgement { adopt::ADOPT } else { adopt::ANSWER };
+        run(&mut adopt.object, name, frame, repeat)
+    }
+
     fn program(&self, name: &str) -> Result<BorrowedFd<'_>, Error> {
         let found = self.programs.iter().find(|(known, _)| *known == name);
         found
@@ -239,10 +259,10 @@ impl Attachment {
         let what = || format!("detaching from {}", name_of(self.interface));
         let xdp = Xdp::new(self.program.as_fd());
         xdp.detach(self.interface, self.mode.flags()).map_err(|error| kernel(&what(), &error))?;
-        match &mut self.egress {
-            Some(hook) => hook.detach().map_err(|error| kernel(&what(), &error)),
-            None => Ok(()),
+        for hook in [&mut self.egress, &mut self.adopt].into_iter().flatten() {
+            hook.detach().map_err(|error| kernel(&what(), &error))?;
         }
+        Ok(())
     }
 }
 

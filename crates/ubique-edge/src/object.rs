@@ -17,6 +17,13 @@ pub fn base() -> &'static [u8] {
     &BASE.0
 }
 
+static ADOPT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/adopt.bpf.o")));
+
+/// The programs that answer SYNs by cookies of our own.
+pub fn adopt() -> &'static [u8] {
+    &ADOPT.0
+}
+
 /// Lines of libbpf and of the verifier kept for an error, at most.
 const LINES_MAX: usize = 12;
 

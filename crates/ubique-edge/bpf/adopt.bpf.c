@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * Connections begun by our own SYN cookies (tier 1). Linux 6.9, which adopts sequence number and clock of timestamps of whoever answered
+ * the SYN: both say the site, and no packet afterwards is changed by anybody.
+ *
+ * `ubique_answer` (XDP) makes SYN-ACKs; `ubique_adopt` (tc) shows the kernel the connection when the client's first acknowledgement arrives. Nothing is
+ * kept in between.
+ */
+#include "answer.h"
+
+char _license[] SEC("license") = "Dual MIT/GPL";
+
+/* Called by `ubique_ingress` for SYNs that are ours to take. */
+SEC("xdp")
+int ubique_answer(struct xdp_md *ctx)
+{
+	return answer_syn(ctx);
+}
+
+/* An acknowledgement that may be a cookie, as far as it is read. */
+struct acknowledgement {
+	struct flow flow;
+	__u64 hash;
+	__u32 number;
+	/* The client's initial sequence number. */
+	__u32 client;
+	__u32 l4;
+	/* Octets of options. */
+	__u32 length;
+};
+
+/* What our cookie says both sides agreed on. */
+static __always_inline bool recall(const struct acknowledgement *ack, const struct offer *offer, struct bpf_tcp_req_attrs *attrs)
+{
+	__u64 wall = config.clock_base_ms + bpf_ktime_get_ns() / 1000000;
+	__u32 said = timestamp_encode(wall, config.site, ack->hash);
+	if (offer->timestamps && !echo_is_recent(bpf_ntohl(offer->echo), said))
+		return false;
+	__u32 cookie = sequence_cookie(ack->number, ack->hash);
+	if (!cookie_is_good(config.cookie_key, ack->hash, ack->client, cookie, offer->timestamps, wall))
+		return false;
+	__u8 agreed = cookie_agreed(cookie, offer->timestamps), scale = agreed_scale(agreed);
+	attrs->mss = segment_size(ack->flow.family, agreed >> AGREED_SEGMENT_SHIFT);
+	attrs->sack_ok = !!(agreed & AGREED_SACK);
+	if (scale != NO_SCALE) {
+		attrs->wscale_ok = true;
+		attrs->snd_wscale = scale;
+		attrs->rcv_wscale = WINDOW_SCALE;
+	}
+	if (offer->timestamps) {
+		attrs->tstamp_ok = true;
+		attrs->rcv_tsval = bpf_ntohl(offer->value);
+		/* Not the echo: the kernel's clock shall say what ours says at this moment, not what it said a round trip ago. */
+		attrs->rcv_tsecr = said;
+	}
+	return true;
+}
+
+/* Gives the packet to the listener with a request for it; false: there is no listener, or the connection is there already. */
+static __noinline bool assign(struct __sk_buff *skb, const struct flow *flow, struct bpf_tcp_req_attrs *attrs)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 size = fill_tuple(&tuple, flow);
+	struct bpf_sock *found = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!found)
+		return false;
+	bool assigned = false;
+	if (found->state == TCP_LISTEN) {
+		struct sock *socket = (struct sock *)bpf_skc_to_tcp_sock(found);
+		if (socket)
+			assigned = !bpf_sk_assign_tcp_reqsk(skb, socket, attrs, sizeof(*attrs));
+		count(assigned ? COUNT_COOKIE_ACCEPTED : COUNT_COOKIE_REFUSED);
+	}
+	bpf_sk_release(found);
+	return assigned;
+}
+
+/* The acknowledgement number is an initial one of this site's. */
+static __noinline int consider(struct __sk_buff *skb, const struct acknowledgement *ack)
+{
+	struct offer offer = offer_nothing(ack->flow.family);
+	struct options options = {};
+	__u32 length = ack->length;
+	if (length) {
+		if (length > OPTIONS_MAX || bpf_skb_load_bytes(skb, ack->l4 + sizeof(struct tcphdr), options.octets, length))
+			return TC_ACT_UNSPEC;
+		read_offer(&options, length, &offer);
+	}
+	struct bpf_tcp_req_attrs attrs = {};
+	if (recall(ack, &offer, &attrs))
+		assign(skb, &ack->flow, &attrs);
+	return TC_ACT_UNSPEC;
+}
+
+static __always_inline bool read_acknowledgement(struct acknowledgement *ack, const struct tcphdr *tcp)
+{
+	if ((tcp_flags(tcp) & (TCP_SYN | TCP_RST | TCP_ACK)) != TCP_ACK || tcp->doff < 5)
+		return false;
+	ack->number = bpf_ntohl(tcp->ack_seq);
+	ack->client = bpf_ntohl(tcp->seq) - 1;
+	ack->length = tcp->doff * 4 - sizeof(*tcp);
+	return true;
+}
+
+static __always_inline int adopt_v4(struct __sk_buff *skb, void *data, void *end)
+{
+	struct iphdr *ip = data + ETHERNET;
+	struct tcphdr *tcp = (void *)(ip + 1);
+	struct acknowledgement ack = { .l4 = ETHERNET + sizeof(*ip) };
+	if ((void *)(tcp + 1) > end || *(__u8 *)ip != 0x45 || ip->protocol != IPPROTO_TCP || ip->frag_off & IP_FRAGMENT ||
+	    !is_service_v4(ip->daddr) || !read_acknowledgement(&ack, tcp))
+		return TC_ACT_UNSPEC;
+	ack.flow.client[0] = ip->saddr;
+	ack.flow.service[0] = ip->daddr;
+	ack.flow.family = 4;
+	__builtin_memcpy(&ack.flow.ports, tcp, 4);
+	ack.hash = flow_hash_v4(config.flow_key, ip->saddr, ip->daddr, ack.flow.ports);
+	return sequence_is_initial(ack.number, config.site, ack.hash) ? consider(skb, &ack) : TC_ACT_UNSPEC;
+}
+
+static __always_inline int adopt_v6(struct __sk_buff *skb, void *data, void *end)
+{
+	struct ipv6hdr *ip = data + ETHERNET;
+	struct tcphdr *tcp = (void *)(ip + 1);
+	struct acknowledgement ack = { .l4 = ETHERNET + sizeof(*ip) };
+	if ((void *)(tcp + 1) > end || ip->nexthdr != IPPROTO_TCP)
+		return TC_ACT_UNSPEC;
+	__builtin_memcpy(ack.flow.client, &ip->saddr, 16);
+	__builtin_memcpy(ack.flow.service, &ip->daddr, 16);
+	if (!is_service_v6(ack.flow.service) || !read_acknowledgement(&ack, tcp))
+		return TC_ACT_UNSPEC;
+	ack.flow.family = 6;
+	__builtin_memcpy(&ack.flow.ports, tcp, 4);
+	ack.hash = flow_hash_v6(config.flow_key, ack.flow.client, ack.flow.service, ack.flow.ports);
+	return sequence_is_initial(ack.number, config.site, ack.hash) ? consider(skb, &ack) : TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int ubique_adopt(struct __sk_buff *skb)
+{
+	const __u32 headers = ETHERNET + sizeof(struct ipv6hdr) + sizeof(struct tcphdr);
+	/* Drivers put headers first; what has fewer octets in all than this has no TCP over IPv6 in it. */
+	if ((void *)(long)skb->data + headers > (void *)(long)skb->data_end)
+		bpf_skb_pull_data(skb, skb->len < headers ? skb->len : headers);
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethernet *ethernet = data;
+	if ((void *)(ethernet + 1) > end)
+		return TC_ACT_UNSPEC;
+	if (ethernet->protocol == bpf_htons(ETH_P_IP))
+		return adopt_v4(skb, data, end);
+	if (ethernet->protocol == bpf_htons(ETH_P_IPV6))
+		return adopt_v6(skb, data, end);
+	return TC_ACT_UNSPEC;
+}

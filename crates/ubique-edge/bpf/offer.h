@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* What a client offers or says in the options of its TCP header (RFC 9293 §3.2, RFC 7323, RFC 2018). */
+#pragma once
+
+#include "cookie.h"
+#include "packet.h"
+
+#define OPTION_END 0
+#define OPTION_NOP 1
+#define OPTION_SEGMENT 2
+#define OPTION_SCALE 3
+#define OPTION_SACK 4
+#define OPTION_TIMESTAMPS 8
+#define OPTION_MD5 19
+#define OPTION_AO 29
+
+/* All options, and as much behind them as an offset in six bits and the longest option may reach. */
+struct options {
+	__u8 octets[64 + 16];
+};
+
+struct offer {
+	/* TSval and TSecr, as they stand there. */
+	__be32 value;
+	__be32 echo;
+	__u16 segment;
+	__u8 scale;
+	bool sack;
+	bool timestamps;
+	/* Segments are signed (RFC 2385, RFC 5925). */
+	bool is_signed;
+};
+
+/* What a connection is without a word. */
+static __always_inline struct offer offer_nothing(__u8 family)
+{
+	return (struct offer){ .segment = family == 4 ? 536 : 1220, .scale = NO_SCALE };
+}
+
+/* `length`: of all options. What is malformed ends the list, as for the kernel. */
+static __noinline bool read_offer(const struct options *options, __u32 length, struct offer *offer)
+{
+	__u32 at = 0;
+	for (int i = 0; i < OPTIONS_MAX && at < length; i++) {
+		const __u8 *option = options->octets + (at & 63);
+		__u8 kind = option[0], size = option[1];
+		if (kind == OPTION_NOP) {
+			at++;
+			continue;
+		}
+		if (kind == OPTION_END || size < 2 || at + size > length)
+			break;
+		if (kind == OPTION_SEGMENT && size == 4) {
+			__u16 segment = option[2] << 8 | option[3];
+			if (segment)
+				offer->segment = segment;
+		} else if (kind == OPTION_SCALE && size == 3) {
+			offer->scale = option[2] > SCALE_MAX ? SCALE_MAX : option[2];
+		} else if (kind == OPTION_SACK && size == 2) {
+			offer->sack = true;
+		} else if (kind == OPTION_TIMESTAMPS && size == 10) {
+			__builtin_memcpy(&offer->value, option + 2, 4);
+			__builtin_memcpy(&offer->echo, option + 6, 4);
+			offer->timestamps = true;
+		} else if (kind == OPTION_MD5 || kind == OPTION_AO) {
+			offer->is_signed = true;
+		}
+		at += size;
+	}
+	return true;
+}
