@@ -6,7 +6,7 @@ use std::process::Command;
 use std::{env, fs};
 
 /// The objects, each `bpf/NAME.bpf.c`.
-const OBJECTS: [&str; 3] = ["base", "adopt", "vectors"];
+const OBJECTS: [&str; 4] = ["base", "adopt", "vectors", "bench"];
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(data_plane)");

@@ -30,11 +30,11 @@ static __always_inline int probed(struct xdp_md *ctx, const struct identity *id,
 	}
 	__u64 asked = bpf_be64_to_cpu(shim->asked) | bit(config.site);
 	__u64 left = sites_up() & ~asked & ~bit(shim->origin);
-	struct route route = { .hash = id->hash, .origin = shim->origin, .counter = COUNT_FORWARD_PROBE };
+	struct route route = { .hash = id->hash, .origin = shim->origin, .counter = COUNT_FORWARD_PROBE, .wall_ms = wall_ms() };
 	/* Nobody is left: the kernel of the site where the client's packet arrived decides. */
 	route.kind = left ? KIND_PROBE : KIND_DATA;
 	route.to = left ? lowest(left) : shim->origin;
-	route.asked = asked | bit(route.to);
+	route.asked = bpf_cpu_to_be64(asked | bit(route.to));
 	return forward(ctx, &route);
 }
 
@@ -45,15 +45,15 @@ static __always_inline bool is_from(void *data, void *end, __u8 family, const st
 		return false;
 	if (family == 4) {
 		struct iphdr *ip = data + OUTER_IP;
-		return (void *)(ip + 1) <= end && ip->saddr == site->destination[0];
+		return (void *)(ip + 1) <= end && ip->saddr == site->address[0];
 	}
 	struct ipv6hdr *ip = data + OUTER_IP;
 	if ((void *)(ip + 1) > end)
 		return false;
 	__u32 source[4];
 	__builtin_memcpy(source, &ip->saddr, 16);
-	return source[0] == site->destination[0] && source[1] == site->destination[1] &&
-	       source[2] == site->destination[2] && source[3] == site->destination[3];
+	return source[0] == site->address[0] && source[1] == site->address[1] &&
+	       source[2] == site->address[2] && source[3] == site->address[3];
 }
 
 /* Answers KIND_ALIVE where it came from; the frame is long enough. */
@@ -84,9 +84,9 @@ static __always_inline int answer_alive(struct xdp_md *ctx, const int family)
 	udp->source = config.port;
 	udp->check = 0;
 	/* What was asked returns, so that the answer names its question. */
-	struct shim *shim = data + OUTER_SHIM(family);
-	struct route route = { .kind = KIND_HERE, .origin = config.site, .asked = bpf_be64_to_cpu(shim->asked) };
-	fill_shim(shim, &route);
+	__u64 *shim = data + OUTER_SHIM(family);
+	shim[0] = shim_head(KIND_HERE, config.site, config.site, wall_ms());
+	shim[2] = shim_tag(config.shim_key, shim[0], shim[1], 0);
 	count(COUNT_SHIM_ALIVE);
 	return XDP_TX;
 }
@@ -134,7 +134,7 @@ static __always_inline int learn(struct xdp_md *ctx, const struct shim *shim, __
 }
 
 /* A datagram to our unicast address and port; `family`: its own. */
-static __noinline int arrive(struct xdp_md *ctx, __u8 family)
+__noinline int arrive(struct xdp_md *ctx, __u32 family)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 at = family == 4 ? OUTER_END(4) : OUTER_END(6);

@@ -10,7 +10,7 @@
 char _license[] SEC("license") = "Dual MIT/GPL";
 
 /* A packet of `site`'s; `counter` if it leaves for there. XDP_ABORTED: no such site. */
-static __always_inline int to_owner(struct xdp_md *ctx, __u8 owner, __u64 hash, enum counter counter)
+static __always_inline int to_owner(struct xdp_md *ctx, __u8 owner, __u64 hash, __u32 wall, enum counter counter)
 {
 	struct site *site = site_of(owner);
 	if (!site || site->state == SITE_UNKNOWN)
@@ -20,8 +20,8 @@ static __always_inline int to_owner(struct xdp_md *ctx, __u8 owner, __u64 hash, 
 		count(COUNT_OWNER_DOWN);
 		return XDP_PASS;
 	}
-	struct route route = { .hash = hash, .to = owner, .kind = KIND_DATA, .origin = config.site, .counter = counter };
-	return forward(ctx, &route);
+	struct route route = { .hash = hash, .kind = KIND_DATA, .origin = config.site, .counter = counter, .wall_ms = wall };
+	return forward_to(ctx, site, &route);
 }
 
 /* Hands a new connection to the site that takes ours while we drain; XDP_ABORTED: we take it. */
@@ -31,6 +31,7 @@ static __always_inline int hand_over(struct xdp_md *ctx, __u64 hash)
 	if (to == NO_SITE || !(sites_up() & bit(to)))
 		return XDP_ABORTED;
 	struct route route = { .hash = hash, .to = to, .kind = KIND_NEW, .origin = config.site, .counter = COUNT_FORWARD_NEW };
+	route.wall_ms = wall_ms();
 	return forward(ctx, &route);
 }
 
@@ -72,22 +73,21 @@ static __always_inline int tcp(struct xdp_md *ctx, __u32 l4, __u64 hash)
 		echo = options[2];
 	} else {
 		at = find_echo(ctx, l4);
-		data = (void *)(long)ctx->data;
-		end = (void *)(long)ctx->data_end;
-		__be32 *found = data + (at & 255);
-		if (at && (void *)(found + 1) <= end)
+		__be32 *found = at ? word_at(ctx, at) : NULL;
+		if (found)
 			echo = *found;
 	}
 	if (!echo)
 		return ask(ctx);
-	__u8 owner = timestamp_decode(bpf_ntohl(echo), wall_ms(), hash);
+	__u32 wall = wall_ms();
+	__u8 owner = timestamp_decode(bpf_ntohl(echo), wall, hash);
 	if (owner == config.site) {
 		count(COUNT_LOCAL_TIMESTAMP);
 		if (config.rewrite)
 			restore(ctx, l4, at, hash);
 		return XDP_PASS;
 	}
-	int action = owner == NO_SITE ? XDP_ABORTED : to_owner(ctx, owner, hash, COUNT_FORWARD_TIMESTAMP);
+	int action = owner == NO_SITE ? XDP_ABORTED : to_owner(ctx, owner, hash, wall, COUNT_FORWARD_TIMESTAMP);
 	return action == XDP_ABORTED ? ask(ctx) : action;
 }
 
@@ -117,13 +117,15 @@ static __always_inline int quic(struct xdp_md *ctx, __u32 l4, __u64 hash)
 	if ((void *)(first + 1) > end)
 		return XDP_PASS;
 	bool is_long = *first & 0x80;
+	bool has_id = true;
 	if (is_long) {
 		if ((void *)(first + 6) > end)
 			return XDP_PASS;
-		id = first[5] == ID_BYTES ? first + 6 : end;
+		has_id = first[5] == ID_BYTES;
+		id = first + 6;
 	}
 	__u8 owner = NO_SITE;
-	if ((void *)id + ID_BYTES <= end)
+	if (has_id && (void *)(id + ID_BYTES) <= end)
 		owner = id_owner(id);
 	if (owner == config.site) {
 		count(COUNT_LOCAL_ID);
@@ -131,7 +133,7 @@ static __always_inline int quic(struct xdp_md *ctx, __u32 l4, __u64 hash)
 	}
 	int action = XDP_ABORTED;
 	if (owner != NO_SITE)
-		action = to_owner(ctx, owner, hash, COUNT_FORWARD_ID);
+		action = to_owner(ctx, owner, hash, wall_ms(), COUNT_FORWARD_ID);
 	if (action != XDP_ABORTED)
 		return action;
 	count(COUNT_QUIC_NEW);
@@ -141,7 +143,7 @@ static __always_inline int quic(struct xdp_md *ctx, __u32 l4, __u64 hash)
 }
 
 /* An error on the way of a packet of ours, or of another site's: the packet it quotes tells. */
-static __noinline int too_big(struct xdp_md *ctx)
+__noinline int too_big(struct xdp_md *ctx)
 {
 	struct identity id = {};
 	if (!identify(ctx, ETHERNET, &id) || id.protocol != IPPROTO_ICMP)
@@ -149,12 +151,9 @@ static __noinline int too_big(struct xdp_md *ctx)
 	__u8 owner = NO_SITE;
 	/* What is quoted has our TSval, four octets before the TSecr. */
 	__u32 at = find_echo(ctx, id.l4);
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	if (at > 4 && at <= 512) {
-		__be32 *value = data + at - 4;
-		if ((void *)(value + 1) <= end)
-			owner = timestamp_decode(bpf_ntohl(*value), wall_ms(), id.hash);
-	}
+	__be32 *value = at ? word_at(ctx, at - 4) : NULL;
+	if (value)
+		owner = timestamp_decode(bpf_ntohl(*value), wall_ms(), id.hash);
 	if (owner == NO_SITE) {
 		__u8 *cached = bpf_map_lookup_elem(&flows, &id.flow);
 		if (cached)
@@ -162,7 +161,7 @@ static __noinline int too_big(struct xdp_md *ctx)
 	}
 	if (owner == NO_SITE || owner == config.site)
 		return XDP_PASS;
-	int action = to_owner(ctx, owner, id.hash, COUNT_FORWARD_ICMP);
+	int action = to_owner(ctx, owner, id.hash, wall_ms(), COUNT_FORWARD_ICMP);
 	return action == XDP_ABORTED ? XDP_PASS : action;
 }
 
@@ -238,8 +237,7 @@ static __always_inline int ingress_v6(struct xdp_md *ctx, void *data, void *end)
 	return XDP_PASS;
 }
 
-SEC("xdp")
-int ubique_ingress(struct xdp_md *ctx)
+static __always_inline int arrives(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethernet *ethernet = data;
@@ -250,6 +248,12 @@ int ubique_ingress(struct xdp_md *ctx)
 	if (ethernet->protocol == bpf_htons(ETH_P_IPV6))
 		return ingress_v6(ctx, data, end);
 	return XDP_PASS;
+}
+
+SEC("xdp")
+int ubique_ingress(struct xdp_md *ctx)
+{
+	return arrives(ctx);
 }
 
 /* --- what leaves --- */

@@ -74,18 +74,21 @@ enum site_state {
 	SITE_DOWN,
 };
 
+/* Octets of a template: Ethernet and IPv6 header, in whole words. */
+#define TEMPLATE_WORDS 7
+
 /* Where and how packets for a site leave. */
 struct site {
-	__u32 destination[4];
-	__u32 source[4];
+	/* Ethernet and IP header before a packet for it: no length yet, and of IPv4 the checksum without it. */
+	__u64 template[TEMPLATE_WORDS];
+	/* Its unicast address, where its own packets come from. */
+	__u32 address[4];
 	__u32 interface;
-	__u16 destination_mac[3];
-	__u16 source_mac[3];
 	/* enum site_state */
 	__u8 state;
-	/* Of the addresses: 4 or 6. */
+	/* Of the address: 4 or 6. */
 	__u8 family;
-	__u8 padding[6];
+	__u8 padding[2];
 	/* When its next packet to us would be on time (GCRA: a theoretical arrival time), ns. The programs' own. */
 	__u64 due_ns;
 };

@@ -143,15 +143,27 @@ struct shim {
 	__u64 tag;
 };
 
-static __always_inline __u64 shim_tag(const volatile __u64 key[2], const struct shim *shim, __u64 flow)
+/* The first two words, as they stand in memory. */
+static __always_inline __u64 shim_head(enum kind kind, __u8 sender, __u8 origin, __u32 wall_ms)
+{
+	__u32 first = SHIM_VERSION << 4 | kind | (__u32)sender << 8 | (__u32)origin << 16;
+	return first | (__u64)bpf_htonl(wall_ms) << 32;
+}
+
+static __always_inline __u64 shim_tag(const volatile __u64 key[2], __u64 head, __u64 asked, __u64 flow)
+{
+	struct sip s = sip_begin(key);
+	sip_word(&s, head);
+	sip_word(&s, asked);
+	sip_word(&s, flow);
+	return sip_end(&s, 0, 24);
+}
+
+static __always_inline __u64 shim_tag_of(const volatile __u64 key[2], const struct shim *shim, __u64 flow)
 {
 	__u64 words[2];
 	__builtin_memcpy(words, shim, sizeof(words));
-	struct sip s = sip_begin(key);
-	sip_word(&s, words[0]);
-	sip_word(&s, words[1]);
-	sip_word(&s, flow);
-	return sip_end(&s, 0, 24);
+	return shim_tag(key, words[0], words[1], flow);
 }
 
 /* Whether form, tag and time are right. */
@@ -159,6 +171,6 @@ static __always_inline bool shim_is_good(const volatile __u64 key[2], const stru
 {
 	__u32 age = wall_ms - bpf_ntohl(shim->wall_ms);
 	return shim->version_kind >> 4 == SHIM_VERSION && (shim->version_kind & 0xf) < KINDS && shim->zero == 0 &&
-	       shim->sender < SITES_MAX && shim->origin < SITES_MAX && shim->tag == shim_tag(key, shim, flow) &&
+	       shim->sender < SITES_MAX && shim->origin < SITES_MAX && shim->tag == shim_tag_of(key, shim, flow) &&
 	       age + SLACK_MS <= 2 * SLACK_MS;
 }

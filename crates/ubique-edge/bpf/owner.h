@@ -50,12 +50,12 @@ static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id
 }
 
 /* A TCP packet for us or another site, not a SYN, that does not tell. */
-static __noinline int ask(struct xdp_md *ctx)
+__noinline int ask(struct xdp_md *ctx)
 {
 	struct identity id = {};
 	if (!identify(ctx, ETHERNET, &id) || id.protocol != IPPROTO_TCP)
 		return XDP_PASS;
-	struct route route = { .hash = id.hash, .origin = config.site };
+	struct route route = { .hash = id.hash, .origin = config.site, .wall_ms = wall_ms() };
 	__u64 up = sites_up();
 	__u8 *owner = bpf_map_lookup_elem(&flows, &id.flow);
 	if (owner && up & bit(*owner)) {
@@ -77,7 +77,7 @@ static __noinline int ask(struct xdp_md *ctx)
 		return XDP_DROP;
 	}
 	route.to = lowest(up);
-	route.asked = bit(config.site) | bit(route.to);
+	route.asked = bpf_cpu_to_be64(bit(config.site) | bit(route.to));
 	route.kind = KIND_PROBE;
 	route.counter = COUNT_FORWARD_PROBE;
 	return forward(ctx, &route);

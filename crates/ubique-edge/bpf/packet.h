@@ -115,11 +115,11 @@ static __noinline bool identify(struct xdp_md *ctx, __u32 at, struct identity *i
 	return true;
 }
 
-/* The most options that a TCP header has: each is at least one octet. */
-#define OPTIONS_MAX 40
+/* Options looked at: nobody sends more before the timestamps. */
+#define OPTIONS_MAX 16
 
-/* Offset of the TSecr of the TCP header at `l4`; 0: there is none. */
-static __noinline __u32 find_echo(struct xdp_md *ctx, __u32 l4)
+/* Offset of the TSecr of the TCP header at `l4`; 0: there is none. Not static, so that the verifier looks at it once. */
+__noinline __u32 find_echo(struct xdp_md *ctx, __u32 l4)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	if (l4 > 256)
@@ -147,15 +147,23 @@ static __noinline __u32 find_echo(struct xdp_md *ctx, __u32 l4)
 	return 0;
 }
 
+/* The word at an offset that was found, below 512; NULL: it is not in the packet. */
+static __always_inline __be32 *word_at(struct xdp_md *ctx, __u32 at)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	/* So that the compiler leaves the bound where the verifier looks for it. */
+	asm volatile("" : "+r"(at));
+	__be32 *word = data + (at & 511);
+	return (void *)(word + 1) <= end ? word : NULL;
+}
+
 /* Takes our offset off the TSecr at `at` (0: there is none), as the kernel that sent it expects (tier 2). */
 static __always_inline void restore(struct xdp_md *ctx, __u32 l4, __u32 at, __u64 hash)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	if (!at || at > 512 || l4 > 256)
-		return;
-	struct tcphdr *tcp = data + l4;
-	__be32 *echo = data + at;
-	if ((void *)(tcp + 1) > end || (void *)(echo + 1) > end || !*echo)
+	__be32 *echo = at ? word_at(ctx, at) : NULL;
+	void *end = (void *)(long)ctx->data_end;
+	struct tcphdr *tcp = (void *)(long)ctx->data + (l4 & 255);
+	if (!echo || !*echo || (void *)(tcp + 1) > end)
 		return;
 	__be32 new = bpf_htonl(bpf_ntohl(*echo) - timestamp_encode(config.clock_base_ms, config.site, hash));
 	tcp->check = checksum_replace(tcp->check, *echo, new);

@@ -43,7 +43,7 @@ int vectors(struct xdp_md *ctx)
 	v->site_by_sequence = sequence_decode(in.acknowledgement, hash);
 	v->cookie_read = sequence_cookie(in.acknowledgement, hash);
 	v->site_by_id = id_decode(in.key, in.rotation, in.id);
-	v->shim_tag = shim_tag(in.key, &in.shim, hash);
+	v->shim_tag = shim_tag_of(in.key, &in.shim, hash);
 	v->shim_is_good = shim_is_good(in.key, &in.shim, hash, in.wall_ms);
 	return XDP_PASS;
 }

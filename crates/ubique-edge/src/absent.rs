@@ -28,6 +28,25 @@ pub struct Run {
     pub duration: std::time::Duration,
 }
 
+/// A program of the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// For what arrives (XDP).
+    Ingress,
+    /// For what leaves (tc).
+    Egress,
+    /// Lets everything pass (XDP).
+    Pass,
+    /// What arrives, forwarded, and as it was again (XDP).
+    Forward,
+    /// What [`Program::Forward`] costs without forwarding.
+    Undo,
+    /// Answers SYNs (XDP), called by [`Program::Ingress`]: of [`Tier::Cookies`](crate::Tier::Cookies) only, as the next.
+    Answer,
+    /// For acknowledgements that may be cookies (tc).
+    Adopt,
+}
+
 /// Programs on an interface: there are none.
 #[derive(Debug)]
 pub enum Attachment {}
@@ -53,6 +72,12 @@ impl Edge {
         Err(Error::Unavailable(why))
     }
 
+    /// # Errors
+    /// As [`Edge::load`].
+    pub fn load_for_measurement(config: &Config) -> Result<Edge, Error> {
+        Edge::load(config)
+    }
+
     /// Programs on the interface with this index.
     pub fn attach(&self, _interface: u32, _mode: Option<Mode>) -> Result<Attachment, Error> {
         match *self {}
@@ -64,7 +89,7 @@ impl Edge {
     }
 
     /// Runs a program on a frame.
-    pub fn run(&mut self, _egress: bool, _frame: &[u8], _repeat: u32) -> Result<Run, Error> {
+    pub fn run(&mut self, _program: Program, _frame: &[u8], _repeat: u32) -> Result<Run, Error> {
         match *self {}
     }
 

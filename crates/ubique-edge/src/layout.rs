@@ -8,7 +8,7 @@ use ubique_proto::sessions::connection_id::ROTATIONS;
 use ubique_proto::sessions::{Key, SITES_MAX};
 
 use crate::config::{ID_KEYS_MAX, MTU, PORTS_MAX, PREFIXES_MAX};
-use crate::{Config, Error, Peer, Tier};
+use crate::{Config, Error, NextHop, Peer, Tier};
 
 /// Where there is no site.
 pub const NO_SITE: u8 = 0xff;
@@ -73,20 +73,26 @@ pub struct Live {
     padding: [u8; 7],
 }
 
+/// Octets of [`RawSite::template`].
+const TEMPLATE: usize = 56;
+
 /// `struct site`
 #[repr(C)]
-#[derive(Clone, Copy, Default, Pod, Zeroable)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 pub struct RawSite {
-    destination: [u8; 16],
-    source: [u8; 16],
+    template: [u64; TEMPLATE / 8],
+    address: [u8; 16],
     interface: u32,
-    destination_mac: [u8; 6],
-    source_mac: [u8; 6],
     state: u8,
     family: u8,
-    padding: [u8; 6],
+    padding: [u8; 2],
     due_ns: u64,
 }
+
+/// Hop limit of what is sent to another site.
+const HOPS: u8 = 64;
+/// IANA's number of UDP.
+const UDP: u8 = 17;
 
 /// `enum site_state`
 const UP: u8 = 1;
@@ -101,16 +107,45 @@ impl Live {
 
 impl RawSite {
     pub fn new(peer: &Peer) -> RawSite {
-        let (family, destination) = address(peer.address);
-        let mut site = RawSite { destination, family, state: if peer.up { UP } else { DOWN }, ..RawSite::default() };
+        let (family, address) = address(peer.address);
+        let mut site = RawSite { address, family, state: if peer.up { UP } else { DOWN }, ..RawSite::zeroed() };
         if let Some(next_hop) = &peer.next_hop {
-            site.source = address(next_hop.source).1;
             site.interface = next_hop.interface;
-            site.destination_mac = next_hop.destination_mac;
-            site.source_mac = next_hop.source_mac;
+            let octets = template(next_hop, peer.address);
+            for (word, octets) in site.template.iter_mut().zip(octets.as_chunks().0) {
+                *word = u64::from_ne_bytes(*octets);
+            }
         }
         site
     }
+}
+
+/// Ethernet and IP header without a length; of IPv4, the sum instead of the checksum.
+fn template(next_hop: &NextHop, destination: IpAddr) -> [u8; TEMPLATE] {
+    let mut octets = Vec::with_capacity(TEMPLATE);
+    octets.extend(next_hop.destination_mac);
+    octets.extend(next_hop.source_mac);
+    match (next_hop.source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            octets.extend([0x08, 0x00]);
+            let mut header = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, HOPS, UDP, 0, 0];
+            header.extend(source.octets());
+            header.extend(destination.octets());
+            let mut sum: u32 = header.chunks(2).map(|two| u32::from(u16::from_ne_bytes([two[0], two[1]]))).sum();
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            header[10..12].copy_from_slice(&(sum as u16).to_ne_bytes());
+            octets.extend(header);
+        }
+        (source, destination) => {
+            octets.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, UDP, HOPS]);
+            octets.extend(self::address(source).1);
+            octets.extend(self::address(destination).1);
+        }
+    }
+    octets.resize(TEMPLATE, 0);
+    octets.try_into().unwrap_or([0; TEMPLATE])
 }
 
 /// Family, and the octets from the first on.
@@ -228,6 +263,6 @@ mod tests {
     #[test]
     fn there_is_no_padding_the_compiler_chose() {
         // What BTF says of the object: see tests/vectors.rs; here that nothing moved by itself.
-        assert_eq!((size_of::<RawConfig>(), size_of::<Live>(), size_of::<RawSite>()), (856, 24, 64));
+        assert_eq!((size_of::<RawConfig>(), size_of::<Live>(), size_of::<RawSite>()), (856, 24, 88));
     }
 }

@@ -27,7 +27,11 @@ mod object;
 #[path = "absent.rs"]
 mod loader;
 
+#[cfg(data_plane)]
+#[doc(hidden)]
+pub use object::Vectors;
+
 pub use config::{Config, IdKey, Keys, NextHop, Peer, Tier};
 pub use counters::{Counter, Counters};
 pub use error::Error;
-pub use loader::{Attachment, Edge, Mode, Run};
+pub use loader::{Attachment, Edge, Mode, Program, Run};

@@ -14,12 +14,49 @@ use self::adopt::Adopt;
 use crate::layout::{Live, NO_SITE, RawConfig, RawSite};
 use crate::{Config, Counter, Counters, Error, Peer, Tier, object};
 
-/// Name of the program for what arrives; also how we know our own.
-const INGRESS: &str = "ubique_ingress";
-/// Name of the program for what leaves.
-const EGRESS: &str = "ubique_egress";
-/// Name of the program that does nothing.
-const PASS: &str = "ubique_pass";
+/// A program of the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// For what arrives (XDP).
+    Ingress,
+    /// For what leaves (tc).
+    Egress,
+    /// Lets everything pass (XDP).
+    Pass,
+    /// What arrives, forwarded, and as it was again (XDP): only in [`Edge::load_for_measurement`].
+    Forward,
+    /// What [`Program::Forward`] costs without forwarding.
+    Undo,
+    /// Answers SYNs (XDP), called by [`Program::Ingress`]: of [`Tier::Cookies`](crate::Tier::Cookies) only, as the next.
+    Answer,
+    /// For acknowledgements that may be cookies (tc).
+    Adopt,
+}
+
+impl Program {
+    const ALL: [Program; 7] = [
+        Program::Ingress,
+        Program::Egress,
+        Program::Pass,
+        Program::Forward,
+        Program::Undo,
+        Program::Answer,
+        Program::Adopt,
+    ];
+
+    /// Its name in the kernel; also how we know our own.
+    fn name(self) -> &'static str {
+        match self {
+            Program::Ingress => "ubique_ingress",
+            Program::Egress => "ubique_egress",
+            Program::Pass => "ubique_pass",
+            Program::Forward => "ubique_forward",
+            Program::Undo => "ubique_undo",
+            Program::Answer => "ubique_answer",
+            Program::Adopt => "ubique_adopt",
+        }
+    }
+}
 
 /// Where ours stands among filters of tc.
 const TC_HANDLE: u32 = 0x5542;
@@ -49,7 +86,7 @@ impl Mode {
 /// A data plane: programs and maps in the kernel.
 pub struct Edge {
     object: Object,
-    programs: Vec<(&'static str, OwnedFd)>,
+    programs: Vec<(Program, OwnedFd)>,
     sites: MapHandle,
     counts: MapHandle,
     data: MapHandle,
@@ -87,7 +124,19 @@ impl Edge {
     /// # Errors
     /// [`Error::NotPermitted`], [`Error::Config`], [`Error::Cookies`] where only another tier can be had, or what the kernel said.
     pub fn load(config: &Config) -> Result<Edge, Error> {
-        let mut open = object::open(object::base())?;
+        Edge::load_object(config, object::base())
+    }
+
+    /// The same, with [`Program::Forward`] and [`Program::Undo`].
+    ///
+    /// # Errors
+    /// As [`Edge::load`].
+    pub fn load_for_measurement(config: &Config) -> Result<Edge, Error> {
+        Edge::load_object(config, object::bench())
+    }
+
+    fn load_object(config: &Config, octets: &[u8]) -> Result<Edge, Error> {
+        let mut open = object::open(octets)?;
         let raw = RawConfig::new(config, has_coarse_clock())?;
         for mut map in open.maps_mut() {
             if map.name().to_string_lossy().ends_with(".rodata") {
@@ -119,7 +168,7 @@ impl Edge {
     /// [`Error::Occupied`], or what the kernel said.
     pub fn attach(&self, interface: u32, mode: Option<Mode>) -> Result<Attachment, Error> {
         let index = interface as i32;
-        let xdp = Xdp::new(self.program(INGRESS)?);
+        let xdp = Xdp::new(self.program(Program::Ingress)?);
         occupied(&xdp, index)?;
         let modes: &[Mode] = mode.as_ref().map_or(&[Mode::Native, Mode::Generic], std::slice::from_ref);
         let mut refusal = None;
@@ -128,7 +177,7 @@ impl Edge {
                 Ok(()) => {
                     let egress = if self.tier == Tier::Timestamps { Some(self.attach_egress(index)?) } else { None };
                     let adopt = self.adopt.as_ref().map(|adopt| adopt.attach(index)).transpose()?;
-                    let program = self.program(INGRESS)?.try_clone_to_owned();
+                    let program = self.program(Program::Ingress)?.try_clone_to_owned();
                     let program =
                         program.map_err(|source| Error::Kernel { what: "keeping a program".into(), source })?;
                     return Ok(Attachment { interface: index, mode: *mode, program, egress, adopt });
@@ -142,7 +191,7 @@ impl Edge {
     }
 
     fn attach_egress(&self, interface: i32) -> Result<TcHook, Error> {
-        let mut builder = TcHookBuilder::new(self.program(EGRESS)?);
+        let mut builder = TcHookBuilder::new(self.program(Program::Egress)?);
         builder.ifindex(interface).replace(true).handle(TC_HANDLE).priority(TC_PRIORITY);
         let mut hook = builder.hook(TC_EGRESS);
         let what = || format!("attaching to what leaves {}", name_of(interface));
@@ -155,7 +204,7 @@ impl Edge {
     /// # Errors
     /// What the kernel said.
     pub fn attach_pass(&self, interface: u32) -> Result<(), Error> {
-        let xdp = Xdp::new(self.program(PASS)?);
+        let xdp = Xdp::new(self.program(Program::Pass)?);
         let index = interface as i32;
         xdp.attach(index, XdpFlags::DRV_MODE)
             .map_err(|error| kernel(&format!("attaching to {}", name_of(index)), &error))
@@ -166,7 +215,7 @@ impl Edge {
     /// # Errors
     /// What the kernel said.
     pub fn set_peer(&mut self, site: Site, peer: Option<&Peer>) -> Result<(), Error> {
-        let raw = peer.map_or_else(RawSite::default, RawSite::new);
+        let raw = peer.map_or_else(bytemuck::Zeroable::zeroed, RawSite::new);
         let key = u32::from(site.number()).to_ne_bytes();
         self.sites.update(&key, bytes_of(&raw), MapFlags::ANY).map_err(|error| kernel("telling of a site", &error))?;
         let bit = 1 << site.number();
@@ -210,31 +259,23 @@ impl Edge {
         Ok(Counters(counts))
     }
 
-    /// Runs the program for what arrives (`egress`: for what leaves) on a frame, `repeat` times: for tests and measurements, and no
-    /// packet goes anywhere.
+    /// Runs a program on a frame, `repeat` times in place: for tests and measurements; no packet goes anywhere.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn run(&mut self, egress: bool, frame: &[u8], repeat: u32) -> Result<Run, Error> {
-        let name = if egress { EGRESS } else { INGRESS };
-        run(&mut self.object, name, frame, repeat)
+    pub fn run(&mut self, program: Program, frame: &[u8], repeat: u32) -> Result<Run, Error> {
+        let adopt = self.adopt.as_mut().map(|adopt| &mut adopt.object);
+        let object = match program {
+            Program::Answer | Program::Adopt => adopt.unwrap_or(&mut self.object),
+            _ => &mut self.object,
+        };
+        run(object, program.name(), frame, repeat)
     }
 
-    /// The same for the programs of [`Tier::Cookies`]: what answers SYNs, or (`acknowledgement`) what looks for cookies that come back.
-    ///
-    /// # Errors
-    /// [`Error::Cookies`] at another tier, or what the kernel said.
-    pub fn run_cookies(&mut self, acknowledgement: bool, frame: &[u8], repeat: u32) -> Result<Run, Error> {
-        let adopt = self.adopt.as_mut().ok_or_else(|| Error::Cookies("of another tier".into()))?;
-        let name = if acknowledgement { adopt::ADOPT } else { adopt::ANSWER };
-        run(&mut adopt.object, name, frame, repeat)
-    }
-
-    fn program(&self, name: &str) -> Result<BorrowedFd<'_>, Error> {
-        let found = self.programs.iter().find(|(known, _)| *known == name);
-        found
-            .map(|(_, program)| program.as_fd())
-            .ok_or_else(|| Error::Load(format!("the object has no program {name}")))
+    fn program(&self, program: Program) -> Result<BorrowedFd<'_>, Error> {
+        let found = self.programs.iter().find(|(known, _)| *known == program);
+        let missing = || Error::Load(format!("the object has no program {}", program.name()));
+        found.map(|(_, program)| program.as_fd()).ok_or_else(missing)
     }
 
     fn store_live(&mut self) -> Result<(), Error> {
@@ -266,10 +307,10 @@ impl Attachment {
     }
 }
 
-fn programs(object: &Object) -> Result<Vec<(&'static str, OwnedFd)>, Error> {
+fn programs(object: &Object) -> Result<Vec<(Program, OwnedFd)>, Error> {
     let mut programs = Vec::new();
     for program in object.progs() {
-        let known = [INGRESS, EGRESS, PASS].into_iter().find(|name| program.name() == OsStr::new(name));
+        let known = Program::ALL.into_iter().find(|known| program.name() == OsStr::new(known.name()));
         if let Some(name) = known {
             let fd = program.as_fd().try_clone_to_owned();
             programs.push((name, fd.map_err(|source| Error::Kernel { what: "keeping a program".into(), source })?));
@@ -299,7 +340,7 @@ fn occupied(xdp: &Xdp<'_>, interface: i32) -> Result<(), Error> {
     let of_id = |program: &ProgramInfo| program.id == id;
     let name = ProgInfoIter::default().find(of_id).map(|program| program.name);
     let name = name.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    if name == INGRESS {
+    if name == Program::Ingress.name() {
         return Ok(());
     }
     Err(Error::Occupied { interface: name_of(interface), program: format!("{name} (id {id})") })

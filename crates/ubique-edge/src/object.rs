@@ -12,6 +12,13 @@ struct Aligned<T: ?Sized>(T);
 
 static BASE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/base.bpf.o")));
 
+static BENCH: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/bench.bpf.o")));
+
+/// The same, and what can be repeated for a measurement.
+pub fn bench() -> &'static [u8] {
+    &BENCH.0
+}
+
 /// The programs that keep sessions alive.
 pub fn base() -> &'static [u8] {
     &BASE.0
@@ -22,6 +29,27 @@ static ADOPT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"),
 /// The programs that answer SYNs by cookies of our own.
 pub fn adopt() -> &'static [u8] {
     &ADOPT.0
+}
+
+static VECTORS: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/vectors.bpf.o")));
+
+/// The encodings alone, for tests: a program that reads its input from a frame and writes its output there.
+pub struct Vectors(Object);
+
+impl Vectors {
+    /// # Errors
+    /// What the kernel said.
+    pub fn load() -> Result<Vectors, Error> {
+        Ok(Vectors(load(open(&VECTORS.0)?)?))
+    }
+
+    /// The frame afterwards.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn run(&mut self, frame: &[u8]) -> Result<crate::Run, Error> {
+        crate::loader::run(&mut self.0, "vectors", frame, 1)
+    }
 }
 
 /// Lines of libbpf and of the verifier kept for an error, at most.

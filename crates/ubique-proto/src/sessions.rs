@@ -93,6 +93,22 @@ impl Flow {
         Mask { code: hash as u8, sequence: (hash >> 32) as u32 }
     }
 
+    /// As the data planes of two sites tell it each other (`struct flow`): both addresses, IPv4 in the first four octets of sixteen, both
+    /// ports, the family (4 or 6), zeros.
+    pub fn octets(&self) -> [u8; 40] {
+        let mut octets = [0; 40];
+        for (place, address) in octets.chunks_mut(16).zip([self.client.ip(), self.service.ip()]) {
+            match address {
+                IpAddr::V4(v4) => place[..4].copy_from_slice(&v4.octets()),
+                IpAddr::V6(v6) => place.copy_from_slice(&v6.octets()),
+            }
+        }
+        octets[32..34].copy_from_slice(&self.client.port().to_be_bytes());
+        octets[34..36].copy_from_slice(&self.service.port().to_be_bytes());
+        octets[36] = if self.client.is_ipv4() { 4 } else { 6 };
+        octets
+    }
+
     /// SipHash-1-3 of source and destination address, source and destination port, as they stand in the headers: 12 octets for IPv4,
     /// 36 for IPv6.
     pub fn hash(&self, key: Key) -> u64 {

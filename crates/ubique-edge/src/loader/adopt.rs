@@ -9,14 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use bytemuck::bytes_of;
 use libbpf_rs::{MapCore, MapFlags, Object, TC_INGRESS, TcHook, TcHookBuilder};
 
-use super::{TC_HANDLE, TC_PRIORITY, kernel, name_of};
+use super::{Program, TC_HANDLE, TC_PRIORITY, kernel, name_of};
 use crate::layout::RawConfig;
 use crate::{Error, object};
-
-/// Name of the program that answers SYNs.
-pub(super) const ANSWER: &str = "ubique_answer";
-/// Name of the program that shows the kernel a connection whose cookie came back.
-pub(super) const ADOPT: &str = "ubique_adopt";
 
 /// The one map both objects share.
 const COUNTS: &str = "counts";
@@ -54,12 +49,12 @@ impl Adopt {
             Error::Load(why) => Error::Cookies(format!("the kernel cannot adopt them (Linux 6.9 with BTF can): {why}")),
             other => other,
         })?;
-        let answer = program(&loaded, ANSWER)?;
+        let answer = program(&loaded, Program::Answer)?;
         let slots = find_map(base, SLOTS)?;
         slots
             .update(&SLOT_ANSWER.to_ne_bytes(), &answer.as_raw_fd().to_ne_bytes(), MapFlags::ANY)
             .map_err(|error| kernel("connecting the programs", &error))?;
-        let adopt = program(&loaded, ADOPT)?;
+        let adopt = program(&loaded, Program::Adopt)?;
         Ok(Adopt { object: loaded, adopt })
     }
 
@@ -74,7 +69,8 @@ impl Adopt {
     }
 }
 
-fn program(object: &Object, name: &str) -> Result<OwnedFd, Error> {
+fn program(object: &Object, program: Program) -> Result<OwnedFd, Error> {
+    let name = program.name();
     let found = object.progs().find(|program| program.name() == OsStr::new(name));
     let program = found.ok_or_else(|| Error::Load(format!("the object has no program {name}")))?;
     let fd = program.as_fd().try_clone_to_owned();

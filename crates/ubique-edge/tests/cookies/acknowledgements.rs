@@ -1,7 +1,7 @@
 //! First acknowledgements, right and wrong. BPF_PROG_TEST_RUN is not tc ingress, where alone the kernel adopts connections: what it is
 //! asked to adopt counts as refused here.
 
-use ubique_edge::{Counter, Edge};
+use ubique_edge::{Counter, Edge, Program};
 use ubique_proto::rng::Rng;
 use ubique_proto::sessions::cookie::{Options, SCALE_MAX};
 use ubique_proto::sessions::{Flow, timestamp};
@@ -16,7 +16,7 @@ const NEXT: u32 = u32::MAX;
 /// Whether the kernel was asked to adopt the connection.
 fn is_offered(edge: &mut Edge, frame: &[u8]) -> bool {
     let before = edge.counters().unwrap();
-    let ran = edge.run_cookies(true, frame, 1).unwrap();
+    let ran = edge.run(Program::Adopt, frame, 1).unwrap();
     assert_eq!((ran.action, &ran.packet[..]), (NEXT, frame));
     match counted(&before, &edge.counters().unwrap())[..] {
         [] => false,

@@ -1,6 +1,6 @@
 //! SYNs in, SYN-ACKs out: every octet.
 
-use ubique_edge::{Config, Counter, Edge};
+use ubique_edge::{Config, Counter, Edge, Program};
 use ubique_proto::rng::Rng;
 use ubique_proto::sessions::cookie::{Opening, Options, SCALE_MAX};
 use ubique_proto::sessions::{Flow, cookie, sequence, timestamp};
@@ -127,7 +127,7 @@ fn expected(flow: &Flow, isn: u32, offer: Offer, l4: &[u8]) -> Vec<u8> {
 
 fn is_answered(edge: &mut Edge, flow: &Flow, isn: u32, offer: Offer, frame: &[u8]) {
     let before = wall_ms();
-    let ran = edge.run_cookies(false, frame, 1).unwrap();
+    let ran = edge.run(Program::Answer, frame, 1).unwrap();
     let after = wall_ms();
     assert_eq!(ran.action, TX, "{flow:?} {offer:?}");
     let l4 = Parsed::of(&ran.packet).l4;
@@ -227,7 +227,7 @@ fn what_is_not_ours_passes_untouched() {
         for v6 in [false, true] {
             for (what, frame) in not_ours(v6) {
                 let before = edge.counters().unwrap();
-                let ran = edge.run_cookies(false, &frame, 1).unwrap();
+                let ran = edge.run(Program::Answer, &frame, 1).unwrap();
                 assert_eq!((ran.action, ran.packet), (PASS, frame), "{what}");
                 let counted = counted(&before, &edge.counters().unwrap());
                 assert_eq!(counted, [(Counter::SynKernel, 1)], "{what}");
@@ -247,13 +247,13 @@ fn no_form_of_options_is_too_much() {
             // Small numbers: kinds and lengths there are.
             options.iter_mut().for_each(|octet| *octet = rng.next_u64() as u8 % 12);
             let mut frame = syn(&flow, 1, options);
-            let ran = edge.run_cookies(false, &frame, 1).unwrap();
+            let ran = edge.run(Program::Answer, &frame, 1).unwrap();
             assert!(ran.action == PASS || Parsed::of(&ran.packet).tcp_is_sound());
             // Headers longer or shorter than what there is.
             let at = if n % 2 == 1 { 66 } else { 46 };
             frame[at] = (rng.next_u64() as u8) << 4;
             frame.truncate(at + 8 + rng.next_u64() as usize % 50);
-            let ran = edge.run_cookies(false, &frame, 1).unwrap();
+            let ran = edge.run(Program::Answer, &frame, 1).unwrap();
             assert!(ran.action == PASS || Parsed::of(&ran.packet).tcp_is_sound());
         }
     });
@@ -264,7 +264,7 @@ fn only_ports_that_are_named_are_answered() {
     with_listeners(|| {
         for (ports, action) in [(vec![], TX), (vec![PORT], TX), (vec![80, PORT], TX), (vec![80], PASS)] {
             let Some(mut edge) = edge(&Config { tcp_ports: ports.clone(), ..config() }) else { return };
-            let ran = edge.run_cookies(false, &syn(&flow(false, 40_000), 1, vec![]), 1).unwrap();
+            let ran = edge.run(Program::Answer, &syn(&flow(false, 40_000), 1, vec![]), 1).unwrap();
             assert_eq!(ran.action, action, "{ports:?}");
         }
     });
