@@ -82,7 +82,7 @@ static __noinline int consider(struct __sk_buff *skb, const struct acknowledgeme
 	struct options options = {};
 	__u32 length = ack->length;
 	if (length) {
-		if (length > OPTIONS_MAX || bpf_skb_load_bytes(skb, ack->l4 + sizeof(struct tcphdr), options.octets, length))
+		if (length > OPTIONS_LENGTH_MAX || bpf_skb_load_bytes(skb, ack->l4 + sizeof(struct tcphdr), options.octets, length))
 			return TC_ACT_UNSPEC;
 		read_offer(&options, length, &offer);
 	}

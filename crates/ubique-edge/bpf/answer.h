@@ -197,7 +197,7 @@ static __noinline int answer_syn(struct xdp_md *ctx)
 	struct offer offer = offer_nothing(id.flow.family);
 	struct options options = {};
 	if (length) {
-		if (length > OPTIONS_MAX || bpf_xdp_load_bytes(ctx, l4 + sizeof(*tcp), options.octets, length))
+		if (length > OPTIONS_LENGTH_MAX || bpf_xdp_load_bytes(ctx, l4 + sizeof(*tcp), options.octets, length))
 			goto kernel;
 		read_offer(&options, length, &offer);
 	}

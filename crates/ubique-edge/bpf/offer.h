@@ -14,6 +14,9 @@
 #define OPTION_MD5 19
 #define OPTION_AO 29
 
+/* Octets; as many options, if all are NOPs. */
+#define OPTIONS_LENGTH_MAX 40
+
 /* All options, and as much behind them as an offset in six bits and the longest option may reach. */
 struct options {
 	__u8 octets[64 + 16];
@@ -41,7 +44,7 @@ static __always_inline struct offer offer_nothing(__u8 family)
 static __noinline bool read_offer(const struct options *options, __u32 length, struct offer *offer)
 {
 	__u32 at = 0;
-	for (int i = 0; i < OPTIONS_MAX && at < length; i++) {
+	for (int i = 0; i < OPTIONS_LENGTH_MAX && at < length; i++) {
 		const __u8 *option = options->octets + (at & 63);
 		__u8 kind = option[0], size = option[1];
 		if (kind == OPTION_NOP) {

@@ -14,9 +14,8 @@ use crate::setup::*;
 const WINDOW_SCALE: u8 = 10;
 
 /// A connection that the kernel adopted, seen from both ends: what is agreed on, and what the server's numbers say.
-fn is_agreed(network: &Network, v6: bool, offers: [bool; 3]) {
+fn is_agreed(network: &Network, listener: &TcpListener, v6: bool, offers: [bool; 3]) {
     let [timestamps, sack, scaled] = offers;
-    let listener = TcpListener::bind(("::", PORT)).unwrap();
     let client = network.clients.run(|| TcpStream::connect(service(v6)).unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
     for end in [&client, &server] {
@@ -45,6 +44,7 @@ fn is_agreed(network: &Network, v6: bool, offers: [bool; 3]) {
 #[test]
 fn what_is_offered_is_agreed_on() {
     let Some(network) = Network::new() else { return };
+    let listener = TcpListener::bind(("::", PORT)).unwrap();
     let mut connections = 0;
     for v6 in [false, true] {
         for bits in 0..8 {
@@ -52,7 +52,7 @@ fn what_is_offered_is_agreed_on() {
             for (switch, on) in ["tcp_timestamps", "tcp_sack", "tcp_window_scaling"].into_iter().zip(offers) {
                 network.set_client(switch, on);
             }
-            is_agreed(&network, v6, offers);
+            is_agreed(&network, &listener, v6, offers);
             connections += 1;
         }
     }
