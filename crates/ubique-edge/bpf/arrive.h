@@ -23,7 +23,8 @@ static __always_inline void tell_found(const struct flow *flow, __u8 origin)
 static __always_inline int probed(struct xdp_md *ctx, const struct identity *id, const struct shim *shim)
 {
 	count(COUNT_SHIM_PROBE);
-	if (has_socket(ctx, &id->flow)) {
+	struct said said = {};
+	if (has_socket(ctx, &id->flow) || (config.cookies && read_said(ctx, id, &said) && said.is_cookie)) {
 		count(COUNT_SHIM_PROBE_MINE);
 		tell_found(&id->flow, shim->origin);
 		return deliver(ctx, id, 0);

@@ -8,6 +8,8 @@ mod acknowledgements;
 #[cfg(data_plane)]
 mod connections;
 #[cfg(data_plane)]
+mod elsewhere;
+#[cfg(data_plane)]
 #[path = "../vectors/frame.rs"]
 #[allow(dead_code, reason = "of another test, too")]
 mod frame;
