@@ -6,7 +6,7 @@ use std::process::Command;
 use std::{env, fs};
 
 /// The objects, each `bpf/NAME.bpf.c`.
-const OBJECTS: [&str; 4] = ["base", "adopt", "vectors", "bench"];
+const OBJECTS: [&str; 5] = ["base", "adopt", "vectors", "bench", "flood"];
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(data_plane)");

@@ -29,6 +29,9 @@ mod loader;
 
 #[cfg(data_plane)]
 #[doc(hidden)]
+pub use loader::Flood;
+#[cfg(data_plane)]
+#[doc(hidden)]
 pub use object::Vectors;
 
 pub use config::{Config, IdKey, Keys, NextHop, Peer, Tier};

@@ -1,6 +1,7 @@
 //! Programs into the kernel, onto interfaces, and what they are told while they run.
 
 mod adopt;
+mod flood;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,6 +12,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ProgramInput, TC_EGRESS, T
 use ubique_proto::sessions::Site;
 
 use self::adopt::Adopt;
+pub use self::flood::Flood;
 use crate::layout::{Live, NO_SITE, RawConfig, RawSite};
 use crate::{Config, Counter, Counters, Error, Peer, Tier, object};
 

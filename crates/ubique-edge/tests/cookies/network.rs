@@ -16,13 +16,24 @@ pub const SERVICE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x53, 0, 0, 0, 0, 
 
 pub struct Network {
     pub clients: NetNs,
+    /// Of the interface of the clients.
+    pub client_index: u32,
     pub edge: Edge,
-    _attachment: Attachment,
+    _attachment: Option<Attachment>,
 }
 
 impl Network {
     /// Moves the calling thread to where the service is. `None`: not to be had here, and said so.
     pub fn new() -> Option<Network> {
+        Network::with(true)
+    }
+
+    /// The same, but the data plane lets everything pass.
+    pub fn without_cookies() -> Option<Network> {
+        Network::with(false)
+    }
+
+    fn with(cookies: bool) -> Option<Network> {
         let (clients, server) = (setup::namespace()?, setup::namespace()?);
         let mut netlink = Netlink::open_in(&clients).unwrap();
         netlink.add_veth(("c0", None), ("s0", Some(&server))).unwrap();
@@ -34,8 +45,18 @@ impl Network {
         clients.enter().unwrap();
         edge.attach_pass(client_index).unwrap();
         server.enter().unwrap();
-        let attachment = edge.attach(index, Some(Mode::Native)).unwrap();
-        Some(Network { clients, edge, _attachment: attachment })
+        let _attachment = cookies.then(|| edge.attach(index, Some(Mode::Native)).unwrap());
+        if !cookies {
+            edge.attach_pass(index).unwrap();
+        }
+        Some(Network { clients, client_index, edge, _attachment })
+    }
+
+    /// Hardware addresses of clients and service, as each knows the other's.
+    pub fn hardware_addresses(&self) -> [[u8; 6]; 2] {
+        // Asked for by the first packet, which nobody listens for.
+        let _ = self.clients.run(|| TcpStream::connect((SERVICE_V4, 1))).unwrap();
+        [neighbour(), self.clients.run(neighbour).unwrap()]
     }
 
     /// Whether clients offer something (`net.ipv4`).
@@ -43,6 +64,14 @@ impl Network {
         let write = || std::fs::write(format!("/proc/sys/net/ipv4/{switch}"), if on { "1" } else { "0" });
         self.clients.run(write).unwrap().unwrap();
     }
+}
+
+/// The one that the calling thread's namespace has.
+fn neighbour() -> [u8; 6] {
+    let table = std::fs::read_to_string("/proc/thread-self/net/arp").unwrap();
+    let address = table.lines().nth(1).unwrap().split_whitespace().nth(3).unwrap();
+    let octets: Vec<u8> = address.split(':').map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect();
+    octets.try_into().unwrap()
 }
 
 fn ends(mut netlink: Netlink, name: &str, addresses: [&str; 2]) -> u32 {
