@@ -27,19 +27,21 @@ struct acknowledgement {
 	__u32 l4;
 	/* Octets of options. */
 	__u32 length;
+	/* The options are timestamps alone, or nothing: no need to look before the cookie is known to be right. */
+	bool plain;
+	__u8 padding[7];
 };
 
-/* What our cookie says both sides agreed on. */
+static __always_inline bool is_good(const struct acknowledgement *ack, bool timestamps)
+{
+	return cookie_is_good(config.cookie_key, ack->hash, ack->client, sequence_cookie(ack->number, ack->hash), timestamps,
+			      config.clock_base_ms + now_ns() / 1000000);
+}
+
+/* What our cookie, which is good, says both sides agreed on. False: the echo is not one of these days. */
 static __always_inline bool recall(const struct acknowledgement *ack, const struct offer *offer, struct bpf_tcp_req_attrs *attrs)
 {
-	__u64 wall = config.clock_base_ms + bpf_ktime_get_ns() / 1000000;
-	__u32 said = timestamp_encode(wall, config.site, ack->hash);
-	if (offer->timestamps && !echo_is_recent(bpf_ntohl(offer->echo), said))
-		return false;
-	__u32 cookie = sequence_cookie(ack->number, ack->hash);
-	if (!cookie_is_good(config.cookie_key, ack->hash, ack->client, cookie, offer->timestamps, wall))
-		return false;
-	__u8 agreed = cookie_agreed(cookie, offer->timestamps), scale = agreed_scale(agreed);
+	__u8 agreed = cookie_agreed(sequence_cookie(ack->number, ack->hash), offer->timestamps), scale = agreed_scale(agreed);
 	attrs->mss = segment_size(ack->flow.family, agreed >> AGREED_SEGMENT_SHIFT);
 	attrs->sack_ok = !!(agreed & AGREED_SACK);
 	if (scale != NO_SCALE) {
@@ -48,10 +50,12 @@ static __always_inline bool recall(const struct acknowledgement *ack, const stru
 		attrs->rcv_wscale = WINDOW_SCALE;
 	}
 	if (offer->timestamps) {
+		__u32 said = timestamp_encode(config.clock_base_ms + bpf_ktime_get_ns() / 1000000, config.site, ack->hash);
 		attrs->tstamp_ok = true;
 		attrs->rcv_tsval = bpf_ntohl(offer->value);
 		/* Not the echo: the kernel's clock shall say what ours says at this moment, not what it said a round trip ago. */
 		attrs->rcv_tsecr = said;
+		return echo_is_recent(bpf_ntohl(offer->echo), said);
 	}
 	return true;
 }
@@ -87,7 +91,7 @@ static __noinline int consider(struct __sk_buff *skb, const struct acknowledgeme
 		read_offer(&options, length, &offer);
 	}
 	struct bpf_tcp_req_attrs attrs = {};
-	if (recall(ack, &offer, &attrs))
+	if ((ack->plain || is_good(ack, offer.timestamps)) && recall(ack, &offer, &attrs))
 		assign(skb, &ack->flow, &attrs);
 	return TC_ACT_UNSPEC;
 }
@@ -100,6 +104,19 @@ static __always_inline bool read_acknowledgement(struct acknowledgement *ack, co
 	ack->client = bpf_ntohl(tcp->seq) - 1;
 	ack->length = tcp->doff * 4 - sizeof(*tcp);
 	return true;
+}
+
+/* The cheapest test first: of an established connection, most numbers fail the first, the rest the second. */
+static __always_inline int examine(struct __sk_buff *skb, struct acknowledgement *ack, const struct tcphdr *tcp, void *end)
+{
+	if (!sequence_is_initial(ack->number, config.site, ack->hash))
+		return TC_ACT_UNSPEC;
+	const __be32 *options = (void *)(tcp + 1);
+	bool timestamps = ack->length == 12 && (void *)(options + 1) <= end && *options == NOP_NOP_TIMESTAMP;
+	ack->plain = timestamps || !ack->length;
+	if (ack->plain && !is_good(ack, timestamps))
+		return TC_ACT_UNSPEC;
+	return consider(skb, ack);
 }
 
 static __always_inline int adopt_v4(struct __sk_buff *skb, void *data, void *end)
@@ -115,7 +132,7 @@ static __always_inline int adopt_v4(struct __sk_buff *skb, void *data, void *end
 	ack.flow.family = 4;
 	__builtin_memcpy(&ack.flow.ports, tcp, 4);
 	ack.hash = flow_hash_v4(config.flow_key, ip->saddr, ip->daddr, ack.flow.ports);
-	return sequence_is_initial(ack.number, config.site, ack.hash) ? consider(skb, &ack) : TC_ACT_UNSPEC;
+	return examine(skb, &ack, tcp, end);
 }
 
 static __always_inline int adopt_v6(struct __sk_buff *skb, void *data, void *end)
@@ -132,7 +149,7 @@ static __always_inline int adopt_v6(struct __sk_buff *skb, void *data, void *end
 	ack.flow.family = 6;
 	__builtin_memcpy(&ack.flow.ports, tcp, 4);
 	ack.hash = flow_hash_v6(config.flow_key, ack.flow.client, ack.flow.service, ack.flow.ports);
-	return sequence_is_initial(ack.number, config.site, ack.hash) ? consider(skb, &ack) : TC_ACT_UNSPEC;
+	return examine(skb, &ack, tcp, end);
 }
 
 SEC("tc")

@@ -200,6 +200,8 @@ static __noinline int answer_syn(struct xdp_md *ctx)
 		if (length > OPTIONS_LENGTH_MAX || bpf_xdp_load_bytes(ctx, l4 + sizeof(*tcp), options.octets, length))
 			goto kernel;
 		read_offer(&options, length, &offer);
+		if (offer.timestamps)
+			count(COUNT_SYN_TIMESTAMPS);
 	}
 	__u8 segment = segment_index(id.flow.family, offer.segment);
 	if (segment == SEGMENTS || offer.is_signed || !find_listener(ctx, &id.flow))

@@ -46,10 +46,13 @@ static __always_inline int take(struct xdp_md *ctx)
 static __always_inline int open(struct xdp_md *ctx, __u32 l4, __u64 hash)
 {
 	count(COUNT_SYN);
-	if (find_echo(ctx, l4))
-		count(COUNT_SYN_TIMESTAMPS);
 	int action = hand_over(ctx, hash);
-	return action == XDP_ABORTED ? take(ctx) : action;
+	if (action != XDP_ABORTED)
+		return action;
+	/* What answers it reads its options anyway, and counts. */
+	if (!config.cookies && find_echo(ctx, l4))
+		count(COUNT_SYN_TIMESTAMPS);
+	return take(ctx);
 }
 
 static __always_inline int shim(struct xdp_md *ctx, __u8 family)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ubique_edge::{Edge, Program};
+use ubique_proto::sessions::Flow;
 use ubique_proto::sessions::cookie::Options;
 
 use crate::frame::{self, ACK, SYN, Tcp, timestamps};
@@ -31,9 +32,14 @@ fn rows(edge: &mut Edge, v6: bool) {
     let row = |what: &str, ns: f64| println!("{what}, {family}\t{ns:.0} ns");
     let flow = flow(v6, 40_000);
     let options = vec![2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 1, 3, 3, 7];
-    let syn = frame::tcp(&flow, &Tcp { flags: SYN, seq: 77, ack: 0, options, payload: vec![] });
+    let syn = frame::tcp(&flow, &Tcp { flags: SYN, seq: 77, ack: 0, options: options.clone(), payload: vec![] });
     let nothing = single(edge, Program::Pass, &syn);
     row("SYN answered, one by one", single(edge, Program::Ingress, &syn) - nothing);
+    let closed = Flow { service: (flow.service.ip(), PORT + 1).into(), ..flow };
+    let refused = frame::tcp(&closed, &Tcp { flags: SYN, seq: 77, ack: 0, options: options.clone(), payload: vec![] });
+    let empty = least(edge, Program::Pass, &refused);
+    row("SYN to no listener", least(edge, Program::Ingress, &refused) - empty);
+    row("SYN to no listener, one by one", single(edge, Program::Ingress, &refused) - nothing);
     let agreed = Options { segment: 3, scale: Some(7), sack: true, timestamps: true };
     let ack = acknowledged(&flow, 77, agreed, wall_ms());
     let echo = ubique_proto::sessions::timestamp::encode(wall_ms(), us(), mask(&flow));

@@ -1,5 +1,7 @@
 //! For measurements: SYNs from random addresses, as fast as one processor makes them.
 
+use std::os::fd::AsFd;
+
 use bytemuck::{Pod, Zeroable, bytes_of};
 use libbpf_rs::{Object, ProgramInput, Xdp, XdpFlags};
 
@@ -60,11 +62,9 @@ impl Flood {
     pub fn send(&mut self, frames: u32) -> Result<(), Error> {
         let syn = [0; FRAME];
         let input = ProgramInput { data_in: Some(&syn), flags: LIVE_FRAMES, repeat: frames, ..ProgramInput::default() };
-        for program in self.0.progs_mut().filter(|program| program.name() == "ubique_flood") {
-            program.test_run(input).map_err(|error| kernel("flooding", &error))?;
-            return Ok(());
-        }
-        Ok(())
+        let mut programs = self.0.progs_mut();
+        let program = programs.find(|program| program.name() == "ubique_flood").ok_or_else(missing)?;
+        program.test_run(input).map(|_| ()).map_err(|error| kernel("flooding", &error))
     }
 
     /// Answers to what was sent end at the interface with this index; everything else passes.
@@ -72,11 +72,13 @@ impl Flood {
     /// # Errors
     /// What the kernel said.
     pub fn attach_sink(&self, interface: u32) -> Result<(), Error> {
-        use std::os::fd::AsFd;
-        for program in self.0.progs().filter(|program| program.name() == "ubique_sink") {
-            let attached = Xdp::new(program.as_fd()).attach(interface as i32, XdpFlags::DRV_MODE);
-            attached.map_err(|error| kernel("attaching the sink", &error))?;
-        }
-        Ok(())
+        let mut programs = self.0.progs();
+        let program = programs.find(|program| program.name() == "ubique_sink").ok_or_else(missing)?;
+        let attached = Xdp::new(program.as_fd()).attach(interface as i32, XdpFlags::DRV_MODE);
+        attached.map_err(|error| kernel("attaching the sink", &error))
     }
+}
+
+fn missing() -> Error {
+    Error::Load("the flood lacks a program".into())
 }

@@ -13,14 +13,16 @@ const UNIT_MS: u64 = 1 << 16;
 /// TC_ACT_UNSPEC
 const NEXT: u32 = u32::MAX;
 
-/// Whether the kernel was asked to adopt the connection.
-fn is_offered(edge: &mut Edge, frame: &[u8]) -> bool {
+/// Of how many frames the kernel was asked to adopt the connection.
+fn offered(edge: &mut Edge, frames: impl IntoIterator<Item = Vec<u8>>) -> u64 {
     let before = edge.counters().unwrap();
-    let ran = edge.run(Program::Adopt, frame, 1).unwrap();
-    assert_eq!((ran.action, &ran.packet[..]), (NEXT, frame));
+    for frame in frames {
+        let ran = edge.run(Program::Adopt, &frame, 1).unwrap();
+        assert_eq!((ran.action, &ran.packet), (NEXT, &frame));
+    }
     match counted(&before, &edge.counters().unwrap())[..] {
-        [] => false,
-        [(Counter::CookieRefused, 1)] => true,
+        [] => 0,
+        [(Counter::CookieRefused, count)] => count,
         ref other => panic!("{other:?}"),
     }
 }
@@ -57,7 +59,7 @@ fn cookies_that_return_are_offered_to_the_kernel() {
     with_listeners(|| {
         let Some(mut edge) = edge(&config()) else { return };
         let mut rng = Rng::new(23);
-        for n in 0..4000 {
+        let frames = (0..4000).map(|n| {
             let first = First::random(&mut rng);
             let mut tcp = first.tcp();
             // Alone, or with data and FIN, as when the first was lost.
@@ -67,8 +69,9 @@ fn cookies_that_return_are_offered_to_the_kernel() {
             } else if n % 3 == 2 {
                 tcp.flags |= 0x01;
             }
-            assert!(is_offered(&mut edge, &frame::tcp(&first.flow, &tcp)), "{:?}", first.options);
-        }
+            frame::tcp(&first.flow, &tcp)
+        });
+        assert_eq!(offered(&mut edge, frames), 4000);
     });
 }
 
@@ -89,7 +92,8 @@ fn a_cookie_ages() {
                 (3 * UNIT_MS, false),
             ] {
                 first.age_ms = age_ms;
-                assert_eq!(is_offered(&mut edge, &frame::tcp(&first.flow, &first.tcp())), good, "{age_ms} {into}");
+                let frame = frame::tcp(&first.flow, &first.tcp());
+                assert_eq!(offered(&mut edge, [frame]), u64::from(good), "{age_ms} {into}");
             }
         }
     });
@@ -100,41 +104,52 @@ fn what_is_not_a_cookie_of_ours_is_the_kernels() {
     with_listeners(|| {
         let Some(mut edge) = edge(&config()) else { return };
         let mut rng = Rng::new(31);
-        let mut believed = [0; 5];
-        const TRIES: u32 = 4000;
-        for _ in 0..TRIES {
-            let first = First::random(&mut rng);
-            let random = rng.next_u64() as u32 | 1;
-            let other = Flow { client: (first.flow.client.ip(), first.flow.client.port() ^ 2).into(), ..first.flow };
-            let mut offered = |flow: &Flow, tcp: &Tcp| u32::from(is_offered(&mut edge, &frame::tcp(flow, tcp)));
-            let right = first.tcp();
-            believed[0] += offered(&first.flow, &Tcp { seq: right.seq ^ random, ..first.tcp() });
-            // Any number, and one whose hash alone is wrong.
-            believed[1] += offered(&first.flow, &Tcp { ack: right.ack ^ random, ..first.tcp() });
-            believed[2] +=
-                offered(&first.flow, &Tcp { ack: right.ack.wrapping_add(random % (1 << 14)), ..first.tcp() });
-            believed[3] += offered(&other, &first.tcp());
-            // Timestamps that were not agreed on, or none where they were.
-            let options = if first.options.timestamps {
-                vec![]
-            } else {
-                timestamps(1, timestamp::encode(wall_ms(), us(), mask(&first.flow)))
-            };
-            believed[4] += offered(&first.flow, &Tcp { options, ..first.tcp() });
-            // Never.
-            for (flags, echo_age) in [(ACK | 2, 0), (ACK | 4, 0), (0, 0), (ACK, 2 * UNIT_MS + 1000), (ACK, u64::MAX)] {
-                let options = match first.options.timestamps {
-                    true => timestamps(
-                        77,
-                        timestamp::encode(wall_ms().wrapping_sub(echo_age).wrapping_add(1000), us(), mask(&first.flow)),
-                    ),
-                    false if flags == ACK => continue,
-                    false => vec![],
-                };
-                assert_eq!(offered(&first.flow, &Tcp { flags, options, ..first.tcp() }), 0, "{flags} {echo_age}");
-            }
+        const TRIES: usize = 4000;
+        for wrong in WRONG {
+            let frames: Vec<_> =
+                (0..TRIES).map(|_| wrong(&First::random(&mut rng), rng.next_u64() as u32 | 1)).collect();
+            // Each has at most one chance in 2¹⁴.
+            let believed = offered(&mut edge, frames);
+            assert!(believed <= 4, "{believed}");
         }
-        // Each has at most one chance in 2¹⁴.
-        assert!(believed.iter().all(|count| *count <= 4), "{believed:?}");
+        for (flags, echo_age_ms) in [(ACK | 2, 0), (ACK | 4, 0), (0, 0), (ACK, 2 * UNIT_MS), (ACK, u64::MAX - 1000)] {
+            let frames: Vec<_> = std::iter::repeat_with(|| First::random(&mut rng))
+                .filter(|first| flags != ACK || first.options.timestamps)
+                .map(|first| {
+                    let echo = timestamp::encode(wall_ms().wrapping_sub(echo_age_ms), us(), mask(&first.flow));
+                    let options = if first.options.timestamps { timestamps(77, echo) } else { vec![] };
+                    frame::tcp(&first.flow, &Tcp { flags, options, ..first.tcp() })
+                })
+                .take(TRIES)
+                .collect();
+            assert_eq!(offered(&mut edge, frames), 0, "{flags} {echo_age_ms}");
+        }
     });
 }
+
+/// First acknowledgements, each wrong in one thing; with a random number that is odd.
+const WRONG: [fn(&First, u32) -> Vec<u8>; 5] = [
+    |first, random| {
+        let right = first.tcp();
+        frame::tcp(&first.flow, &Tcp { seq: right.seq ^ random, ..right })
+    },
+    // Any number, and one whose hash alone is wrong.
+    |first, random| {
+        let right = first.tcp();
+        frame::tcp(&first.flow, &Tcp { ack: right.ack ^ random, ..right })
+    },
+    |first, random| {
+        let right = first.tcp();
+        frame::tcp(&first.flow, &Tcp { ack: right.ack.wrapping_add(random % (1 << 14)), ..right })
+    },
+    |first, _| {
+        let other = (first.flow.client.ip(), first.flow.client.port() ^ 2).into();
+        frame::tcp(&Flow { client: other, ..first.flow }, &first.tcp())
+    },
+    // Timestamps that were not agreed on, or none where they were.
+    |first, _| {
+        let echo = timestamp::encode(wall_ms(), us(), mask(&first.flow));
+        let options = if first.options.timestamps { vec![] } else { timestamps(1, echo) };
+        frame::tcp(&first.flow, &Tcp { options, ..first.tcp() })
+    },
+];

@@ -99,7 +99,7 @@ fn much_data_both_ways() {
         let server = echo(1);
         let converse = || {
             let mut stream = TcpStream::connect(service(v6)).unwrap();
-            let data: Vec<u8> = (0..OCTETS).map(|n| (n * n >> 7) as u8).collect();
+            let data: Vec<u8> = (0..OCTETS).map(|n| ((n * n) >> 7) as u8).collect();
             let mut sending = stream.try_clone().unwrap();
             let sent = data.clone();
             let sender = std::thread::spawn(move || {

@@ -37,8 +37,10 @@ fn edge_among_others() -> Option<Edge> {
     Some(edge)
 }
 
-/// What was decided about a frame, and the shim before it.
-fn decide(edge: &mut Edge, frame: &[u8], hash: u64) -> (u32, Vec<(Counter, u64)>, Option<(Shim, IpAddr)>) {
+/// Action, what was counted, and the shim before what leaves, with where it goes.
+type Decision = (u32, Vec<(Counter, u64)>, Option<(Shim, IpAddr)>);
+
+fn decide(edge: &mut Edge, frame: &[u8], hash: u64) -> Decision {
     let before = edge.counters().unwrap();
     let ran = edge.run(Program::Ingress, frame, 1).unwrap();
     let counted = counted(&before, &edge.counters().unwrap());

@@ -14,6 +14,7 @@ mod elsewhere;
 #[allow(dead_code, reason = "of another test, too")]
 mod frame;
 #[cfg(data_plane)]
+#[allow(dead_code, reason = "of a measurement, too")]
 mod network;
 #[cfg(data_plane)]
 mod setup;

@@ -103,7 +103,7 @@ fn expected(flow: &Flow, isn: u32, offer: Offer, l4: &[u8]) -> Vec<u8> {
     let mut header = [flow.service.port().to_be_bytes(), flow.client.port().to_be_bytes()].concat();
     header.extend(&l4[4..8]);
     header.extend(isn.wrapping_add(1).to_be_bytes());
-    header.extend([((20 + options.len()) / 4 << 4) as u8, 0x12]);
+    header.extend([(((20 + options.len()) / 4) << 4) as u8, 0x12]);
     header.extend(WINDOW.to_be_bytes());
     header.extend([0; 4]);
     header.extend(options);
@@ -156,16 +156,21 @@ fn every_octet_of_an_answer() {
     with_listeners(|| {
         let mut rng = Rng::new(17);
         let Some(mut edge) = edge(&config()) else { return };
+        let mut timestamps = 0;
         for n in 0..1000 {
             let v6 = n % 2 == 1;
             let random = rng.next_u64();
             let (flow, isn) = (flow(v6, random as u16 | 1), (random >> 32) as u32);
             let offer = Offer::random(&mut rng, v6);
+            timestamps += u64::from(offer.timestamp.is_some());
             let options = offer.octets(&mut rng);
             is_answered(&mut edge, &flow, isn, offer, &syn(&flow, isn, options));
         }
         let counters = edge.counters().unwrap();
-        assert_eq!(counters.seen().collect::<Vec<_>>(), [(Counter::SynCookie, 1000)]);
+        assert_eq!(
+            counters.seen().collect::<Vec<_>>(),
+            [(Counter::SynTimestamps, timestamps), (Counter::SynCookie, 1000)]
+        );
     });
 }
 
