@@ -65,10 +65,20 @@ fn ci() -> Result<(), String> {
     setup::run()?;
     tidy::run()?;
     command::cargo(&["fmt", "--all", "--check"])?;
-    command::cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
-    // The agent without TLS, which nothing else builds.
-    command::cargo(&["check", "--package", "ubique-node", "--no-default-features", "--locked"])?;
+    let everything = [&["--workspace", "--locked"], setup::data_plane()].concat();
+    let cargo = |before: &[&str], after: &[&str]| command::cargo(&[before, &everything, after].concat());
+    cargo(&["clippy", "--all-targets"], &["--", "-D", "warnings"])?;
+    // The agent without TLS and the data plane without its programs, which nothing else builds.
+    command::cargo(&[
+        "check",
+        "--package",
+        "ubique-node",
+        "--package",
+        "ubique-edge",
+        "--no-default-features",
+        "--locked",
+    ])?;
     // Apart, so that the log tells how long each takes.
-    command::cargo(&["test", "--workspace", "--locked", "--no-run"])?;
-    command::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
+    cargo(&["test"], &["--no-run"])?;
+    cargo(&["test"], &["--no-fail-fast"])
 }

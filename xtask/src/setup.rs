@@ -34,7 +34,20 @@ const PACKAGES: &[(&str, &str)] = &[
     ("debootstrap", "debootstrap"),
     ("mandoc", "mandoc"),
     ("groff", "groff-base"),
+    ("clang", "clang"),
+    ("make", "make"),
+    ("pkg-config", "pkg-config"),
+    (LIBELF, "libelf-dev"),
 ];
+
+/// A file of what the data plane is linked with.
+const LIBELF: &str = "/usr/include/libelf.h";
+
+/// Arguments for cargo that build the data plane, where its tools are.
+pub fn data_plane() -> &'static [&'static str] {
+    let there = ["clang", "make", "pkg-config", LIBELF].iter().all(|tool| command::installed(tool));
+    if there { &["--features", "ubique-edge/bpf"] } else { &[] }
+}
 
 /// Installs what is missing. Not root or not Debian: says what to do; tests that lack a program skip with a clear line.
 pub fn run() -> Result<(), String> {

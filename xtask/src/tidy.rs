@@ -33,6 +33,7 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("ubique-lab", &["ubique-model", "ubique-proto", "ubique-sys"]),
     ("ubique-node", &["ubique-model", "ubique-proto", "ubique-sys"]),
     ("ubique-fuzz", &["ubique-model", "ubique-proto", "ubique-sys", "ubique-node"]),
+    ("ubique-quic", &["ubique-proto"]),
     ("ubique", &["ubique-model", "ubique-proto", "ubique-sys", "ubique-lab", "ubique-node"]),
     ("xtask", &["ubique-model", "ubique-lab"]),
 ];

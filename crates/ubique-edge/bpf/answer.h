@@ -9,7 +9,6 @@
  */
 #pragma once
 
-#include "forward.h"
 #include "listener.h"
 #include "offer.h"
 
@@ -56,12 +55,6 @@ static __always_inline bool takes_cookies(__u32 ports)
 	return false;
 }
 
-/* Forwarding takes room: no segment of a client may be longer. */
-static __always_inline __u16 own_segment_size(__u8 family)
-{
-	return config.mtu - OVERHEAD(6) - (family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) - sizeof(struct tcphdr);
-}
-
 static __always_inline __u32 fold(__u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
@@ -97,7 +90,7 @@ static __always_inline void make_header(struct header *header, const struct iden
 		sequence_encode(config.site, cookie_encode(config.cookie_key, id->hash, client, agreed, wall), id->hash));
 	header->words[2] = bpf_htonl(client + 1);
 	header->words[4] = 0;
-	header->words[5] = bpf_htonl(OPTION_SEGMENT << 24 | 4 << 16 | own_segment_size(id->flow.family));
+	header->words[5] = bpf_htonl(OPTION_SEGMENT << 24 | 4 << 16 | segment_max((id->flow.family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + sizeof(struct tcphdr)));
 	if (offer->timestamps) {
 		header->words[6] = bpf_htonl(sack << 16 | OPTION_TIMESTAMPS << 8 | 10);
 		header->words[7] = bpf_htonl(timestamp_encode(wall, config.site, id->hash));
@@ -182,7 +175,7 @@ static __always_inline bool write_answer(struct xdp_md *ctx, const struct flow *
 static __noinline int answer_syn(struct xdp_md *ctx)
 {
 	struct identity id = {};
-	if (!identify(ctx, ETHERNET, &id) || id.protocol != IPPROTO_TCP)
+	if (!identify(ctx, ETHERNET, false, &id) || id.protocol != IPPROTO_TCP)
 		return XDP_PASS;
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethernet *ethernet = data;

@@ -35,7 +35,7 @@ static __always_inline int probed(struct xdp_md *ctx, const struct identity *id,
 	/* Nobody is left: the kernel of the site where the client's packet arrived decides. */
 	route.kind = left ? KIND_PROBE : KIND_DATA;
 	route.to = left ? lowest(left) : shim->origin;
-	route.asked = bpf_cpu_to_be64(asked | bit(route.to));
+	route.asked = left ? bpf_cpu_to_be64(asked | bit(route.to)) : 0;
 	return forward(ctx, &route);
 }
 
@@ -57,18 +57,34 @@ static __always_inline bool is_from(void *data, void *end, __u8 family, const st
 	       source[2] == site->address[2] && source[3] == site->address[3];
 }
 
+/* Back to the router that a frame came from. */
+static __always_inline void turn(struct ethernet *ethernet)
+{
+	for (int i = 0; i < MAC_WORDS; i++) {
+		__u16 word = ethernet->source[i];
+		ethernet->source[i] = ethernet->destination[i];
+		ethernet->destination[i] = word;
+	}
+}
+
+/* A reply of the sender's, bare again, on to its client: our upstreams know us as its source. */
+static __always_inline int send_reply(struct xdp_md *ctx)
+{
+	struct ethernet *ethernet = (void *)(long)ctx->data;
+	if ((void *)(ethernet + 1) > (void *)(long)ctx->data_end)
+		return XDP_DROP;
+	turn(ethernet);
+	count(COUNT_SHIM_REPLY);
+	return XDP_TX;
+}
+
 /* Answers KIND_ALIVE where it came from; the frame is long enough. */
 static __always_inline int answer_alive(struct xdp_md *ctx, const int family)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	if (data + OUTER_END(family) > end)
 		return XDP_DROP;
-	struct ethernet *ethernet = data;
-	for (int i = 0; i < MAC_WORDS; i++) {
-		__u16 word = ethernet->source[i];
-		ethernet->source[i] = ethernet->destination[i];
-		ethernet->destination[i] = word;
-	}
+	turn(data);
 	if (family == 4) {
 		struct iphdr *ip = data + OUTER_IP;
 		__be32 source = ip->saddr;
@@ -87,7 +103,7 @@ static __always_inline int answer_alive(struct xdp_md *ctx, const int family)
 	/* What was asked returns, so that the answer names its question. */
 	__u64 *shim = data + OUTER_SHIM(family);
 	shim[0] = shim_head(KIND_HERE, config.site, config.site, wall_ms());
-	shim[2] = shim_tag(config.shim_key, shim[0], shim[1], 0);
+	shim[2] = shim_tag(config.shim_key, KIND_HERE, shim[0], shim[1], 0);
 	count(COUNT_SHIM_ALIVE);
 	return XDP_TX;
 }
@@ -99,10 +115,16 @@ static __always_inline int act(struct xdp_md *ctx, struct identity *id, const st
 	if (!unwrap(ctx, overhead, id->flow.family))
 		return XDP_DROP;
 	id->l4 -= overhead;
+	if (config.reply_through && kind != KIND_REPLY && id->protocol != IPPROTO_ICMP) {
+		__u8 origin = shim->origin;
+		bpf_map_update_elem(&returns, &id->flow, &origin, BPF_ANY);
+	}
 	switch (kind) {
 	case KIND_DATA:
 		count(COUNT_SHIM_DATA);
 		return deliver(ctx, id, 0);
+	case KIND_REPLY:
+		return send_reply(ctx);
 	case KIND_NEW:
 		count(COUNT_SHIM_NEW);
 		return NEW_CONNECTION;
@@ -154,7 +176,7 @@ __noinline int arrive(struct xdp_md *ctx, __u32 family)
 	if (kind == KIND_MINE)
 		return learn(ctx, &shim, at, wall);
 	struct identity id = {};
-	if (kind != KIND_ALIVE && kind != KIND_HERE && !identify(ctx, at, &id)) {
+	if (kind != KIND_ALIVE && kind != KIND_HERE && !identify(ctx, at, kind == KIND_REPLY, &id)) {
 		count(COUNT_SHIM_MALFORMED);
 		return XDP_DROP;
 	}

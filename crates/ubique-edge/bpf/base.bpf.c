@@ -6,6 +6,7 @@
  * not understood is the kernel's, as if there were no program.
  */
 #include "arrive.h"
+#include "leave.h"
 
 char _license[] SEC("license") = "Dual MIT/GPL";
 
@@ -22,6 +23,28 @@ static __always_inline int to_owner(struct xdp_md *ctx, __u8 owner, __u64 hash, 
 	}
 	struct route route = { .hash = hash, .kind = KIND_DATA, .origin = config.site, .counter = counter, .wall_ms = wall };
 	return forward_to(ctx, site, &route);
+}
+
+/* What the client sends arrives here by itself: replies need no detour. */
+static __noinline void forget_return(struct xdp_md *ctx)
+{
+	struct identity id = {};
+	if (identify(ctx, ETHERNET, false, &id))
+		bpf_map_delete_elem(&returns, &id.flow);
+}
+
+/* Replies that travel through another site need room on their way, too. */
+static __noinline void clamp_syn(struct xdp_md *ctx, __u32 l4, __u32 headers)
+{
+	struct tcphdr *tcp = (void *)(long)ctx->data + (l4 & 255);
+	__be16 *option = (void *)(tcp + 1);
+	if ((void *)(option + 2) > (void *)(long)ctx->data_end || tcp->doff < 6 || option[0] != MAXIMUM_SEGMENT_SIZE)
+		return;
+	__be16 most = bpf_htons(segment_max(headers));
+	if (bpf_ntohs(option[1]) <= bpf_ntohs(most))
+		return;
+	tcp->check = checksum_replace(tcp->check, option[1], most);
+	option[1] = most;
 }
 
 /* Hands a new connection to the site that takes ours while we drain; XDP_ABORTED: we take it. */
@@ -49,6 +72,8 @@ static __always_inline int open(struct xdp_md *ctx, __u32 l4, __u64 hash)
 	int action = hand_over(ctx, hash);
 	if (action != XDP_ABORTED)
 		return action;
+	if (config.reply_through)
+		clamp_syn(ctx, l4, l4 - ETHERNET + sizeof(struct tcphdr));
 	/* What answers it reads its options anyway, and counts. */
 	if (!config.cookies && find_echo(ctx, l4))
 		count(COUNT_SYN_TIMESTAMPS);
@@ -58,7 +83,10 @@ static __always_inline int open(struct xdp_md *ctx, __u32 l4, __u64 hash)
 static __always_inline int shim(struct xdp_md *ctx, __u8 family)
 {
 	int action = arrive(ctx, family);
-	return action == NEW_CONNECTION ? take(ctx) : action;
+	if (action != NEW_CONNECTION)
+		return action;
+	/* Where replies must return as their clients' packets came, the kernel's do. */
+	return config.reply_through ? XDP_PASS : take(ctx);
 }
 
 static __always_inline int tcp(struct xdp_md *ctx, __u32 l4, __u64 hash)
@@ -81,17 +109,19 @@ static __always_inline int tcp(struct xdp_md *ctx, __u32 l4, __u64 hash)
 			echo = *found;
 	}
 	if (!echo)
-		return ask(ctx);
+		return ask(ctx, false);
 	__u32 wall = wall_ms();
 	__u8 owner = timestamp_decode(bpf_ntohl(echo), wall, hash);
 	if (owner == config.site) {
 		count(COUNT_LOCAL_TIMESTAMP);
+		if (config.reply_through)
+			forget_return(ctx);
 		if (config.rewrite)
 			restore(ctx, l4, at, hash);
 		return XDP_PASS;
 	}
 	int action = owner == NO_SITE ? XDP_ABORTED : to_owner(ctx, owner, hash, wall, COUNT_FORWARD_TIMESTAMP);
-	return action == XDP_ABORTED ? ask(ctx) : action;
+	return action == XDP_ABORTED ? ask(ctx, true) : action;
 }
 
 static __always_inline bool is_quic(__be16 port)
@@ -132,6 +162,8 @@ static __always_inline int quic(struct xdp_md *ctx, __u32 l4, __u64 hash)
 		owner = id_owner(id);
 	if (owner == config.site) {
 		count(COUNT_LOCAL_ID);
+		if (config.reply_through)
+			forget_return(ctx);
 		return XDP_PASS;
 	}
 	int action = XDP_ABORTED;
@@ -149,7 +181,7 @@ static __always_inline int quic(struct xdp_md *ctx, __u32 l4, __u64 hash)
 __noinline int too_big(struct xdp_md *ctx)
 {
 	struct identity id = {};
-	if (!identify(ctx, ETHERNET, &id) || id.protocol != IPPROTO_ICMP)
+	if (!identify(ctx, ETHERNET, false, &id) || id.protocol != IPPROTO_ICMP)
 		return XDP_PASS;
 	__u8 owner = NO_SITE;
 	/* What is quoted has our TSval, four octets before the TSecr. */
@@ -162,10 +194,10 @@ __noinline int too_big(struct xdp_md *ctx)
 		if (cached)
 			owner = *cached;
 	}
-	if (owner == NO_SITE || owner == config.site)
+	if (owner == config.site)
 		return XDP_PASS;
-	int action = to_owner(ctx, owner, id.hash, wall_ms(), COUNT_FORWARD_ICMP);
-	return action == XDP_ABORTED ? XDP_PASS : action;
+	int action = owner == NO_SITE ? XDP_ABORTED : to_owner(ctx, owner, id.hash, wall_ms(), COUNT_FORWARD_ICMP);
+	return action == XDP_ABORTED ? ask(ctx, false) : action;
 }
 
 static __always_inline int ingress_v4(struct xdp_md *ctx, void *data, void *end)
@@ -257,86 +289,6 @@ SEC("xdp")
 int ubique_ingress(struct xdp_md *ctx)
 {
 	return arrives(ctx);
-}
-
-/* --- what leaves --- */
-
-/* Forwarding takes room: no segment of a client may be longer (RFC 9293 §3.7.1). */
-static __always_inline void clamp(struct __sk_buff *skb, __u32 l4, __be16 old, __u32 headers)
-{
-	__u16 most = config.mtu - OVERHEAD(6) - headers;
-	if (bpf_ntohs(old) <= most)
-		return;
-	__be16 new = bpf_htons(most);
-	bpf_l4_csum_replace(skb, l4 + offsetof(struct tcphdr, check), old, new, sizeof(new));
-	bpf_skb_store_bytes(skb, l4 + sizeof(struct tcphdr) + 2, &new, sizeof(new), 0);
-}
-
-#define MAXIMUM_SEGMENT_SIZE bpf_htons(0x0204)
-#define TIMESTAMP bpf_htons(0x080a)
-
-/* `headers`: octets of IP and TCP header without options. */
-static __always_inline int rewrite(struct __sk_buff *skb, __u32 l4, __u64 hash, __u32 headers)
-{
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct tcphdr *tcp = data + l4;
-	__be16 *option = (void *)(tcp + 1);
-	if ((void *)(option + 6) > end || tcp->doff < 6)
-		return TC_ACT_UNSPEC;
-	__u32 at = 0;
-	__be16 segment = 0;
-	if (option[1] == TIMESTAMP && tcp->doff >= 8) {
-		at = l4 + sizeof(*tcp) + 4;
-	} else if (option[0] == MAXIMUM_SEGMENT_SIZE) {
-		/* A SYN-ACK: Linux sends MSS, then SACK-permitted or NOPs, then timestamps. */
-		segment = option[1];
-		if (option[3] == TIMESTAMP && tcp->doff >= 9)
-			at = l4 + sizeof(*tcp) + 8;
-	}
-	if (at) {
-		__be32 *value = data + at;
-		if ((void *)(value + 1) > end)
-			return TC_ACT_UNSPEC;
-		__be32 old = *value;
-		__be32 new = bpf_htonl(bpf_ntohl(old) + timestamp_encode(config.clock_base_ms, config.site, hash));
-		bpf_l4_csum_replace(skb, l4 + offsetof(struct tcphdr, check), old, new, sizeof(new));
-		bpf_skb_store_bytes(skb, at, &new, sizeof(new), 0);
-	}
-	if (segment)
-		clamp(skb, l4, segment, headers);
-	return TC_ACT_UNSPEC;
-}
-
-SEC("tc")
-int ubique_egress(struct __sk_buff *skb)
-{
-	/* Headers of what a host sends are in its first piece. */
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct ethernet *ethernet = data;
-	if ((void *)(ethernet + 1) > end)
-		return TC_ACT_UNSPEC;
-	if (ethernet->protocol == bpf_htons(ETH_P_IP)) {
-		struct iphdr *ip = data + ETHERNET;
-		__u32 *ports = (void *)(ip + 1);
-		if ((void *)(ports + 1) > end || ip->protocol != IPPROTO_TCP || ip->ihl != 5 || !is_service_v4(ip->saddr))
-			return TC_ACT_UNSPEC;
-		__u64 hash = flow_hash_v4(config.flow_key, ip->daddr, ip->saddr, *ports << 16 | *ports >> 16);
-		return rewrite(skb, ETHERNET + sizeof(*ip), hash, sizeof(*ip) + sizeof(struct tcphdr));
-	}
-	if (ethernet->protocol == bpf_htons(ETH_P_IPV6)) {
-		struct ipv6hdr *ip = data + ETHERNET;
-		__u32 *ports = (void *)(ip + 1);
-		if ((void *)(ports + 1) > end || ip->nexthdr != IPPROTO_TCP)
-			return TC_ACT_UNSPEC;
-		__u32 client[4], service[4];
-		__builtin_memcpy(client, &ip->daddr, sizeof(client));
-		__builtin_memcpy(service, &ip->saddr, sizeof(service));
-		if (!is_service_v6(service))
-			return TC_ACT_UNSPEC;
-		__u64 hash = flow_hash_v6(config.flow_key, client, service, *ports << 16 | *ports >> 16);
-		return rewrite(skb, ETHERNET + sizeof(*ip), hash, sizeof(*ip) + sizeof(struct tcphdr));
-	}
-	return TC_ACT_UNSPEC;
 }
 
 /* For the other end of a veth, which else loses what XDP_TX sends. */

@@ -67,7 +67,8 @@ static __always_inline __u8 site_of_code(__u8 code)
 
 #define TIMESTAMP_SHIFT 24
 #define SLACK_MS 300000
-#define IDLE_MS ((1 << TIMESTAMP_SHIFT) - SLACK_MS - 1)
+#define AGE_BITS 21
+#define IDLE_MS ((1 << AGE_BITS) - SLACK_MS - 1)
 
 static __always_inline __u32 timestamp_encode(__u32 wall_ms, __u8 site, __u64 hash)
 {
@@ -76,8 +77,10 @@ static __always_inline __u32 timestamp_encode(__u32 wall_ms, __u8 site, __u64 ha
 
 static __always_inline __u8 timestamp_decode(__u32 echo, __u32 wall_ms, __u64 hash)
 {
-	__u32 ahead = echo - wall_ms;
-	return site_of_code((__u8)((ahead + IDLE_MS) >> TIMESTAMP_SHIFT) - mask_code(hash));
+	__u32 shifted = echo - wall_ms + IDLE_MS;
+	if (shifted & ((1 << TIMESTAMP_SHIFT) - (1 << AGE_BITS)))
+		return NO_SITE;
+	return site_of_code((shifted >> TIMESTAMP_SHIFT) - mask_code(hash));
 }
 
 /* --- initial sequence numbers --- */
@@ -150,27 +153,36 @@ static __always_inline __u64 shim_head(enum kind kind, __u8 sender, __u8 origin,
 	return first | (__u64)bpf_htonl(wall_ms) << 32;
 }
 
-static __always_inline __u64 shim_tag(const volatile __u64 key[2], __u64 head, __u64 asked, __u64 flow)
+/* Whether a shim's second word says something. */
+static __always_inline bool kind_asks(enum kind kind)
+{
+	return kind == KIND_PROBE || kind == KIND_ALIVE || kind == KIND_HERE;
+}
+
+/* `asked`: as it stands in memory. */
+static __always_inline __u64 shim_tag(const volatile __u64 key[2], enum kind kind, __u64 head, __u64 asked, __u64 flow)
 {
 	struct sip s = sip_begin(key);
+	bool asks = kind_asks(kind);
 	sip_word(&s, head);
-	sip_word(&s, asked);
-	sip_word(&s, flow);
-	return sip_end(&s, 0, 24);
+	if (asks)
+		sip_word(&s, asked);
+	return sip_end(&s, flow & 0xffffffffffffffULL, asks ? 23 : 15);
 }
 
 static __always_inline __u64 shim_tag_of(const volatile __u64 key[2], const struct shim *shim, __u64 flow)
 {
 	__u64 words[2];
 	__builtin_memcpy(words, shim, sizeof(words));
-	return shim_tag(key, words[0], words[1], flow);
+	return shim_tag(key, shim->version_kind & 0xf, words[0], words[1], flow);
 }
 
 /* Whether form, tag and time are right. */
 static __always_inline bool shim_is_good(const volatile __u64 key[2], const struct shim *shim, __u64 flow, __u32 wall_ms)
 {
 	__u32 age = wall_ms - bpf_ntohl(shim->wall_ms);
-	return shim->version_kind >> 4 == SHIM_VERSION && (shim->version_kind & 0xf) < KINDS && shim->zero == 0 &&
+	enum kind kind = shim->version_kind & 0xf;
+	return shim->version_kind >> 4 == SHIM_VERSION && kind < KINDS && shim->zero == 0 && (kind_asks(kind) || !shim->asked) &&
 	       shim->sender < SITES_MAX && shim->origin < SITES_MAX && shim->tag == shim_tag_of(key, shim, flow) &&
 	       age + SLACK_MS <= 2 * SLACK_MS;
 }

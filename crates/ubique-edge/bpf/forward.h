@@ -38,6 +38,26 @@ static __always_inline __u32 ip_length(void *data, void *end)
 	return bpf_ntohs(v6->payload_len) + sizeof(*v6);
 }
 
+/* UDP header and shim; `length`: of UDP. */
+static __always_inline void fill_udp_and_shim(__u64 *to, const struct route *route, __u32 length)
+{
+	/* The source port, so that routers spread connections, and receivers their queues. */
+	__u16 source = bpf_htons(0xc000 | (route->hash >> 16 & 0x3fff));
+	__u64 head = shim_head(route->kind, config.site, route->origin, route->wall_ms);
+	to[0] = source | (__u64)config.port << 16 | (__u64)bpf_htons(length) << 32;
+	to[1] = head;
+	to[2] = route->asked;
+	to[3] = shim_tag(config.shim_key, route->kind, head, route->asked, route->hash);
+}
+
+static __always_inline void fill_length_v4(struct iphdr *ip, __u32 length)
+{
+	__be16 total = bpf_htons(length);
+	__u32 sum = ip->check + total;
+	ip->tot_len = total;
+	ip->check = ~(sum + (sum >> 16));
+}
+
 /* What stands in front; `length`: octets of the outer IP packet. Zero UDP checksums: the tag vouches for the shim (RFC 6935). */
 static __always_inline bool fill_outer(struct xdp_md *ctx, const struct site *site, const struct route *route, __u32 length, const int family)
 {
@@ -50,24 +70,12 @@ static __always_inline bool fill_outer(struct xdp_md *ctx, const struct site *si
 	for (int i = 0; i < (family == 4 ? 5 : 7); i++)
 		words[i] = site->template[i];
 	if (family == 4) {
-		struct iphdr *ip = data + OUTER_IP;
-		__be16 total = bpf_htons(length);
-		__u32 sum = ip->check + total;
-		ip->tot_len = total;
-		ip->check = ~(sum + (sum >> 16));
+		fill_length_v4(data + OUTER_IP, length);
 	} else {
 		struct ipv6hdr *ip = data + OUTER_IP;
 		ip->payload_len = bpf_htons(length - sizeof(*ip));
 	}
-	/* The source port, so that routers spread connections, and receivers their queues. */
-	__u16 source = bpf_htons(0xc000 | (route->hash >> 16 & 0x3fff));
-	__u16 udp_length = bpf_htons(length - (OUTER_UDP(family) - OUTER_IP));
-	*(__u64 *)(data + OUTER_UDP(family)) = source | (__u64)config.port << 16 | (__u64)udp_length << 32;
-	__u64 *shim = data + OUTER_SHIM(family);
-	__u64 head = shim_head(route->kind, config.site, route->origin, route->wall_ms);
-	shim[0] = head;
-	shim[1] = route->asked;
-	shim[2] = shim_tag(config.shim_key, head, route->asked, route->hash);
+	fill_udp_and_shim(data + OUTER_UDP(family), route, length - (OUTER_UDP(family) - OUTER_IP));
 	return true;
 }
 

@@ -20,6 +20,8 @@
 /* All options, and as much behind them as an offset in six bits and the longest option may reach. */
 struct options {
 	__u8 octets[64 + 16];
+	/* 0 */
+	__u32 begin;
 };
 
 struct offer {
@@ -40,10 +42,19 @@ static __always_inline struct offer offer_nothing(__u8 family)
 	return (struct offer){ .segment = family == 4 ? 536 : 1220, .scale = NO_SCALE };
 }
 
-/* `length`: of all options. What is malformed ends the list, as for the kernel. */
-static __noinline bool read_offer(const struct options *options, __u32 length, struct offer *offer)
+/*
+ * `length`: of all options. What is malformed ends the list, as for the kernel. Not static: the verifier then looks at it once, without
+ * what its callers know.
+ */
+__noinline int read_offer(const struct options *options, __u32 length, struct offer *offer)
 {
-	__u32 at = 0;
+	if (!options || !offer)
+		return 0;
+	/*
+	 * Offsets that the verifier does not know: it would follow each of them, as many as there are sums of lengths. From memory, and
+	 * lengths are read a second time.
+	 */
+	__u32 at = *(volatile __u32 *)&options->begin;
 	for (int i = 0; i < OPTIONS_LENGTH_MAX && at < length; i++) {
 		const __u8 *option = options->octets + (at & 63);
 		__u8 kind = option[0], size = option[1];
@@ -68,7 +79,7 @@ static __noinline bool read_offer(const struct options *options, __u32 length, s
 		} else if (kind == OPTION_MD5 || kind == OPTION_AO) {
 			offer->is_signed = true;
 		}
-		at += size;
+		at += *(volatile __u8 *)(option + 1);
 	}
-	return true;
+	return 0;
 }

@@ -61,7 +61,7 @@ struct said {
 static __noinline bool read_said(struct xdp_md *ctx, const struct identity *id, struct said *said)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	if (id->l4 > 256)
+	if (id->l4 > 256 || id->protocol != IPPROTO_TCP)
 		return false;
 	struct tcphdr *tcp = data + id->l4;
 	if ((void *)(tcp + 1) > end || !(tcp_flags(tcp) & TCP_ACK))
@@ -74,11 +74,14 @@ static __noinline bool read_said(struct xdp_md *ctx, const struct identity *id, 
 	return true;
 }
 
-/* A TCP packet for us or another site, not a SYN, that does not tell. */
-__noinline int ask(struct xdp_md *ctx)
+/*
+ * A TCP packet for us or another site, not a SYN, or an error about one, that does not tell. Timestamps that do not are of a connection that was idle for long, or
+ * made up: less is spent on them.
+ */
+__noinline int ask(struct xdp_md *ctx, __u32 has_timestamps)
 {
 	struct identity id = {};
-	if (!identify(ctx, ETHERNET, &id) || id.protocol != IPPROTO_TCP)
+	if (!identify(ctx, ETHERNET, false, &id) || id.protocol == IPPROTO_UDP)
 		return XDP_PASS;
 	struct route route = { .hash = id.hash, .origin = config.site, .wall_ms = wall_ms() };
 	__u64 up = sites_up();
@@ -94,7 +97,7 @@ __noinline int ask(struct xdp_md *ctx)
 		return deliver(ctx, &id, 0);
 	}
 	struct said said = { .site = NO_SITE };
-	if (config.cookies && read_said(ctx, &id, &said) && said.is_cookie) {
+	if (config.cookies && !has_timestamps && read_said(ctx, &id, &said) && said.is_cookie) {
 		count(COUNT_LOCAL_SEQUENCE);
 		return XDP_PASS;
 	}
@@ -102,7 +105,8 @@ __noinline int ask(struct xdp_md *ctx)
 		count(COUNT_UNOWNED);
 		return XDP_PASS;
 	}
-	if (!is_on_time(&probes, config.probe_interval_ns)) {
+	if (!(has_timestamps ? is_on_time(&probes_of_timestamps, config.probe_interval_ns * TIMESTAMPS_SHARE) :
+			       is_on_time(&probes, config.probe_interval_ns))) {
 		count(COUNT_PROBE_LIMITED);
 		return XDP_DROP;
 	}

@@ -14,6 +14,7 @@ struct ethernet {
 };
 
 #define ETHERNET sizeof(struct ethernet)
+#define TCP_TIME_WAIT 6
 #define TCP_LISTEN 10
 
 #define IP_FRAGMENT bpf_htons(0x3fff)
@@ -94,11 +95,11 @@ static __always_inline bool is_too_big(const __u8 *icmp, __u8 family)
 	return family == 4 ? icmp[0] == ICMP_DEST_UNREACH && icmp[1] == ICMP_FRAG_NEEDED : icmp[0] == ICMPV6_PKT_TOOBIG;
 }
 
-/* False: nothing that belongs to a connection. `at`: where its IP header begins. */
-static __noinline bool identify(struct xdp_md *ctx, __u32 at, struct identity *id)
+/* False: nothing that belongs to a connection. `at`: where its IP header begins; `reversed`: it is one of ours. */
+static __noinline bool identify(struct xdp_md *ctx, __u32 at, bool reversed, struct identity *id)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	if (!identify_flow(data, end, at, false, id))
+	if (!identify_flow(data, end, at, reversed, id))
 		return false;
 	if (id->protocol == IPPROTO_ICMP || id->protocol == IPPROTO_ICMPV6) {
 		__u32 header = id->flow.family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
@@ -170,6 +171,14 @@ static __always_inline void restore(struct xdp_md *ctx, __u32 l4, __u32 at, __u6
 	*echo = new;
 }
 
+/* Forwarding takes room, in both families: no segment may be longer (RFC 9293 §3.7.1). `headers`: of IP and TCP, without options. */
+static __always_inline __u16 segment_max(__u32 headers)
+{
+	return config.mtu - (sizeof(struct ipv6hdr) + sizeof(struct udphdr) + sizeof(struct shim)) - headers;
+}
+
+#define MAXIMUM_SEGMENT_SIZE bpf_htons(0x0204)
+
 /* Whether a socket here has this connection. */
 static __noinline bool has_socket(struct xdp_md *ctx, const struct flow *flow)
 {
@@ -189,7 +198,8 @@ static __noinline bool has_socket(struct xdp_md *ctx, const struct flow *flow)
 	struct bpf_sock *socket = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return false;
-	bool ours = socket->state != TCP_LISTEN;
+	/* What is over claims nothing: the client may have begun anew, from the same port, elsewhere. */
+	bool ours = socket->state != TCP_LISTEN && socket->state != TCP_TIME_WAIT;
 	bpf_sk_release(socket);
 	return ours;
 }

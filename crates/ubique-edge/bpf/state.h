@@ -44,6 +44,14 @@ struct {
 	__type(value, __u32);
 } slots SEC(".maps");
 
+/* Sites whose clients' packets came through them, so that replies return that way (config.reply_through). */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, FLOWS_MAX);
+	__type(key, struct flow);
+	__type(value, __u8);
+} returns SEC(".maps");
+
 /* What another site asked for and is here: the agent tells it. */
 struct found {
 	struct flow flow;
@@ -58,6 +66,10 @@ struct {
 
 /* When the next probe would be on time, ns. */
 __u64 probes;
+__u64 probes_of_timestamps;
+
+/* One in so many of the probes there may be is for packets with timestamps. */
+#define TIMESTAMPS_SHARE 10
 
 /* How far a burst may run ahead. */
 #define BURST_NS 100000000ULL

@@ -1,6 +1,6 @@
 //! Stands for the loader where the programs were not built: the same interface, which says so.
 
-use ubique_proto::sessions::Site;
+use ubique_proto::sessions::{Flow, Site};
 
 use crate::{Config, Counters, Error, Peer};
 
@@ -105,6 +105,11 @@ impl Edge {
 
     /// Where new connections go.
     pub fn drain_to(&mut self, _site: Option<Site>) -> Result<(), Error> {
+        match *self {}
+    }
+
+    /// Remembers the owner of a connection.
+    pub fn remember(&mut self, _flow: &Flow, _owner: Site) -> Result<(), Error> {
         match *self {}
     }
 

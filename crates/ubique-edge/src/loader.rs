@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use bytemuck::bytes_of;
 use libbpf_rs::query::{ProgInfoIter, ProgramInfo};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ProgramInput, TC_EGRESS, TcHook, TcHookBuilder, Xdp, XdpFlags};
-use ubique_proto::sessions::Site;
+use ubique_proto::sessions::{Flow, Site};
 
 use self::adopt::Adopt;
 pub use self::flood::Flood;
@@ -92,8 +92,9 @@ pub struct Edge {
     sites: MapHandle,
     counts: MapHandle,
     data: MapHandle,
+    flows: MapHandle,
     live: Live,
-    tier: Tier,
+    needs_egress: bool,
     adopt: Option<Adopt>,
 }
 
@@ -151,14 +152,15 @@ impl Edge {
             let handle = found.and_then(|map| MapHandle::try_from(&map).ok());
             handle.ok_or_else(|| Error::Load(format!("the object has no map {name}")))
         };
-        let (sites, counts, data) = (map("sites")?, map("counts")?, map(".data")?);
+        let (sites, counts, data, flows) = (map("sites")?, map("counts")?, map(".data")?, map("flows")?);
         let live = Live::new(config.clock_base_ms);
         let programs = programs(&object)?;
         let adopt = match config.tier {
             Tier::Cookies => Some(Adopt::load(&raw, &object)?),
             Tier::Timestamps | Tier::Off => None,
         };
-        let mut edge = Edge { object, programs, sites, counts, data, live, tier: config.tier, adopt };
+        let needs_egress = config.tier == Tier::Timestamps || config.reply_through;
+        let mut edge = Edge { object, programs, sites, counts, data, flows, live, needs_egress, adopt };
         edge.store_live()?;
         Ok(edge)
     }
@@ -177,7 +179,7 @@ impl Edge {
         for mode in modes {
             match xdp.attach(index, mode.flags()) {
                 Ok(()) => {
-                    let egress = if self.tier == Tier::Timestamps { Some(self.attach_egress(index)?) } else { None };
+                    let egress = if self.needs_egress { Some(self.attach_egress(index)?) } else { None };
                     let adopt = self.adopt.as_ref().map(|adopt| adopt.attach(index)).transpose()?;
                     let program = self.program(Program::Ingress)?.try_clone_to_owned();
                     let program =
@@ -244,6 +246,15 @@ impl Edge {
     pub fn drain_to(&mut self, site: Option<Site>) -> Result<(), Error> {
         self.live.drain_to = site.map_or(NO_SITE, Site::number);
         self.store_live()
+    }
+
+    /// Remembers the owner of a connection whose packets do not tell, as if it had said so itself.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn remember(&mut self, flow: &Flow, owner: Site) -> Result<(), Error> {
+        let updated = self.flows.update(&flow.octets(), &[owner.number()], MapFlags::ANY);
+        updated.map_err(|error| kernel("remembering an owner", &error))
     }
 
     /// What was decided so far.

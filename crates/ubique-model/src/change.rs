@@ -14,6 +14,7 @@
 
 mod effect;
 mod print;
+mod sessions;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -157,7 +158,10 @@ pub fn diff(old: &Service, new: &Service, site: &str) -> Result<Change, String> 
         surprises: Vec::new(),
     };
     let only = |service: &Service, site: &Site| Service { sites: vec![site.clone()], ..service.clone() };
-    let (old_tables, new_tables) = (tables(&only(old, &before).to_toml()), tables(&only(new, &after).to_toml()));
+    let (mut old_tables, mut new_tables) =
+        (tables(&only(old, &before).to_toml()), tables(&only(new, &after).to_toml()));
+    old_tables.extend(sessions::others(old, new, site));
+    new_tables.extend(sessions::others(new, old, site));
     change.compare(&old_tables, &new_tables);
     let runs = effective(old, new, site);
     for upstream in &after.upstreams {
@@ -183,6 +187,7 @@ pub fn effective(old: &Service, new: &Service, site: &str) -> Service {
         after.router_id = before.router_id;
         after.dynamic = dynamic(&before.dynamic, &after.dynamic);
     }
+    sessions::keep(old, &mut runs, site);
     runs
 }
 
@@ -244,13 +249,15 @@ impl Change {
     }
 
     fn table(&mut self, sign: Sign, table: &Table, keys: Vec<KeyChange>) {
-        for key in &keys {
+        let other = sessions::is_other(table, &self.site);
+        for key in keys.iter().filter(|_| !other) {
             if let Some(why) = effect::needs_restart(&table.header, &key.key) {
                 let key = format!("{} {}", table.header, key.key);
                 self.needs_restart.push(NeedsRestart { key, why: why.to_owned() });
             }
         }
-        let effect = effect::of_table(sign, table, &keys);
+        let effect =
+            if other { sessions::of_other(sign, &keys).to_owned() } else { effect::of_table(sign, table, &keys) };
         self.tables.push(TableChange { sign, table: table.header.clone(), name: table.name.clone(), keys, effect });
     }
 }

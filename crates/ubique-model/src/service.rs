@@ -5,6 +5,7 @@ mod admin;
 mod parse;
 pub(crate) mod print;
 mod rules;
+mod sessions;
 pub mod spec;
 mod upstream;
 
@@ -21,6 +22,8 @@ use crate::net::{Asn, Prefix};
 pub use action::{Action, Flap, Guard, Levels, Shed, UpstreamSelector};
 pub use admin::{AdminSettings, ApiSettings};
 pub(crate) use parse::{narrow, values};
+pub(crate) use print::owner_keys;
+pub use sessions::{ReturnPath, Sessions, TcpMethod, Unicast, site_number};
 pub use upstream::{AoAlgorithm, Bfd, Dynamic, GracefulRestart, NextHop, Role, TcpAo, Upstream};
 
 /// One anycast service, as a valid service file describes it.
@@ -47,6 +50,9 @@ pub struct Service {
     pub flap: Option<Flap>,
     /// What keeps the service reachable.
     pub guard: Guard,
+    /// What lets connections survive a route change; `None`: nothing.
+    #[serde(default)]
+    pub sessions: Option<Sessions>,
     /// The places that announce.
     pub sites: Vec<Site>,
     /// How the agent behaves.
@@ -178,6 +184,12 @@ pub struct Site {
     pub capacity: Capacity,
     /// BGP identifier; default: derived from the first IPv4 local address or from the site's index.
     pub router_id: Option<std::net::Ipv4Addr>,
+    /// Its own addresses, where the other sites reach it; with [`Sessions`] at least one.
+    #[serde(default)]
+    pub unicast: Unicast,
+    /// Its number in packets, below [`spec::MAX_SESSION_SITES`], with [`Sessions`] no other site's; default: [`site_number`].
+    #[serde(default)]
+    pub number: u8,
     /// Its BGP neighbours.
     pub upstreams: Vec<Upstream>,
     /// Ranges of addresses that further neighbours may call from.

@@ -16,8 +16,8 @@ use ubique_model::policy::Level;
 use ubique_model::scenario::Scenario;
 use ubique_model::service::{
     Action, AdminSettings, AgentSettings, AoAlgorithm, ApiSettings, Ask, Bfd, BmpCollector, Capacity, Dynamic, Flap,
-    GracefulRestart, Guard, JournalSettings, Levels, NextHop, Records, RehearseSettings, Role, RotatedFile, Service,
-    Shed, Site, TcpAo, Upstream, UpstreamSelector,
+    GracefulRestart, Guard, JournalSettings, Levels, NextHop, Records, RehearseSettings, ReturnPath, Role, RotatedFile,
+    Service, Sessions, Shed, Site, TcpAo, TcpMethod, Unicast, Upstream, UpstreamSelector,
 };
 use ubique_model::{AddressFamily, Asn, Community, ExtendedCommunity, LargeCommunity, Prefix, Relation};
 
@@ -390,10 +390,55 @@ fn site() -> impl Strategy<Value = Site> {
             location,
             capacity,
             router_id: id.map(Ipv4Addr::from),
+            unicast: Unicast::default(),
+            number: 0,
             upstreams: vec![v4, v6],
             dynamic: dynamic.into_iter().collect(),
         },
     )
+}
+
+/// What no rule refuses: ports of cookies go with cookies, and something is carried.
+fn sessions() -> impl Strategy<Value = Option<Sessions>> {
+    let port = || prop::collection::btree_set(1_u16.., 0..4).prop_map(Vec::from_iter);
+    let how = (select(&TcpMethod::ALL[..]), select(&ReturnPath::ALL[..]), any::<bool>());
+    let names = prop::collection::btree_set("[a-z0-9.]{3,15}", 0..3).prop_map(Vec::from_iter);
+    let ends = (1_u16.., 1_u64.., 1280_u16..=9216, names);
+    let sessions = (text(), how, port(), port(), ends).prop_map(
+        |(
+            file,
+            ((tcp, _), (return_path, _), mptcp),
+            tcp_ports,
+            quic_ports,
+            (port, budget_per_s, mtu_bytes, interfaces),
+        )| {
+            let cookies = matches!(tcp, TcpMethod::Auto | TcpMethod::Cookie);
+            Sessions {
+                secret_file: file.into(),
+                tcp,
+                tcp_ports: if cookies { tcp_ports } else { vec![] },
+                mptcp: mptcp || (tcp == TcpMethod::Off && quic_ports.is_empty()),
+                quic_ports,
+                port,
+                budget_per_s,
+                return_path,
+                mtu_bytes,
+                interfaces,
+            }
+        },
+    );
+    prop::option::of(sessions)
+}
+
+/// What site number `at` is to the others: all have one family, some the other one, too.
+fn owner(at: usize, (second, numbers): (bool, bool), ipv4: bool, name: &str) -> (Unicast, u8) {
+    let host = u8::try_from(at).unwrap() + 1;
+    let unicast = Unicast {
+        ipv4: (ipv4 || second).then(|| Ipv4Addr::new(203, 0, 113, host)),
+        ipv6: (!ipv4 || second).then(|| Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, host.into())),
+    };
+    // Their own ones are different, too: see `site_number`.
+    (unicast, if numbers { 63 - host } else { ubique_model::service::site_number(name) })
 }
 
 fn records() -> impl Strategy<Value = Records> {
@@ -466,14 +511,16 @@ fn service() -> impl Strategy<Value = Service> {
         rehearse,
         (0.0..1.0_f64, 0.0..1.0_f64),
     );
-    let rules = (action(), action(), prop::collection::vec(shed(), 0..3), flap(), guard());
+    let owners = (prop::collection::vec(any::<bool>(), 4), any::<bool>(), any::<bool>());
+    let rules = (action(), action(), prop::collection::vec(shed(), 0..3), flap(), guard(), (sessions(), owners));
     (name(), agent, parts, rules).prop_map(|(name, agent, (mut checks, mut sites, rehearse, part), rules)| {
-        let (degraded, failed, shed, flap, guard) = rules;
+        let (degraded, failed, shed, flap, guard, (sessions, (second, numbers, ipv4))) = rules;
         for (at, check) in checks.iter_mut().enumerate() {
             check.name = format!("check-{at}");
         }
         for (at, site) in sites.iter_mut().enumerate() {
             site.name = format!("site-{at}");
+            (site.unicast, site.number) = owner(at, (second[at], numbers), ipv4, &site.name);
         }
         Service {
             name,
@@ -486,6 +533,7 @@ fn service() -> impl Strategy<Value = Service> {
             shed,
             flap,
             guard,
+            sessions,
             sites,
             agent,
             rehearse,

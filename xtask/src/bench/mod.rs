@@ -8,6 +8,7 @@ mod failover;
 mod idle;
 mod inside;
 mod peers;
+mod sessions;
 pub mod size;
 mod table;
 mod wire;
@@ -48,6 +49,8 @@ enum Name {
     Failover,
     /// Processor and memory of an agent with 8 upstreams, BFD on all and 20 checks, when nothing happens.
     Idle,
+    /// What a packet costs in the data plane that keeps sessions alive.
+    Sessions,
     /// Size of the static binary.
     Size,
     /// 1,000,000 routes from BIRD into ubique, GoBGP and FRR: time and memory.
@@ -108,6 +111,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         Name::BfdSoak => bfd::soak(arguments.minutes)?,
         Name::Failover => failover::run(arguments.repeat)?,
         Name::Idle => idle::run()?,
+        Name::Sessions => sessions::run()?,
         Name::Size => size::run()?,
         Name::Table => table::run()?,
         Name::Wire => wire::run()?,

@@ -255,6 +255,45 @@ fn what_another_site_sends_is_bared_and_delivered() {
 }
 
 #[test]
+fn replies_return_through_the_site_that_the_client_came_through() {
+    let through = Config { reply_through: true, ..config(Tier::Timestamps) };
+    let Some(mut edge) = edge_with(&through) else { return };
+    for (v6, outer_v6) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (flow, to) = (flow(v6, 40001, 443), if outer_v6 { UP_V6 } else { UP_V4 });
+        let hash = flow.hash(KEYS[0]);
+        let wire = echo_of(&flow, US);
+        let reply =
+            |value| frame::reply(&flow, &Tcp { options: timestamps(value, 5), payload: vec![1; 99], ..Tcp::default() });
+        let leaves = |edge: &mut Edge| edge.run(Program::Egress, &reply(kernels(&flow, wire)), 1).unwrap();
+        assert_eq!(leaves(&mut edge).packet, reply(wire), "directly, as long as the client's packets come so");
+        let segment = segment(&flow, wire);
+        assert_eq!(run(&mut edge, &from_site(&shim_of(Kind::Data, outer_v6), hash, outer_v6, &segment[14..])).0, PASS);
+        let before = edge.counters().unwrap();
+        let ran = leaves(&mut edge);
+        let (shim, inner) = forwarded(&ran.packet, hash, to);
+        assert_eq!((ran.action, shim.kind, shim.origin), (NEXT, Kind::Reply, site(to)));
+        assert_eq!(inner, reply(wire)[14..]);
+        assert_eq!(edge.counters().unwrap()[Counter::ForwardReply] - before[Counter::ForwardReply], 1);
+        // The route is back: replies are, too.
+        assert_eq!(run(&mut edge, &segment).0, PASS);
+        assert_eq!(leaves(&mut edge).packet, reply(wire));
+        // And the other end: bare, back to the router it came from.
+        let at_us = from_site(&shim_of(Kind::Reply, outer_v6), hash, outer_v6, &reply(wire)[14..]);
+        let (action, out, seen) = run(&mut edge, &at_us);
+        assert_eq!((action, seen), (TX, vec![(Counter::ShimReply, 1)]));
+        assert_eq!((&out[..12], &out[12..]), (&[ROUTER_MAC, OUR_MAC].concat()[..], &reply(wire)[12..]));
+        // What the server may send leaves room.
+        let syn = |mss: u16| {
+            let options = [&[2, 4], &mss.to_be_bytes()[..]].concat();
+            frame::tcp(&flow, &Tcp { flags: SYN, options, ..Tcp::default() })
+        };
+        let most = MTU - 72 - if v6 { 60 } else { 40 };
+        assert_eq!(run(&mut edge, &syn(8960)).1, syn(most));
+        assert_eq!(run(&mut edge, &syn(536)).1, syn(536));
+    }
+}
+
+#[test]
 fn a_probe_goes_on_and_returns_where_it_began() {
     let Some(mut edge) = edge(Tier::Timestamps) else { return };
     let flow = flow(false, 40001, 443);
@@ -322,7 +361,9 @@ fn forged_shims_are_refused() {
     let nobody = Shim { sender: site(UNKNOWN), ..good };
     refused(&mut edge, from_site(&nobody, hash, false, inner), Counter::ShimStranger);
     refused(&mut edge, from_site(&good, hash, false, &inner[..10]), Counter::ShimMalformed);
-    refused(&mut edge, from_site(&Shim { kind: Kind::Reply, ..good }, hash, false, inner), Counter::ShimMalformed);
+    // A reply is a packet of the service's, not to it.
+    refused(&mut edge, from_site(&Shim { kind: Kind::Reply, ..good }, hash, false, inner), Counter::ShimForged);
+    refused(&mut edge, from_site(&Shim { kind: Kind::Here, ..good }, 1, false, inner), Counter::ShimForged);
     let frame = from_site(&good, hash, false, inner);
     for bit in 0..24 * 8 {
         let mut forged = frame.clone();
@@ -336,16 +377,18 @@ fn forged_shims_are_refused() {
 fn a_site_has_a_budget_and_so_have_probes() {
     const BURST_NS: u64 = 100_000_000;
     let base = config(Tier::Timestamps);
-    let Some(mut edge) = edge_with(&Config { budget_per_s: 100, probes_per_s: 50, ..base }) else { return };
+    let Some(mut edge) = edge_with(&Config { budget_per_s: 100, probes_per_s: 100, ..base }) else { return };
     let flow = flow(false, 40001, 443);
     let hash = flow.hash(KEYS[0]);
     let frame = from_site(&shim_of(Kind::Data, false), hash, false, &segment(&flow, echo_of(&flow, US))[14..]);
     let passed = (0..200).filter(|_| run(&mut edge, &frame).0 == PASS).count();
     let burst = (BURST_NS / 10_000_000) as usize + 1;
     assert!((burst..burst + 30).contains(&passed), "{passed} of 200, {burst} at once");
-    let probe = segment(&flow, 0);
-    let sent = (0..200).filter(|_| run(&mut edge, &probe).0 == TX).count();
-    assert!((6..30).contains(&sent), "{sent} of 200");
+    let mut sent = |frame: &[u8]| (0..200).filter(|_| run(&mut edge, frame).0 == TX).count();
+    let probed = sent(&frame::tcp(&flow, &Tcp::default()));
+    assert!((burst..burst + 30).contains(&probed), "{probed} of 200");
+    let nonsense = sent(&segment(&flow, echo_of(&flow, UNKNOWN)));
+    assert!((2..6).contains(&nonsense), "{nonsense} of 200 with timestamps that say nothing");
 }
 
 #[test]
@@ -375,9 +418,10 @@ fn too_big_goes_to_the_owner() {
         let (shim, inner) = forwarded(&out, flow.hash(KEYS[0]), UP_V4);
         assert_eq!((shim.kind, inner), (Kind::Data, packet[14..].to_vec()));
         // And at the owner: bared, as it came.
-        let at_us = from_site(&shim_of(Kind::Data, false), flow.hash(KEYS[0]), false, &error(US)[14..]);
+        let ours = error(US);
+        let at_us = from_site(&shim_of(Kind::Data, false), flow.hash(KEYS[0]), false, &ours[14..]);
         let (action, out, seen) = run(&mut edge, &at_us);
-        assert_eq!((action, &out, seen), (PASS, &error(US), vec![(Counter::ShimData, 1)]));
+        assert_eq!((action, &out, seen), (PASS, &ours, vec![(Counter::ShimData, 1)]));
     }
 }
 

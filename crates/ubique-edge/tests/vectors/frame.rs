@@ -78,7 +78,7 @@ pub fn timestamps(value: u32, echo: u32) -> Vec<u8> {
 fn tcp_between(from: SocketAddr, to: SocketAddr, tcp: &Tcp) -> Vec<u8> {
     let mut l4 = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     l4.extend([tcp.seq.to_be_bytes(), tcp.ack.to_be_bytes()].concat());
-    l4.extend([((20 + tcp.options.len()) / 4 << 4) as u8, tcp.flags, 0x20, 0, 0, 0, 0, 0]);
+    l4.extend([((20 + tcp.options.len()) * 4) as u8, tcp.flags, 0x20, 0, 0, 0, 0, 0]);
     l4.extend(&tcp.options);
     l4.extend(&tcp.payload);
     let sum = transport_checksum(from.ip(), to.ip(), TCP, &l4);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use ubique_model::internet::{Internet, Ixp, Link, Network, Vantage};
 use ubique_model::location::Location;
 use ubique_model::service::{
-    AdminSettings, AgentSettings, Capacity, Guard, Levels, Records, RehearseSettings, Service, Site, Upstream,
+    AdminSettings, AgentSettings, Capacity, Guard, Levels, Records, RehearseSettings, Service, Site, Unicast, Upstream,
+    site_number,
 };
 use ubique_model::{AddressFamily, Asn, Relation};
 
@@ -57,8 +58,8 @@ fn upstream(asn: u32, address: &str) -> Upstream {
 }
 
 fn site(name: &str, location: Location, upstreams: Vec<Upstream>) -> Site {
-    let capacity = Capacity::default();
-    Site { name: name.into(), location, capacity, router_id: None, upstreams, dynamic: vec![] }
+    let (capacity, unicast, number) = (Capacity::default(), Unicast::default(), site_number(name));
+    Site { name: name.into(), location, capacity, router_id: None, unicast, number, upstreams, dynamic: vec![] }
 }
 
 fn service(sites: Vec<Site>) -> Service {
@@ -73,6 +74,7 @@ fn service(sites: Vec<Site>) -> Service {
         shed: vec![],
         flap: None,
         guard: Guard::default(),
+        sessions: None,
         sites,
         agent: AgentSettings {
             socket: "/run/ubique/{site}.sock".into(),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use ubique_model::internet::{Internet, Link, Network, Vantage};
 use ubique_model::location::Location;
 use ubique_model::service::{
-    AdminSettings, AgentSettings, Capacity, Guard, Levels, Records, RehearseSettings, Service, Site, Upstream,
+    AdminSettings, AgentSettings, Capacity, Guard, Levels, Records, RehearseSettings, Service, Site, Unicast, Upstream,
+    site_number,
 };
 use ubique_model::{Asn, Relation};
 
@@ -53,7 +54,8 @@ fn upstream(asn: u32, address: &str) -> Upstream {
 }
 
 fn site(name: &str, location: Location, upstreams: Vec<Upstream>) -> Site {
-    Site { name: name.into(), location, capacity: Capacity::default(), router_id: None, upstreams, dynamic: vec![] }
+    let (capacity, unicast, number) = (Capacity::default(), Unicast::default(), site_number(name));
+    Site { name: name.into(), location, capacity, router_id: None, unicast, number, upstreams, dynamic: vec![] }
 }
 
 /// Sites lon and par, one upstream each, both families.
@@ -69,6 +71,7 @@ pub fn service() -> Service {
         shed: vec![],
         flap: None,
         guard: Guard::default(),
+        sessions: None,
         sites: vec![
             site("lon", london(), vec![upstream(100, "192.0.2.1"), upstream(100, "2001:db8:1::1")]),
             site("par", paris(), vec![upstream(200, "192.0.2.5"), upstream(200, "2001:db8:1::5")]),

@@ -55,6 +55,9 @@ pub(super) fn needs_restart(header: &str, key: &str) -> Option<&'static str> {
         (table, _) if table.starts_with("[agent.") || table.starts_with("[[agent.") => {
             Some("it is set up when the agent starts")
         }
+        ("[sessions]", _) | ("[[site]]", "unicast" | "number") => {
+            Some("the data plane is set up when the agent starts")
+        }
         ("[[site]]", "router-id") => Some("every session is opened with it"),
         ("[[site.dynamic]]", key) if !ATTRIBUTES.contains(&key) => Some("ranges are set up when the agent starts"),
         _ => None,

@@ -16,6 +16,12 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// One of several, by its name.
+    pub(super) fn named(header: &str, name: &str, keys: Vec<(&'static str, String)>) -> Table {
+        let lines = keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        Table { header: header.to_owned(), name: name.to_owned(), identity: name.to_owned(), lines }
+    }
+
     /// Whether it is the same one in another file.
     pub(super) fn is(&self, other: &Table) -> bool {
         (&self.header, &self.identity) == (&other.header, &other.identity)

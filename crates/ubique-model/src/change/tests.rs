@@ -189,6 +189,72 @@ fn what_needs_a_restart_is_said_and_does_not_run() {
     assert_eq!(diff(&runs, &parse(&text), "ams").unwrap().needs_restart, change.needs_restart);
 }
 
+/// [`FILE`] with `[sessions]`, and where the sites are.
+fn with_sessions() -> String {
+    let file = FILE.replacen("[[site]]", "[sessions]\nsecret-file = \"/etc/s\"\n[[site]]", 1);
+    let file = file.replace("location = \"AMS\"", "location = \"AMS\"\nunicast = [\"192.0.2.10\"]");
+    file.replace("location = \"LHR\"", "location = \"LHR\"\nunicast = [\"203.0.113.10\"]")
+}
+
+#[test]
+fn sessions_wait_for_a_restart_and_other_sites_do_not() {
+    let (old, file) = (parse(FILE), with_sessions());
+    let with = parse(&file);
+    let change = diff(&old, &with, "ams").unwrap();
+    let shown = change.to_string();
+    for line in [
+        "  + [sessions]\n",
+        "      + unicast = [\"192.0.2.10\"]\n",
+        "      + number = 41\n",
+        "[sessions] secret-file (the data",
+    ] {
+        assert!(shown.contains(line), "{line} not in\n{shown}");
+    }
+    assert!(!shown.contains("lon"), "who they are belongs to the table: {shown}");
+    assert_eq!(effective(&old, &with, "ams").sessions, None);
+    assert_eq!(effective(&old, &with, "ams").sites[0], old.sites[0]);
+
+    let quic = parse(&file.replace("[sessions]", "[sessions]\nquic-ports = [443]"));
+    assert_eq!(
+        diff(&with, &quic, "ams").unwrap().to_string(),
+        "resolver at ams: 0 to add, 1 to change, 0 to remove
+  ~ [sessions]
+      ~ quic-ports = [] -> [443]
+  needs a restart: [sessions] quic-ports (the data plane is set up when the agent starts)\n"
+    );
+    // Without the table, the others are where they were for as long as the data plane is there.
+    let kept = effective(&with, &old, "ams");
+    assert_eq!((&kept.sessions, &kept.sites), (&with.sessions, &with.sites));
+}
+
+#[test]
+fn other_sites_are_told_when_packets_go_to_them() {
+    let file = with_sessions();
+    let old = parse(&file);
+    let new = parse(&file.replace("203.0.113.10", "203.0.113.11"));
+    let change = diff(&old, &new, "ams").unwrap();
+    assert_eq!(
+        change.to_string(),
+        "resolver at ams: 0 to add, 1 to change, 0 to remove
+  ~ [[site]] lon: packets of its connections are passed on to there at once
+      ~ unicast = [\"203.0.113.10\"] -> [\"203.0.113.11\"]\n"
+    );
+    assert_eq!(effective(&old, &new, "ams").sites[1], new.sites[1]);
+    let moved = diff(&old, &parse(&file.replace("LHR\"", "LHR\"\nnumber = 7")), "ams").unwrap();
+    assert_eq!(moved.tables[0].effect, "its connections that are open now are not known as its own any more");
+    let fra = "[[site]]\nname = \"fra\"\nlocation = \"FRA\"\nunicast = [\"203.0.113.9\"]\n\
+               upstream = [{ asn = 174, address = \"203.0.113.1\" }, { asn = 174, address = \"2001:db8:1::1\" }]\n";
+    let three = parse(&format!("{file}{fra}"));
+    let effect = |old: &Service, new: &Service| {
+        let change = diff(old, new, "ams").unwrap();
+        assert!(change.needs_restart.is_empty(), "{change}");
+        (change.tables[0].sign, change.tables[0].name.clone())
+    };
+    assert_eq!(effect(&old, &three), (Sign::Added, "fra".to_owned()));
+    assert_eq!(effect(&three, &old), (Sign::Removed, "fra".to_owned()));
+    assert!(diff(&old, &parse(&file.replace("LHR", "LGW")), "ams").unwrap().is_empty());
+}
+
 #[test]
 fn another_key_in_the_same_file_resets_the_session() {
     let service = parse(FILE);

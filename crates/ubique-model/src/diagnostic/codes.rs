@@ -77,7 +77,7 @@ codes! {
         "Durations are one number with a unit: `ns`, `us`, `ms`, `s`, `m` or `h`, e.g. \"100ms\" or \"1.5s\". A number without unit is refused, \
          because seconds and milliseconds are too easy to confuse."
     BAD_RATE "E0205" "invalid rate"
-        "Bit rates are written like \"40Gbit/s\" (decimal prefixes k, M, G, T), query rates like \"1.2M/s\"."
+        "Bit rates are written like \"40Gbit/s\" (decimal prefixes k, M, G, T), query and packet rates like \"1.2M/s\"."
     BAD_FRACTION "E0206" "invalid percentage"
         "Probabilities are percentages in quotes, from \"0%\" to \"100%\", e.g. \"0.1%\"."
     OUT_OF_RANGE "E0207" "value out of range"
@@ -162,6 +162,17 @@ codes! {
         "A check names a `[[group]]` that is not there, or a group has no check: what the site is fit for would not be known."
     IMPOSSIBLE_THRESHOLD "E0332" "threshold that cannot work"
         "A group's threshold must be reachable, and `degraded` needs no more than `healthy`; the two thresholds of a load leave a gap between them."
+    BAD_UNICAST "E0333" "unusable unicast address"
+        "`unicast` of a site names addresses of that machine alone, at which the other sites reach it: one of each family at most, and no unspecified, \
+         loopback, link-local, multicast or broadcast address."
+    UNICAST_IN_PREFIX "E0334" "unicast address within the service's prefixes"
+        "Packets to an anycast address reach the nearest site. What a site passes on to another one's unicast address must reach that site wherever it is sent from."
+    NO_COMMON_FAMILY "E0335" "sites without a common address family"
+        "With `[sessions]` any site passes on packets to any other, so both have a unicast address of the same family."
+    SITE_NUMBER_TAKEN "E0336" "two sites with one number"
+        "With `[sessions]` each packet carries the number of the site that has its connection. Unless `number` is written, it is the CRC-32 of the site's name, modulo 64, so that a \
+         new site changes no other one's; with some ten sites it is likely that two of them meet. Write the proposed `number` at the newer one: where it changes, \
+         connections that are open survive no route change."
     // Scenarios and Internets.
     UNKNOWN_LABEL "E0401" "unknown step label"
         "\"@LABEL\" refers to an earlier step that has a site."
@@ -207,4 +218,6 @@ codes! {
          where it is 5 ms and 80 ms without. Withdrawals of an unhealthy site and the end of the agent (a hard reset, RFC 8538) are not delayed."
     BFD_TOO_FAST "W0020" "BFD that may end a healthy session"
         "With packets more often than every 50 ms, or fewer than three in a row to lose, a moment's delay or a single lost packet looks like a lost neighbour. Routes then move without need."
+    ONE_SITE "W0030" "sessions with one site"
+        "`[sessions]` has packets that reach another site passed on to the one that has their connection. With one site there is no other."
 }

@@ -16,6 +16,7 @@ pub(crate) const ENDPOINT: Format = Format {
     example: "198.51.100.53:53",
 };
 pub(crate) const PATH: Format = Format { what: "a path", pattern: None, example: "/etc/ubique/as1299.md5" };
+pub(crate) const SECRET: Format = Format { what: "a path", pattern: None, example: "/etc/ubique/sessions.secret" };
 pub(crate) const SOCKET: Format = Format { what: "a path", pattern: None, example: "/run/ubique/admin.sock" };
 pub(crate) const PEM: Format = Format { what: "a path", pattern: None, example: "/etc/ubique/api.pem" };
 pub(crate) const GROUP: Format = Format { what: "a group", pattern: None, example: "ubique" };
@@ -43,6 +44,8 @@ pub(crate) const BIT_RATE: Format =
     Format { what: "a bit rate", pattern: Some("^[0-9]+(\\.[0-9]+)? ?[kMGT]?bit/s$"), example: "40Gbit/s" };
 pub(crate) const QUERY_RATE: Format =
     Format { what: "a query rate", pattern: Some("^[0-9]+(\\.[0-9]+)? ?[kMGT]?/s$"), example: "1.2M/s" };
+pub(crate) const PACKET_RATE: Format =
+    Format { what: "a packet rate", pattern: Some("^[0-9]+(\\.[0-9]+)? ?[kMGT]?/s$"), example: "1M/s" };
 pub(crate) const QUERY: Format = Format { what: "a DNS query", pattern: None, example: "example.com A" };
 pub(crate) const URL: Format =
     Format { what: "a URL", pattern: Some("^https?://"), example: "http://198.51.100.53:80/health" };

@@ -234,7 +234,10 @@ impl<'d> TableReader<'d> {
     /// A whole number within the bounds of its description.
     pub(crate) fn integer(&self, key: &str) -> Option<At<i64>> {
         let (value, span) = self.value(key)?;
-        let ty = &self.field(key)?.ty;
+        self.integer_value(key, &self.field(key)?.ty, value, span)
+    }
+
+    fn integer_value(&self, key: &str, ty: &Type, value: Value<'_>, span: Span) -> Option<At<i64>> {
         let (Value::Integer(number), Type::Integer { min, max }) = (value, ty) else {
             self.wrong_type(key, ty, &value, &span);
             return None;
@@ -384,6 +387,11 @@ impl<'d> TableReader<'d> {
     /// A list of texts.
     pub(crate) fn texts<T>(&self, key: &str, parse: impl Fn(&str) -> Result<T, Finding>) -> Vec<At<T>> {
         self.list(key, |item, value, span| self.text_value(key, item, value, span, &parse))
+    }
+
+    /// A list of whole numbers, each within the bounds of its description.
+    pub(crate) fn integers(&self, key: &str) -> Vec<At<i64>> {
+        self.list(key, |item, value, span| self.integer_value(key, item, value, span))
     }
 
     /// A list of AS numbers.

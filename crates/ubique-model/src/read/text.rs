@@ -78,8 +78,17 @@ pub(crate) fn bit_rate(word: &str) -> Result<u64, Finding> {
 
 /// Queries per second.
 pub(crate) fn query_rate(word: &str) -> Result<u64, Finding> {
+    rate("query", word)
+}
+
+/// Packets per second, written as query rates are.
+pub(crate) fn packet_rate(word: &str) -> Result<u64, Finding> {
+    rate("packet", word)
+}
+
+fn rate(what: &str, word: &str) -> Result<u64, Finding> {
     quantity::parse_query_rate(word).map_err(|error| {
-        let finding = Finding::new(code::BAD_RATE, format!("\"{}\" is not a query rate: {error}", shorten(word)));
+        let finding = Finding::new(code::BAD_RATE, format!("\"{}\" is not a {what} rate: {error}", shorten(word)));
         finding.fix(error.fix.unwrap_or_else(|| "write e.g. \"1.2M/s\" or \"50k/s\"".to_owned()))
     })
 }

@@ -26,6 +26,7 @@ pub(crate) fn add_key(field: &Field, spec: &Spec) -> String {
             format!("add {key} = {}", quoted_list(names))
         }
         Type::List { item: Type::Text(format), .. } => format!("add {key} = [\"{}\"]", format.example),
+        Type::List { item: Type::Integer { .. }, .. } => format!("write {key} = [NUMBER, …], or remove it"),
         Type::Scalar { format, .. } => format!("add {key} = \"{}\"", format.example),
         Type::OneOrMore { .. } => format!("add {key} = …"),
         Type::List { .. } => format!("add {key} = [64500, 64501]"),

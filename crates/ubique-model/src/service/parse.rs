@@ -5,6 +5,7 @@
 
 mod action;
 mod admin;
+mod sessions;
 mod upstream;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,11 +14,12 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 pub(super) use action::Rules;
+pub(super) use sessions::OwnerDraft;
 pub(super) use upstream::{DynamicDraft, SessionDraft, UpstreamDraft};
 
 use super::{
     AgentSettings, Ask, BmpCollector, Capacity, JournalSettings, Records, RehearseSettings, RotatedFile, Service, Site,
-    rules, spec,
+    rules, site_number, spec,
 };
 use crate::check::{self, Check};
 use crate::diagnostic::Parsed;
@@ -45,6 +47,7 @@ pub(super) struct SiteDraft {
     pub location: Option<Location>,
     pub capacity: Capacity,
     pub router_id: Option<Ipv4Addr>,
+    pub owner: OwnerDraft,
     pub upstreams: Vec<UpstreamDraft>,
     pub dynamic: Vec<DynamicDraft>,
 }
@@ -64,6 +67,7 @@ fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>) -> Option<Service> {
     let (checks, groups) = check::parse::read_all(&root);
     let drafts: Vec<SiteDraft> = root.tables("site").iter().map(read_site).collect();
     let rules = action::read_rules(&root);
+    let sessions = sessions::read_sessions(&root);
     rules::check(&root, &head, &drafts);
     rules::check_actions(sink, &head, &rules, &drafts);
     let steps: Vec<Span> = rules.shed.iter().map(|step| step.span.clone()).collect();
@@ -78,6 +82,7 @@ fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>) -> Option<Service> {
         shed: values(rules.shed),
         flap: rules.flap?.map(|at| at.value),
         guard: rules.guard?,
+        sessions: sessions?,
         sites: drafts.into_iter().map(SiteDraft::finish).collect::<Option<Vec<Site>>>()?,
         agent: agent?,
         rehearse: rehearse?,
@@ -194,6 +199,7 @@ fn read_site(table: &TableReader<'_>) -> SiteDraft {
         location: table.text("location", text::location).map(|at| at.value),
         capacity: table.table("capacity").map(|t| read_capacity(&t)).unwrap_or_default(),
         router_id: table.text("router-id", text::router_id).map(|at| at.value),
+        owner: sessions::read_owner(table),
         upstreams: table.tables("upstream").iter().map(upstream::read_upstream).collect(),
         dynamic: table.tables("dynamic").iter().map(upstream::read_dynamic).collect(),
     }
@@ -208,8 +214,11 @@ fn read_capacity(table: &TableReader<'_>) -> Capacity {
 
 impl SiteDraft {
     fn finish(self) -> Option<Site> {
+        let name = self.name?.value;
         Some(Site {
-            name: self.name?.value,
+            unicast: self.owner.addresses(),
+            number: self.owner.number.map_or_else(|| site_number(&name), |at| at.value),
+            name,
             location: self.location?,
             capacity: self.capacity,
             router_id: self.router_id,

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    Action, ApiSettings, NextHop, Records, RehearseSettings, RotatedFile, Service, Shed, Site, Upstream,
-    UpstreamSelector,
+    Action, ApiSettings, NextHop, Records, RehearseSettings, RotatedFile, Service, Sessions, Shed, Site, Upstream,
+    UpstreamSelector, site_number,
 };
 use crate::check::print::{print_check, print_group};
 use crate::quantity::{format_bit_rate, format_duration, format_query_rate};
@@ -110,8 +110,11 @@ impl Service {
             print_group(&mut page, group);
         }
         print_rules(&mut page, self);
+        if let Some(sessions) = &self.sessions {
+            print_sessions(&mut page, sessions);
+        }
         for site in &self.sites {
-            print_site(&mut page, site);
+            print_site(&mut page, site, self.sessions.is_some());
         }
         page.0
     }
@@ -196,7 +199,39 @@ fn print_rules(page: &mut Page, service: &Service) {
     }
 }
 
-fn print_site(page: &mut Page, site: &Site) {
+fn print_sessions(page: &mut Page, sessions: &Sessions) {
+    let ports = |ports: &[u16]| format!("[{}]", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", "));
+    page.table("[sessions]");
+    page.text("secret-file", sessions.secret_file.to_string_lossy());
+    page.text("tcp", sessions.tcp.as_str());
+    if !sessions.tcp_ports.is_empty() {
+        page.key("tcp-ports", ports(&sessions.tcp_ports));
+    }
+    page.key("quic-ports", ports(&sessions.quic_ports));
+    page.key("port", sessions.port);
+    page.text("budget", format_query_rate(sessions.budget_per_s));
+    page.text("return", sessions.return_path.as_str());
+    page.key("mtu", sessions.mtu_bytes);
+    page.key("mptcp", sessions.mptcp);
+    if !sessions.interfaces.is_empty() {
+        page.key("interfaces", list(sessions.interfaces.iter().cloned()));
+    }
+}
+
+/// What the other sites need of a site: with `[sessions]`, or when the file says so.
+pub(crate) fn owner_keys(site: &Site, sessions: bool) -> Vec<(&'static str, String)> {
+    let unicast: Vec<String> = site.unicast.addresses().map(|address| address.to_string()).collect();
+    let mut keys = Vec::new();
+    if !unicast.is_empty() {
+        keys.push(("unicast", list(unicast)));
+    }
+    if sessions || site.number != site_number(&site.name) {
+        keys.push(("number", site.number.to_string()));
+    }
+    keys
+}
+
+fn print_site(page: &mut Page, site: &Site, sessions: bool) {
     page.table("[[site]]");
     page.text("name", &site.name);
     page.text("location", &site.location.name);
@@ -209,6 +244,7 @@ fn print_site(page: &mut Page, site: &Site) {
     if let Some(router_id) = site.router_id {
         page.shown("router-id", router_id);
     }
+    owner_keys(site, sessions).into_iter().for_each(|(key, value)| page.key(key, value));
     for upstream in &site.upstreams {
         page.table("[[site.upstream]]");
         print_upstream(page, upstream);

@@ -1,12 +1,14 @@
 //! What the parts of a service file demand of each other.
 
 mod action;
+mod sessions;
 mod upstream;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub(super) use action::{check_actions, check_shedding};
+pub(super) use sessions::check_carriers;
 
 use super::parse::{DynamicDraft, Head, SiteDraft, UpstreamDraft};
 use super::{Ask, Records, RehearseSettings};
@@ -46,6 +48,7 @@ pub(super) fn check(root: &TableReader<'_>, head: &Head, sites: &[SiteDraft]) {
     for site in sites {
         check_site(sink, head, site);
     }
+    sessions::check(root, head, sites);
 }
 
 /// The file of the state is replaced at each change: it must be nothing else's.

@@ -2,6 +2,7 @@
 
 mod action;
 mod admin;
+mod sessions;
 mod upstream;
 
 use std::time::Duration;
@@ -10,6 +11,8 @@ pub use action::{DEGRADED_PREPEND, MAX_SHED};
 use action::{FLAP, GUARD, LEVEL, SHED};
 use admin::API;
 pub use admin::MAX_CLIENTS;
+use sessions::SESSIONS;
+pub use sessions::{MAX_SESSION_INTERFACES, MAX_SESSION_PORTS, MAX_SESSION_SITES, SESSIONS_MTU, SESSIONS_PORT};
 pub(crate) use upstream::FAMILIES;
 use upstream::{DYNAMIC, UPSTREAM};
 
@@ -97,6 +100,12 @@ pub(crate) static FILE: Spec = plain(
             "Announcements keep within what the damping of upstreams forgives.",
         ),
         field("guard", Type::Table(&GUARD), Need::Optional, "What keeps the service reachable."),
+        field(
+            "sessions",
+            Type::Table(&SESSIONS),
+            Need::Optional,
+            "Connections survive a route change; absent: they do not.",
+        ),
         field(
             "site",
             Type::Tables { spec: &SITE, max: MAX_SITES },
@@ -295,6 +304,19 @@ static SITE: Spec = plain(
             Type::Text(&ROUTER_ID),
             Need::Described("derived from the first IPv4 local address, or from the site's index"),
             "BGP identifier.",
+        ),
+        field(
+            "unicast",
+            Type::List { item: &Type::Text(&ADDRESS), min: 1, max: 2 },
+            Need::Optional,
+            "Its own addresses, where the other sites reach it: one of a family at most. Required with `[sessions]`, where any two sites \
+             have a family in common.",
+        ),
+        field(
+            "number",
+            Type::Integer { min: 0, max: MAX_SESSION_SITES as i64 - 1 },
+            Need::Described("the CRC-32 of its name, modulo 64"),
+            "Its number in packets with `[sessions]`, no other site's. When it changes, connections that are open survive no route change.",
         ),
         field(
             "upstream",

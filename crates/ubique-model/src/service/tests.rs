@@ -54,6 +54,71 @@ fn defaults() {
     );
     assert_eq!(*upstream, Upstream::new(Asn(64501), "192.0.2.1".parse().unwrap()), "Upstream::new has the defaults");
     assert_eq!(service.site("b"), None);
+    assert_eq!((&service.sessions, site.unicast, site.number), (&None, Unicast::default(), site_number("a")));
+}
+
+#[test]
+fn defaults_of_sessions() {
+    let site = &MINIMAL[MINIMAL.find("[[site]]").unwrap()..];
+    let other = site
+        .replace("\"a\"", "\"b\"")
+        .replace("\"AMS\"", "\"AMS\"\nnumber = 0\nunicast = [\"2001:db8::1\", \"192.0.2.8\"]");
+    let text = MINIMAL.replace("\"AMS\"", "\"AMS\"\nunicast = [\"192.0.2.9\"]")
+        + &other
+        + "[sessions]\nsecret-file = \"/s\"\n";
+    let parsed = Service::parse("s.toml", text.as_bytes());
+    assert_eq!(parsed.diagnostics, []);
+    let service = parsed.value.unwrap();
+    let expected = Sessions {
+        secret_file: "/s".into(),
+        tcp: TcpMethod::Auto,
+        tcp_ports: vec![],
+        quic_ports: vec![],
+        port: spec::SESSIONS_PORT,
+        budget_per_s: 1_000_000,
+        return_path: ReturnPath::Direct,
+        mtu_bytes: 1500,
+        mptcp: false,
+        interfaces: vec![],
+    };
+    assert_eq!(service.sessions, Some(expected));
+    let [a, b] = &service.sites[..] else { panic!("two sites") };
+    assert_eq!((a.number, b.number), (site_number("a"), 0));
+    assert_eq!(a.unicast.common(&b.unicast), Some(crate::Family::Ipv4));
+    assert_eq!(b.unicast.ipv6, Some("2001:db8::1".parse().unwrap()));
+}
+
+/// Each number fits, and a file that follows every proposal has no mistake left.
+#[test]
+fn proposed_numbers_are_free() {
+    use std::fmt::Write;
+
+    let head = &MINIMAL[..MINIMAL.find("[[site]]").unwrap()];
+    let file = |numbers: &[Option<u8>]| {
+        let mut text = format!("{head}[sessions]\nsecret-file = \"/s\"\n");
+        for (at, number) in numbers.iter().enumerate() {
+            let _ = write!(text, "[[site]]\nname = \"pop-{at}\"\nlocation = \"AMS\"\nunicast = [\"203.0.113.{at}\"]\n");
+            let _ = writeln!(text, "upstream = [{{ asn = 64501, address = \"192.0.2.1\" }}]");
+            let _ = number.map(|number| writeln!(text, "number = {number}"));
+        }
+        Service::parse("s.toml", text.as_bytes())
+    };
+    let mut numbers = vec![None; usize::from(spec::MAX_SESSION_SITES)];
+    let parsed = file(&numbers);
+    assert!(parsed.diagnostics.len() > 10, "names meet");
+    for d in &parsed.diagnostics {
+        assert_eq!(d.code, "E0336", "{d:?}");
+        let fix = d.fix.as_deref().and_then(|fix| fix.strip_prefix("write number = ")).unwrap();
+        let (number, site) = fix.split_once(" at pop-").unwrap();
+        numbers[site.parse::<usize>().unwrap()] = Some(number.parse().unwrap());
+    }
+    let service = file(&numbers).value.unwrap();
+    let all: std::collections::BTreeSet<u8> = service.sites.iter().map(|s| s.number).collect();
+    assert!(all.into_iter().eq(0..spec::MAX_SESSION_SITES));
+    numbers.push(None);
+    let diagnostics = file(&numbers).diagnostics;
+    assert_eq!(diagnostics.len(), 1, "{diagnostics:?}");
+    assert_eq!(diagnostics[0].message, "65 sites with [sessions], at most 64 are possible");
 }
 
 /// The checks of a file that is like the minimal one but for these.

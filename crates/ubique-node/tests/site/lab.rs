@@ -12,7 +12,8 @@ use ubique_model::check::{Check, CheckKind, Counts, Dns, DnsTransport, Http, Sta
 use ubique_model::location::Location;
 use ubique_model::policy::Level;
 use ubique_model::service::{
-    AdminSettings, AgentSettings, Capacity, Flap, Guard, Levels, Records, RehearseSettings, Service, Site, Upstream,
+    AdminSettings, AgentSettings, Capacity, Flap, Guard, Levels, Records, RehearseSettings, Service, Site, Unicast,
+    Upstream, site_number,
 };
 use ubique_node::admin::{self, Reply, Request, Status};
 use ubique_sys::netlink::{Netlink, Route};
@@ -309,11 +310,14 @@ pub fn service() -> Service {
         flap: Some(Flap::default()),
         // Services of these tests do not always answer on both addresses.
         guard: Guard { start: false, ..Guard::default() },
+        sessions: None,
         sites: vec![Site {
             name: "ams".into(),
             location: Location { name: "Amsterdam, NL".into(), latitude: 52.37, longitude: 4.9 },
             capacity: Capacity::default(),
             router_id: None,
+            unicast: Unicast::default(),
+            number: site_number("ams"),
             upstreams: vec![upstream(ROUTER_V4), upstream(ROUTER_V6)],
             dynamic: vec![],
         }],

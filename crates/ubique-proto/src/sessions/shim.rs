@@ -8,9 +8,11 @@
 //! +-------+-------+---------------+---------------+---------------+
 //! | the sender's wall clock, ms, lower 32 bits                    |
 //! +---------------------------------------------------------------+
-//! | sites that were asked, one bit each                 (8 octets)|
+//! | sites that were asked, one bit each; or what Alive asks,      |
+//! | and Here returns; else 0                            (8 octets)|
 //! +---------------------------------------------------------------+
-//! | tag: SipHash-1-3 of the 16 octets above and the flow's hash   |
+//! | tag: SipHash-1-3 of the first 8 octets, the next 8 where they |
+//! | say something, and 7 of the flow's hash             (8 octets)|
 //! +---------------------------------------------------------------+
 //! ```
 //!
@@ -34,8 +36,11 @@ pub const OVERHEAD_V4: usize = 20 + 8 + BYTES;
 /// The only one there is.
 const VERSION: u8 = 1;
 
-/// Octets that the tag covers, besides the hash of the flow.
-const COVERED: usize = 16;
+/// Where the tag stands.
+const TAG: usize = 16;
+
+/// Octets of the flow's hash that the tag covers: with the length they fill a word of the hash.
+const FLOW_BYTES: usize = 7;
 
 /// What the receiving site is to do with the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +68,11 @@ impl Kind {
         use Kind::{Alive, Data, Here, Mine, New, Probe, Reply};
         [Data, Probe, New, Mine, Reply, Alive, Here].into_iter().find(|kind| *kind as u8 == number)
     }
+
+    /// Whether [`Shim::asked`] says something.
+    fn asks(self) -> bool {
+        matches!(self, Kind::Probe | Kind::Alive | Kind::Here)
+    }
 }
 
 /// A shim.
@@ -76,7 +86,8 @@ pub struct Shim {
     pub origin: Site,
     /// When it was sent: wall clock of `sender`, ms since 1970, lower 32 bits.
     pub wall_ms: u32,
-    /// Sites that a [`Kind::Probe`] has been to, bit `n` for site `n`.
+    /// Sites that a [`Kind::Probe`] has been to, bit `n` for site `n`. Of [`Kind::Alive`] any number, which [`Kind::Here`] returns. Of
+    /// all others 0.
     pub asked: u64,
 }
 
@@ -100,8 +111,8 @@ impl Shim {
         octets[2] = self.origin.number();
         octets[4..8].copy_from_slice(&self.wall_ms.to_be_bytes());
         octets[8..16].copy_from_slice(&self.asked.to_be_bytes());
-        let tag = tag(key, &octets, flow);
-        octets[COVERED..].copy_from_slice(&tag);
+        let tag = tag(self.kind, key, &octets, flow);
+        octets[TAG..].copy_from_slice(&tag);
         octets
     }
 
@@ -112,17 +123,18 @@ impl Shim {
     pub fn decode(octets: &[u8], key: Key, flow: u64, wall_ms: u64) -> Result<Shim, Refusal> {
         let octets = octets.first_chunk::<BYTES>().ok_or(Refusal::Form)?;
         let [first, sender, origin, zero, t0, t1, t2, t3, asked @ ..] = octets;
-        let kind = Kind::of(first & 0xf).filter(|_| first >> 4 == VERSION && *zero == 0);
+        let asked = asked.first_chunk().map_or(0, |asked| u64::from_be_bytes(*asked));
+        let kind = Kind::of(first & 0xf).filter(|kind| kind.asks() || asked == 0);
+        let kind = kind.filter(|_| first >> 4 == VERSION && *zero == 0);
         let sites = Site::new(*sender).zip(Site::new(*origin));
         let (kind, (sender, origin)) = kind.zip(sites).ok_or(Refusal::Form)?;
-        if octets[COVERED..] != tag(key, octets, flow) {
+        if octets[TAG..] != tag(kind, key, octets, flow) {
             return Err(Refusal::Tag);
         }
         let sent = u32::from_be_bytes([*t0, *t1, *t2, *t3]);
         if !is_fresh(sent, wall_ms) {
             return Err(Refusal::Time);
         }
-        let asked = asked.first_chunk().map_or(0, |asked| u64::from_be_bytes(*asked));
         Ok(Shim { kind, sender, origin, wall_ms: sent, asked })
     }
 
@@ -138,9 +150,7 @@ fn is_fresh(sent: u32, wall_ms: u64) -> bool {
     (wall_ms as u32).wrapping_sub(sent).wrapping_add(SLACK_MS) <= 2 * SLACK_MS
 }
 
-fn tag(key: Key, octets: &[u8; BYTES], flow: u64) -> [u8; 8] {
-    let mut covered = [0; COVERED + 8];
-    covered[..COVERED].copy_from_slice(&octets[..COVERED]);
-    covered[COVERED..].copy_from_slice(&flow.to_le_bytes());
-    siphash13(key, &covered).to_le_bytes()
+fn tag(kind: Kind, key: Key, octets: &[u8; BYTES], flow: u64) -> [u8; 8] {
+    let head = if kind.asks() { &octets[..TAG] } else { &octets[..TAG - 8] };
+    siphash13(key, &[head, &flow.to_le_bytes()[..FLOW_BYTES]].concat()).to_le_bytes()
 }

@@ -35,6 +35,11 @@ fn there_are_so_many_sites() {
 }
 
 #[test]
+fn the_service_file_allows_as_many_sites_as_packets_can_name() {
+    assert_eq!(SITES_MAX, ubique_model::service::spec::MAX_SESSION_SITES);
+}
+
+#[test]
 fn a_key_is_not_shown() {
     assert_eq!(format!("{KEY:?}"), "Key(…)");
 }
@@ -62,19 +67,20 @@ fn the_mask_depends_on_all_of_a_flow() {
 }
 
 #[test]
-fn an_echo_is_read_until_the_connection_was_idle_for_hours() {
+fn an_echo_is_read_until_the_connection_was_idle_for_half_an_hour() {
     let (site, wall) = (Site(17), 1_795_248_930_123_u64);
     for mask in (0..=u8::MAX).map(|code| Mask { code, sequence: 0 }) {
         let sent = timestamp::encode(wall, site, mask);
         let at = |age: i64| timestamp::decode(sent, wall.checked_add_signed(age).unwrap(), mask);
-        for age in [0, 1, 20, 1000, 3_600_000, i64::from(IDLE_MS), -1, -1000, -i64::from(SLACK_MS)] {
+        for age in [0, 1, 20, 1000, 1_790_000, i64::from(IDLE_MS), -1, -1000, -i64::from(SLACK_MS)] {
             assert_eq!(at(age), Some(site), "age {age}");
         }
-        // No other site's for three times as long.
-        for age in [i64::from(IDLE_MS) + 1, -i64::from(SLACK_MS) - 1, 2 << 24, 3 << 24, i64::from(IDLE_MS) + (3 << 24)]
-        {
+        // No other site's for eighteen hours.
+        let (idle, slack) = (i64::from(IDLE_MS), i64::from(SLACK_MS));
+        for age in [idle + 1, -slack - 1, 1 << 24, 2 << 24, 3 << 24, (4 << 24) - slack - 1, idle - (4 << 24) + 1] {
             assert_eq!(at(age), None, "age {age}");
         }
+        assert_eq!(at(4 << 24), Some(Site(16)), "one code further");
     }
 }
 
@@ -134,7 +140,8 @@ proptest! {
 const WALL: u64 = 1_795_248_930_123;
 
 fn shim(kind: Kind) -> Shim {
-    Shim { kind, sender: Site(3), origin: Site(9), wall_ms: WALL as u32, asked: 1 << 63 | 1 << 9 }
+    let asked = if matches!(kind, Kind::Probe | Kind::Alive | Kind::Here) { 1 << 63 | 1 << 9 } else { 0 };
+    Shim { kind, sender: Site(3), origin: Site(9), wall_ms: WALL as u32, asked }
 }
 
 #[test]
@@ -201,7 +208,7 @@ fn forgeries_are_rarely_anybodys() {
         id[0] = (BYTES - 1) as u8;
         by_id += u32::from(config.decode(&id).is_some_and(|s| sites.contains(&s)));
     }
-    // 3 of 256 codes, give or take five deviations of 108; 3 of 65,536, of 7.
-    assert!((11_719 - 540..11_719 + 540).contains(&by_timestamp), "{by_timestamp}");
+    // 3 of 2,048, give or take five deviations of 38; 3 of 65,536, of 7.
+    assert!((1_465 - 190..1_465 + 190).contains(&by_timestamp), "{by_timestamp}");
     assert!((46 - 34..46 + 34).contains(&by_id), "{by_id}");
 }
