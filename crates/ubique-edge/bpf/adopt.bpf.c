@@ -1,20 +1,49 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Connections begun by our own SYN cookies (tier 1). Linux 6.9, which adopts sequence number and clock of timestamps of whoever answered
- * the SYN: both say the site, and no packet afterwards is changed by anybody.
+ * The same as base.bpf.c, with connections begun by our own SYN cookies (tier 1). Linux 6.9, which adopts sequence number and clock of
+ * timestamps of whoever answered the SYN: both say the site, and no packet afterwards is changed by anybody.
  *
- * `ubique_answer` (XDP) makes SYN-ACKs; `ubique_adopt` (tc) shows the kernel the connection when the client's first acknowledgement arrives. Nothing is
- * kept in between.
+ * `ubique_ingress` makes SYN-ACKs (answer.h); `ubique_adopt` (tc) shows the kernel the connection when the client's first acknowledgement
+ * arrives. Nothing is kept in between. All in one object: a program of another one, called through a map, would be lost with the agent.
  */
-#include "answer.h"
+#define COOKIES
+#include "base.bpf.c"
 
-char _license[] SEC("license") = "Dual MIT/GPL";
+/* What was adopted last, by connection: one that follows on its heels must not be adopted twice. */
+#define RECENT 256
+#define RECENT_NS 10000000ULL
 
-/* Called by `ubique_ingress` for SYNs that are ours to take. */
-SEC("xdp")
-int ubique_answer(struct xdp_md *ctx)
+struct recent {
+	__u64 hash;
+	__u64 time_ns;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, RECENT);
+	__type(key, __u32);
+	__type(value, struct recent);
+} recent SEC(".maps");
+
+/*
+ * The kernel takes packets through tc in batches before TCP sees the first of them: data right behind the first acknowledgement would find
+ * the listener, too, and be dropped as a second connection of the same name. Noted for a moment, it passes, and finds the connection.
+ */
+static __always_inline bool is_recent(__u64 hash)
 {
-	return answer_syn(ctx);
+	__u32 key = hash % RECENT;
+	struct recent *last = bpf_map_lookup_elem(&recent, &key);
+	return last && last->hash == hash && bpf_ktime_get_ns() - last->time_ns < RECENT_NS;
+}
+
+static __always_inline void note_recent(__u64 hash)
+{
+	__u32 key = hash % RECENT;
+	struct recent *last = bpf_map_lookup_elem(&recent, &key);
+	if (last) {
+		last->hash = hash;
+		last->time_ns = bpf_ktime_get_ns();
+	}
 }
 
 /* An acknowledgement that may be a cookie, as far as it is read. */
@@ -60,39 +89,46 @@ static __always_inline bool recall(const struct acknowledgement *ack, const stru
 	return true;
 }
 
-/* Gives the packet to the listener with a request for it; false: there is no listener, or the connection is there already. */
-static __noinline bool assign(struct __sk_buff *skb, const struct flow *flow, struct bpf_tcp_req_attrs *attrs)
+/* Gives the packet to the listener with a request for it, unless the connection is there already. */
+static __noinline int assign(struct __sk_buff *skb, const struct flow *flow, __u64 hash, struct bpf_tcp_req_attrs *attrs)
 {
 	struct bpf_sock_tuple tuple = {};
 	__u32 size = fill_tuple(&tuple, flow);
 	struct bpf_sock *found = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!found)
-		return false;
-	bool assigned = false;
-	if (found->state == TCP_LISTEN) {
-		struct sock *socket = (struct sock *)bpf_skc_to_tcp_sock(found);
-		if (socket)
-			assigned = !bpf_sk_assign_tcp_reqsk(skb, socket, attrs, sizeof(*attrs));
-		count(assigned ? COUNT_COOKIE_ACCEPTED : COUNT_COOKIE_REFUSED);
+		return TC_ACT_UNSPEC;
+	int action = TC_ACT_UNSPEC;
+	if (found->state == TCP_LISTEN && !is_recent(hash)) {
+		struct tcp_sock *socket = bpf_skc_to_tcp_sock(found);
+		/* The kernel is as silent when the queue is full: the client sends again. */
+		if (socket && is_full(socket)) {
+			action = TC_ACT_SHOT;
+		} else if (socket && !bpf_sk_assign_tcp_reqsk(skb, (struct sock *)socket, attrs, sizeof(*attrs))) {
+			note_recent(hash);
+			count(COUNT_COOKIE_ACCEPTED);
+		} else {
+			count(COUNT_COOKIE_REFUSED);
+		}
 	}
 	bpf_sk_release(found);
-	return assigned;
+	return action;
 }
 
 /* The acknowledgement number is an initial one of this site's. */
 static __noinline int consider(struct __sk_buff *skb, const struct acknowledgement *ack)
 {
 	struct offer offer = offer_nothing(ack->flow.family);
-	struct options options = {};
 	__u32 length = ack->length;
 	if (length) {
-		if (length > OPTIONS_LENGTH_MAX || bpf_skb_load_bytes(skb, ack->l4 + sizeof(struct tcphdr), options.octets, length))
+		struct options *options = options_of_this_processor();
+		if (!options || length > OPTIONS_LENGTH_MAX ||
+		    bpf_skb_load_bytes(skb, ack->l4 + sizeof(struct tcphdr), options->octets, length))
 			return TC_ACT_UNSPEC;
-		read_offer(&options, length, &offer);
+		read_offer(options, length, &offer);
 	}
 	struct bpf_tcp_req_attrs attrs = {};
 	if ((ack->plain || is_good(ack, offer.timestamps)) && recall(ack, &offer, &attrs))
-		assign(skb, &ack->flow, &attrs);
+		return assign(skb, &ack->flow, ack->hash, &attrs);
 	return TC_ACT_UNSPEC;
 }
 

@@ -172,7 +172,7 @@ static __always_inline bool write_answer(struct xdp_md *ctx, const struct flow *
 }
 
 /* A SYN to the service that we take, bare, at ETHERNET: XDP_TX, or the kernel's. */
-static __noinline int answer_syn(struct xdp_md *ctx)
+__noinline int answer_syn(struct xdp_md *ctx)
 {
 	struct identity id = {};
 	if (!identify(ctx, ETHERNET, false, &id) || id.protocol != IPPROTO_TCP)
@@ -188,11 +188,11 @@ static __noinline int answer_syn(struct xdp_md *ctx)
 	if (ethernet->destination[0] & 1 || !takes_cookies(id.flow.ports) || !is_answerable(&id.flow))
 		goto kernel;
 	struct offer offer = offer_nothing(id.flow.family);
-	struct options options = {};
 	if (length) {
-		if (length > OPTIONS_LENGTH_MAX || bpf_xdp_load_bytes(ctx, l4 + sizeof(*tcp), options.octets, length))
+		struct options *options = options_of_this_processor();
+		if (!options || length > OPTIONS_LENGTH_MAX || bpf_xdp_load_bytes(ctx, l4 + sizeof(*tcp), options->octets, length))
 			goto kernel;
-		read_offer(&options, length, &offer);
+		read_offer(options, length, &offer);
 		if (offer.timestamps)
 			count(COUNT_SYN_TIMESTAMPS);
 	}

@@ -6,6 +6,9 @@
  * not understood is the kernel's, as if there were no program.
  */
 #include "arrive.h"
+#ifdef COOKIES
+#include "answer.h"
+#endif
 #include "leave.h"
 
 char _license[] SEC("license") = "Dual MIT/GPL";
@@ -58,12 +61,15 @@ static __always_inline int hand_over(struct xdp_md *ctx, __u64 hash)
 	return forward(ctx, &route);
 }
 
-/* A new connection, bare, is ours: answered by a cookie where that object is loaded (adopt.bpf.c), else by the kernel. */
+/* A new connection, bare, is ours: answered by a cookie where that can be (adopt.bpf.c), else by the kernel. */
 static __always_inline int take(struct xdp_md *ctx)
 {
-	if (config.cookies)
-		bpf_tail_call(ctx, &slots, SLOT_ANSWER);
+#ifdef COOKIES
+	return answer_syn(ctx);
+#else
+	(void)ctx;
 	return XDP_PASS;
+#endif
 }
 
 static __always_inline int open(struct xdp_md *ctx, __u32 l4, __u64 hash)
@@ -74,9 +80,11 @@ static __always_inline int open(struct xdp_md *ctx, __u32 l4, __u64 hash)
 		return action;
 	if (config.reply_through)
 		clamp_syn(ctx, l4, l4 - ETHERNET + sizeof(struct tcphdr));
+#ifndef COOKIES
 	/* What answers it reads its options anyway, and counts. */
-	if (!config.cookies && find_echo(ctx, l4))
+	if (find_echo(ctx, l4))
 		count(COUNT_SYN_TIMESTAMPS);
+#endif
 	return take(ctx);
 }
 

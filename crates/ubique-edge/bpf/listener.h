@@ -48,12 +48,17 @@ static __always_inline __u32 fill_tuple(struct bpf_sock_tuple *tuple, const stru
 	return sizeof(tuple->ipv6);
 }
 
-/* Whether a socket that was looked up is a plain listener with room for one more. */
+/* As sk_acceptq_is_full(): a SYN then is dropped by the kernel. */
+static __always_inline bool is_full(struct tcp_sock *socket)
+{
+	struct sock *base = (void *)socket;
+	return base->sk_ack_backlog > base->sk_max_ack_backlog;
+}
+
+/* Whether a listener that was looked up is plain, with room for one more. */
 static __always_inline bool is_open(struct tcp_sock *socket)
 {
-	/* As sk_acceptq_is_full(): a SYN then is dropped by the kernel. */
-	struct sock *base = (void *)socket;
-	return !(bpf_core_field_exists(socket->is_mptcp) && socket->is_mptcp) && base->sk_ack_backlog <= base->sk_max_ack_backlog;
+	return !(bpf_core_field_exists(socket->is_mptcp) && socket->is_mptcp) && !is_full(socket);
 }
 
 /* Whether this connection would be new, to a listener that takes it. */

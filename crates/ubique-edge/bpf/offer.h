@@ -24,6 +24,20 @@ struct options {
 	__u32 begin;
 };
 
+/* Not on the stack, of which there is too little. What stands behind the options is of other packets. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct options);
+} scratch SEC(".maps");
+
+static __always_inline struct options *options_of_this_processor(void)
+{
+	__u32 key = 0;
+	return bpf_map_lookup_elem(&scratch, &key);
+}
+
 struct offer {
 	/* TSval and TSecr, as they stand there. */
 	__be32 value;

@@ -31,19 +31,6 @@ struct {
 	__type(value, __u8);
 } flows SEC(".maps");
 
-/* Programs of another object; empty without it. */
-enum slot {
-	SLOT_ANSWER,
-	SLOTS,
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, SLOTS);
-	__type(key, __u32);
-	__type(value, __u32);
-} slots SEC(".maps");
-
 /* Sites whose clients' packets came through them, so that replies return that way (config.reply_through). */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

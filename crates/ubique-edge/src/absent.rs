@@ -41,9 +41,7 @@ pub enum Program {
     Forward,
     /// What [`Program::Forward`] costs without forwarding.
     Undo,
-    /// Answers SYNs (XDP), called by [`Program::Ingress`]: of [`Tier::Cookies`](crate::Tier::Cookies) only, as the next.
-    Answer,
-    /// For acknowledgements that may be cookies (tc).
+    /// For acknowledgements that may be cookies (tc): of [`Tier::Cookies`](crate::Tier::Cookies) only.
     Adopt,
 }
 

@@ -8,10 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytemuck::bytes_of;
 use libbpf_rs::query::{ProgInfoIter, ProgramInfo};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ProgramInput, TC_EGRESS, TcHook, TcHookBuilder, Xdp, XdpFlags};
+use libbpf_rs::{
+    MapCore, MapFlags, MapHandle, Object, ProgramInput, TC_EGRESS, TC_INGRESS, TcAttachPoint, TcHook, TcHookBuilder,
+    Xdp, XdpFlags,
+};
 use ubique_proto::sessions::{Flow, Site};
 
-use self::adopt::Adopt;
 pub use self::flood::Flood;
 use crate::layout::{Live, NO_SITE, RawConfig, RawSite};
 use crate::{Config, Counter, Counters, Error, Peer, Tier, object};
@@ -29,22 +31,13 @@ pub enum Program {
     Forward,
     /// What [`Program::Forward`] costs without forwarding.
     Undo,
-    /// Answers SYNs (XDP), called by [`Program::Ingress`]: of [`Tier::Cookies`](crate::Tier::Cookies) only, as the next.
-    Answer,
-    /// For acknowledgements that may be cookies (tc).
+    /// For acknowledgements that may be cookies (tc): of [`Tier::Cookies`] only.
     Adopt,
 }
 
 impl Program {
-    const ALL: [Program; 7] = [
-        Program::Ingress,
-        Program::Egress,
-        Program::Pass,
-        Program::Forward,
-        Program::Undo,
-        Program::Answer,
-        Program::Adopt,
-    ];
+    const ALL: [Program; 6] =
+        [Program::Ingress, Program::Egress, Program::Pass, Program::Forward, Program::Undo, Program::Adopt];
 
     /// Its name in the kernel; also how we know our own.
     fn name(self) -> &'static str {
@@ -54,7 +47,6 @@ impl Program {
             Program::Pass => "ubique_pass",
             Program::Forward => "ubique_forward",
             Program::Undo => "ubique_undo",
-            Program::Answer => "ubique_answer",
             Program::Adopt => "ubique_adopt",
         }
     }
@@ -95,7 +87,7 @@ pub struct Edge {
     flows: MapHandle,
     live: Live,
     needs_egress: bool,
-    adopt: Option<Adopt>,
+    adopts: bool,
 }
 
 /// Programs on one interface. They stay there until [`Attachment::detach`], whatever becomes of the process.
@@ -127,7 +119,11 @@ impl Edge {
     /// # Errors
     /// [`Error::NotPermitted`], [`Error::Config`], [`Error::Cookies`] where only another tier can be had, or what the kernel said.
     pub fn load(config: &Config) -> Result<Edge, Error> {
-        Edge::load_object(config, object::base())
+        if config.tier != Tier::Cookies {
+            return Edge::load_object(config, object::base());
+        }
+        adopt::check_switches()?;
+        Edge::load_object(config, object::adopt()).map_err(adopt::explain)
     }
 
     /// The same, with [`Program::Forward`] and [`Program::Undo`].
@@ -155,12 +151,9 @@ impl Edge {
         let (sites, counts, data, flows) = (map("sites")?, map("counts")?, map(".data")?, map("flows")?);
         let live = Live::new(config.clock_base_ms);
         let programs = programs(&object)?;
-        let adopt = match config.tier {
-            Tier::Cookies => Some(Adopt::load(&raw, &object)?),
-            Tier::Timestamps | Tier::Off => None,
-        };
+        let adopts = programs.iter().any(|(program, _)| *program == Program::Adopt);
         let needs_egress = config.tier == Tier::Timestamps || config.reply_through;
-        let mut edge = Edge { object, programs, sites, counts, data, flows, live, needs_egress, adopt };
+        let mut edge = Edge { object, programs, sites, counts, data, flows, live, needs_egress, adopts };
         edge.store_live()?;
         Ok(edge)
     }
@@ -179,8 +172,10 @@ impl Edge {
         for mode in modes {
             match xdp.attach(index, mode.flags()) {
                 Ok(()) => {
-                    let egress = if self.needs_egress { Some(self.attach_egress(index)?) } else { None };
-                    let adopt = self.adopt.as_ref().map(|adopt| adopt.attach(index)).transpose()?;
+                    let egress =
+                        if self.needs_egress { Some(self.attach_tc(Program::Egress, TC_EGRESS, index)?) } else { None };
+                    let adopt =
+                        if self.adopts { Some(self.attach_tc(Program::Adopt, TC_INGRESS, index)?) } else { None };
                     let program = self.program(Program::Ingress)?.try_clone_to_owned();
                     let program =
                         program.map_err(|source| Error::Kernel { what: "keeping a program".into(), source })?;
@@ -194,11 +189,11 @@ impl Edge {
         Err(Error::Kernel { what: format!("attaching to {}", name_of(index)), source })
     }
 
-    fn attach_egress(&self, interface: i32) -> Result<TcHook, Error> {
-        let mut builder = TcHookBuilder::new(self.program(Program::Egress)?);
+    fn attach_tc(&self, program: Program, point: TcAttachPoint, interface: i32) -> Result<TcHook, Error> {
+        let mut builder = TcHookBuilder::new(self.program(program)?);
         builder.ifindex(interface).replace(true).handle(TC_HANDLE).priority(TC_PRIORITY);
-        let mut hook = builder.hook(TC_EGRESS);
-        let what = || format!("attaching to what leaves {}", name_of(interface));
+        let mut hook = builder.hook(point);
+        let what = || format!("attaching {} to {}", program.name(), name_of(interface));
         hook.create().map_err(|error| kernel(&what(), &error))?;
         hook.attach().map_err(|error| kernel(&what(), &error))
     }
@@ -277,12 +272,7 @@ impl Edge {
     /// # Errors
     /// What the kernel said.
     pub fn run(&mut self, program: Program, frame: &[u8], repeat: u32) -> Result<Run, Error> {
-        let adopt = self.adopt.as_mut().map(|adopt| &mut adopt.object);
-        let object = match program {
-            Program::Answer | Program::Adopt => adopt.unwrap_or(&mut self.object),
-            _ => &mut self.object,
-        };
-        run(object, program.name(), frame, repeat)
+        run(&mut self.object, program.name(), frame, repeat)
     }
 
     fn program(&self, program: Program) -> Result<BorrowedFd<'_>, Error> {

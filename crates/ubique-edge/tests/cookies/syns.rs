@@ -127,7 +127,7 @@ fn expected(flow: &Flow, isn: u32, offer: Offer, l4: &[u8]) -> Vec<u8> {
 
 fn is_answered(edge: &mut Edge, flow: &Flow, isn: u32, offer: Offer, frame: &[u8]) {
     let before = wall_ms();
-    let ran = edge.run(Program::Answer, frame, 1).unwrap();
+    let ran = edge.run(Program::Ingress, frame, 1).unwrap();
     let after = wall_ms();
     assert_eq!(ran.action, TX, "{flow:?} {offer:?}");
     let l4 = Parsed::of(&ran.packet).l4;
@@ -169,7 +169,7 @@ fn every_octet_of_an_answer() {
         let counters = edge.counters().unwrap();
         assert_eq!(
             counters.seen().collect::<Vec<_>>(),
-            [(Counter::SynTimestamps, timestamps), (Counter::SynCookie, 1000)]
+            [(Counter::Syn, 1000), (Counter::SynTimestamps, timestamps), (Counter::SynCookie, 1000)]
         );
     });
 }
@@ -232,10 +232,10 @@ fn what_is_not_ours_passes_untouched() {
         for v6 in [false, true] {
             for (what, frame) in not_ours(v6) {
                 let before = edge.counters().unwrap();
-                let ran = edge.run(Program::Answer, &frame, 1).unwrap();
+                let ran = edge.run(Program::Ingress, &frame, 1).unwrap();
                 assert_eq!((ran.action, ran.packet), (PASS, frame), "{what}");
                 let counted = counted(&before, &edge.counters().unwrap());
-                assert_eq!(counted, [(Counter::SynKernel, 1)], "{what}");
+                assert_eq!(counted, [(Counter::Syn, 1), (Counter::SynKernel, 1)], "{what}");
             }
         }
     });
@@ -252,13 +252,13 @@ fn no_form_of_options_is_too_much() {
             // Small numbers: kinds and lengths there are.
             options.iter_mut().for_each(|octet| *octet = rng.next_u64() as u8 % 12);
             let mut frame = syn(&flow, 1, options);
-            let ran = edge.run(Program::Answer, &frame, 1).unwrap();
+            let ran = edge.run(Program::Ingress, &frame, 1).unwrap();
             assert!(ran.action == PASS || Parsed::of(&ran.packet).tcp_is_sound());
             // Headers longer or shorter than what there is.
             let at = if n % 2 == 1 { 66 } else { 46 };
             frame[at] = (rng.next_u64() as u8) << 4;
             frame.truncate(at + 8 + rng.next_u64() as usize % 50);
-            let ran = edge.run(Program::Answer, &frame, 1).unwrap();
+            let ran = edge.run(Program::Ingress, &frame, 1).unwrap();
             assert!(ran.action == PASS || Parsed::of(&ran.packet).tcp_is_sound());
         }
     });
@@ -269,7 +269,7 @@ fn only_ports_that_are_named_are_answered() {
     with_listeners(|| {
         for (ports, action) in [(vec![], TX), (vec![PORT], TX), (vec![80, PORT], TX), (vec![80], PASS)] {
             let Some(mut edge) = edge(&Config { tcp_ports: ports.clone(), ..config() }) else { return };
-            let ran = edge.run(Program::Answer, &syn(&flow(false, 40_000), 1, vec![]), 1).unwrap();
+            let ran = edge.run(Program::Ingress, &syn(&flow(false, 40_000), 1, vec![]), 1).unwrap();
             assert_eq!(ran.action, action, "{ports:?}");
         }
     });
