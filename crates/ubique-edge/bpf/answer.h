@@ -171,6 +171,30 @@ static __always_inline bool write_answer(struct xdp_md *ctx, const struct flow *
 	return true;
 }
 
+#define TIMESTAMPS_LENGTH 10
+
+/*
+ * Takes the timestamps out of a SYN that is left to the kernel, whose clock would say some site, one time in a hundred that of another: what
+ * has none is found by its socket. Not where a signature covers them.
+ */
+static __always_inline void strip_timestamps(struct xdp_md *ctx, __u32 l4, const struct offer *offer)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct tcphdr *tcp = data + (l4 & 127);
+	__u32 at = offer->timestamps_at & 63;
+	__u8 *option = (void *)(tcp + 1) + at;
+	if ((void *)(tcp + 1) > end || (void *)(option + TIMESTAMPS_LENGTH) > end)
+		return;
+	__u32 old = 0, new = 0;
+	for (__u32 i = 0; i < TIMESTAMPS_LENGTH; i++) {
+		__u32 shift = (at + i) & 1 ? 8 : 0;
+		old += (__u32)option[i] << shift;
+		new += (__u32)OPTION_NOP << shift;
+		option[i] = OPTION_NOP;
+	}
+	tcp->check = checksum_replace(tcp->check, old, new);
+}
+
 /* A SYN to the service that we take, bare, at ETHERNET: XDP_TX, or the kernel's. */
 __noinline int answer_syn(struct xdp_md *ctx)
 {
@@ -185,8 +209,7 @@ __noinline int answer_syn(struct xdp_md *ctx)
 		return XDP_PASS;
 	__u32 client = bpf_ntohl(tcp->seq), length = tcp->doff * 4 - sizeof(*tcp);
 	/* To a group: never a connection. */
-	if (ethernet->destination[0] & 1 || !takes_cookies(id.flow.ports) || !is_answerable(&id.flow))
-		goto kernel;
+	bool possible = !(ethernet->destination[0] & 1) && takes_cookies(id.flow.ports) && is_answerable(&id.flow);
 	struct offer offer = offer_nothing(id.flow.family);
 	if (length) {
 		struct options *options = options_of_this_processor();
@@ -197,7 +220,7 @@ __noinline int answer_syn(struct xdp_md *ctx)
 			count(COUNT_SYN_TIMESTAMPS);
 	}
 	__u8 segment = segment_index(id.flow.family, offer.segment);
-	if (segment == SEGMENTS || offer.is_signed || !find_listener(ctx, &id.flow))
+	if (!possible || segment == SEGMENTS || offer.is_signed || !find_listener(ctx, &id.flow))
 		goto kernel;
 	struct header header;
 	make_header(&header, &id, &offer, client, segment);
@@ -206,6 +229,8 @@ __noinline int answer_syn(struct xdp_md *ctx)
 	count(COUNT_SYN_COOKIE);
 	return XDP_TX;
 kernel:
+	if (offer.timestamps && !offer.is_signed)
+		strip_timestamps(ctx, l4, &offer);
 	count(COUNT_SYN_KERNEL);
 	return XDP_PASS;
 }

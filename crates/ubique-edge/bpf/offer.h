@@ -46,6 +46,8 @@ struct offer {
 	__u8 scale;
 	bool sack;
 	bool timestamps;
+	/* Where they stand among the options. */
+	__u8 timestamps_at;
 	/* Segments are signed (RFC 2385, RFC 5925). */
 	bool is_signed;
 };
@@ -90,6 +92,7 @@ __noinline int read_offer(const struct options *options, __u32 length, struct of
 			__builtin_memcpy(&offer->value, option + 2, 4);
 			__builtin_memcpy(&offer->echo, option + 6, 4);
 			offer->timestamps = true;
+			offer->timestamps_at = at;
 		} else if (kind == OPTION_MD5 || kind == OPTION_AO) {
 			offer->is_signed = true;
 		}

@@ -242,6 +242,27 @@ fn what_is_not_ours_passes_untouched() {
 }
 
 #[test]
+fn what_is_left_to_the_kernel_has_no_timestamps() {
+    with_listeners(|| {
+        let Some(mut edge) = edge(&config()) else { return };
+        let mut rng = Rng::new(41);
+        for n in 0..2000 {
+            let ours = flow(n % 2 == 1, 40_000);
+            let closed = Flow { service: (ours.service.ip(), PORT + 1).into(), ..ours };
+            let offer = Offer { timestamp: Some(rng.next_u64() as u32), ..Offer::random(&mut rng, n % 2 == 1) };
+            let options = offer.octets(&mut rng);
+            let at = options
+                .windows(6)
+                .position(|six| six[..2] == [8, 10] && six[2..] == offer.timestamp.unwrap().to_be_bytes());
+            let mut without = options.clone();
+            without[at.unwrap()..][..10].fill(1);
+            let ran = edge.run(Program::Ingress, &syn(&closed, 7, options), 1).unwrap();
+            assert_eq!((ran.action, ran.packet), (PASS, syn(&closed, 7, without)));
+        }
+    });
+}
+
+#[test]
 fn no_form_of_options_is_too_much() {
     with_listeners(|| {
         let Some(mut edge) = edge(&config()) else { return };
