@@ -120,11 +120,11 @@ static __noinline int consider(struct __sk_buff *skb, const struct acknowledgeme
 	struct offer offer = offer_nothing(ack->flow.family);
 	__u32 length = ack->length;
 	if (length) {
-		struct options *options = options_of_this_processor();
-		if (!options || length > OPTIONS_LENGTH_MAX ||
-		    bpf_skb_load_bytes(skb, ack->l4 + sizeof(struct tcphdr), options->octets, length))
+		struct scratch *scratch = scratch_of_this_processor();
+		if (!scratch || length > OPTIONS_LENGTH_MAX ||
+		    bpf_skb_load_bytes(skb, ack->l4 + sizeof(struct tcphdr), scratch->options.octets, length))
 			return TC_ACT_UNSPEC;
-		read_offer(options, length, &offer);
+		read_offer(&scratch->options, length, &offer);
 	}
 	struct bpf_tcp_req_attrs attrs = {};
 	if ((ack->plain || is_good(ack, offer.timestamps)) && recall(ack, &offer, &attrs))

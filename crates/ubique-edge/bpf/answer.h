@@ -18,17 +18,8 @@
 #define WINDOW 29200
 #define TTL 64
 
-#define HEADER_WORDS_MAX 10
-#define HEADER_WORDS_MIN 5
-
 /* Shorter frames are padded (IEEE 802.3). */
 #define FRAME_MIN 60
-
-/* A TCP header, with 0 behind it. */
-struct header {
-	__be32 words[HEADER_WORDS_MAX];
-	__u32 count;
-};
 
 /* Whether an answer can arrive. The kernel drops what pretends to come from such addresses. */
 static __always_inline bool is_answerable(const struct flow *flow)
@@ -143,7 +134,7 @@ static __always_inline bool write_answer(struct xdp_md *ctx, const struct flow *
 		return false;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
-	/* Cannot be: it is the length that was asked for, of at least HEADER_WORDS_MIN + 1 words. */
+	/* Cannot be: it is the length that was asked for, of at least six words. */
 	if (data + ETHERNET + sizeof(struct ipv6hdr) > end)
 		return false;
 	struct ethernet *ethernet = data;
@@ -198,33 +189,34 @@ static __always_inline void strip_timestamps(struct xdp_md *ctx, __u32 l4, const
 /* A SYN to the service that we take, bare, at ETHERNET: XDP_TX, or the kernel's. */
 __noinline int answer_syn(struct xdp_md *ctx)
 {
-	struct identity id = {};
-	if (!identify(ctx, ETHERNET, false, &id) || id.protocol != IPPROTO_TCP)
+	struct scratch *scratch = scratch_of_this_processor();
+	if (!scratch)
+		return XDP_PASS;
+	struct identity *id = &scratch->id;
+	if (!identify(ctx, ETHERNET, false, id) || id->protocol != IPPROTO_TCP)
 		return XDP_PASS;
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethernet *ethernet = data;
-	__u32 l4 = id.flow.family == 4 ? ETHERNET + sizeof(struct iphdr) : ETHERNET + sizeof(struct ipv6hdr);
+	__u32 l4 = id->flow.family == 4 ? ETHERNET + sizeof(struct iphdr) : ETHERNET + sizeof(struct ipv6hdr);
 	struct tcphdr *tcp = data + l4;
 	if ((void *)(tcp + 1) > end || (tcp_flags(tcp) & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) != TCP_SYN)
 		return XDP_PASS;
 	__u32 client = bpf_ntohl(tcp->seq), length = tcp->doff * 4 - sizeof(*tcp);
 	/* To a group: never a connection. */
-	bool possible = !(ethernet->destination[0] & 1) && takes_cookies(id.flow.ports) && is_answerable(&id.flow);
-	struct offer offer = offer_nothing(id.flow.family);
+	bool possible = !(ethernet->destination[0] & 1) && takes_cookies(id->flow.ports) && is_answerable(&id->flow);
+	struct offer offer = offer_nothing(id->flow.family);
 	if (length) {
-		struct options *options = options_of_this_processor();
-		if (!options || length > OPTIONS_LENGTH_MAX || bpf_xdp_load_bytes(ctx, l4 + sizeof(*tcp), options->octets, length))
+		if (length > OPTIONS_LENGTH_MAX || bpf_xdp_load_bytes(ctx, l4 + sizeof(*tcp), scratch->options.octets, length))
 			goto kernel;
-		read_offer(options, length, &offer);
+		read_offer(&scratch->options, length, &offer);
 		if (offer.timestamps)
 			count(COUNT_SYN_TIMESTAMPS);
 	}
-	__u8 segment = segment_index(id.flow.family, offer.segment);
-	if (!possible || segment == SEGMENTS || offer.is_signed || !find_listener(ctx, &id.flow))
+	__u8 segment = segment_index(id->flow.family, offer.segment);
+	if (!possible || segment == SEGMENTS || offer.is_signed || !find_listener(ctx, &id->flow))
 		goto kernel;
-	struct header header;
-	make_header(&header, &id, &offer, client, segment);
-	if (!write_answer(ctx, &id.flow, &header, l4))
+	make_header(&scratch->header, id, &offer, client, segment);
+	if (!write_answer(ctx, &id->flow, &scratch->header, l4))
 		goto kernel;
 	count(COUNT_SYN_COOKIE);
 	return XDP_TX;

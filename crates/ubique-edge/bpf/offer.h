@@ -24,15 +24,29 @@ struct options {
 	__u32 begin;
 };
 
-/* Not on the stack, of which there is too little. What stands behind the options is of other packets. */
+/* A TCP header, with 0 behind it. */
+#define HEADER_WORDS_MAX 10
+
+struct header {
+	__be32 words[HEADER_WORDS_MAX];
+	__u32 count;
+};
+
+/* What the stack has no room for. What stands behind the options is of other packets. */
+struct scratch {
+	struct options options;
+	struct header header;
+	struct identity id;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct options);
+	__type(value, struct scratch);
 } scratch SEC(".maps");
 
-static __always_inline struct options *options_of_this_processor(void)
+static __always_inline struct scratch *scratch_of_this_processor(void)
 {
 	__u32 key = 0;
 	return bpf_map_lookup_elem(&scratch, &key);

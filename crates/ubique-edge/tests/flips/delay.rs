@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,7 @@ const UDP: u8 = 17;
 /// The running box, until it is dropped.
 pub struct DelayBox {
     quit: Arc<AtomicBool>,
+    late_us: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -51,10 +52,16 @@ impl DelayBox {
             }
         }
         let quit = Arc::new(AtomicBool::new(false));
-        let stop = quit.clone();
-        let run = move || run(&ports, delays, &stop);
+        let late_us = Arc::new(AtomicU64::new(0));
+        let (stop, late) = (quit.clone(), late_us.clone());
+        let run = move || run(&ports, delays, &stop, &late);
         let thread = std::thread::Builder::new().name("delay".into()).spawn(run).unwrap();
-        DelayBox { quit, thread: Some(thread) }
+        DelayBox { quit, late_us, thread: Some(thread) }
+    }
+
+    /// How much later than due a frame left, at worst.
+    pub fn late(&self) -> Duration {
+        Duration::from_micros(self.late_us.load(Ordering::Relaxed))
     }
 }
 
@@ -76,7 +83,7 @@ struct Port {
 /// Due when, in which order, out of which port, what.
 type Waiting = Reverse<(Instant, u64, usize, Vec<u8>)>;
 
-fn run(ports: &[Port], delays: Delays, quit: &AtomicBool) {
+fn run(ports: &[Port], delays: Delays, quit: &AtomicBool, late_us: &AtomicU64) {
     let mut batch = Batch::new(BATCH_FRAMES_MAX, FRAME_BYTES);
     let mut queue: BinaryHeap<Waiting> = BinaryHeap::new();
     let mut order = 0;
@@ -92,7 +99,8 @@ fn run(ports: &[Port], delays: Delays, quit: &AtomicBool) {
         while let Some(Reverse((due, ..))) = queue.peek()
             && *due <= Instant::now()
         {
-            let Some(Reverse((_, _, out, frame))) = queue.pop() else { break };
+            let Some(Reverse((due, _, out, frame))) = queue.pop() else { break };
+            late_us.fetch_max(due.elapsed().as_micros() as u64, Ordering::Relaxed);
             while let Err(error) = ports[out].socket.send_batch(&[&frame]) {
                 assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
             }

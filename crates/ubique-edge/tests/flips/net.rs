@@ -155,6 +155,16 @@ impl Net {
         batch.commit().unwrap();
     }
 
+    /// The router drops what comes from a service address by another link than the route to it. IPv4 only: Linux has no such switch for
+    /// IPv6.
+    pub fn be_strict(&self) {
+        in_namespace(&self.router, || {
+            for name in (0..SITES).map(|number| End::Site(number).name()) {
+                sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "1");
+            }
+        });
+    }
+
     pub fn hardware(&self, end: End) -> Hardware {
         let own = || (Netlink::open().unwrap().link_index(end.interface()).unwrap(), mac(end.interface()));
         let (index, own_mac) = in_namespace(self.end(end), own);

@@ -10,7 +10,7 @@ use ubique_edge::{Config, Counters, Edge, Error, Keys, Mode, NextHop, Peer, Tier
 use ubique_proto::sessions::{Key, Site};
 
 use crate::net::{End, Family, Net, SITES, in_namespace};
-use crate::runner;
+use crate::{quic, runner};
 
 /// Of what sites send to each other.
 pub const PORT: u16 = 6081;
@@ -25,6 +25,8 @@ pub struct Setup {
     pub mesh: bool,
     /// `None`: what the loader takes by itself.
     pub mode: Option<Mode>,
+    /// Replies return through the site that got the client's packet.
+    pub reply_through: bool,
     /// How far the clock of each site is ahead.
     pub clock_ahead_s: [i64; SITES],
     /// The wall clock at 0 of the monotonic clock, where nothing is ahead.
@@ -37,7 +39,7 @@ impl Setup {
         let monotonic = rustix::time::clock_gettime(ClockId::Monotonic);
         let monotonic = Duration::new(monotonic.tv_sec as u64, monotonic.tv_nsec as u32);
         let wall_base_ms = (wall - monotonic).as_millis() as u64;
-        Setup { tier, between, mesh: false, mode: None, clock_ahead_s: [0; SITES], wall_base_ms }
+        Setup { tier, between, mesh: false, mode: None, reply_through: false, clock_ahead_s: [0; SITES], wall_base_ms }
     }
 
     fn wall_base_ms(&self, ahead_s: i64) -> u64 {
@@ -162,18 +164,18 @@ fn config(setup: Setup, number: usize) -> Config {
     let link = setup.link(number);
     Config {
         site: site_of(number),
-        keys: Keys { flow: Key([1, 2]), shim: Key([3, 4]), cookie: Key([5, 6]), ids: Vec::new() },
+        keys: Keys { flow: Key([1, 2]), shim: Key([3, 4]), cookie: Key([5, 6]), ids: vec![quic::ID_KEY] },
         prefixes: Family::BOTH.map(Family::service_prefix).to_vec(),
         unicast: Family::BOTH.map(|family| link.address(family, 2).addr()).to_vec(),
         port: PORT,
         mtu: 1500,
         tier: setup.tier,
         tcp_ports: Vec::new(),
-        quic_ports: Vec::new(),
+        quic_ports: vec![quic::PORT],
         clock_base_ms: setup.wall_base_ms(setup.clock_ahead_s[number]),
         budget_per_s: 10_000_000,
         probes_per_s: 10_000_000,
-        reply_through: false,
+        reply_through: setup.reply_through,
     }
 }
 

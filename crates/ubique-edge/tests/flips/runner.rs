@@ -27,10 +27,16 @@ struct Job<'a> {
     sandbox: Sandbox,
 }
 
+/// What does not hold yet: run only when the argument says so.
+const KNOWN: &str = "known";
+
 /// Runs those whose name contains the first argument.
 pub fn run(scenarios: &[Scenario]) {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let chosen: Vec<_> = scenarios.iter().filter(|scenario| scenario.name.contains(&filter)).collect();
+    let is_chosen = |scenario: &&Scenario| {
+        scenario.name.contains(&filter) && scenario.name.starts_with(KNOWN) == filter.starts_with(KNOWN)
+    };
+    let chosen: Vec<_> = scenarios.iter().filter(is_chosen).collect();
     let no_plane = if chosen.iter().any(|scenario| scenario.plane) { plane::absent() } else { None };
     let mut failed = Vec::new();
     let mut jobs = Vec::new();
