@@ -205,3 +205,24 @@ fn nobody_listens_and_the_client_is_told() {
     let _listener = TcpListener::bind((SERVICE_V4, PORT)).unwrap();
     network.clients.run(|| TcpStream::connect(service(false))).unwrap().unwrap();
 }
+
+#[test]
+fn a_kernel_that_would_refuse_what_is_agreed_on_is_told_of() {
+    let Some(namespace) = namespace() else { return };
+    let load = || {
+        for switch in ["tcp_syncookies", "tcp_timestamps", "tcp_sack", "tcp_window_scaling"] {
+            let path = format!("/proc/sys/net/ipv4/{switch}");
+            let before = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, "0").unwrap();
+            match ubique_edge::Edge::load(&config()) {
+                Err(ubique_edge::Error::Cookies(why)) => {
+                    assert_eq!(why, format!("net.ipv4.{switch} is 0: set it to 1"))
+                }
+                Err(other) => panic!("{other}"),
+                Ok(_) => panic!("loaded without {switch}"),
+            }
+            std::fs::write(&path, before).unwrap();
+        }
+    };
+    namespace.run(load).unwrap();
+}
