@@ -4,6 +4,9 @@
 
 #include "owner.h"
 
+/* What no XDP_… is: handed over to us, and bare now. */
+#define NEW_CONNECTION 0x100
+
 /* Tells the agent, which tells the site that asked. */
 static __always_inline void tell_found(const struct flow *flow, __u8 origin)
 {
@@ -20,7 +23,8 @@ static __always_inline void tell_found(const struct flow *flow, __u8 origin)
 static __always_inline int probed(struct xdp_md *ctx, const struct identity *id, const struct shim *shim)
 {
 	count(COUNT_SHIM_PROBE);
-	if (has_socket(ctx, &id->flow)) {
+	struct said said = {};
+	if (has_socket(ctx, &id->flow) || (config.cookies && read_said(ctx, id, &said) && said.is_cookie)) {
 		count(COUNT_SHIM_PROBE_MINE);
 		tell_found(&id->flow, shim->origin);
 		return deliver(ctx, id, 0);
@@ -121,7 +125,7 @@ static __always_inline int act(struct xdp_md *ctx, struct identity *id, const st
 		return send_reply(ctx);
 	case KIND_NEW:
 		count(COUNT_SHIM_NEW);
-		return XDP_PASS;
+		return NEW_CONNECTION;
 	case KIND_PROBE:
 		return probed(ctx, id, shim);
 	default:

@@ -6,6 +6,9 @@
  * not understood is the kernel's, as if there were no program.
  */
 #include "arrive.h"
+#ifdef COOKIES
+#include "answer.h"
+#endif
 #include "leave.h"
 
 char _license[] SEC("license") = "Dual MIT/GPL";
@@ -58,17 +61,40 @@ static __always_inline int hand_over(struct xdp_md *ctx, __u64 hash)
 	return forward(ctx, &route);
 }
 
+/* A new connection, bare, is ours: answered by a cookie where that can be (adopt.bpf.c), else by the kernel. */
+static __always_inline int take(struct xdp_md *ctx)
+{
+#ifdef COOKIES
+	return answer_syn(ctx);
+#else
+	(void)ctx;
+	return XDP_PASS;
+#endif
+}
+
 static __always_inline int open(struct xdp_md *ctx, __u32 l4, __u64 hash)
 {
 	count(COUNT_SYN);
-	if (find_echo(ctx, l4))
-		count(COUNT_SYN_TIMESTAMPS);
 	int action = hand_over(ctx, hash);
 	if (action != XDP_ABORTED)
 		return action;
 	if (config.reply_through)
 		clamp_syn(ctx, l4, l4 - ETHERNET + sizeof(struct tcphdr));
-	return XDP_PASS;
+#ifndef COOKIES
+	/* What answers it reads its options anyway, and counts. */
+	if (find_echo(ctx, l4))
+		count(COUNT_SYN_TIMESTAMPS);
+#endif
+	return take(ctx);
+}
+
+static __always_inline int shim(struct xdp_md *ctx, __u8 family)
+{
+	int action = arrive(ctx, family);
+	if (action != NEW_CONNECTION)
+		return action;
+	/* Where replies must return as their clients' packets came, the kernel's do. */
+	return config.reply_through ? XDP_PASS : take(ctx);
 }
 
 /* Who may own a connection whose timestamps nobody vouches for. With cookies, some connections have timestamps of the kernel's own. */
@@ -198,7 +224,7 @@ static __always_inline int ingress_v4(struct xdp_md *ctx, void *data, void *end)
 	if (!is_service_v4(ip->daddr)) {
 		if (ip->daddr == config.unicast_v4 && ip->protocol == IPPROTO_UDP && ip->ihl == 5 &&
 		    !(ip->frag_off & IP_FRAGMENT) && udp->dest == config.port)
-			return arrive(ctx, 4);
+			return shim(ctx, 4);
 		return XDP_PASS;
 	}
 	if (ip->ihl != 5)
@@ -237,7 +263,7 @@ static __always_inline int ingress_v6(struct xdp_md *ctx, void *data, void *end)
 	__builtin_memcpy(&ports, udp, sizeof(ports));
 	if (!is_service_v6(service)) {
 		if (is_unicast_v6(service) && ip->nexthdr == IPPROTO_UDP && udp->dest == config.port)
-			return arrive(ctx, 6);
+			return shim(ctx, 6);
 		return XDP_PASS;
 	}
 	const __u32 l4 = ETHERNET + sizeof(*ip);

@@ -2,6 +2,7 @@
 /* Packets whose owner does not stand in them: a cache, our own sockets, then site by site. */
 #pragma once
 
+#include "cookie.h"
 #include "forward.h"
 
 /* The lowest site of a set that is not empty. */
@@ -62,6 +63,30 @@ static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id
 	return XDP_PASS;
 }
 
+/* What a packet without timestamps acknowledges. */
+struct said {
+	/* Whose number it would be. */
+	__u8 site;
+	/* It returns a cookie of ours: there is no socket yet. */
+	bool is_cookie;
+};
+
+static __noinline bool read_said(struct xdp_md *ctx, const struct identity *id, struct said *said)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	if (id->l4 > 256 || id->protocol != IPPROTO_TCP)
+		return false;
+	struct tcphdr *tcp = data + id->l4;
+	if ((void *)(tcp + 1) > end || !(tcp_flags(tcp) & TCP_ACK))
+		return false;
+	__u32 number = bpf_ntohl(tcp->ack_seq), client = bpf_ntohl(tcp->seq) - 1;
+	said->site = sequence_decode(number, id->hash);
+	said->is_cookie = sequence_is_initial(number, config.site, id->hash) &&
+			  cookie_is_good(config.cookie_key, id->hash, client, sequence_cookie(number, id->hash), false,
+					 config.clock_base_ms + now_ns() / 1000000);
+	return true;
+}
+
 /* Whom to ask, if no site: all, one after the other. SOMEBODY: so little speaks for it that less is spent on it. */
 #define ANYBODY 0x100
 #define SOMEBODY 0x101
@@ -90,6 +115,11 @@ __noinline int ask(struct xdp_md *ctx, __u32 whom)
 			came_through(&id.flow, config.site);
 		return deliver(ctx, &id, 0);
 	}
+	struct said said = { .site = NO_SITE };
+	if (config.cookies && whom == ANYBODY && read_said(ctx, &id, &said) && said.is_cookie) {
+		count(COUNT_LOCAL_SEQUENCE);
+		return XDP_PASS;
+	}
 	__u64 candidates = whom < NO_SITE ? up & bit(whom) : whom == NO_SITE ? 0 : up;
 	if (!candidates) {
 		count(COUNT_UNOWNED);
@@ -100,10 +130,12 @@ __noinline int ask(struct xdp_md *ctx, __u32 whom)
 		count(COUNT_PROBE_LIMITED);
 		return XDP_DROP;
 	}
-	route.to = lowest(candidates);
+	/* Who the sequence number says is asked first: it is right for as long as the server has not sent much. */
+	bool told = said.site < SITES_MAX && candidates & bit(said.site);
+	route.to = told ? said.site : lowest(candidates);
 	/* One that is asked alone is the last. */
 	route.asked = whom < NO_SITE ? ~0ULL : bpf_cpu_to_be64(bit(config.site) | bit(route.to));
 	route.kind = KIND_PROBE;
-	route.counter = COUNT_FORWARD_PROBE;
+	route.counter = told ? COUNT_FORWARD_SEQUENCE : COUNT_FORWARD_PROBE;
 	return forward(ctx, &route);
 }

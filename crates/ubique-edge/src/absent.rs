@@ -41,6 +41,8 @@ pub enum Program {
     Forward,
     /// What [`Program::Forward`] costs without forwarding.
     Undo,
+    /// For acknowledgements that may be cookies (tc): of [`Tier::Cookies`](crate::Tier::Cookies) only.
+    Adopt,
 }
 
 /// Programs on an interface: there are none.

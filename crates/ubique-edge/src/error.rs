@@ -17,6 +17,9 @@ pub enum Error {
     /// The kernel refuses a program.
     #[error("data plane: the kernel refuses the programs: {0}")]
     Load(String),
+    /// SYNs cannot be answered by cookies of our own here; [`Tier::Timestamps`](crate::Tier::Timestamps) may do.
+    #[error("data plane: no SYN cookies of our own: {0}")]
+    Cookies(String),
     /// Another XDP program is on the interface.
     #[error(
         "data plane: {interface} has another XDP program, {program}: detach it (ip link set dev {interface} xdp off), or leave the interface out of [sessions] interfaces"

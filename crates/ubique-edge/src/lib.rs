@@ -5,6 +5,10 @@
 //! unicast addresses. The one for what leaves (tc) writes the site into the timestamps of TCP where the kernel cannot
 //! be told to do so by itself.
 //!
+//! Where the kernel can adopt them ([`Tier::Cookies`]), connections begin by SYN cookies of our own: the first program answers SYNs, and a third
+//! one (tc, for what arrives) hands the kernel what returns a cookie. Sequence number and timestamps say the site from then on, and
+//! nothing that leaves is changed.
+//!
 //! State at a site that receives another's packets: none, except a cache for clients that say nothing about the owner.
 //!
 //! The programs are C (`bpf/`), compiled by `build.rs` and embedded. Without the feature `bpf`, or where there was no clang, everything
@@ -27,6 +31,9 @@ mod object;
 #[path = "absent.rs"]
 mod loader;
 
+#[cfg(data_plane)]
+#[doc(hidden)]
+pub use loader::Flood;
 #[cfg(data_plane)]
 #[doc(hidden)]
 pub use object::Vectors;

@@ -1,13 +1,20 @@
 //! Programs into the kernel, onto interfaces, and what they are told while they run.
 
+mod adopt;
+mod flood;
+
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytemuck::bytes_of;
 use libbpf_rs::query::{ProgInfoIter, ProgramInfo};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ProgramInput, TC_EGRESS, TcHook, TcHookBuilder, Xdp, XdpFlags};
+use libbpf_rs::{
+    MapCore, MapFlags, MapHandle, Object, ProgramInput, TC_EGRESS, TC_INGRESS, TcAttachPoint, TcHook, TcHookBuilder,
+    Xdp, XdpFlags,
+};
 use ubique_proto::sessions::{Flow, Site};
 
+pub use self::flood::Flood;
 use crate::layout::{Live, NO_SITE, RawConfig, RawSite};
 use crate::{Config, Counter, Counters, Error, Peer, Tier, object};
 
@@ -24,10 +31,13 @@ pub enum Program {
     Forward,
     /// What [`Program::Forward`] costs without forwarding.
     Undo,
+    /// For acknowledgements that may be cookies (tc): of [`Tier::Cookies`] only.
+    Adopt,
 }
 
 impl Program {
-    const ALL: [Program; 5] = [Program::Ingress, Program::Egress, Program::Pass, Program::Forward, Program::Undo];
+    const ALL: [Program; 6] =
+        [Program::Ingress, Program::Egress, Program::Pass, Program::Forward, Program::Undo, Program::Adopt];
 
     /// Its name in the kernel; also how we know our own.
     fn name(self) -> &'static str {
@@ -37,6 +47,7 @@ impl Program {
             Program::Pass => "ubique_pass",
             Program::Forward => "ubique_forward",
             Program::Undo => "ubique_undo",
+            Program::Adopt => "ubique_adopt",
         }
     }
 }
@@ -76,6 +87,7 @@ pub struct Edge {
     flows: MapHandle,
     live: Live,
     needs_egress: bool,
+    adopts: bool,
 }
 
 /// Programs on one interface. They stay there until [`Attachment::detach`], whatever becomes of the process.
@@ -84,6 +96,7 @@ pub struct Attachment {
     mode: Mode,
     program: OwnedFd,
     egress: Option<TcHook>,
+    adopt: Option<TcHook>,
 }
 
 /// What a program did with one packet.
@@ -104,9 +117,13 @@ impl Edge {
     /// Loads the programs; nothing happens to any packet yet.
     ///
     /// # Errors
-    /// [`Error::NotPermitted`], [`Error::Config`], or what the kernel said.
+    /// [`Error::NotPermitted`], [`Error::Config`], [`Error::Cookies`] where only another tier can be had, or what the kernel said.
     pub fn load(config: &Config) -> Result<Edge, Error> {
-        Edge::load_object(config, object::base())
+        if config.tier != Tier::Cookies {
+            return Edge::load_object(config, object::base());
+        }
+        adopt::check_switches()?;
+        Edge::load_object(config, object::adopt()).map_err(adopt::explain)
     }
 
     /// The same, with [`Program::Forward`] and [`Program::Undo`].
@@ -134,8 +151,9 @@ impl Edge {
         let (sites, counts, data, flows) = (map("sites")?, map("counts")?, map(".data")?, map("flows")?);
         let live = Live::new(config.clock_base_ms);
         let programs = programs(&object)?;
+        let adopts = programs.iter().any(|(program, _)| *program == Program::Adopt);
         let needs_egress = config.tier == Tier::Timestamps || config.reply_through;
-        let mut edge = Edge { object, programs, sites, counts, data, flows, live, needs_egress };
+        let mut edge = Edge { object, programs, sites, counts, data, flows, live, needs_egress, adopts };
         edge.store_live()?;
         Ok(edge)
     }
@@ -154,11 +172,14 @@ impl Edge {
         for mode in modes {
             match xdp.attach(index, mode.flags()) {
                 Ok(()) => {
-                    let egress = if self.needs_egress { Some(self.attach_egress(index)?) } else { None };
+                    let egress =
+                        if self.needs_egress { Some(self.attach_tc(Program::Egress, TC_EGRESS, index)?) } else { None };
+                    let adopt =
+                        if self.adopts { Some(self.attach_tc(Program::Adopt, TC_INGRESS, index)?) } else { None };
                     let program = self.program(Program::Ingress)?.try_clone_to_owned();
                     let program =
                         program.map_err(|source| Error::Kernel { what: "keeping a program".into(), source })?;
-                    return Ok(Attachment { interface: index, mode: *mode, program, egress });
+                    return Ok(Attachment { interface: index, mode: *mode, program, egress, adopt });
                 }
                 Err(error) => refusal = Some(error),
             }
@@ -168,11 +189,11 @@ impl Edge {
         Err(Error::Kernel { what: format!("attaching to {}", name_of(index)), source })
     }
 
-    fn attach_egress(&self, interface: i32) -> Result<TcHook, Error> {
-        let mut builder = TcHookBuilder::new(self.program(Program::Egress)?);
+    fn attach_tc(&self, program: Program, point: TcAttachPoint, interface: i32) -> Result<TcHook, Error> {
+        let mut builder = TcHookBuilder::new(self.program(program)?);
         builder.ifindex(interface).replace(true).handle(TC_HANDLE).priority(TC_PRIORITY);
-        let mut hook = builder.hook(TC_EGRESS);
-        let what = || format!("attaching to what leaves {}", name_of(interface));
+        let mut hook = builder.hook(point);
+        let what = || format!("attaching {} to {}", program.name(), name_of(interface));
         hook.create().map_err(|error| kernel(&what(), &error))?;
         hook.attach().map_err(|error| kernel(&what(), &error))
     }
@@ -282,10 +303,10 @@ impl Attachment {
         let what = || format!("detaching from {}", name_of(self.interface));
         let xdp = Xdp::new(self.program.as_fd());
         xdp.detach(self.interface, self.mode.flags()).map_err(|error| kernel(&what(), &error))?;
-        match &mut self.egress {
-            Some(hook) => hook.detach().map_err(|error| kernel(&what(), &error)),
-            None => Ok(()),
+        for hook in [&mut self.egress, &mut self.adopt].into_iter().flatten() {
+            hook.detach().map_err(|error| kernel(&what(), &error))?;
         }
+        Ok(())
     }
 }
 

@@ -24,6 +24,20 @@ pub fn base() -> &'static [u8] {
     &BASE.0
 }
 
+static ADOPT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/adopt.bpf.o")));
+
+/// The programs that answer SYNs by cookies of our own.
+pub fn adopt() -> &'static [u8] {
+    &ADOPT.0
+}
+
+static FLOOD: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/flood.bpf.o")));
+
+/// A flood, for measurements.
+pub fn flood() -> &'static [u8] {
+    &FLOOD.0
+}
+
 static VECTORS: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/vectors.bpf.o")));
 
 /// The encodings alone, for tests: a program that reads its input from a frame and writes its output there.

@@ -6,6 +6,7 @@
 //! - [`timestamp`]: in the clock of TCP timestamps (RFC 7323); exact for as long as the connection is not idle for hours.
 //! - [`sequence`]: in the initial sequence number, for clients without timestamps; exact for the first [`sequence::REACH`] octets
 //!   that the server sends.
+//! - [`cookie`]: in the rest of that number, what the client's SYN said, so that nothing is kept for it.
 //! - [`connection_id`]: in the connection identifiers of QUIC (RFC 9000 §5.1).
 //! - [`shim`]: what stands before a packet on its way to its owner.
 //!
@@ -17,6 +18,7 @@
 //! Deliberately absent: what is done with a packet of another site.
 
 pub mod connection_id;
+pub mod cookie;
 pub mod sequence;
 pub mod shim;
 pub mod siphash;

@@ -12,7 +12,7 @@ use crate::runner::{Scenario, wait_until};
 use crate::traffic::{Client, Fate, Kind, Record, Server, Summary, TICK};
 
 /// Tiers that every scenario is run with.
-const TIERS: [Tier; 1] = [Tier::Timestamps];
+const TIERS: [Tier; 2] = [Tier::Cookies, Tier::Timestamps];
 
 const CONNECTIONS: usize = 300;
 const FLIPS: usize = 7;

@@ -32,3 +32,10 @@ pub fn decode(acknowledgement: u32, mask: Mask) -> Site {
 pub fn cookie(acknowledgement: u32, mask: Mask) -> u32 {
     acknowledgement.wrapping_sub(1).wrapping_sub(mask.sequence) & ((1 << COOKIE_BITS) - 1)
 }
+
+/// Whether the octet before the acknowledged ones can be the SYN of a server at `site`: only then it is worth a look at the
+/// [`cookie`]. The bits between code and cookie are 0 there, ten bits in all.
+pub fn is_initial(acknowledgement: u32, site: Site, mask: Mask) -> bool {
+    let initial = acknowledgement.wrapping_sub(1).wrapping_sub(mask.sequence);
+    initial >> COOKIE_BITS == u32::from(site.code()) << (SHIFT - COOKIE_BITS)
+}

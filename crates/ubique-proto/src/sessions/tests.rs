@@ -1,5 +1,7 @@
 //! Every encoding, both ways, at its limits and beyond.
 
+mod cookies;
+
 use std::hash::Hasher;
 
 use proptest::prelude::*;
