@@ -19,17 +19,19 @@ static __always_inline void tell_found(const struct flow *flow, __u8 origin)
 	bpf_ringbuf_submit(note, 0);
 }
 
-/* A packet that somebody asks about, bare again. */
+/* A packet that somebody asks about, bare again. A site that remembers us as its owner has not asked itself: it need not be told again. */
 static __always_inline int probed(struct xdp_md *ctx, const struct identity *id, const struct shim *shim)
 {
+	__u64 asked = bpf_be64_to_cpu(shim->asked);
 	count(COUNT_SHIM_PROBE);
 	struct said said = {};
 	if (has_socket(ctx, &id->flow) || (config.cookies && read_said(ctx, id, &said) && said.is_cookie)) {
 		count(COUNT_SHIM_PROBE_MINE);
-		tell_found(&id->flow, shim->origin);
+		if (asked & bit(shim->origin) || shim->sender != shim->origin)
+			tell_found(&id->flow, shim->origin);
 		return deliver(ctx, id, 0);
 	}
-	__u64 asked = bpf_be64_to_cpu(shim->asked) | bit(config.site);
+	asked |= bit(config.site);
 	__u64 left = sites_up() & ~asked & ~bit(shim->origin);
 	struct route route = { .hash = id->hash, .origin = shim->origin, .counter = COUNT_FORWARD_PROBE, .wall_ms = wall_ms() };
 	/* Nobody is left: the kernel of the site where the client's packet arrived decides. */
@@ -120,6 +122,9 @@ static __always_inline int act(struct xdp_md *ctx, struct identity *id, const st
 	switch (kind) {
 	case KIND_DATA:
 		count(COUNT_SHIM_DATA);
+		/* Back from those that were asked: nobody's, whatever was remembered. */
+		if (shim->origin == config.site)
+			bpf_map_delete_elem(&flows, &id->flow);
 		return deliver(ctx, id, 0);
 	case KIND_REPLY:
 		return send_reply(ctx);

@@ -104,8 +104,10 @@ __noinline int ask(struct xdp_md *ctx, __u32 whom)
 	__u64 up = sites_up();
 	__u8 *owner = bpf_map_lookup_elem(&flows, &id.flow);
 	if (owner && up & bit(*owner)) {
+		/* It may have forgotten the connection, and the client begun another one from the same port elsewhere: then others are asked. */
 		route.to = *owner;
-		route.kind = KIND_DATA;
+		route.asked = bpf_cpu_to_be64(bit(*owner));
+		route.kind = KIND_PROBE;
 		route.counter = COUNT_FORWARD_CACHE;
 		return forward(ctx, &route);
 	}

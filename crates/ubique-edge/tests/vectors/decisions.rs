@@ -345,7 +345,13 @@ fn an_owner_that_says_so_is_remembered() {
         let packet = frame::tcp(&flow, &Tcp::default());
         let (action, out, seen) = run(&mut edge, &packet);
         assert_eq!((action, seen), (TX, vec![(Counter::ForwardCache, 1)]));
-        assert_eq!(forwarded(&out, hash, UP_V4).0.kind, Kind::Data);
+        let (shim, _) = forwarded(&out, hash, UP_V4);
+        // It is not believed for ever: the owner may have forgotten the connection, and asks on.
+        assert_eq!((shim.kind, shim.origin, shim.asked), (Kind::Probe, site(US), 1 << UP_V4));
+        // Nobody's: forgotten here, too.
+        let back = Shim { origin: site(US), ..shim_of(Kind::Data, false) };
+        assert_eq!(run(&mut edge, &from_site(&back, hash, false, &packet[14..])).0, PASS);
+        assert_eq!(run(&mut edge, &packet).2, [(Counter::ForwardProbe, 1)]);
     }
 }
 
