@@ -29,7 +29,7 @@ fn single(edge: &mut Edge, program: Program, frame: &[u8]) -> f64 {
 
 fn rows(edge: &mut Edge, v6: bool) {
     let family = if v6 { "IPv6" } else { "IPv4" };
-    let row = |what: &str, ns: f64| println!("{what}, {family}\t{ns:.0} ns");
+    let row = |what: &str, ns: f64| println!("{what}, {family}\t{ns:.1}\t\t");
     let flow = flow(v6, 40_000);
     let options = vec![2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 1, 3, 3, 7];
     let syn = frame::tcp(&flow, &Tcp { flags: SYN, seq: 77, ack: 0, options: options.clone(), payload: vec![] });
@@ -60,7 +60,7 @@ fn rows(edge: &mut Edge, v6: bool) {
         least(edge, Program::Adopt, &acknowledgement(5000, ack.wrapping_add(5000))) - floor,
     );
     row("first acknowledgement, up to the kernel", least(edge, Program::Adopt, &acknowledgement(78, ack)) - floor);
-    println!("(floor of tc programs, {family}\t{floor:.0} ns)");
+    eprintln!("(floor of tc programs, {family}: {floor:.0} ns)");
 }
 
 /// Prints what each kind of packet costs.
