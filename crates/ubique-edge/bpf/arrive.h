@@ -111,10 +111,8 @@ static __always_inline int act(struct xdp_md *ctx, struct identity *id, const st
 	if (!unwrap(ctx, overhead, id->flow.family))
 		return XDP_DROP;
 	id->l4 -= overhead;
-	if (config.reply_through && kind != KIND_REPLY && id->protocol != IPPROTO_ICMP) {
-		__u8 origin = shim->origin;
-		bpf_map_update_elem(&returns, &id->flow, &origin, BPF_ANY);
-	}
+	if (config.reply_through && kind != KIND_REPLY && id->protocol != IPPROTO_ICMP)
+		came_through(&id->flow, shim->origin);
 	switch (kind) {
 	case KIND_DATA:
 		count(COUNT_SHIM_DATA);

@@ -26,11 +26,11 @@ static __always_inline int to_owner(struct xdp_md *ctx, __u8 owner, __u64 hash, 
 }
 
 /* What the client sends arrives here by itself: replies need no detour. */
-static __noinline void forget_return(struct xdp_md *ctx)
+static __noinline void came_here(struct xdp_md *ctx)
 {
 	struct identity id = {};
 	if (identify(ctx, ETHERNET, false, &id))
-		bpf_map_delete_elem(&returns, &id.flow);
+		came_through(&id.flow, config.site);
 }
 
 /* Replies that travel through another site need room on their way, too. */
@@ -71,6 +71,13 @@ static __always_inline int open(struct xdp_md *ctx, __u32 l4, __u64 hash)
 	return XDP_PASS;
 }
 
+/* Who may own a connection whose timestamps nobody vouches for. With cookies, some connections have timestamps of the kernel's own. */
+static __always_inline __u32 whom_to_ask(__be32 echo, __u32 wall, __u64 hash)
+{
+	__u8 owner = timestamp_decode_old(bpf_ntohl(echo), wall, hash);
+	return owner == NO_SITE && config.cookies ? SOMEBODY : owner;
+}
+
 static __always_inline int tcp(struct xdp_md *ctx, __u32 l4, __u64 hash)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -91,19 +98,19 @@ static __always_inline int tcp(struct xdp_md *ctx, __u32 l4, __u64 hash)
 			echo = *found;
 	}
 	if (!echo)
-		return ask(ctx, false);
+		return ask(ctx, ANYBODY);
 	__u32 wall = wall_ms();
 	__u8 owner = timestamp_decode(bpf_ntohl(echo), wall, hash);
 	if (owner == config.site) {
 		count(COUNT_LOCAL_TIMESTAMP);
 		if (config.reply_through)
-			forget_return(ctx);
+			came_here(ctx);
 		if (config.rewrite)
 			restore(ctx, l4, at, hash);
 		return XDP_PASS;
 	}
 	int action = owner == NO_SITE ? XDP_ABORTED : to_owner(ctx, owner, hash, wall, COUNT_FORWARD_TIMESTAMP);
-	return action == XDP_ABORTED ? ask(ctx, true) : action;
+	return action == XDP_ABORTED ? ask(ctx, whom_to_ask(echo, wall, hash)) : action;
 }
 
 static __always_inline bool is_quic(__be16 port)
@@ -145,7 +152,7 @@ static __always_inline int quic(struct xdp_md *ctx, __u32 l4, __u64 hash)
 	if (owner == config.site) {
 		count(COUNT_LOCAL_ID);
 		if (config.reply_through)
-			forget_return(ctx);
+			came_here(ctx);
 		return XDP_PASS;
 	}
 	int action = XDP_ABORTED;
@@ -176,10 +183,10 @@ __noinline int too_big(struct xdp_md *ctx)
 		if (cached)
 			owner = *cached;
 	}
-	if (owner == NO_SITE || owner == config.site)
+	if (owner == config.site)
 		return XDP_PASS;
-	int action = to_owner(ctx, owner, id.hash, wall_ms(), COUNT_FORWARD_ICMP);
-	return action == XDP_ABORTED ? XDP_PASS : action;
+	int action = owner == NO_SITE ? XDP_ABORTED : to_owner(ctx, owner, id.hash, wall_ms(), COUNT_FORWARD_ICMP);
+	return action == XDP_ABORTED ? ask(ctx, ANYBODY) : action;
 }
 
 static __always_inline int ingress_v4(struct xdp_md *ctx, void *data, void *end)

@@ -69,6 +69,7 @@ static __always_inline __u8 site_of_code(__u8 code)
 #define SLACK_MS 300000
 #define AGE_BITS 21
 #define IDLE_MS ((1 << AGE_BITS) - SLACK_MS - 1)
+#define OLD_MS ((1 << TIMESTAMP_SHIFT) - SLACK_MS - 1)
 
 static __always_inline __u32 timestamp_encode(__u32 wall_ms, __u8 site, __u64 hash)
 {
@@ -81,6 +82,11 @@ static __always_inline __u8 timestamp_decode(__u32 echo, __u32 wall_ms, __u64 ha
 	if (shifted & ((1 << TIMESTAMP_SHIFT) - (1 << AGE_BITS)))
 		return NO_SITE;
 	return site_of_code((shifted >> TIMESTAMP_SHIFT) - mask_code(hash));
+}
+
+static __always_inline __u8 timestamp_decode_old(__u32 echo, __u32 wall_ms, __u64 hash)
+{
+	return site_of_code(((echo - wall_ms + OLD_MS) >> TIMESTAMP_SHIFT) - mask_code(hash));
 }
 
 /* --- initial sequence numbers --- */

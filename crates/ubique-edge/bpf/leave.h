@@ -2,7 +2,7 @@
 /* What leaves: timestamps that say our site, segments that leave room, replies that return through another site. */
 #pragma once
 
-#include "forward.h"
+#include "owner.h"
 
 /* What a client may send must leave room for forwarding. */
 static __always_inline void clamp(struct __sk_buff *skb, __u32 l4, __be16 old, __u32 headers)
@@ -80,14 +80,58 @@ static __always_inline bool wrap(struct __sk_buff *skb, const struct site *site,
 	       !bpf_skb_store_bytes(skb, OUTER_UDP(family), udp_and_shim, sizeof(udp_and_shim), 0);
 }
 
-/* A reply returns through the site that its client's packets came through, if they do. */
-static __noinline int return_through(struct __sk_buff *skb, const struct flow *flow, __u64 hash)
+/* Octets of sequence numbers that a segment takes (RFC 9293 §3.4), and the first of them; 0: there is nothing to send again. */
+static __always_inline __u32 sequence_length(struct __sk_buff *skb, __u32 l4, __u32 *first)
 {
-	__u8 *through = bpf_map_lookup_elem(&returns, flow);
-	struct site *site = through ? site_of(*through) : NULL;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct tcphdr *tcp = data + l4;
+	if ((void *)(tcp + 1) > end)
+		return 0;
+	__u8 flags = tcp_flags(tcp);
+	*first = bpf_ntohl(tcp->seq);
+	return skb->len - l4 - tcp->doff * 4 + !!(flags & TCP_SYN) + !!(flags & TCP_FIN);
+}
+
+/* After `site`, round and round: those that are up and our own. */
+static __always_inline __u8 next_way(__u8 site)
+{
+	__u64 all = sites_up() | bit(config.site), later = all & ~(bit(site) | (bit(site) - 1));
+	return lowest(later ? later : all);
+}
+
+/*
+ * The site that a reply goes through, our own: none. What is sent again, while nothing came from the client, was lost: the way may be one
+ * that the client's router no longer takes the service's packets from, and only another one will make the client tell.
+ */
+static __always_inline __u8 way_of(struct __sk_buff *skb, const struct flow *flow, __u32 l4, bool is_tcp)
+{
+	struct way *way = bpf_map_lookup_elem(&returns, flow);
+	__u32 first = 0, length = is_tcp ? sequence_length(skb, l4, &first) : 0;
+	if (!way) {
+		struct way new = { .next = first + length, .through = config.site, .sent = true };
+		if (length)
+			bpf_map_update_elem(&returns, flow, &new, BPF_ANY);
+		return config.site;
+	}
+	if (length) {
+		bool again = way->sent && (__s32)(first - way->next) < 0;
+		if (again)
+			way->through = next_way(way->through);
+		else
+			way->next = first + length;
+		way->sent = true;
+	}
+	return way->through;
+}
+
+/* A reply returns through the site that its client's packets came through, if they do. */
+static __noinline int return_through(struct __sk_buff *skb, const struct flow *flow, __u64 hash, __u32 l4, bool is_tcp)
+{
+	__u8 through = way_of(skb, flow, l4, is_tcp);
+	struct site *site = through == config.site ? NULL : site_of(through);
 	if (!site || site->state != SITE_UP || !site->interface)
 		return TC_ACT_UNSPEC;
-	struct route route = { .hash = hash, .kind = KIND_REPLY, .origin = *through, .wall_ms = wall_ms() };
+	struct route route = { .hash = hash, .kind = KIND_REPLY, .origin = through, .wall_ms = wall_ms() };
 	if (!(site->family == 4 ? wrap(skb, site, &route, 4) : wrap(skb, site, &route, 6)))
 		return TC_ACT_UNSPEC;
 	count(COUNT_FORWARD_REPLY);
@@ -107,7 +151,7 @@ static __always_inline int leaves_v4(struct __sk_buff *skb, void *data, void *en
 	__u64 hash = flow_hash_v4(config.flow_key, flow.client[0], flow.service[0], flow.ports);
 	if (is_tcp)
 		rewrite(skb, ETHERNET + sizeof(*ip), hash, sizeof(*ip) + sizeof(struct tcphdr));
-	return config.reply_through ? return_through(skb, &flow, hash) : TC_ACT_UNSPEC;
+	return config.reply_through ? return_through(skb, &flow, hash, ETHERNET + sizeof(*ip), is_tcp) : TC_ACT_UNSPEC;
 }
 
 static __always_inline int leaves_v6(struct __sk_buff *skb, void *data, void *end)
@@ -127,7 +171,7 @@ static __always_inline int leaves_v6(struct __sk_buff *skb, void *data, void *en
 	__u64 hash = flow_hash_v6(config.flow_key, flow.client, flow.service, flow.ports);
 	if (is_tcp)
 		rewrite(skb, ETHERNET + sizeof(*ip), hash, sizeof(*ip) + sizeof(struct tcphdr));
-	return config.reply_through ? return_through(skb, &flow, hash) : TC_ACT_UNSPEC;
+	return config.reply_through ? return_through(skb, &flow, hash, ETHERNET + sizeof(*ip), is_tcp) : TC_ACT_UNSPEC;
 }
 
 SEC("tc")

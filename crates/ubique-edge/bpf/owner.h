@@ -41,6 +41,19 @@ static __always_inline __u64 sites_up(void)
 	return *(volatile __u64 *)&live.up;
 }
 
+/* A packet of the client came through `site`: so do replies. */
+static __always_inline void came_through(const struct flow *flow, __u8 site)
+{
+	struct way *way = bpf_map_lookup_elem(&returns, flow);
+	if (way) {
+		way->through = site;
+		way->sent = false;
+	} else if (site != config.site) {
+		struct way new = { .through = site };
+		bpf_map_update_elem(&returns, flow, &new, BPF_ANY);
+	}
+}
+
 /* Delivers a packet of a connection that is ours: `at` is where its TSecr is, 0 if nobody looked yet. */
 static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id, __u32 at)
 {
@@ -49,14 +62,18 @@ static __always_inline int deliver(struct xdp_md *ctx, const struct identity *id
 	return XDP_PASS;
 }
 
+/* Whom to ask, if no site: all, one after the other. SOMEBODY: so little speaks for it that less is spent on it. */
+#define ANYBODY 0x100
+#define SOMEBODY 0x101
+
 /*
- * A TCP packet for us or another site, not a SYN, that does not tell. Timestamps that do not are of a connection that was idle for long, or
- * made up: less is spent on them.
+ * A TCP packet for us or another site, not a SYN, or an error about one, that does not tell. `whom`: the site that may own it, NO_SITE if
+ * there is none, ANYBODY or SOMEBODY.
  */
-__noinline int ask(struct xdp_md *ctx, __u32 has_timestamps)
+__noinline int ask(struct xdp_md *ctx, __u32 whom)
 {
 	struct identity id = {};
-	if (!identify(ctx, ETHERNET, false, &id) || id.protocol != IPPROTO_TCP)
+	if (!identify(ctx, ETHERNET, false, &id) || id.protocol == IPPROTO_UDP)
 		return XDP_PASS;
 	struct route route = { .hash = id.hash, .origin = config.site, .wall_ms = wall_ms() };
 	__u64 up = sites_up();
@@ -69,19 +86,23 @@ __noinline int ask(struct xdp_md *ctx, __u32 has_timestamps)
 	}
 	if (has_socket(ctx, &id.flow)) {
 		count(COUNT_LOCAL_SOCKET);
+		if (config.reply_through)
+			came_through(&id.flow, config.site);
 		return deliver(ctx, &id, 0);
 	}
-	if (!up) {
+	__u64 candidates = whom < NO_SITE ? up & bit(whom) : whom == NO_SITE ? 0 : up;
+	if (!candidates) {
 		count(COUNT_UNOWNED);
 		return XDP_PASS;
 	}
-	if (!(has_timestamps ? is_on_time(&probes_of_timestamps, config.probe_interval_ns * TIMESTAMPS_SHARE) :
-			       is_on_time(&probes, config.probe_interval_ns))) {
+	if (!(whom == ANYBODY ? is_on_time(&probes, config.probe_interval_ns) :
+				is_on_time(&doubtful_probes, config.probe_interval_ns * DOUBTFUL_SHARE))) {
 		count(COUNT_PROBE_LIMITED);
 		return XDP_DROP;
 	}
-	route.to = lowest(up);
-	route.asked = bpf_cpu_to_be64(bit(config.site) | bit(route.to));
+	route.to = lowest(candidates);
+	/* One that is asked alone is the last. */
+	route.asked = whom < NO_SITE ? ~0ULL : bpf_cpu_to_be64(bit(config.site) | bit(route.to));
 	route.kind = KIND_PROBE;
 	route.counter = COUNT_FORWARD_PROBE;
 	return forward(ctx, &route);

@@ -14,6 +14,7 @@ struct ethernet {
 };
 
 #define ETHERNET sizeof(struct ethernet)
+#define TCP_TIME_WAIT 6
 #define TCP_LISTEN 10
 
 #define IP_FRAGMENT bpf_htons(0x3fff)
@@ -197,7 +198,8 @@ static __noinline bool has_socket(struct xdp_md *ctx, const struct flow *flow)
 	struct bpf_sock *socket = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return false;
-	bool ours = socket->state != TCP_LISTEN;
+	/* What is over claims nothing: the client may have begun anew, from the same port, elsewhere. */
+	bool ours = socket->state != TCP_LISTEN && socket->state != TCP_TIME_WAIT;
 	bpf_sk_release(socket);
 	return ours;
 }

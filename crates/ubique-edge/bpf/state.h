@@ -31,12 +31,21 @@ struct {
 	__type(value, __u8);
 } flows SEC(".maps");
 
-/* Sites whose clients' packets came through them, so that replies return that way (config.reply_through). */
+/* The way of a connection's replies (config.reply_through). */
+struct way {
+	/* After the last octet that was sent, if `sent` since the client was last heard. */
+	__u32 next;
+	/* The site that its client's packets came through last; our own: directly. */
+	__u8 through;
+	bool sent;
+	__u8 padding[2];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, FLOWS_MAX);
 	__type(key, struct flow);
-	__type(value, __u8);
+	__type(value, struct way);
 } returns SEC(".maps");
 
 /* What another site asked for and is here: the agent tells it. */
@@ -53,10 +62,10 @@ struct {
 
 /* When the next probe would be on time, ns. */
 __u64 probes;
-__u64 probes_of_timestamps;
+__u64 doubtful_probes;
 
-/* One in so many of the probes there may be is for packets with timestamps. */
-#define TIMESTAMPS_SHARE 10
+/* One in so many of the probes there may be is for packets whose timestamps nobody vouches for. */
+#define DOUBTFUL_SHARE 10
 
 /* How far a burst may run ahead. */
 #define BURST_NS 100000000ULL

@@ -26,6 +26,8 @@ struct vector {
 	__u8 site_by_sequence;
 	__u8 site_by_id;
 	__u8 shim_is_good;
+	__u8 site_by_old_timestamp;
+	__u8 output_padding[7];
 };
 
 SEC("xdp")
@@ -39,6 +41,7 @@ int vectors(struct xdp_md *ctx)
 	v->hash = hash;
 	v->timestamp = timestamp_encode(in.wall_ms, in.site, hash);
 	v->site_by_timestamp = timestamp_decode(in.echo, in.wall_ms, hash);
+	v->site_by_old_timestamp = timestamp_decode_old(in.echo, in.wall_ms, hash);
 	v->sequence = sequence_encode(in.site, in.cookie, hash);
 	v->site_by_sequence = sequence_decode(in.acknowledgement, hash);
 	v->cookie_read = sequence_cookie(in.acknowledgement, hash);

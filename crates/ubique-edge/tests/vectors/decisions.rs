@@ -134,12 +134,33 @@ fn a_site_that_is_down_is_the_kernels_to_reset_and_one_nobody_knows_is_asked_for
     let Some(mut edge) = edge(Tier::Timestamps) else { return };
     let flow = flow(false, 40001, 443);
     passes_untouched(&mut edge, &segment(&flow, echo_of(&flow, DOWN)), &[Counter::OwnerDown]);
-    for nonsense in [echo_of(&flow, UNKNOWN), echo_of(&flow, US).wrapping_add(1 << 24), 0] {
-        let (action, out, seen) = run(&mut edge, &segment(&flow, nonsense));
-        assert_eq!((action, seen), (TX, vec![(Counter::ForwardProbe, 1)]));
-        let (shim, _) = forwarded(&out, flow.hash(KEYS[0]), UP_V4);
-        assert_eq!((shim.kind, shim.asked), (Kind::Probe, 1 << US | 1 << UP_V4));
+    // Nobody's by its timestamp; of a connection that was idle for an hour; without timestamps.
+    let nobodys = [
+        echo_of(&flow, UNKNOWN),
+        echo_of(&flow, UP_V4).wrapping_add(1 << 24),
+        echo_of(&flow, DOWN).wrapping_sub(3_600_000),
+    ];
+    for echo in nobodys {
+        passes_untouched(&mut edge, &segment(&flow, echo), &[Counter::Unowned]);
     }
+    let probed = |edge: &mut Edge, frame: &[u8], to: u8| {
+        let (action, out, seen) = run(edge, frame);
+        assert_eq!((action, seen), (TX, vec![(Counter::ForwardProbe, 1)]));
+        let (shim, _) = forwarded(&out, flow.hash(KEYS[0]), to);
+        assert_eq!(shim.kind, Kind::Probe);
+        shim.asked
+    };
+    let old = segment(&flow, echo_of(&flow, UP_V6).wrapping_sub(3_600_000));
+    assert_eq!(probed(&mut edge, &old, UP_V6), u64::MAX, "nobody else is asked");
+    for packet in [segment(&flow, 0), frame::tcp(&flow, &Tcp::default())] {
+        assert_eq!(probed(&mut edge, &packet, UP_V4), 1 << US | 1 << UP_V4);
+    }
+    let mut cookies = edge_with(&config(Tier::Cookies)).unwrap();
+    assert_eq!(
+        probed(&mut cookies, &segment(&flow, nobodys[1]), UP_V4),
+        1 << US | 1 << UP_V4,
+        "the kernel's own clock"
+    );
     for peer in [UP_V4, UP_V6] {
         edge.set_peer(site(peer), None).unwrap();
     }
@@ -223,13 +244,13 @@ fn new_connections_are_handed_over_while_we_drain() {
 }
 
 /// A frame as another site would send it.
-fn from_site(shim: &Shim, hash: u64, v6: bool, inner: &[u8]) -> Vec<u8> {
+pub fn from_site(shim: &Shim, hash: u64, v6: bool, inner: &[u8]) -> Vec<u8> {
     let (from, to) = if v6 { ("[2001:db8::10]:50000", "[2001:db8::5]") } else { ("192.0.2.9:50000", "192.0.2.5") };
     let payload = [&shim.encode(KEYS[1], hash)[..], inner].concat();
     frame::udp_between(from.parse().unwrap(), format!("{to}:{PORT}").parse().unwrap(), &payload)
 }
 
-fn shim_of(kind: Kind, v6: bool) -> Shim {
+pub fn shim_of(kind: Kind, v6: bool) -> Shim {
     let sender = site(if v6 { UP_V6 } else { UP_V4 });
     Shim { kind, sender, origin: sender, wall_ms: wall_ms() as u32, asked: 0 }
 }
@@ -265,8 +286,9 @@ fn replies_return_through_the_site_that_the_client_came_through() {
         let reply =
             |value| frame::reply(&flow, &Tcp { options: timestamps(value, 5), payload: vec![1; 99], ..Tcp::default() });
         let leaves = |edge: &mut Edge| edge.run(Program::Egress, &reply(kernels(&flow, wire)), 1).unwrap();
-        assert_eq!(leaves(&mut edge).packet, reply(wire), "directly, as long as the client's packets come so");
         let segment = segment(&flow, wire);
+        assert_eq!(run(&mut edge, &segment).0, PASS);
+        assert_eq!(leaves(&mut edge).packet, reply(wire), "directly, as long as the client's packets come so");
         assert_eq!(run(&mut edge, &from_site(&shim_of(Kind::Data, outer_v6), hash, outer_v6, &segment[14..])).0, PASS);
         let before = edge.counters().unwrap();
         let ran = leaves(&mut edge);
@@ -277,6 +299,7 @@ fn replies_return_through_the_site_that_the_client_came_through() {
         // The route is back: replies are, too.
         assert_eq!(run(&mut edge, &segment).0, PASS);
         assert_eq!(leaves(&mut edge).packet, reply(wire));
+        assert_ne!(leaves(&mut edge).packet, reply(wire), "sent again, and nothing came from the client: another way");
         // And the other end: bare, back to the router it came from.
         let at_us = from_site(&shim_of(Kind::Reply, outer_v6), hash, outer_v6, &reply(wire)[14..]);
         let (action, out, seen) = run(&mut edge, &at_us);
@@ -387,8 +410,8 @@ fn a_site_has_a_budget_and_so_have_probes() {
     let mut sent = |frame: &[u8]| (0..200).filter(|_| run(&mut edge, frame).0 == TX).count();
     let probed = sent(&frame::tcp(&flow, &Tcp::default()));
     assert!((burst..burst + 30).contains(&probed), "{probed} of 200");
-    let nonsense = sent(&segment(&flow, echo_of(&flow, UNKNOWN)));
-    assert!((2..6).contains(&nonsense), "{nonsense} of 200 with timestamps that say nothing");
+    let old = sent(&segment(&flow, echo_of(&flow, UP_V4).wrapping_sub(3_600_000)));
+    assert!((2..6).contains(&old), "{old} of 200 with old timestamps");
 }
 
 #[test]
@@ -418,9 +441,10 @@ fn too_big_goes_to_the_owner() {
         let (shim, inner) = forwarded(&out, flow.hash(KEYS[0]), UP_V4);
         assert_eq!((shim.kind, inner), (Kind::Data, packet[14..].to_vec()));
         // And at the owner: bared, as it came.
-        let at_us = from_site(&shim_of(Kind::Data, false), flow.hash(KEYS[0]), false, &error(US)[14..]);
+        let ours = error(US);
+        let at_us = from_site(&shim_of(Kind::Data, false), flow.hash(KEYS[0]), false, &ours[14..]);
         let (action, out, seen) = run(&mut edge, &at_us);
-        assert_eq!((action, &out, seen), (PASS, &error(US), vec![(Counter::ShimData, 1)]));
+        assert_eq!((action, &out, seen), (PASS, &ours, vec![(Counter::ShimData, 1)]));
     }
 }
 

@@ -6,6 +6,8 @@
 #[cfg(data_plane)]
 mod adopt;
 #[cfg(data_plane)]
+mod attacks;
+#[cfg(data_plane)]
 mod decisions;
 #[cfg(data_plane)]
 mod frame;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::connection_id::{BYTES, Config, NONCE_BYTES, ROTATIONS};
 use super::shim::{Kind, Refusal, Shim};
 use super::siphash::siphash13;
-use super::timestamp::{IDLE_MS, SLACK_MS};
+use super::timestamp::{IDLE_MS, OLD_MS, SLACK_MS};
 use super::*;
 
 const KEY: Key = Key([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);
@@ -96,6 +96,13 @@ fn an_echo_is_read_until_the_connection_was_idle_for_half_an_hour() {
             assert_eq!(at(age), None, "age {age}");
         }
         assert_eq!(at(4 << 24), Some(Site(16)), "one code further");
+        let old = |age: i64| timestamp::decode_old(sent, wall.checked_add_signed(age).unwrap(), mask);
+        for age in [0, idle, idle + 1, i64::from(OLD_MS), -slack] {
+            assert_eq!(old(age), Some(site), "age {age}");
+        }
+        for age in [i64::from(OLD_MS) + 1, -slack - 1, 2 << 24, 3 << 24] {
+            assert_eq!(old(age), None, "age {age}");
+        }
     }
 }
 
