@@ -131,7 +131,10 @@ impl Thread {
         let timeout = due.since(now());
         let Ok(timeout) = Timespec::try_from(timeout) else { return };
         let mut fds = vec![PollFd::new(&*self.orders.1, PollFlags::IN)];
-        fds.extend(self.sockets.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        if self.keys.is_some() {
+            // Without keys nobody would take what arrives.
+            fds.extend(self.sockets.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        }
         if self.found_left > 0 {
             let notes = self.plane.as_ref().map(|plane| plane.notes.as_fd());
             fds.extend(notes.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
@@ -203,9 +206,14 @@ impl Thread {
         for address in addresses {
             self.trouble(&format!("address {address}"), refused.get(&address).cloned());
         }
-        let links = self.netlink.as_mut().map(Netlink::links).and_then(Result::ok).unwrap_or_default();
-        self.look_at_interfaces(&links);
-        self.look_at_hops(&links);
+        match self.netlink.as_mut().map(Netlink::links) {
+            Some(Ok(links)) => {
+                self.look_at_interfaces(&links);
+                self.look_at_hops(&links);
+            }
+            // Another socket may fare better; until then all is as it was.
+            _ => self.netlink = None,
+        }
         self.load();
         self.look_at_clock();
     }
