@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The data plane of a site, which keeps connections alive across route changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionsStatus {
-    /// How packets are looked at: `native`, `generic` (slower), or `off`.
+    /// How packets are looked at: `native`, `generic` (slower), `adopting` (a former agent's programs are at work, for seconds), or `off`.
     pub state: String,
     /// How TCP connections carry the number of their site: `cookie`, `timestamp`, or `off`.
     pub tcp: String,

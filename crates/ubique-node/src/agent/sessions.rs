@@ -181,8 +181,12 @@ impl Agent {
         }
         let seen = self.sessions.as_ref().map(Driver::snapshot).unwrap_or_default();
         let name = "ubique_sessions_state";
-        out.family(name, "gauge", "1 for how packets are looked at: native, generic, off.");
-        for word in ["native", "generic", "off"] {
+        out.family(
+            name,
+            "gauge",
+            "1 for how packets are looked at: native, generic, adopting (by a former agent's programs), off.",
+        );
+        for word in ["native", "generic", "adopting", "off"] {
             out.sample(name, &[("state", &word)], u8::from(word_of(&seen) == word));
         }
         let name = "ubique_sessions_tcp";
@@ -244,7 +248,10 @@ fn decisions(out: &mut Exposition, seen: &Snapshot) {
 /// The slowest way that a packet is looked at.
 fn word_of(seen: &Snapshot) -> &'static str {
     let generic = seen.interfaces.iter().any(|(_, mode)| *mode == ubique_edge::Mode::Generic);
+    let refused = seen.troubles.iter().any(|(what, _)| what.starts_with("interface"));
     match seen.interfaces.is_empty() {
+        // Its predecessor's programs are at work until it knows which sites are up.
+        true if seen.adopted && !refused => "adopting",
         true => "off",
         false if generic => "generic",
         false => "native",

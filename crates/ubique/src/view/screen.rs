@@ -204,6 +204,9 @@ fn sessions_note(sessions: &SessionsStatus) -> (Tone, String) {
         tcp => format!("TCP by {tcp}"),
     };
     let mut text = match interfaces.is_empty() {
+        true if sessions.state == "adopting" => {
+            "taking over from the former agent, whose programs are at work".to_owned()
+        }
         true => "off: connections do not survive a route change".to_owned(),
         false => format!("{by}, on {}", interfaces.join(" ")),
     };
