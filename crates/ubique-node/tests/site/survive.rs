@@ -303,6 +303,13 @@ fn survives() {
         assert_eq!((now.adopted, now.clock_base_ms), (true, first[site].clock_base_ms), "goes on where it was");
         answered("in its place again");
     }
+    // Another program in the same process.
+    fs::write(lab::FILE, service.to_toml()).unwrap();
+    let before = program_on(&net, 1);
+    agents[1].signal(Signal::Usr2);
+    until_true("the next program took over", || program_on(&net, 1) != before);
+    answered("after an upgrade in place");
+    assert_eq!(ready(1).clock_base_ms, first[1].clock_base_ms);
     net.route_to(0);
     answered("back again");
 }
@@ -389,7 +396,7 @@ fn taken_off() {
     service.sessions = None;
     let _agent = net.agent(&service, 0);
     until_true("no [sessions], no data plane", || program_on(&net, 0) == 0);
-    assert!(!Path::new("/run/ubique/resolver-ams.sessions").exists());
+    until_true("nothing is left for a successor", || !Path::new("/run/ubique/resolver-ams.sessions").exists());
 }
 
 fn hands_over() {
