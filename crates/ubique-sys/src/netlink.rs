@@ -185,7 +185,7 @@ impl Netlink {
     /// How a packet from `from`, an address of ours, to `to` leaves.
     ///
     /// # Errors
-    /// There is no way (`NetworkUnreachable`, …), or `from` is not ours.
+    /// There is no way (`NetworkUnreachable`, …), or `from` is not ours, which the kernel looks at for IPv4 only.
     pub fn path(&mut self, to: IpAddr, from: Option<IpAddr>) -> io::Result<Path> {
         let what = || format!("route to {to}");
         self.socket.ask(
