@@ -33,6 +33,7 @@ const fn test(name: &'static str, needs: &'static [&'static str], run: fn()) -> 
 pub const TESTS: &[Test] = &[
     test("a_connection_survives_flips_and_its_agents", &[], survives),
     test("a_connection_survives_a_flip_over_ipv6", &[], survives_v6),
+    test("the_owner_of_a_connection_without_timestamps_says_so", &[], says_so),
     test("without_sessions_a_connection_does_not_survive_a_flip", &[], control),
     test("connections_of_a_site_that_is_gone_are_reset_at_once", &[], gone),
     test("a_data_plane_goes_with_its_sessions", &[], taken_off),
@@ -326,6 +327,35 @@ fn survives_v6() {
         assert_eq!(said(&mut stream, 1).unwrap(), 0);
     }
     until_decided(1, "forward_timestamp");
+}
+
+/// Such a packet does not say whose it is: it is asked for, and the agent of its owner tells. From then on nobody is asked.
+fn says_so() {
+    let Some(net) = Net::new() else { return };
+    for family in [IPV4, IPV6] {
+        let service = service(family);
+        let mut agents = [0, 1].map(|site| net.agent(&service, site));
+        if family == IPV4 {
+            net.serve();
+            set(&net.clients, &[("net/ipv4/tcp_timestamps", "0")]);
+        }
+        both_ready();
+        net.route_to(0);
+        let mut stream = net.connect(SERVICE_V4);
+        assert_eq!(said(&mut stream, 1).unwrap(), 0);
+        net.route_to(1);
+        until_true("told", || {
+            assert_eq!(said(&mut stream, 2).unwrap(), 0);
+            decided(1, "forward_cache") > 0
+        });
+        assert!(decided(1, "forward_probe") > 0 && decided(1, "shim_mine") > 0 && decided(0, "shim_probe_mine") > 0);
+        for agent in &mut agents {
+            agent.kill();
+        }
+        for site in &net.sites {
+            site.run(ubique_node::sessions::off).unwrap().unwrap();
+        }
+    }
 }
 
 fn control() {
