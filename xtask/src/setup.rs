@@ -46,7 +46,7 @@ const LIBELF: &str = "/usr/include/libelf.h";
 /// Arguments for cargo that build the data plane, where its tools are.
 pub fn data_plane() -> &'static [&'static str] {
     let there = ["clang", "make", "pkg-config", LIBELF].iter().all(|tool| command::installed(tool));
-    if there { &["--features", "ubique-edge/bpf"] } else { &[] }
+    if there { &["--features", "ubique-edge/bpf,ubique-node/sessions,ubique/sessions"] } else { &[] }
 }
 
 /// Installs what is missing. Not root or not Debian: says what to do; tests that lack a program skip with a clear line.

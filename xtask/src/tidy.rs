@@ -31,7 +31,7 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("ubique-sys", &["ubique-model"]),
     ("ubique-edge", &["ubique-proto", "ubique-sys"]),
     ("ubique-lab", &["ubique-model", "ubique-proto", "ubique-sys"]),
-    ("ubique-node", &["ubique-model", "ubique-proto", "ubique-sys"]),
+    ("ubique-node", &["ubique-model", "ubique-proto", "ubique-sys", "ubique-edge"]),
     ("ubique-fuzz", &["ubique-model", "ubique-proto", "ubique-sys", "ubique-node"]),
     ("ubique-quic", &["ubique-proto"]),
     ("ubique", &["ubique-model", "ubique-proto", "ubique-sys", "ubique-lab", "ubique-node"]),

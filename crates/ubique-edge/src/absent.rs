@@ -2,7 +2,7 @@
 
 use ubique_proto::sessions::{Flow, Site};
 
-use crate::{Config, Counters, Error, Peer};
+use crate::{Config, Counters, Error, Found, Peer};
 
 /// A data plane: there is none.
 #[derive(Debug)]
@@ -76,6 +76,27 @@ impl Edge {
         Edge::load(config)
     }
 
+    /// # Errors
+    /// As [`Edge::load`].
+    pub fn load_after(config: &Config, _former: &Former) -> Result<Edge, Error> {
+        Edge::load(config)
+    }
+
+    /// Programs that are ours.
+    pub fn follow(&mut self, _former: Vec<u32>) {
+        match *self {}
+    }
+
+    /// Its number.
+    pub fn program_number(&self) -> Result<u32, Error> {
+        match *self {}
+    }
+
+    /// What is asked for.
+    pub fn found(&self) -> Result<Notes, Error> {
+        match *self {}
+    }
+
     /// Programs on the interface with this index.
     pub fn attach(&self, _interface: u32, _mode: Option<Mode>) -> Result<Attachment, Error> {
         match *self {}
@@ -115,4 +136,58 @@ impl Edge {
     pub fn counters(&self) -> Result<Counters, Error> {
         match *self {}
     }
+}
+
+/// A running program: there is none.
+#[derive(Debug)]
+pub enum Former {}
+
+impl Former {
+    /// `None`
+    pub fn of(_program: u32) -> Option<Former> {
+        None
+    }
+
+    /// Its clock.
+    pub fn clock_base_ms(&self) -> u64 {
+        match *self {}
+    }
+}
+
+/// What a program notes: there is none.
+#[derive(Debug)]
+pub enum Notes {}
+
+impl Notes {
+    /// What waits.
+    pub fn take(&mut self, _limit: usize) -> Vec<Found> {
+        match *self {}
+    }
+}
+
+impl std::os::fd::AsFd for Notes {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match *self {}
+    }
+}
+
+/// The number of the program on an interface: 0, for all this knows.
+///
+/// # Errors
+/// None.
+pub fn attached(_interface: u32) -> Result<u32, Error> {
+    Ok(0)
+}
+
+/// `None`
+pub fn is_ours(_program: u32) -> Option<bool> {
+    None
+}
+
+/// Takes nothing off.
+///
+/// # Errors
+/// None.
+pub fn detach(_interface: u32, _program: u32) -> Result<bool, Error> {
+    Ok(false)
 }

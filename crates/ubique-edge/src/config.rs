@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use ubique_proto::sessions::{Key, Site};
+use ubique_proto::sessions::{Flow, Key, Site};
 
 /// Most prefixes of one family.
 pub const PREFIXES_MAX: usize = 16;
@@ -104,4 +104,13 @@ pub struct NextHop {
     pub destination_mac: [u8; 6],
     /// Our address, of the family of the site's.
     pub source: IpAddr,
+}
+
+/// A connection of ours that another site asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Which.
+    pub flow: Flow,
+    /// Who asks.
+    pub origin: Site,
 }

@@ -39,7 +39,8 @@ pub struct RawConfig {
     shim_key: [u64; 2],
     cookie_key: [u64; 2],
     id_keys: [[u64; 2]; ID_KEYS_MAX],
-    clock_base_ms: u64,
+    /// Stays where it is, whatever comes: a successor reads it.
+    pub clock_base_ms: u64,
     budget_interval_ns: u64,
     probe_interval_ns: u64,
     prefixes_v6: [PrefixV6; PREFIXES_MAX],

@@ -21,9 +21,13 @@ pub mod counters;
 mod error;
 
 #[cfg(data_plane)]
+mod adopt;
+#[cfg(data_plane)]
 mod layout;
 #[cfg(data_plane)]
 mod loader;
+#[cfg(data_plane)]
+mod notes;
 #[cfg(data_plane)]
 mod object;
 
@@ -38,7 +42,15 @@ pub use loader::Flood;
 #[doc(hidden)]
 pub use object::Vectors;
 
-pub use config::{Config, IdKey, Keys, NextHop, Peer, Tier};
+#[cfg(data_plane)]
+pub use adopt::{Former, attached, detach, is_ours};
+#[cfg(data_plane)]
+pub use notes::Notes;
+
+#[cfg(not(data_plane))]
+pub use loader::{Former, Notes, attached, detach, is_ours};
+
+pub use config::{Config, Found, IdKey, Keys, NextHop, Peer, Tier};
 pub use counters::{Counter, Counters};
 pub use error::Error;
 pub use loader::{Attachment, Edge, Mode, Program, Run};

@@ -1,10 +1,10 @@
 //! Programs into the kernel, onto interfaces, and what they are told while they run.
 
-mod adopt;
+mod cookies;
 mod flood;
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bytemuck::bytes_of;
 use libbpf_rs::query::{ProgInfoIter, ProgramInfo};
@@ -15,8 +15,9 @@ use libbpf_rs::{
 use ubique_proto::sessions::{Flow, Site};
 
 pub use self::flood::Flood;
+use crate::adopt::{attached, detach_tc};
 use crate::layout::{Live, NO_SITE, RawConfig, RawSite};
-use crate::{Config, Counter, Counters, Error, Peer, Tier, object};
+use crate::{Config, Counter, Counters, Error, Former, Notes, Peer, Tier, object};
 
 /// A program of the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl Program {
         [Program::Ingress, Program::Egress, Program::Pass, Program::Forward, Program::Undo, Program::Adopt];
 
     /// Its name in the kernel; also how we know our own.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Program::Ingress => "ubique_ingress",
             Program::Egress => "ubique_egress",
@@ -53,8 +54,8 @@ impl Program {
 }
 
 /// Where ours stands among filters of tc.
-const TC_HANDLE: u32 = 0x5542;
-const TC_PRIORITY: u32 = 1;
+pub(crate) const TC_HANDLE: u32 = 0x5542;
+pub(crate) const TC_PRIORITY: u32 = 1;
 
 /// `BPF_FUNC_ktime_get_coarse_ns`
 const COARSE_CLOCK: libbpf_sys::bpf_func_id = libbpf_sys::BPF_FUNC_ktime_get_coarse_ns;
@@ -88,6 +89,8 @@ pub struct Edge {
     live: Live,
     needs_egress: bool,
     adopts: bool,
+    /// Numbers of programs that ours may take the place of.
+    former: Vec<u32>,
 }
 
 /// Programs on one interface. They stay there until [`Attachment::detach`], whatever becomes of the process.
@@ -119,11 +122,23 @@ impl Edge {
     /// # Errors
     /// [`Error::NotPermitted`], [`Error::Config`], [`Error::Cookies`] where only another tier can be had, or what the kernel said.
     pub fn load(config: &Config) -> Result<Edge, Error> {
+        Edge::load_tier(config, None)
+    }
+
+    /// The same, going on with the cache and the counters of a program that is on an interface.
+    ///
+    /// # Errors
+    /// As [`Edge::load`].
+    pub fn load_after(config: &Config, former: &Former) -> Result<Edge, Error> {
+        Edge::load_tier(config, Some(former))
+    }
+
+    fn load_tier(config: &Config, former: Option<&Former>) -> Result<Edge, Error> {
         if config.tier != Tier::Cookies {
-            return Edge::load_object(config, object::base());
+            return Edge::load_object(config, object::base(), former);
         }
-        adopt::check_switches()?;
-        Edge::load_object(config, object::adopt()).map_err(adopt::explain)
+        cookies::check_switches()?;
+        Edge::load_object(config, object::adopt(), former).map_err(cookies::explain)
     }
 
     /// The same, with [`Program::Forward`] and [`Program::Undo`].
@@ -131,11 +146,14 @@ impl Edge {
     /// # Errors
     /// As [`Edge::load`].
     pub fn load_for_measurement(config: &Config) -> Result<Edge, Error> {
-        Edge::load_object(config, object::bench())
+        Edge::load_object(config, object::bench(), None)
     }
 
-    fn load_object(config: &Config, octets: &[u8]) -> Result<Edge, Error> {
+    fn load_object(config: &Config, octets: &[u8], former: Option<&Former>) -> Result<Edge, Error> {
         let mut open = object::open(octets)?;
+        if let Some(former) = former {
+            former.bequeath(&mut open)?;
+        }
         let raw = RawConfig::new(config, has_coarse_clock())?;
         for mut map in open.maps_mut() {
             if map.name().to_string_lossy().ends_with(".rodata") {
@@ -153,9 +171,32 @@ impl Edge {
         let programs = programs(&object)?;
         let adopts = programs.iter().any(|(program, _)| *program == Program::Adopt);
         let needs_egress = config.tier == Tier::Timestamps || config.reply_through;
-        let mut edge = Edge { object, programs, sites, counts, data, flows, live, needs_egress, adopts };
+        let former = Vec::new();
+        let mut edge = Edge { object, programs, sites, counts, data, flows, live, needs_egress, adopts, former };
         edge.store_live()?;
         Ok(edge)
+    }
+
+    /// Programs with these numbers are ours, from before: the kernel does not tell everybody their names.
+    pub fn follow(&mut self, former: Vec<u32>) {
+        self.former = former;
+    }
+
+    /// The kernel's number of the program for what arrives.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn program_number(&self) -> Result<u32, Error> {
+        let mut info = libbpf_sys::bpf_prog_info::default();
+        let mut length = size_of_val(&info) as u32;
+        let program = self.program(Program::Ingress)?.as_raw_fd();
+        // SAFETY: the kernel writes at most `length` octets, the size of `info`, whose pointers are null.
+        let refused = unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program, &raw mut info, &raw mut length) };
+        if refused != 0 {
+            let source = std::io::Error::from_raw_os_error(refused.saturating_neg());
+            return Err(Error::Kernel { what: "asking for the number of a program".into(), source });
+        }
+        Ok(info.id)
     }
 
     /// Programs on the interface with this index. `mode`: `None` takes the fastest the driver has. Ours from before are replaced,
@@ -166,16 +207,22 @@ impl Edge {
     pub fn attach(&self, interface: u32, mode: Option<Mode>) -> Result<Attachment, Error> {
         let index = interface as i32;
         let xdp = Xdp::new(self.program(Program::Ingress)?);
-        occupied(&xdp, index)?;
+        self.occupied(interface)?;
+        let is_first = attached(interface)? == 0;
         let modes: &[Mode] = mode.as_ref().map_or(&[Mode::Native, Mode::Generic], std::slice::from_ref);
         let mut refusal = None;
         for mode in modes {
             match xdp.attach(index, mode.flags()) {
                 Ok(()) => {
-                    let egress =
-                        if self.needs_egress { Some(self.attach_tc(Program::Egress, TC_EGRESS, index)?) } else { None };
-                    let adopt =
-                        if self.adopts { Some(self.attach_tc(Program::Adopt, TC_INGRESS, index)?) } else { None };
+                    let on_tc = |wanted, program, point| self.on_tc(wanted, program, point, index);
+                    let egress = on_tc(self.needs_egress, Program::Egress, TC_EGRESS);
+                    let both = egress.and_then(|egress| Ok((egress, on_tc(self.adopts, Program::Adopt, TC_INGRESS)?)));
+                    let (egress, adopt) = both.inspect_err(|_| {
+                        // One of them alone harms every connection. Former ones on tc go well with ours.
+                        if is_first {
+                            let _ = xdp.detach(index, mode.flags());
+                        }
+                    })?;
                     let program = self.program(Program::Ingress)?.try_clone_to_owned();
                     let program =
                         program.map_err(|source| Error::Kernel { what: "keeping a program".into(), source })?;
@@ -187,6 +234,21 @@ impl Edge {
         let refusal = refusal.map_or_else(String::new, |error| error.to_string());
         let source = std::io::Error::other(refusal);
         Err(Error::Kernel { what: format!("attaching to {}", name_of(index)), source })
+    }
+
+    /// A program of tc, where it is needed; where it is not, none of a former life stays.
+    fn on_tc(
+        &self,
+        is_wanted: bool,
+        program: Program,
+        point: TcAttachPoint,
+        interface: i32,
+    ) -> Result<Option<TcHook>, Error> {
+        if !is_wanted {
+            detach_tc(interface, point);
+            return Ok(None);
+        }
+        self.attach_tc(program, point, interface).map(Some)
     }
 
     fn attach_tc(&self, program: Program, point: TcAttachPoint, interface: i32) -> Result<TcHook, Error> {
@@ -267,6 +329,16 @@ impl Edge {
         Ok(Counters(counts))
     }
 
+    /// What other sites asked for and is here, as the program notes it.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn found(&self) -> Result<Notes, Error> {
+        let mut maps = self.object.maps();
+        let map = maps.find(|map| map.name() == OsStr::new("found"));
+        Notes::new(&map.ok_or_else(|| Error::Load("the object has no map found".into()))?)
+    }
+
     /// Runs a program on a frame, `repeat` times in place: for tests and measurements; no packet goes anywhere.
     ///
     /// # Errors
@@ -279,6 +351,21 @@ impl Edge {
         let found = self.programs.iter().find(|(known, _)| *known == program);
         let missing = || Error::Load(format!("the object has no program {}", program.name()));
         found.map(|(_, program)| program.as_fd()).ok_or_else(missing)
+    }
+
+    /// Refuses an interface that somebody else has.
+    fn occupied(&self, interface: u32) -> Result<(), Error> {
+        let id = attached(interface)?;
+        if id == 0 || self.former.contains(&id) || id == self.program_number()? {
+            return Ok(());
+        }
+        let name = ProgInfoIter::default().find(|program: &ProgramInfo| program.id == id).map(|program| program.name);
+        let name = name.map(|name| name.to_string_lossy().into_owned());
+        if name.as_deref() == Some(Program::Ingress.name()) {
+            return Ok(());
+        }
+        let name = name.map_or_else(String::new, |name| format!("{name}, "));
+        Err(Error::Occupied { interface: name_of(interface as i32), program: format!("{name}number {id}") })
     }
 
     fn store_live(&mut self) -> Result<(), Error> {
@@ -333,34 +420,18 @@ pub(crate) fn run(object: &mut Object, name: &str, frame: &[u8], repeat: u32) ->
     Ok(Run { action: output.return_value, packet, duration: output.duration })
 }
 
-/// Refuses an interface that somebody else has.
-fn occupied(xdp: &Xdp<'_>, interface: i32) -> Result<(), Error> {
-    let what = || format!("asking what is attached to {}", name_of(interface));
-    let id = xdp.query_id(interface, XdpFlags::NONE).map_err(|error| kernel(&what(), &error))?;
-    if id == 0 {
-        return Ok(());
-    }
-    let of_id = |program: &ProgramInfo| program.id == id;
-    let name = ProgInfoIter::default().find(of_id).map(|program| program.name);
-    let name = name.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    if name == Program::Ingress.name() {
-        return Ok(());
-    }
-    Err(Error::Occupied { interface: name_of(interface), program: format!("{name} (id {id})") })
-}
-
 fn has_coarse_clock() -> bool {
     let xdp = libbpf_sys::BPF_PROG_TYPE_XDP;
     // SAFETY: numbers, and no options.
     unsafe { libbpf_sys::libbpf_probe_bpf_helper(xdp, COARSE_CLOCK, std::ptr::null()) == 1 }
 }
 
-fn name_of(interface: i32) -> String {
+pub(crate) fn name_of(interface: i32) -> String {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None);
     let name = socket.and_then(|socket| rustix::net::netdevice::index_to_name(socket, interface as u32));
     name.unwrap_or_else(|_| format!("interface {interface}"))
 }
 
-fn kernel(what: &str, error: &libbpf_rs::Error) -> Error {
+pub(crate) fn kernel(what: &str, error: &libbpf_rs::Error) -> Error {
     Error::Kernel { what: what.to_owned(), source: std::io::Error::other(error.to_string()) }
 }

@@ -5,6 +5,7 @@
 //! - [`bgp`]: the driver of a speaker, which both use.
 //! - `monitor`: BMP collectors and MRT files; [`journal`]: what the cores were told.
 //! - [`bfd`]: the driver of BFD sessions, in a thread of its own.
+//! - [`sessions`]: the driver of the data plane, in a thread of its own.
 //! - [`admin`]: the admin socket's protocol and a client for the command line; `api`: the same over HTTPS.
 //! - [`checks`]: the polls of the health checks.
 //!
@@ -34,5 +35,6 @@ mod notify;
 mod ports;
 mod random;
 pub mod routers;
+pub mod sessions;
 mod spool;
 mod state;

@@ -143,6 +143,11 @@ fn load(path: &Path, service: &str, site: &str) -> State {
     }
 }
 
+/// Replaces a file, and waits for the disk: after a crash it is the old one or the new one.
+pub(crate) fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
+    replace(&mut RealDisk, path, text)
+}
+
 /// `NAME.suffix` beside `NAME`.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

@@ -9,6 +9,7 @@
 //! - [`cookie`]: in the rest of that number, what the client's SYN said, so that nothing is kept for it.
 //! - [`connection_id`]: in the connection identifiers of QUIC (RFC 9000 §5.1).
 //! - [`shim`]: what stands before a packet on its way to its owner.
+//! - [`peers`]: which other sites are there.
 //!
 //! The kernel's side has the same functions in C (`crates/ubique-edge/bpf`), which must agree octet for octet.
 //!
@@ -19,6 +20,7 @@
 
 pub mod connection_id;
 pub mod cookie;
+pub mod peers;
 pub mod sequence;
 pub mod shim;
 pub mod siphash;
@@ -107,6 +109,19 @@ impl Flow {
         octets[34..36].copy_from_slice(&self.service.port().to_be_bytes());
         octets[36] = if self.client.is_ipv4() { 4 } else { 6 };
         octets
+    }
+
+    /// What [`Flow::octets`] made; `None`: nothing it could have made.
+    pub fn of_octets(octets: &[u8; 40]) -> Option<Flow> {
+        let address = |at: usize| match octets[36] {
+            4 => Some(IpAddr::from(*octets[at..].first_chunk::<4>()?)),
+            6 => Some(IpAddr::from(*octets[at..].first_chunk::<16>()?)),
+            _ => None,
+        };
+        let end =
+            |at, port: usize| Some(SocketAddr::new(address(at)?, u16::from_be_bytes([octets[port], octets[port + 1]])));
+        let flow = Flow { client: end(0, 32)?, service: end(16, 34)? };
+        (flow.octets() == *octets).then_some(flow)
     }
 
     /// SipHash-1-3 of source and destination address, source and destination port, as they stand in the headers: 12 octets for IPv4,

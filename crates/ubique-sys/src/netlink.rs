@@ -4,12 +4,13 @@
 //! changes at once, which is what building a lab of hundreds of links needs.
 //! The encoding is our own (`message.rs`): requests of a dozen attributes into one buffer, and replies read leniently,
 //! where a strict decoder of everything the kernel reports fails on the first attribute a newer kernel has changed.
-//! Absent: tc, rules, neighbours, tables other than `main`.
+//! Absent: tc, rules, tables other than `main`; neighbours are only looked up ([`Netlink::neighbour`]).
 //! Sources: RFC 3549, `rtnetlink(7)`, `veth(4)`.
 
 mod batch;
 mod message;
 mod monitor;
+mod path;
 mod request;
 mod route;
 mod socket;
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 pub use batch::Batch;
 pub(crate) use message::{Encoder, Message, attributes, messages, read_u32};
 pub use monitor::{AddressEvent, AddressMonitor};
+pub use path::{HardwareAddress, Path};
 pub use route::{Family, RTPROT_BGP, RTPROT_STATIC, Route};
 pub(crate) use socket::{Event, NetlinkSocket};
 
@@ -40,6 +42,10 @@ pub struct Link {
     pub mtu: u32,
     /// It belongs to a VRF: sockets outside of it hear nothing unless `*_l3mdev_accept` is set.
     pub in_vrf: bool,
+    /// `None`: it has none of Ethernet's length.
+    pub hardware_address: Option<HardwareAddress>,
+    /// Who is on it is not asked for: every packet goes to the interface's own hardware address (`IFF_NOARP`).
+    pub no_arp: bool,
 }
 
 /// One rtnetlink socket in one namespace.
@@ -176,6 +182,34 @@ impl Netlink {
         Ok(lists.into_iter().flatten().collect())
     }
 
+    /// How a packet from `from`, an address of ours, to `to` leaves.
+    ///
+    /// # Errors
+    /// There is no way (`NetworkUnreachable`, …), or `from` is not ours, which the kernel looks at for IPv4 only.
+    pub fn path(&mut self, to: IpAddr, from: Option<IpAddr>) -> io::Result<Path> {
+        let what = || format!("route to {to}");
+        self.socket.ask(
+            what,
+            |encoder, sequence| path::ask_path(encoder, sequence, to, from),
+            |message| path::parse_path(message.kind, message.body),
+        )
+    }
+
+    /// The hardware address of whoever has `address` on the interface; `None`: the kernel does not know it now. It learns by
+    /// sending.
+    pub fn neighbour(&mut self, interface: u32, address: IpAddr) -> io::Result<Option<HardwareAddress>> {
+        let what = || format!("neighbour {address}");
+        let found = self.socket.ask(
+            what,
+            |encoder, sequence| path::ask_neighbour(encoder, sequence, interface, address),
+            |message| path::parse_neighbour(message.kind, message.body),
+        );
+        match found {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            found => found,
+        }
+    }
+
     fn change(&mut self, what: impl FnOnce() -> String, encode: impl FnOnce(&mut Encoder, u32)) -> io::Result<()> {
         self.change_unless(what, &[], encode).map(|_| ())
     }
@@ -208,6 +242,8 @@ pub fn understand(datagram: &[u8]) -> usize {
             monitor::parse_link(message.body).is_some(),
             request::parse_address(message.body).is_some(),
             Route::parse(message.body).is_some(),
+            path::parse_path(message.kind, message.body).is_some(),
+            path::parse_neighbour(message.kind, message.body).is_some(),
             crate::sockdiag::parse(message, None).is_some(),
             socket::ack_result(message).is_err_and(|refusal| !refusal.of("").to_string().is_empty()),
         ];

@@ -17,12 +17,14 @@ pub struct Capabilities(CapabilitySet);
 
 /// The capabilities that ubique knows by name.
 const NAMED: &[(&str, CapabilitySet)] = &[
+    ("CAP_BPF", CapabilitySet::BPF),
     ("CAP_CHOWN", CapabilitySet::CHOWN),
     ("CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
     ("CAP_KILL", CapabilitySet::KILL),
     ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
     ("CAP_NET_BIND_SERVICE", CapabilitySet::NET_BIND_SERVICE),
     ("CAP_NET_RAW", CapabilitySet::NET_RAW),
+    ("CAP_PERFMON", CapabilitySet::PERFMON),
     ("CAP_SETPCAP", CapabilitySet::SETPCAP),
     ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN),
     ("CAP_SYS_NICE", CapabilitySet::SYS_NICE),
@@ -42,6 +44,10 @@ impl Capabilities {
     pub const SYS_NICE: Capabilities = Capabilities(CapabilitySet::SYS_NICE);
     /// Files of other users' processes in `/proc`.
     pub const SYS_PTRACE: Capabilities = Capabilities(CapabilitySet::SYS_PTRACE);
+    /// BPF programs and maps.
+    pub const BPF: Capabilities = Capabilities(CapabilitySet::BPF);
+    /// What BPF programs need to read packets at places they computed.
+    pub const PERFMON: Capabilities = Capabilities(CapabilitySet::PERFMON);
     /// Files of other users.
     pub const DAC_OVERRIDE: Capabilities = Capabilities(CapabilitySet::DAC_OVERRIDE);
 
@@ -169,7 +175,7 @@ mod tests {
         assert_eq!(both.to_string(), "CAP_NET_ADMIN CAP_NET_RAW");
         assert_eq!(Capabilities::NONE.to_string(), "none");
         let all = Capabilities::parse("000001ffffffffff").unwrap();
-        assert!(all.to_string().ends_with("and 31 others"), "{all}");
+        assert!(all.to_string().ends_with("and 29 others"), "{all}");
         assert!(all.has(both) && !both.has(all));
         assert_eq!(all.without(all.without(both)), both);
         assert_eq!(Capabilities::parse("nonsense"), None);

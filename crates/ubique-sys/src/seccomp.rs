@@ -8,6 +8,7 @@
 //!
 //! - [`Calls::Agent`]: an agent and the programs it starts, which inherit the filter: those of `exec` checks, and its
 //!   successor in an upgrade in place. What ordinary programs do, and nothing that changes the machine.
+//! - [`Calls::AgentWithBpf`]: the same with `bpf`, for the data plane; what may be done with it is a matter of capabilities.
 //! - [`Calls::Watchdog`]: the watchdog process, which only waits, kills and exits.
 //!
 //! Own code and no library: a filter is a list of comparisons, and no kept crate tells `ENOSYS` from `EPERM`. The numbers of calls are
@@ -24,8 +25,17 @@ use libc::{c_long, sock_filter};
 pub enum Calls {
     /// The agent and the programs it starts.
     Agent,
+    /// The same with `bpf`: an agent with a data plane.
+    AgentWithBpf,
     /// The watchdog process.
     Watchdog,
+}
+
+impl Calls {
+    /// Of an agent, with or without a data plane.
+    fn is_agent(self) -> bool {
+        self != Calls::Watchdog
+    }
 }
 
 /// Newest call that was looked at for the lists: all architectures have the same numbers since 424. `listxattrat`, Linux 6.13.
@@ -79,13 +89,13 @@ impl Filter {
         // Also the calls of x32, whose numbers have a high bit.
         code.jump(ABOVE, NEWEST_KNOWN, 0, 1);
         code.answer(refusal(libc::ENOSYS));
-        if calls == Calls::Agent {
+        if calls.is_agent() {
             code.when(libc::SYS_clone3, refusal(libc::ENOSYS));
         }
         for list in calls::lists(calls) {
             list.iter().for_each(|&call| code.when(call, ALLOW));
         }
-        if calls == Calls::Agent {
+        if calls.is_agent() {
             code.arguments();
         }
         code.answer(refusal(libc::EPERM));
@@ -195,6 +205,7 @@ mod tests {
         let Some(here) = ARCHITECTURE else { return };
         let eperm = refusal(libc::EPERM);
         let agent = Filter::new(Calls::Agent).unwrap();
+        let data_plane = Filter::new(Calls::AgentWithBpf).unwrap();
         let watchdog = Filter::new(Calls::Watchdog).unwrap();
         for (call, argument, of_agent, of_watchdog) in [
             (libc::SYS_read, 0, ALLOW, eperm),
@@ -217,12 +228,14 @@ mod tests {
             assert_eq!(run(&watchdog, here, call, argument), of_watchdog, "watchdog: call {call} ({argument})");
             // The numbers of another architecture (i386 on x86-64) mean other calls.
             assert_eq!(run(&agent, here ^ 1, call, argument), eperm);
+            let with_bpf = if call == libc::SYS_bpf { ALLOW } else { of_agent };
+            assert_eq!(run(&data_plane, here, call, argument), with_bpf, "with BPF: call {call} ({argument})");
         }
     }
 
     #[test]
     fn no_call_is_listed_twice_and_programs_are_not_too_long() {
-        for calls in [Calls::Agent, Calls::Watchdog] {
+        for calls in [Calls::Agent, Calls::AgentWithBpf, Calls::Watchdog] {
             let mut all: Vec<c_long> = calls::lists(calls).concat();
             let count = all.len();
             all.sort_unstable();

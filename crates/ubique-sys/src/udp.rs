@@ -54,6 +54,14 @@ pub fn enable_ttl(fd: BorrowedFd<'_>, local: SocketAddr) -> io::Result<()> {
     }
 }
 
+/// Datagrams over IPv6 without a checksum are taken, too (`UDP_NO_CHECK6_RX`, RFC 6935): where what they carry has a check of its own.
+pub fn accept_without_checksum(fd: BorrowedFd<'_>) -> io::Result<()> {
+    sockopt::set(fd, libc::IPPROTO_UDP, UDP_NO_CHECK6_RX, &1i32)
+}
+
+/// `linux/udp.h`
+const UDP_NO_CHECK6_RX: i32 = 102;
+
 /// Most senders of [`accept_from`]: with these a program has fewer instructions than the kernel takes (4,096).
 pub const SENDERS_MAX: usize = 256;
 

@@ -8,7 +8,7 @@ mod runner;
 use std::io::ErrorKind;
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ground::{namespace, pair, path_of, readable};
 use ubique_sys::netlink::{AddressEvent, AddressMonitor, Family, Link, Netlink, RTPROT_BGP, Route};
@@ -23,6 +23,7 @@ fn main() {
             ("addresses_come_and_go", addresses_come_and_go),
             ("routes_are_read_back", routes_are_read_back),
             ("a_route_takes_the_place_of_the_old_one", a_route_takes_the_place_of_the_old_one),
+            ("paths_and_neighbours_are_found", paths_and_neighbours_are_found),
             ("links_come_and_go", links_come_and_go),
             ("refusals_say_what_was_wanted", refusals_say_what_was_wanted),
             ("monitor_hears_changes", monitor_hears_changes),
@@ -160,6 +161,59 @@ fn a_route_takes_the_place_of_the_old_one() {
         // Routes of other protocols are not ours to delete.
         assert!(!netlink.delete_route(&Route { protocol: 4, ..far.clone() }).unwrap());
         assert!(netlink.delete_route(&route(destination)).unwrap());
+    }
+}
+
+/// A link to a router, a route through it, and a neighbour that is known once something was sent to it.
+fn paths_and_neighbours_are_found() {
+    let far = namespace("far");
+    let mut near = Netlink::open().unwrap();
+    near.add_veth(("p0", None), ("p0", Some(&far))).unwrap();
+    let mut other = Netlink::open_in(&far).unwrap();
+    let at = |netlink: &mut Netlink| netlink.links().unwrap().into_iter().find(|link| link.name == "p0").unwrap();
+    for (netlink, addresses) in
+        [(&mut near, ["192.0.2.1/24", "2001:db8:1::1/64"]), (&mut other, ["192.0.2.2/24", "2001:db8:1::2/64"])]
+    {
+        let index = at(netlink).index;
+        netlink.set_up(index).unwrap();
+        for address in addresses {
+            netlink.add_address(index, address.parse().unwrap()).unwrap();
+        }
+    }
+    let p0 = at(&mut near);
+    let theirs = at(&mut other).hardware_address.unwrap();
+    assert!(p0.hardware_address.is_some_and(|own| own != theirs) && !p0.no_arp);
+    for (ours, gateway, far_away) in
+        [("192.0.2.1", "192.0.2.2", "203.0.113.9"), ("2001:db8:1::1", "2001:db8:1::2", "2001:db8:2::9")]
+    {
+        let [own, gateway, far_away] = [ours, gateway, far_away].map(address_of);
+        near.path(far_away, None).unwrap_err();
+        near.replace_route(&Route {
+            gateway: Some(gateway),
+            ..route(&format!("{far_away}/{}", if own.is_ipv4() { 32 } else { 128 }))
+        })
+        .unwrap();
+        let found = near.path(far_away, Some(own)).unwrap();
+        assert_eq!((found.interface, found.gateway, found.is_local), (p0.index, Some(gateway), false));
+        assert_eq!(near.path(far_away, None).unwrap().source, Some(own));
+        assert_eq!(near.path(gateway, None).unwrap().gateway, None, "on the link");
+        assert!(near.path(own, None).unwrap().is_local);
+        if own.is_ipv4() {
+            near.path(far_away, Some(address_of("192.0.2.77"))).unwrap_err();
+        }
+        assert_eq!(near.neighbour(p0.index, gateway).unwrap(), None);
+        // Sending makes the kernel ask who has the address.
+        let socket = UdpSocket::bind((own, 0)).unwrap();
+        socket.send_to(b"?", (far_away, 9)).unwrap();
+        let patience = Instant::now() + Duration::from_secs(10);
+        let known = loop {
+            match near.neighbour(p0.index, gateway).unwrap() {
+                Some(address) => break address,
+                None => assert!(Instant::now() < patience, "{gateway} never answered"),
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(known, theirs);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod operator;
+mod sessions;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -10,6 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use operator::{
     ActionArguments, ActionsArguments, AttractArguments, BlackholeArguments, DrainArguments, FilterArguments, Until,
 };
+
+pub use sessions::{SessionsCommand, SessionsKeyArguments};
 
 /// One IP address, everywhere: rehearse and run an anycast service.
 #[derive(Debug, Parser)]
@@ -111,6 +114,9 @@ pub enum Command {
     Doctor(DoctorArguments),
     /// Run an agent's journal through the cores again: to the same outputs, or to the record where they differ.
     Replay(ReplayArguments),
+    /// The data plane of `[sessions]`: the key of a QUIC server, and how programs are taken off interfaces.
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.

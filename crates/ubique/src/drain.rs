@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ubique_node::admin::{DrainRequest, DrainView, Reply, Request, SCHEMA_VERSION, TrafficView};
+use ubique_node::admin::{DrainRequest, DrainSessions, DrainView, Reply, Request, SCHEMA_VERSION, TrafficView};
 use ubique_proto::actions::drain::Stage;
 
 use crate::Exit;
@@ -65,6 +65,7 @@ fn request(arguments: &DrainArguments) -> Result<DrainRequest, Exit> {
         prepend: arguments.prepend,
         no_hook: arguments.no_hook,
         watch_s: Some(arguments.watch.as_secs_f64()),
+        to: arguments.to.clone(),
         dry_run: false,
     })
 }
@@ -120,10 +121,19 @@ fn progress(view: &DrainView) -> String {
         (Some(now), None) => text.push_str(&traffic(now)),
         (None, None) => {}
     }
+    if let Some(sessions) = &view.sessions {
+        text.push_str(&connections(sessions));
+    }
     if view.stage == Stage::Leaving {
         text.push_str(&format!("; withdraws in {:.0} s at the latest", (view.within_s - view.stage_s).max(0.0)));
     }
     text
+}
+
+/// Where connections go: new ones to another site, old ones come from there.
+fn connections(sessions: &DrainSessions) -> String {
+    let to = sessions.to.as_deref().map_or(String::new(), |to| format!("new ones go to {to}, "));
+    format!("; {to}{} handed over, {} packets of old ones by way of others", sessions.handed_over, sessions.forwarded)
 }
 
 fn traffic(traffic: &TrafficView) -> String {
@@ -188,10 +198,17 @@ mod tests {
                 packets_per_s: 12.5,
                 asn: Some(ubique_model::Asn(64999)),
             }],
+            sessions: Some(DrainSessions { to: Some("fra".into()), handed_over: 40, forwarded: 7 }),
             uncounted: None,
             hook: None,
             warning: None,
         }
+    }
+
+    #[test]
+    fn where_connections_go_is_shown() {
+        let text = progress(&view());
+        assert!(text.contains("new ones go to fra, 40 handed over, 7 packets of old ones"), "{text}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod replay;
 mod routes;
 mod run;
 mod say;
+mod sessions;
 mod top;
 mod view;
 
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         Command::Routes(command) => routes::routes(&command, output, color).into(),
         Command::Doctor(command) => doctor::doctor(&command, output, color).into(),
         Command::Replay(command) => replay::replay(&command, output).into(),
+        Command::Sessions(command) => sessions::sessions(&command, output, color).into(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "ubique", &mut std::io::stdout());
             Exit::Fine.into()

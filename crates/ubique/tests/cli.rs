@@ -137,7 +137,7 @@ fn run_says_what_it_would_announce() {
 #[test]
 fn help_leads_with_examples() {
     let operators = ["drain", "undrain", "attract", "blackhole", "filter", "actions"];
-    for command in ["", "check", "rehearse", "run", "routes", "replay"].into_iter().chain(operators) {
+    for command in ["", "check", "rehearse", "run", "routes", "replay", "sessions"].into_iter().chain(operators) {
         let output = ubique(&[command, "--help"].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>());
         assert!(output.status.success());
         assert!(stdout(&output).starts_with("Examples:"), "{command:?}: {}", stdout(&output));
@@ -148,6 +148,33 @@ fn help_leads_with_examples() {
             assert!(script.contains(word), "{word} in {shell}");
         }
     }
+}
+
+/// What a QUIC server is told follows from the secret alone; the number from the site.
+#[test]
+fn a_server_is_told_key_and_number() {
+    let secret = file("secret", "0123456789abcdef".repeat(4).as_bytes());
+    let set_mode = |mode| std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(mode));
+    set_mode(0o600).expect("it is ours");
+    let text = std::fs::read_to_string(root().join("examples/quickstart.toml")).expect("the example");
+    let sites: Vec<&str> = text.split("[[site]]\n").collect();
+    let mut numbered = sites[0].to_owned() + &format!("[sessions]\nsecret-file = {:?}\n", secret.display().to_string());
+    for (number, site) in sites[1..].iter().enumerate() {
+        numbered += &format!("[[site]]\nnumber = {number}\nunicast = [\"192.0.2.{}\"]\n{site}", 200 + number);
+    }
+    let path = file("sessions.toml", numbered.as_bytes()).display().to_string();
+    let output = ubique(&["sessions", "key", &path, "--site", "lon", "--output", "json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.contains("\"key\":\"dba0b371ea57f23a5f3d523115034244\"") && text.contains("\"rotation\":0"), "{text}");
+    assert!(stdout(&ubique(&["sessions", "key", &path, "--site", "lon"])).contains("key      dba0b371"));
+    assert_eq!(ubique(&["sessions", "key", &path, "--site", "mars"]).status.code(), Some(2));
+    set_mode(0o644).expect("it is ours");
+    let output = ubique(&["sessions", "key", &path, "--site", "lon"]);
+    assert!(output.status.code() == Some(3) && stderr(&output).contains("chmod o="), "{}", stderr(&output));
+    let plain = root().join("examples/quickstart.toml").display().to_string();
+    let output = ubique(&["sessions", "key", &plain, "--site", "lon"]);
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("no [sessions]"), "{}", stderr(&output));
 }
 
 #[test]

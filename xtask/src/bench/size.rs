@@ -5,6 +5,7 @@ use std::process::Command;
 
 use super::Row;
 use crate::command::root;
+use crate::setup;
 
 /// The most it may take, MiB.
 const GOAL_MIB: f64 = 15.0;
@@ -22,7 +23,12 @@ pub fn run() -> Result<Vec<Row>, String> {
 pub fn build() -> Result<PathBuf, String> {
     let target = host()?;
     let directory = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
-    let arguments = ["build", "--release", "--locked", "--package", "ubique", "--target", &target];
+    let mut arguments = vec!["build", "--release", "--locked", "--package", "ubique", "--target", &target];
+    if setup::data_plane().is_empty() {
+        eprintln!("there is no clang or no libelf: the program is built without the data plane of [sessions]");
+    } else {
+        arguments.extend(["--features", "sessions"]);
+    }
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
@@ -32,7 +38,7 @@ pub fn build() -> Result<PathBuf, String> {
     );
     eprintln!("» CARGO_ENCODED_RUSTFLAGS='{}' cargo {}", flags.join(" "), arguments.join(" "));
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(arguments)
+        .args(&arguments)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .current_dir(root())
         .status()

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{failed, output_of};
+use crate::setup;
 
 /// Licences whose conditions are met by passing their text on, as SPDX names them.
 const ACCEPTED: &[&str] =
@@ -28,6 +29,15 @@ Besides, the static binary holds parts of
 
 ";
 
+/// The same for the data plane.
+const DATA_PLANE: &str = "\
+- libbpf (https://github.com/libbpf/libbpf, in the crate libbpf-sys): LGPL-2.1-only OR BSD-2-Clause, taken under the latter;
+- libelf of elfutils (https://sourceware.org/elfutils): GPL-2.0-or-later OR LGPL-3.0-or-later, taken under the latter; its source is that of the
+  distribution, and it can be replaced as the C library can;
+- zlib (https://zlib.net): Zlib.
+
+";
+
 /// A crate that is linked.
 struct Linked {
     name: String,
@@ -41,7 +51,11 @@ struct Linked {
 /// # Errors
 /// cargo fails, or a crate needs a look: with its name.
 pub(super) fn third_party(target: &str) -> Result<String, String> {
-    let arguments = ["metadata", "--format-version", "1", "--locked", "--filter-platform", target];
+    let mut arguments = vec!["metadata", "--format-version", "1", "--locked", "--filter-platform", target];
+    let data_plane = !setup::data_plane().is_empty();
+    if data_plane {
+        arguments.extend(["--features", "ubique/sessions"]);
+    }
     let metadata = serde_json::from_str(&output_of("cargo", &arguments)?).map_err(|e| e.to_string())?;
     let linked = linked(&metadata)?;
     let mut out = format!(
@@ -57,6 +71,9 @@ pub(super) fn third_party(target: &str) -> Result<String, String> {
     }
     out.push('\n');
     out.push_str(SYSTEM);
+    if data_plane {
+        out.push_str(DATA_PLANE);
+    }
     let mut sections: Vec<_> = texts.into_iter().map(|(text, of)| (of, text)).collect();
     sections.sort();
     for (of, text) in sections {

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 #[cfg(data_plane)]
+mod adopt;
+#[cfg(data_plane)]
 mod attacks;
 #[cfg(data_plane)]
 mod decisions;

@@ -10,6 +10,7 @@ mod operator;
 mod reload;
 mod routes;
 mod server;
+mod sessions;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -24,12 +25,14 @@ use ubique_proto::site::State;
 
 pub(crate) use access::{Access, Caller, Refusal};
 pub use operator::{
-    ActRequest, ActionList, ActionView, DrainRequest, DrainView, HookView, Plan, Reached, SenderView, TrafficView,
+    ActRequest, ActionList, ActionView, DrainRequest, DrainSessions, DrainView, HookView, Plan, Reached, SenderView,
+    TrafficView,
 };
 pub use reload::{ReloadOutcome, ReloadReply, ReloadRequest, UpgradeReply};
 pub use routes::{Direction, Place, RouteView, RoutesPage, RoutesRequest};
 pub use server::SocketError;
 pub(crate) use server::{Bound, bind, error_line, serve};
+pub use sessions::{SessionsInterface, SessionsSite, SessionsStatus, SessionsTrouble};
 
 /// Version of [`Status`]; raised when a field changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -164,6 +167,9 @@ pub struct Status {
     pub checks: Vec<CheckStatus>,
     /// The upstreams, in the order of the service file, then the neighbours from ranges.
     pub peers: Vec<PeerStatus>,
+    /// The data plane; absent: the service file has no `[sessions]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Box<SessionsStatus>>,
     /// Why what must survive a restart is not on the disk, when that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_kept: Option<String>,

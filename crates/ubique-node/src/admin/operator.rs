@@ -64,6 +64,9 @@ pub struct DrainRequest {
     /// How long to watch after the withdrawal, s; absent: 10.
     #[serde(default)]
     pub watch_s: Option<f64>,
+    /// With `[sessions]`: the site that new connections are handed to; absent: the nearest that is up.
+    #[serde(default)]
+    pub to: Option<String>,
     /// Only say what would be done.
     #[serde(default)]
     pub dry_run: bool,
@@ -206,6 +209,9 @@ pub struct DrainView {
     pub gone_after_s: Option<f64>,
     /// Who sent in the last samples, heaviest first.
     pub senders: Vec<SenderView>,
+    /// With `[sessions]`: what becomes of connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<DrainSessions>,
     /// Why packets cannot be counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncounted: Option<String>,
@@ -215,6 +221,18 @@ pub struct DrainView {
     /// What whoever asked should know all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
+}
+
+/// What becomes of connections while a site with `[sessions]` is drained. Packets are those since the drain began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DrainSessions {
+    /// Who takes new connections now; absent: nobody, no other site is up, or it is not time for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Packets that begin a connection, handed over.
+    pub handed_over: u64,
+    /// Packets of connections of ours that came by way of other sites.
+    pub forwarded: u64,
 }
 
 impl DrainView {

@@ -297,10 +297,12 @@ impl Agent {
         if let (true, Err(why)) = (ask.until_gone, &countable) {
             return Err(format!("{why}; without that nobody can tell when traffic is gone: give a time instead").into());
         }
+        self.can_hand_over(ask.to.as_deref())?;
         let hook = !ask.no_hook && !self.service.agent.drain_hook.is_empty();
         if ask.dry_run {
             return line(&self.drain_plan(within, ask.prepend, hook, countable));
         }
+        self.begin_handing_over(ask.to);
         let (who, reason) = (who.to_owned(), ask.reason);
         let request = drain::Request { who, reason, within, prepend: ask.prepend, hook, watch };
         self.operator.drain.handle_input(now(), drain::In::Begin(request));
@@ -528,6 +530,7 @@ impl Agent {
             gone,
             gone_after_s: progress.gone_after.map(|d| d.as_secs_f64()),
             senders: progress.senders.iter().map(sender).collect(),
+            sessions: self.drain_sessions(),
             uncounted: progress.uncounted.map(str::to_owned),
             hook: progress.hook.map(|end| HookView { ok: end.is_ok(), error: end.clone().err() }),
             warning: None,

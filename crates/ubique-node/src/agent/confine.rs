@@ -22,6 +22,10 @@ const KEPT: Capabilities = Capabilities::NET_ADMIN
     .and(Capabilities::SYS_NICE)
     .and(Capabilities::SYS_PTRACE);
 
+/// What the data plane of `[sessions]` needs besides: programs and maps. Not SYS_ADMIN, to which alone the kernel shows what others
+/// have loaded.
+const DATA_PLANE: Capabilities = Capabilities::BPF.and(Capabilities::PERFMON);
+
 /// Without these something of the service file may not work.
 const WANTED: Capabilities = Capabilities::NET_ADMIN.and(Capabilities::NET_BIND_SERVICE);
 
@@ -30,6 +34,8 @@ const WANTED: Capabilities = Capabilities::NET_ADMIN.and(Capabilities::NET_BIND_
 pub struct Privileges {
     /// `None`: the service file wants no sandbox.
     outcome: Option<Result<Capabilities, String>>,
+    /// The service file has `[sessions]`.
+    data_plane: bool,
 }
 
 impl Privileges {
@@ -38,8 +44,10 @@ impl Privileges {
     /// Root keeps CAP_DAC_OVERRIDE besides: files of the package belong to another user. Call it before threads exist.
     pub fn reduce(service: &Service) -> Privileges {
         let keep = if privilege::is_root() { KEPT.and(Capabilities::DAC_OVERRIDE) } else { KEPT };
+        let data_plane = service.sessions.is_some();
+        let keep = if data_plane { keep.and(DATA_PLANE) } else { keep };
         let outcome = service.agent.sandbox.then(|| privilege::reduce(keep).map_err(|error| error.to_string()));
-        Privileges { outcome }
+        Privileges { outcome, data_plane }
     }
 
     /// What the watchdog's process may do; `None`: everything.
@@ -60,7 +68,8 @@ impl Privileges {
                 }
             }
         }
-        match Filter::new(Calls::Agent).and_then(|filter| filter.apply()) {
+        let calls = if self.data_plane { Calls::AgentWithBpf } else { Calls::Agent };
+        match Filter::new(calls).and_then(|filter| filter.apply()) {
             Ok(()) => tracing::info!("sandbox: system calls are limited"),
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 tracing::warn!(%error, "sandbox: system calls are not limited");

@@ -81,6 +81,7 @@ impl Agent {
         self.announcement_metrics(&mut out);
         self.session_metrics(&mut out);
         self.bfd_metrics(&mut out);
+        self.sessions_metrics(&mut out);
         self.check_metrics(&mut out);
         self.verdict_metrics(&mut out);
         self.duration_metrics(&mut out);

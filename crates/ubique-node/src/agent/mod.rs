@@ -11,7 +11,7 @@
 //! - `addresses`: service addresses on the loopback.
 //! - `announce`: what neighbours are told, and what they show of other sites; `verify`: the start gate's question; `probe`: the guard's ping.
 //! - `detect`: sock_diag, pidfd and address events.
-//! - `bfd`: what a neighbour lost to BFD means.
+//! - `bfd`: what a neighbour lost to BFD means. `sessions`: the data plane.
 //! - `confine`: what the agent gives up: capabilities, system calls.
 //! - `site`: the loop's state and what the cores' outputs mean.
 //! - `requests`: what callers may ask, `status`, `metrics`, `failover`, `process`, `http`: what others see.
@@ -41,6 +41,7 @@ mod reload;
 mod requests;
 mod restart;
 mod routes;
+mod sessions;
 mod setup;
 mod site;
 mod status;
@@ -291,6 +292,16 @@ impl Signals {
     }
 }
 
+/// What a reload says is in the log; nobody can say yes to it.
+fn reload_for_signal(agent: &mut site::Agent, desk: &Desk) {
+    agent.notifier.reloading();
+    let desk = desk.clone();
+    tokio::task::spawn_local(async move {
+        desk.reloader.reload(Default::default(), "SIGHUP".into()).await;
+        let _ = desk.requests.send(Request::Reloaded).await;
+    });
+}
+
 async fn serve(
     service: Service,
     site: String,
@@ -333,15 +344,7 @@ async fn serve(
                     signals_seen += 1;
                     agent.stop(signal);
                 }
-                Signalled::Reload => {
-                    agent.notifier.reloading();
-                    let desk = desk.clone();
-                    tokio::task::spawn_local(async move {
-                        // What it says is in the log; nobody can say yes to it.
-                        desk.reloader.reload(Default::default(), "SIGHUP".into()).await;
-                        let _ = desk.requests.send(Request::Reloaded).await;
-                    });
-                }
+                Signalled::Reload => reload_for_signal(&mut agent, &desk),
                 Signalled::Upgrade => {
                     let upgrader = desk.upgrader.clone();
                     tokio::task::spawn_local(async move { upgrader.upgrade(Default::default(), "SIGUSR2".into()).await });
@@ -349,6 +352,7 @@ async fn serve(
             },
             Some(request) = asked.recv() => agent.asked(request),
             news = agent.operator.next() => agent.operator_noticed(news),
+            notice = site::Agent::sessions_next(&mut agent.sessions) => agent.sessions_noticed(notice),
             () = hungry() => agent.feed_collectors(),
             () = agent.notifier.due() => agent.notifier.alive(),
         }

@@ -29,6 +29,7 @@ use crate::clock::now;
 use crate::journal::Journal;
 use crate::monitor::Monitor;
 use crate::random::seed;
+use crate::sessions::path_beside;
 
 /// The polls and detectors of a list of checks.
 pub(super) struct Watched {
@@ -113,6 +114,7 @@ pub(super) fn agent(
         unarmed,
         memory,
         bfd_starter,
+        sessions_life: path_beside(&state_path(&service, site, options)),
         journal,
         monitor,
     };

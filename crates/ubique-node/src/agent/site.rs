@@ -1,6 +1,7 @@
 //! The state of the loop: three cores, and what their outputs mean.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -25,6 +26,7 @@ use super::keep::{Remembered, Waiting};
 use super::metrics::Metrics;
 use super::neighbours::Unarmed;
 use super::restart::Restart;
+use super::sessions::HandingOver;
 use super::setup::Watched;
 use super::upgrade::Leaving;
 use super::{AgentError, Request};
@@ -86,6 +88,7 @@ pub(super) struct Parts {
     pub unarmed: Unarmed,
     pub memory: Remembered,
     pub bfd_starter: Starter,
+    pub sessions_life: PathBuf,
     pub journal: Option<Journal>,
     pub monitor: Option<Rc<Monitor>>,
 }
@@ -104,6 +107,10 @@ pub(super) struct Agent {
     pub(super) version: String,
     pub(super) bgp: Driver,
     pub(super) bfd: Option<Bfd>,
+    pub(super) sessions: Option<crate::sessions::Driver>,
+    /// Where the data plane leaves what its successor must know.
+    pub(super) sessions_life: PathBuf,
+    pub(super) handing_over: HandingOver,
     pub(super) health: Recorded<Health, Journal>,
     pub(super) core: Recorded<Site, Journal>,
     pub(super) journal: Option<Journal>,
@@ -155,6 +162,9 @@ impl Agent {
             version,
             bgp: parts.bgp,
             bfd: None,
+            sessions: None,
+            sessions_life: parts.sessions_life,
+            handing_over: HandingOver::default(),
             health: parts.health,
             core: parts.core,
             journal: parts.journal,
@@ -205,6 +215,7 @@ impl Agent {
             self.bgp.handle(BgpIn::StartPeer(*peer));
         }
         self.bfd_adapt();
+        self.sessions_start();
         self.resume_operator();
         self.core.handle_input(now(), site::In::Start);
         self.settle();
@@ -232,6 +243,7 @@ impl Agent {
         }
         news.into_iter().for_each(|out| self.health_wants(out));
         self.settle_operator();
+        self.sessions_follow();
         self.come_back();
         self.keep_in_mind();
         self.keep_site();

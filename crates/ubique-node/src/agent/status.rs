@@ -53,6 +53,7 @@ impl Agent {
             guard: site.guard.clone(),
             checks: checks.map(|(spec, core)| check_status(spec.kind.word(), self.when(core.since), core)).collect(),
             peers: self.peer_statuses(),
+            sessions: self.sessions_status().map(Box::new),
             not_kept: self.memory.keeper.error(),
             actions: self.action_views(),
             drain: self.drain_view().map(Box::new),

@@ -66,7 +66,7 @@ enum ActReply {
 #[serde(untagged)]
 #[allow(dead_code, reason = "only its schema is used")]
 enum DrainReply {
-    Begun(admin::DrainView),
+    Begun(Box<admin::DrainView>),
     Plan(admin::Plan),
 }
 

@@ -43,6 +43,21 @@ pub struct Facts {
     pub systemd: bool,
     /// TCP MD5 signatures are in the kernel.
     pub has_md5: Option<bool>,
+    /// What the data plane needs; `None`: the service has no `[sessions]`.
+    pub data_plane: Option<DataPlaneFacts>,
+}
+
+/// What a data plane needs.
+#[derive(Clone, Debug)]
+pub struct DataPlaneFacts {
+    /// This program has one.
+    pub built: bool,
+    /// Whether the secret can be used; why not.
+    pub secret: Lookup<()>,
+    /// The way to each other site.
+    pub sites: Vec<(String, PathFacts)>,
+    /// Interfaces with XDP programs that are not ours, as far as can be seen, and their numbers.
+    pub foreign: Vec<(String, u32)>,
 }
 
 /// How full a table is.

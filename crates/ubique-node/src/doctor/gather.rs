@@ -17,9 +17,11 @@ use ubique_sys::privilege::{self, Capabilities};
 use ubique_sys::{clock, process, tcp, udp};
 
 use super::facts::{
-    AgentFacts, ClockFacts, Connection, Directory, Facts, FirewallFacts, Interface, Lookup, PathFacts, TableUse,
+    AgentFacts, ClockFacts, Connection, DataPlaneFacts, Directory, Facts, FirewallFacts, Interface, Lookup, PathFacts,
+    TableUse,
 };
 use crate::admin::{self, Reply, Request};
+use crate::sessions;
 
 /// How long an upstream has to answer a connection.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -33,6 +35,7 @@ const PROC_BYTES: u64 = 1 << 20;
 
 /// Settings that do not belong to an interface.
 const SYSCTLS: &[&str] = &[
+    "kernel/osrelease",
     "net/core/rmem_max",
     "net/core/somaxconn",
     "net/ipv4/conf/all/rp_filter",
@@ -40,6 +43,7 @@ const SYSCTLS: &[&str] = &[
     "net/ipv4/neigh/default/gc_thresh3",
     "net/ipv4/tcp_l3mdev_accept",
     "net/ipv4/tcp_mtu_probing",
+    "net/ipv4/tcp_timestamps",
     "net/ipv4/udp_l3mdev_accept",
     "net/ipv6/conf/all/disable_ipv6",
     "net/ipv6/conf/lo/disable_ipv6",
@@ -69,6 +73,7 @@ pub fn gather(subject: Option<(&Service, &Site)>, socket: Option<&Path>) -> Fact
         directories: subject.map(|(service, site)| directories(service, site, socket)).unwrap_or_default(),
         systemd: Path::new("/run/systemd/system").is_dir(),
         has_md5: tcp::has_md5().ok(),
+        data_plane: subject.and_then(|(service, site)| data_plane(service, site)),
         interfaces,
         agent,
     }
@@ -158,14 +163,44 @@ fn paths(site: &Site, talks: bool) -> BTreeMap<IpAddr, PathFacts> {
     site.upstreams.iter().map(one).collect()
 }
 
+/// `None`: no `[sessions]`.
+fn data_plane(service: &Service, site: &Site) -> Option<DataPlaneFacts> {
+    let settings = service.sessions.as_ref()?;
+    let way = |other: &Site| {
+        let family = site.unicast.common(&other.unicast)?;
+        let (own, remote) = (site.unicast.address(family)?, other.unicast.address(family)?);
+        let found = path_from(own, SocketAddr::new(remote, settings.port));
+        let way = match found {
+            Ok((_, mtu)) => PathFacts { mtu, ..PathFacts::default() },
+            Err(error) => PathFacts { unreachable: Some(error.to_string()), ..PathFacts::default() },
+        };
+        Some((other.name.clone(), way))
+    };
+    let links = Netlink::open().and_then(|mut netlink| netlink.links()).unwrap_or_default();
+    let used = |name: &String| settings.interfaces.is_empty() || settings.interfaces.contains(name);
+    let foreign = links.into_iter().filter(|link| used(&link.name)).filter_map(|link| {
+        let program = ubique_edge::attached(link.index).ok().filter(|program| *program != 0)?;
+        (ubique_edge::is_ours(program) == Some(false)).then_some((link.name, program))
+    });
+    Some(DataPlaneFacts {
+        built: sessions::is_built(),
+        secret: sessions::keys::Secret::read(&settings.secret_file).map(|_| ()).map_err(|error| error.to_string()),
+        sites: service.sites.iter().filter(|other| other.name != site.name).filter_map(way).collect(),
+        foreign: foreign.collect(),
+    })
+}
+
 /// Where packets to an upstream leave, and how long they may be. Sends nothing.
 fn way(upstream: &Upstream) -> io::Result<(IpAddr, Option<u32>)> {
     let any: IpAddr = match upstream.address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let remote = SocketAddr::new(upstream.address, upstream.port);
-    let socket = UdpSocket::bind((upstream.local_address.unwrap_or(any), 0))?;
+    path_from(upstream.local_address.unwrap_or(any), SocketAddr::new(upstream.address, upstream.port))
+}
+
+fn path_from(own: IpAddr, remote: SocketAddr) -> io::Result<(IpAddr, Option<u32>)> {
+    let socket = UdpSocket::bind((own, 0))?;
     socket.connect(remote)?;
     Ok((socket.local_addr()?.ip(), udp::path_mtu(socket.as_fd(), remote).ok()))
 }

@@ -8,8 +8,9 @@
 //! gets wrong is `ubique check`'s to say; what the kernel lacks of it, [`crate::agent::lacking`]'s, which is asked here too.
 //!
 //! - `facts`, `gather`: what is known. - `host`: the machine. - `network`: the kernel's network. - `sessions`: upstreams.
-//! - `firewall`: a reader of nftables rules.
+//! - `data_plane`: `[sessions]`. - `firewall`: a reader of nftables rules.
 
+mod data_plane;
 mod facts;
 mod firewall;
 mod gather;
@@ -24,7 +25,8 @@ use serde::Serialize;
 use ubique_model::service::{Service, Site, Upstream};
 
 pub use facts::{
-    AgentFacts, ClockFacts, Connection, Directory, Facts, FirewallFacts, Interface, Lookup, PathFacts, TableUse,
+    AgentFacts, ClockFacts, Connection, DataPlaneFacts, Directory, Facts, FirewallFacts, Interface, Lookup, PathFacts,
+    TableUse,
 };
 pub use gather::gather;
 
@@ -135,6 +137,7 @@ pub const CHECKS: &[Check] = &[
     Check { name: "firewall", about: "BGP, BFD and the service get in", run: firewall::check },
     Check { name: "session-keys", about: "TCP MD5 and TCP-AO, here and there", run: sessions::keys },
     Check { name: "upstreams", about: "upstreams answer", run: sessions::upstreams },
+    Check { name: "data-plane", about: "connections survive a route change", run: data_plane::check },
     Check { name: "bfd", about: "BFD packets arrive", run: sessions::bfd },
 ];
 

@@ -254,3 +254,60 @@ fn advice_mirrors_the_service_file_and_keeps_secrets() {
         assert!(!text.contains("2001:db8:53::/48"), "{router:?}: no session carries IPv6\n{text}");
     }
 }
+
+/// The service with `[sessions]` and a second site.
+fn with_sessions() -> Service {
+    let text = FILE.replace("location = \"AMS\"", "location = \"AMS\"\nunicast = [\"192.0.2.2\"]")
+        + "[[site]]\nname = \"fra\"\nlocation = \"FRA\"\nunicast = [\"192.0.2.9\"]\n[[site.upstream]]\nasn = 65000\naddress = \"192.0.2.8\"\n\
+           [sessions]\nsecret-file = \"/etc/ubique/secret\"\n";
+    let parsed = Service::parse("service.toml", text.as_bytes());
+    parsed.value.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics))
+}
+
+#[test]
+fn what_sessions_need_is_looked_at() {
+    let service = with_sessions();
+    let found = |facts: &Facts| {
+        let outcomes = examine(Case { facts, subject: Some((&service, &service.sites[0])) });
+        let outcome = outcomes.into_iter().find(|outcome| outcome.check == "data-plane").unwrap();
+        assert!(outcome.findings.iter().all(|finding| !finding.fix.is_empty()));
+        outcome.findings.into_iter().map(|finding| finding.message).collect::<Vec<_>>()
+    };
+    let mut facts = healthy();
+    set(&mut facts, "kernel/osrelease", "5.10.0-30-amd64");
+    set(&mut facts, "net/ipv4/tcp_timestamps", "2");
+    facts.capabilities = facts.capabilities.map(|have| have.and(Capabilities::BPF).and(Capabilities::PERFMON));
+    let path = |mtu, why: Option<&str>| PathFacts { mtu, unreachable: why.map(str::to_owned), ..PathFacts::default() };
+    let well = DataPlaneFacts {
+        built: true,
+        secret: Ok(()),
+        sites: vec![("fra".into(), path(Some(1500), None))],
+        foreign: vec![],
+    };
+    facts.data_plane = Some(well.clone());
+    assert_eq!(found(&facts), <[&str; 0]>::default());
+    let one = |facts: &Facts, word: &str| {
+        let found = found(facts);
+        assert!(found.len() == 1 && found[0].contains(word), "{word}: {found:?}");
+    };
+    for (key, value, word) in
+        [("net/ipv4/tcp_timestamps", "1", "tcp_timestamps is not 2"), ("kernel/osrelease", "5.4.0", "too old")]
+    {
+        let mut other = facts.clone();
+        set(&mut other, key, value);
+        one(&other, word);
+    }
+    for (plane, word) in [
+        (DataPlaneFacts { built: false, ..well.clone() }, "built without"),
+        (DataPlaneFacts { secret: Err("the secret file /s is gone".into()), ..well.clone() }, "/s is gone"),
+        (DataPlaneFacts { sites: vec![("fra".into(), path(Some(1400), None))], ..well.clone() }, "only 1400 octets"),
+        (DataPlaneFacts { sites: vec![("fra".into(), path(None, Some("no way")))], ..well.clone() }, "no way"),
+        (
+            DataPlaneFacts { foreign: vec![("eth0".into(), 7)], ..well.clone() },
+            "eth0 has another XDP program (number 7)",
+        ),
+    ] {
+        one(&Facts { data_plane: Some(plane), ..facts.clone() }, word);
+    }
+    one(&Facts { capabilities: Some(Capabilities::NET_ADMIN), ..facts.clone() }, "CAP_BPF");
+}

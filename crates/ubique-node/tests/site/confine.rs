@@ -92,7 +92,7 @@ fn lives(lab: &Lab, bird: &mut Bird, agent: &mut Process) {
 }
 
 /// Whether there is another user at all: only root's sandbox has one.
-fn may_be_another() -> bool {
+pub fn may_be_another() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap();
     let other = map.split_whitespace().nth(2).is_some_and(|count| count != "1");
     if !other {
@@ -107,10 +107,10 @@ fn unit_service() -> Service {
 }
 
 /// Starts the agent as an ordinary user with what the unit grants.
-fn start_as_the_unit(lab: &Lab, service: &Service) -> Process {
+pub fn start_as_the_unit(lab: &Lab, service: &Service) -> Process {
     // RuntimeDirectory, StateDirectory, and the program where another user may execute it.
     for directory in ["/run/ubique", "/run/state"] {
-        fs::create_dir(directory).unwrap();
+        fs::create_dir_all(directory).unwrap();
         std::os::unix::fs::chown(directory, Some(NOBODY), Some(NOBODY)).unwrap();
     }
     install();
@@ -129,15 +129,33 @@ fn start_as_the_unit(lab: &Lab, service: &Service) -> Process {
     agent
 }
 
+/// What only an agent with `[sessions]` keeps.
+const DATA_PLANE: [&str; 2] = ["CAP_BPF", "CAP_PERFMON"];
+
 /// What every thread of such an agent has: the unit's capabilities for itself, and none for what it starts.
 fn assert_confined(agent: &Process) {
+    assert_confined_to(agent, |capability| !DATA_PLANE.contains(&capability));
+}
+
+/// The same for an agent with `[sessions]`.
+#[cfg(feature = "sessions")]
+pub fn assert_confined_with_data_plane(agent: &Process) {
+    assert_confined_to(agent, |_| true);
+}
+
+fn assert_confined_to(agent: &Process, keeps: impl Fn(&str) -> bool) {
+    let mut expected = unit("AmbientCapabilities");
+    expected.retain(|capability| keeps(capability));
+    expected.sort();
     for thread in threads(agent.pid()) {
         assert_eq!(field(&thread, "Seccomp"), "2", "{}", thread.display());
         assert_eq!(field(&thread, "NoNewPrivs"), "1");
         assert_eq!(field(&thread, "CapAmb"), "0000000000000000");
         assert_eq!(field(&thread, "CapInh"), "0000000000000000");
         let held = Capabilities::parse(&field(&thread, "CapPrm")).unwrap().to_string();
-        assert_eq!(held.split(' ').collect::<Vec<_>>(), unit("AmbientCapabilities"));
+        let mut held: Vec<&str> = held.split(' ').collect();
+        held.sort_unstable();
+        assert_eq!(held, expected);
         assert_eq!(field(&thread, "Uid").split_whitespace().next(), Some("65534"));
     }
 }

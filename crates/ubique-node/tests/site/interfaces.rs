@@ -178,5 +178,7 @@ fn cost() {
         used * 100.0
     );
     // Time informs, size gates: machines are noisy. The text of unoptimised code is several times that of what ships.
-    assert!(own < 8 << 10 && resident < 25 << 10, "{own} and {resident} KiB");
+    // With the data plane there is libbpf, too, of which an agent without [sessions] touches no more than what lies between.
+    let most = if cfg!(feature = "sessions") { 28 << 10 } else { 25 << 10 };
+    assert!(own < 8 << 10 && resident < most, "{own} and {resident} KiB");
 }

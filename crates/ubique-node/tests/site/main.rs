@@ -33,6 +33,8 @@ mod roles;
 mod routers;
 mod runner;
 mod sessions;
+#[cfg(feature = "sessions")]
+mod survive;
 mod two_sites;
 mod upstream;
 
@@ -73,6 +75,8 @@ fn main() {
         robust::TESTS,
         routers::TESTS,
         sessions::TESTS,
+        #[cfg(feature = "sessions")]
+        survive::TESTS,
         upstream::TESTS,
     ]
     .concat();

@@ -73,6 +73,11 @@ fn agent(file: &str, site: &str, extra: Option<&str>) -> i32 {
             panic!("asked for by the test");
         });
     }
+    if extra == Some("no-bpf") {
+        use ubique_sys::privilege::{Capabilities, effective, reduce};
+        let without = Capabilities::BPF;
+        reduce(effective().unwrap().without(without)).unwrap();
+    }
     let file = Some(crate::lab::FILE.into());
     match agent::run(service, site, AgentOptions { version: "test".into(), file, ..AgentOptions::default() }) {
         Ok(End::Replaced(program)) => {

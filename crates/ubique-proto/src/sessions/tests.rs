@@ -67,6 +67,23 @@ fn the_mask_depends_on_all_of_a_flow() {
 }
 
 #[test]
+fn a_flow_returns_from_its_octets() {
+    for flow in [
+        flow("192.0.2.1:40000", "198.51.100.1:443"),
+        flow("[::ffff:192.0.2.1]:40000", "[::ffff:198.51.100.1]:443"),
+        flow("[2001:db8::1]:1", "[2001:db8:53::53]:65535"),
+    ] {
+        let octets = flow.octets();
+        assert_eq!(Flow::of_octets(&octets), Some(flow));
+        for (at, value) in [(36, 5), (36, 0), (37, 1), (39, 1)] {
+            let mut other = octets;
+            other[at] = value;
+            assert_eq!(Flow::of_octets(&other), None, "octet {at} is {value}");
+        }
+    }
+}
+
+#[test]
 fn an_echo_is_read_until_the_connection_was_idle_for_half_an_hour() {
     let (site, wall) = (Site(17), 1_795_248_930_123_u64);
     for mask in (0..=u8::MAX).map(|code| Mask { code, sequence: 0 }) {

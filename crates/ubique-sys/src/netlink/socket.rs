@@ -104,6 +104,30 @@ impl NetlinkSocket {
         Ok(())
     }
 
+    /// Sends one request made by `request`, which wants no ACK, and returns what `parse` makes of the answer.
+    pub(crate) fn ask<T>(
+        &mut self,
+        what: impl FnOnce() -> String,
+        request: impl Fn(&mut Encoder, u32),
+        parse: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> io::Result<T> {
+        let sequence = self.next_sequence();
+        let mut encoder = Encoder::default();
+        request(&mut encoder, sequence);
+        self.send(&encoder)?;
+        loop {
+            let length = self.recv()?;
+            let mut answers = messages(&self.buffer[..length]);
+            let Some(message) = answers.find(|message| message.sequence == sequence) else { continue };
+            if message.kind == libc::NLMSG_ERROR as u16 {
+                let refusal = ack_result(&message).err().unwrap_or(Refusal { errno: libc::ENODATA, text: None });
+                return Err(refusal.of(&what()));
+            }
+            let odd = || io::Error::new(io::ErrorKind::InvalidData, format!("{}: an odd answer", what()));
+            return parse(&message).ok_or_else(odd);
+        }
+    }
+
     /// Sends one dump request made by `request` and collects what `parse` makes of each message. Messages that
     /// `parse` answers with `None` are left out.
     pub(crate) fn dump<T>(

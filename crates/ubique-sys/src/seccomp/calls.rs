@@ -12,9 +12,15 @@ pub(super) const FAMILIES: &[libc::c_int] =
 pub(super) fn lists(calls: Calls) -> &'static [&'static [c_long]] {
     match calls {
         Calls::Agent => &[MEMORY, THREADS, TIME, WAITING, FILES, SOCKETS, PROCESSES, OLD, PROGRAMS, OLD_PROGRAMS],
+        Calls::AgentWithBpf => {
+            &[MEMORY, THREADS, TIME, WAITING, FILES, SOCKETS, PROCESSES, OLD, PROGRAMS, OLD_PROGRAMS, DATA_PLANE]
+        }
         Calls::Watchdog => &[WATCHDOG],
     }
 }
+
+/// Programs on interfaces, and their maps.
+const DATA_PLANE: &[c_long] = &[libc::SYS_bpf];
 
 /// The loop of the watchdog, its last word, and what its signals need.
 const WATCHDOG: &[c_long] = &[

@@ -36,6 +36,10 @@ pub struct DrainArguments {
     /// How long to watch for senders after the withdrawal; ends sooner when there is none.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub watch: Duration,
+    /// With `[sessions]`: the site that new connections are handed to while this one still announces; without it the
+    /// nearest that is up.
+    #[arg(long, value_name = "SITE")]
+    pub to: Option<String>,
     /// Do not wait for the end; `ubique status` shows it.
     #[arg(long)]
     pub detach: bool,

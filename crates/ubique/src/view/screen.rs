@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 use ubique_model::policy::Level;
-use ubique_node::admin::{Announced, CheckStatus, DrainView, Event, PeerStatus, SenderView, Status, TrafficView};
+use ubique_node::admin::{
+    Announced, CheckStatus, DrainView, Event, PeerStatus, SenderView, SessionsSite, SessionsStatus, SessionsTrouble,
+    Status, TrafficView,
+};
 use ubique_proto::site::State;
 
 use super::table::{Cell, lay_out, left, right};
@@ -150,6 +153,13 @@ fn notes(status: &Status) -> Vec<Line> {
             .filter(|drain| !drain.is_over())
             .map(|drain| note(Tone::Warn, "drain", &drained(drain))),
     );
+    if let Some(sessions) = status.sessions.as_deref() {
+        let (tone, text) = sessions_note(sessions);
+        notes.push(note(tone, "sessions", &text));
+        let why =
+            |trouble: &SessionsTrouble| note(Tone::Bad, "sessions", &format!("{}: {}", trouble.what, trouble.why));
+        notes.extend(sessions.troubles.iter().map(why));
+    }
     for action in &status.actions {
         let left = i64::try_from(action.left_s).unwrap_or(i64::MAX);
         let text =
@@ -184,6 +194,47 @@ fn drained(drain: &DrainView) -> String {
         text += &format!("; still sending: {}", senders.join(", "));
     }
     text
+}
+
+/// Whether connections survive a route change, and where to.
+fn sessions_note(sessions: &SessionsStatus) -> (Tone, String) {
+    let interfaces: Vec<String> = sessions.interfaces.iter().map(|i| format!("{} ({})", i.name, i.mode)).collect();
+    let by = match sessions.tcp.as_str() {
+        "off" => "TCP not protected".to_owned(),
+        tcp => format!("TCP by {tcp}"),
+    };
+    let mut text = match interfaces.is_empty() {
+        true if sessions.state == "adopting" => {
+            "taking over from the former agent, whose programs are at work".to_owned()
+        }
+        true => "off: connections do not survive a route change".to_owned(),
+        false => format!("{by}, on {}", interfaces.join(" ")),
+    };
+    let site = |site: &SessionsSite| match (site.up, site.round_trip_ms) {
+        (Some(true), Some(ms)) => format!("{} up {}", site.name, milliseconds(ms)),
+        (Some(true), None) => format!("{} up", site.name),
+        (Some(false), _) => format!("{} down", site.name),
+        (None, _) => format!("{} not known yet", site.name),
+    };
+    let sites: Vec<String> = sessions.sites.iter().map(site).collect();
+    text += &format!("; {}", sites.join(", "));
+    if let Some(to) = &sessions.hands_over_to {
+        text += &format!("; new connections go to {to}");
+    }
+    if let Some(share) = sessions.without_timestamps_ratio {
+        text += &format!("; {:.0} % of new ones without timestamps", share * 100.0);
+    }
+    let well = sessions.troubles.is_empty() && sessions.sites.iter().all(|site| site.up == Some(true));
+    (
+        if interfaces.is_empty() {
+            Tone::Bad
+        } else if well {
+            Tone::Plain
+        } else {
+            Tone::Warn
+        },
+        text,
+    )
 }
 
 /// Ten cells, filled as far as there is something left.

@@ -167,6 +167,31 @@ fn drains_actions_and_budgets_are_told_above_the_tables() {
 }
 
 #[test]
+fn whether_connections_survive_is_told() {
+    let seen = |sessions: Value| {
+        let mut status = good();
+        status.sessions = serde_json::from_value(sessions).unwrap();
+        format!("\n{}", text(&screen(&status, now(), 120).notes))
+    };
+    let fra =
+        json!({ "name": "fra", "number": 3, "address": "192.0.2.9", "up": true, "since": "", "round_trip_ms": 9.6 });
+    let nrt = json!({ "name": "nrt", "number": 4, "address": "192.0.2.10", "up": false, "since": "" });
+    let well = seen(json!({ "state": "native", "tcp": "timestamp", "number": 41, "adopted": false, "decisions": {},
+        "interfaces": [{ "name": "eth0", "mode": "native" }], "sites": [fra], "without_timestamps_ratio": 0.04 }));
+    let expected = "
+  sessions TCP by timestamp, on eth0 (native); fra up 9.6 ms; 4 % of new ones without timestamps
+";
+    assert_eq!(well, expected);
+    let ill = seen(json!({ "state": "off", "tcp": "off", "number": 41, "adopted": false, "decisions": {},
+        "interfaces": [], "sites": [nrt], "hands_over_to": "fra", "troubles": [{ "what": "secret", "why": "it is short" }] }));
+    let expected = "
+  sessions off: connections do not survive a route change; nrt down; new connections go to fra
+  sessions secret: it is short
+";
+    assert_eq!(ill, expected);
+}
+
+#[test]
 fn a_long_cause_takes_lines_of_its_own() {
     let mut status = bad();
     status.cause = "one two three four five six seven eight nine ten eleven twelve".into();
