@@ -46,8 +46,7 @@ pub fn lacking(service: &Service) -> Option<Lacking> {
     let wanted = all.filter(|u| u.tcp_ao.is_some()).count();
     // An error of the probe is no answer: a kernel that has it may still refuse it to this process.
     if wanted == 0 || tcp::has_ao().unwrap_or(true) {
-        let of_sessions = crate::sessions::lacking(service);
-        return of_sessions.map(|(message, fix)| Lacking { key: "sessions", message, fix });
+        return None;
     }
     Some(Lacking {
         key: "tcp-ao",

@@ -22,8 +22,8 @@ pub(super) struct Life {
     boot: String,
     /// The wall clock at 0 of the monotonic one as timestamps say it, ms since 1970.
     pub clock_base_ms: u64,
-    /// Timestamps are rewritten.
-    pub rewrites: bool,
+    /// How connections carry their site, as [`tier_word`](super::tier_word) says it: as long as they live, it must be so.
+    pub tcp: String,
     /// Programs that may be on interfaces, by number.
     pub programs: Vec<u32>,
     /// Names of interfaces they may be on.
@@ -38,7 +38,7 @@ fn boot() -> String {
 impl Life {
     /// Of a data plane that begins.
     pub fn new(clock_base_ms: u64) -> Life {
-        Life { boot: boot(), clock_base_ms, rewrites: false, programs: vec![], interfaces: vec![] }
+        Life { boot: boot(), clock_base_ms, tcp: String::new(), programs: vec![], interfaces: vec![] }
     }
 
     /// What the last one of this boot left at `path`.
@@ -67,7 +67,8 @@ mod tests {
     fn only_what_is_of_this_boot_is_read() {
         let path = std::env::temp_dir().join(format!("ubique-life-{}.sessions", std::process::id()));
         assert_eq!(Life::read(&path), None);
-        let life = Life { programs: vec![7, 9], interfaces: vec!["eth0".into()], rewrites: true, ..Life::new(17) };
+        let life =
+            Life { programs: vec![7, 9], interfaces: vec!["eth0".into()], tcp: "cookie".into(), ..Life::new(17) };
         life.write(&path).unwrap();
         assert_eq!(Life::read(&path), Some(life.clone()));
         Life { boot: "another".into(), ..life }.write(&path).unwrap();

@@ -36,7 +36,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::mpsc;
 use ubique_edge::{Counter, Mode, Tier};
 use ubique_model::Prefix;
-use ubique_model::service::{self, Service, TcpMethod};
+use ubique_model::service::{self, Service};
 use ubique_proto::Time;
 use ubique_proto::sessions::Site;
 
@@ -107,13 +107,6 @@ impl Setup {
     fn name(&self, site: Site) -> &str {
         self.others.iter().find(|other| other.site == site).map_or("", |other| &other.name)
     }
-}
-
-/// What a service file asks for that this program cannot do, with the way out; `None`: nothing.
-pub(crate) fn lacking(service: &Service) -> Option<(&'static str, &'static str)> {
-    let tcp = service.sessions.as_ref().map(|sessions| sessions.tcp);
-    (tcp == Some(TcpMethod::Cookie))
-        .then_some(("`tcp = \"cookie\"` is not built into this version", "use `tcp = \"timestamp\"`, or \"auto\""))
 }
 
 /// What the agent learns.
@@ -255,6 +248,11 @@ pub(crate) fn tier_word(tier: Tier) -> &'static str {
         Tier::Timestamps => "timestamp",
         Tier::Off => "off",
     }
+}
+
+/// The tier of that name.
+fn tier_of(word: &str) -> Option<Tier> {
+    [Tier::Cookies, Tier::Timestamps].into_iter().find(|tier| tier_word(*tier) == word)
 }
 
 /// The key of connection identifiers of a service, and the number of a site: what a QUIC server is given.

@@ -130,7 +130,7 @@ impl Plane {
     /// Has a successor know of our program, before it is anywhere.
     fn leave(&mut self, setup: &Setup, interface: &str) -> Result<(), String> {
         let mut life = self.life.clone();
-        life.rewrites = self.tier == Tier::Timestamps;
+        life.tcp = super::tier_word(self.tier).to_owned();
         if !life.programs.contains(&self.number) {
             let surplus = (life.programs.len() + 1).saturating_sub(FORMER_MAX);
             life.programs.drain(..surplus);

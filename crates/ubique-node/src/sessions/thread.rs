@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::Sender;
-use ubique_edge::{Keys, NextHop, Tier};
+use ubique_edge::{Error, Keys, NextHop, Tier};
 use ubique_model::service::TcpMethod;
 use ubique_proto::Time;
 use ubique_proto::sessions::Site;
@@ -62,6 +62,8 @@ pub(super) struct Thread {
     hands_over_to: Option<Site>,
     next_look: Time,
     load_again: Time,
+    /// They were tried, and cannot be had.
+    is_without_cookies: bool,
     found: u64,
     /// What may still be told in this second.
     found_left: usize,
@@ -106,6 +108,7 @@ impl Thread {
             hands_over_to: None,
             next_look: began,
             load_again: began,
+            is_without_cookies: false,
             found: 0,
             found_left: FOUND_PER_S,
         }
@@ -256,11 +259,16 @@ impl Thread {
         }
     }
 
-    /// What connections carry: what is asked for, as far as this machine allows. `auto` means timestamps as long as cookies are not built
-    /// in (issue 5); `cookie` is refused before it comes here.
-    fn tier(&mut self, rewrites: bool) -> Tier {
-        if self.setup.sessions.tcp == TcpMethod::Off {
+    /// What connections carry: what is asked for, as far as this machine allows; `auto` means timestamps. Connections that live go on as
+    /// they began: `former`.
+    fn tier(&mut self, former: Option<Tier>) -> Tier {
+        let asked = self.setup.sessions.tcp;
+        if asked == TcpMethod::Off {
             return Tier::Off;
+        }
+        let may_begin = asked == TcpMethod::Cookie && former.is_none() && !self.is_without_cookies;
+        if former == Some(Tier::Cookies) || may_begin {
+            return Tier::Cookies;
         }
         let setting = fs::read_to_string(TIMESTAMPS).unwrap_or_default().trim().to_owned();
         let good = setting == "2";
@@ -270,7 +278,7 @@ impl Thread {
         );
         self.trouble("TCP", (!good).then_some(why));
         // Connections whose timestamps are rewritten need that as long as they live.
-        if good || rewrites { Tier::Timestamps } else { Tier::Off }
+        if good || former == Some(Tier::Timestamps) { Tier::Timestamps } else { Tier::Off }
     }
 
     /// Loads the programs when that is to be done: at first, and when timestamps can be rewritten now.
@@ -280,21 +288,26 @@ impl Thread {
         if self.interfaces.is_empty() || (running.is_none() && now() < self.load_again) {
             return;
         }
-        let (found, rewrites) = match running {
-            Some(tier) => (None, tier == Tier::Timestamps),
+        let (found, former) = match running {
+            Some(tier) => (None, Some(tier).filter(|tier| *tier != Tier::Off)),
             None => {
                 let found = Found::look(&self.setup, &self.interfaces);
-                let rewrites = found.life.as_ref().is_some_and(|life| life.rewrites);
-                (Some(found), rewrites)
+                let former = found.life.as_ref().and_then(|life| super::tier_of(&life.tcp));
+                (Some(found), former)
             }
         };
-        let tier = self.tier(rewrites);
+        let tier = self.tier(former);
         if running == Some(tier) {
             return;
         }
         let found = found.unwrap_or_else(|| Found::look(&self.setup, &self.interfaces));
         self.load_again = now() + RETRY;
         let loaded = Plane::load(&self.setup, &keys, tier, found, wall_base_ms());
+        if let Err(error @ Error::Cookies(_)) = &loaded {
+            self.is_without_cookies = true;
+            self.load_again = now();
+            return self.trouble("cookies", Some(format!("{error}; timestamps say the site instead")));
+        }
         self.trouble("data plane", loaded.as_ref().err().map(ToString::to_string));
         if let Ok(plane) = loaded {
             self.plane = Some(plane);

@@ -32,6 +32,7 @@ const fn test(name: &'static str, needs: &'static [&'static str], run: fn()) -> 
 
 pub const TESTS: &[Test] = &[
     test("a_connection_survives_flips_and_its_agents", &[], survives),
+    test("a_connection_survives_with_cookies", &[], survives_with_cookies),
     test("a_connection_survives_a_flip_over_ipv6", &[], survives_v6),
     test("the_owner_of_a_connection_without_timestamps_says_so", &[], says_so),
     test("without_sessions_a_connection_does_not_survive_a_flip", &[], control),
@@ -266,12 +267,23 @@ fn until_decided(site: usize, what: &str) {
 }
 
 fn survives() {
+    survives_as(TcpMethod::Auto);
+}
+
+/// SYNs are answered by cookies of the data plane, which the kernel adopts.
+fn survives_with_cookies() {
+    survives_as(TcpMethod::Cookie);
+}
+
+fn survives_as(tcp: TcpMethod) {
     let Some(net) = Net::new() else { return };
-    let service = service(IPV4);
+    let mut service = service(IPV4);
+    service.sessions = Some(Sessions { tcp, ..sessions() });
+    let word = if tcp == TcpMethod::Cookie { "cookie" } else { "timestamp" };
     let mut agents = [0, 1].map(|site| net.agent(&service, site));
     net.serve();
     let first = both_ready();
-    assert_eq!((first[0].tcp.as_str(), first[0].adopted, &first[0].troubles[..]), ("timestamp", false, &[][..]));
+    assert_eq!((first[0].tcp.as_str(), first[0].adopted, &first[0].troubles[..]), (word, false, &[][..]));
     let mut streams = [SERVICE_V4, &format!("[{SERVICE_V6}]")].map(|address| net.connect(address));
     let mut octet = 0;
     let mut answered = |when: &str| {
