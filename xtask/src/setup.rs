@@ -34,25 +34,37 @@ const PACKAGES: &[(&str, &str)] = &[
     ("debootstrap", "debootstrap"),
     ("mandoc", "mandoc"),
     ("groff", "groff-base"),
-    ("clang", "clang"),
-    ("make", "make"),
-    ("pkg-config", "pkg-config"),
-    (LIBELF, "libelf-dev"),
 ];
 
-/// A file of what the data plane is linked with.
+/// The same for what builds the data plane; without it, it is not built.
+const BUILDERS: &[(&str, &str)] =
+    &[("clang", "clang"), ("make", "make"), ("pkg-config", "pkg-config"), (LIBELF, "libelf-dev"), (ZLIB, "zlib1g-dev")];
+
+/// Files of what the data plane is linked with.
 const LIBELF: &str = "/usr/include/libelf.h";
+const ZLIB: &str = "/usr/include/zlib.h";
 
 /// Arguments for cargo that build the data plane, where its tools are.
 pub fn data_plane() -> &'static [&'static str] {
-    let there = ["clang", "make", "pkg-config", LIBELF].iter().all(|tool| command::installed(tool));
-    if there { &["--features", "ubique-edge/bpf,ubique-node/sessions,ubique/sessions"] } else { &[] }
+    if BUILDERS.iter().all(|(tool, _)| command::installed(tool)) {
+        &["--features", "ubique-edge/bpf,ubique-node/sessions,ubique/sessions"]
+    } else {
+        &[]
+    }
 }
 
 /// Installs what is missing. Not root or not Debian: says what to do; tests that lack a program skip with a clear line.
 pub fn run() -> Result<(), String> {
+    install(PACKAGES)?;
+    if let Err(why) = install(BUILDERS) {
+        eprintln!("setup: {why}: the data plane is not built, and its tests are skipped");
+    }
+    Ok(())
+}
+
+fn install(packages: &[(&str, &'static str)]) -> Result<(), String> {
     let mut missing: Vec<&str> =
-        PACKAGES.iter().filter(|(program, _)| !command::installed(program)).map(|&(_, package)| package).collect();
+        packages.iter().filter(|(program, _)| !command::installed(program)).map(|&(_, package)| package).collect();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());

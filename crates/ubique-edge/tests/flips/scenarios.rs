@@ -378,7 +378,10 @@ fn generic(family: Family, tier: Tier) {
     let setup = Setup { mode: Some(Mode::Generic), ..Setup::new(tier, family) };
     let lab = Lab::new(family, Clients::Mixed, Some(setup), None);
     let summary = run_flips(&lab, CONNECTIONS);
-    lab.assert_nothing_lost(&format!("generic {tier:?} {family:?}, {FLIPS} flips"), &summary, TICK + NO_LOSS);
+    // Two processors may take the first two packets of a connection, and its cookie then seems to come twice: the second is sent again.
+    let sent_again = if tier == Tier::Cookies { Duration::from_millis(300) } else { Duration::ZERO };
+    let name = format!("generic {tier:?} {family:?}, {FLIPS} flips");
+    lab.assert_nothing_lost(&name, &summary, TICK + NO_LOSS + sent_again);
 }
 
 /// Packets for another site leave by another interface than they came.
