@@ -137,12 +137,7 @@ static __always_inline bool write_answer(struct xdp_md *ctx, const struct flow *
 	/* Cannot be: it is the length that was asked for, of at least six words. */
 	if (data + ETHERNET + sizeof(struct ipv6hdr) > end)
 		return false;
-	struct ethernet *ethernet = data;
-	for (int i = 0; i < MAC_WORDS; i++) {
-		__u16 word = ethernet->source[i];
-		ethernet->source[i] = ethernet->destination[i];
-		ethernet->destination[i] = word;
-	}
+	turn(data);
 	__be32 *words;
 	if (flow->family == 4) {
 		write_ip_v4(data + ETHERNET, flow, header->count * 4);

@@ -59,16 +59,6 @@ static __always_inline bool is_from(void *data, void *end, __u8 family, const st
 	       source[2] == site->address[2] && source[3] == site->address[3];
 }
 
-/* Back to the router that a frame came from. */
-static __always_inline void turn(struct ethernet *ethernet)
-{
-	for (int i = 0; i < MAC_WORDS; i++) {
-		__u16 word = ethernet->source[i];
-		ethernet->source[i] = ethernet->destination[i];
-		ethernet->destination[i] = word;
-	}
-}
-
 /* A reply of the sender's, bare again, on to its client: our upstreams know us as its source. */
 static __always_inline int send_reply(struct xdp_md *ctx)
 {

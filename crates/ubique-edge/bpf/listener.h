@@ -34,20 +34,6 @@ struct bpf_tcp_req_attrs {
 
 extern int bpf_sk_assign_tcp_reqsk(struct __sk_buff *skb, struct sock *sk, struct bpf_tcp_req_attrs *attrs, int attrs__sz) __ksym;
 
-static __always_inline __u32 fill_tuple(struct bpf_sock_tuple *tuple, const struct flow *flow)
-{
-	if (flow->family == 4) {
-		tuple->ipv4.saddr = flow->client[0];
-		tuple->ipv4.daddr = flow->service[0];
-		__builtin_memcpy(&tuple->ipv4.sport, &flow->ports, 4);
-		return sizeof(tuple->ipv4);
-	}
-	__builtin_memcpy(tuple->ipv6.saddr, flow->client, 16);
-	__builtin_memcpy(tuple->ipv6.daddr, flow->service, 16);
-	__builtin_memcpy(&tuple->ipv6.sport, &flow->ports, 4);
-	return sizeof(tuple->ipv6);
-}
-
 /* As sk_acceptq_is_full(): a SYN then is dropped by the kernel. */
 static __always_inline bool is_full(struct tcp_sock *socket)
 {

@@ -179,22 +179,36 @@ static __always_inline __u16 segment_max(__u32 headers)
 
 #define MAXIMUM_SEGMENT_SIZE bpf_htons(0x0204)
 
+/* The octets of it that count. */
+static __always_inline __u32 fill_tuple(struct bpf_sock_tuple *tuple, const struct flow *flow)
+{
+	if (flow->family == 4) {
+		tuple->ipv4.saddr = flow->client[0];
+		tuple->ipv4.daddr = flow->service[0];
+		__builtin_memcpy(&tuple->ipv4.sport, &flow->ports, 4);
+		return sizeof(tuple->ipv4);
+	}
+	__builtin_memcpy(tuple->ipv6.saddr, flow->client, 16);
+	__builtin_memcpy(tuple->ipv6.daddr, flow->service, 16);
+	__builtin_memcpy(&tuple->ipv6.sport, &flow->ports, 4);
+	return sizeof(tuple->ipv6);
+}
+
+/* Back to the router that a frame came from. */
+static __always_inline void turn(struct ethernet *ethernet)
+{
+	for (int i = 0; i < MAC_WORDS; i++) {
+		__u16 word = ethernet->source[i];
+		ethernet->source[i] = ethernet->destination[i];
+		ethernet->destination[i] = word;
+	}
+}
+
 /* Whether a socket here has this connection. */
 static __noinline bool has_socket(struct xdp_md *ctx, const struct flow *flow)
 {
 	struct bpf_sock_tuple tuple = {};
-	__u32 size;
-	if (flow->family == 4) {
-		tuple.ipv4.saddr = flow->client[0];
-		tuple.ipv4.daddr = flow->service[0];
-		__builtin_memcpy(&tuple.ipv4.sport, &flow->ports, 4);
-		size = sizeof(tuple.ipv4);
-	} else {
-		__builtin_memcpy(tuple.ipv6.saddr, flow->client, 16);
-		__builtin_memcpy(tuple.ipv6.daddr, flow->service, 16);
-		__builtin_memcpy(&tuple.ipv6.sport, &flow->ports, 4);
-		size = sizeof(tuple.ipv6);
-	}
+	__u32 size = fill_tuple(&tuple, flow);
 	struct bpf_sock *socket = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return false;

@@ -2,48 +2,11 @@
 
 use ubique_proto::sessions::{Flow, Site};
 
-use crate::{Config, Counters, Error, Found, Peer};
+use crate::{Config, Counters, Error, Found, Mode, Peer, Program, Run};
 
 /// A data plane: there is none.
 #[derive(Debug)]
 pub enum Edge {}
-
-/// How programs are attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// In the driver.
-    Native,
-    /// In the kernel's generic receive path: slower, but for any driver.
-    Generic,
-}
-
-/// What a program did with one packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// `XDP_…` or `TC_ACT_…`
-    pub action: u32,
-    /// The packet afterwards.
-    pub packet: Vec<u8>,
-    /// Of each repetition, on average.
-    pub duration: std::time::Duration,
-}
-
-/// A program of the object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
-    /// For what arrives (XDP).
-    Ingress,
-    /// For what leaves (tc).
-    Egress,
-    /// Lets everything pass (XDP).
-    Pass,
-    /// What arrives, forwarded, and as it was again (XDP).
-    Forward,
-    /// What [`Program::Forward`] costs without forwarding.
-    Undo,
-    /// For acknowledgements that may be cookies (tc): of [`Tier::Cookies`](crate::Tier::Cookies) only.
-    Adopt,
-}
 
 /// Programs on an interface: there are none.
 #[derive(Debug)]

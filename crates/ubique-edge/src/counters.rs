@@ -40,7 +40,7 @@ counters! {
     SynCookie "syn_cookie" "SYNs answered by a cookie",
     SynKernel "syn_kernel" "SYNs left to the kernel where cookies are answered",
     CookieAccepted "cookie_accepted" "Cookies that came back",
-    CookieRefused "cookie_refused" "Acknowledgements that were no cookie of ours",
+    CookieRefused "cookie_refused" "Cookies of ours that the kernel refused",
     ForwardTimestamp "forward_timestamp" "Sent on by timestamp",
     ForwardSequence "forward_sequence" "Sent on by sequence number",
     ForwardCache "forward_cache" "Sent on since its owner said so before",

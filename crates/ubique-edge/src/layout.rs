@@ -161,7 +161,7 @@ fn address(address: IpAddr) -> (u8, [u8; 16]) {
     }
 }
 
-/// `None`: nothing is ever on time.
+/// Time between two of so many a second, ns; of none, for ever.
 fn interval(per_s: u32) -> u64 {
     NS_PER_S.checked_div(u64::from(per_s)).unwrap_or(u64::MAX / 2)
 }

@@ -19,6 +19,7 @@
 pub mod config;
 pub mod counters;
 mod error;
+mod program;
 
 #[cfg(data_plane)]
 mod adopt;
@@ -53,4 +54,5 @@ pub use loader::{Former, Notes, attached, detach, is_ours};
 pub use config::{Config, Found, IdKey, Keys, NextHop, Peer, Tier};
 pub use counters::{Counter, Counters};
 pub use error::Error;
-pub use loader::{Attachment, Edge, Mode, Program, Run};
+pub use loader::{Attachment, Edge};
+pub use program::{Mode, Program, Run};

@@ -17,24 +17,7 @@ use ubique_proto::sessions::{Flow, Site};
 pub use self::flood::Flood;
 use crate::adopt::{attached, detach_tc};
 use crate::layout::{Live, NO_SITE, RawConfig, RawSite};
-use crate::{Config, Counter, Counters, Error, Former, Notes, Peer, Tier, object};
-
-/// A program of the object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
-    /// For what arrives (XDP).
-    Ingress,
-    /// For what leaves (tc).
-    Egress,
-    /// Lets everything pass (XDP).
-    Pass,
-    /// What arrives, forwarded, and as it was again (XDP): only in [`Edge::load_for_measurement`].
-    Forward,
-    /// What [`Program::Forward`] costs without forwarding.
-    Undo,
-    /// For acknowledgements that may be cookies (tc): of [`Tier::Cookies`] only.
-    Adopt,
-}
+use crate::{Config, Counter, Counters, Error, Former, Mode, Notes, Peer, Program, Run, Tier, object};
 
 impl Program {
     const ALL: [Program; 6] =
@@ -59,15 +42,6 @@ pub(crate) const TC_PRIORITY: u32 = 1;
 
 /// `BPF_FUNC_ktime_get_coarse_ns`
 const COARSE_CLOCK: libbpf_sys::bpf_func_id = libbpf_sys::BPF_FUNC_ktime_get_coarse_ns;
-
-/// How programs are attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// In the driver.
-    Native,
-    /// In the kernel's generic receive path: slower, but for any driver.
-    Generic,
-}
 
 impl Mode {
     fn flags(self) -> XdpFlags {
@@ -100,17 +74,6 @@ pub struct Attachment {
     program: OwnedFd,
     egress: Option<TcHook>,
     adopt: Option<TcHook>,
-}
-
-/// What a program did with one packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// `XDP_…` or `TC_ACT_…`
-    pub action: u32,
-    /// The packet afterwards.
-    pub packet: Vec<u8>,
-    /// Of each repetition, on average.
-    pub duration: std::time::Duration,
 }
 
 /// Room for what a packet grows by.

@@ -3,7 +3,7 @@
 //! A route change takes packets of a connection to a site that never heard of it. Nothing is shared between sites but a
 //! [`Key`] and the list of sites: the packet itself names its owner, in what the client must send back to us anyway.
 //!
-//! - [`timestamp`]: in the clock of TCP timestamps (RFC 7323); exact for as long as the connection is not idle for hours.
+//! - [`timestamp`]: in the clock of TCP timestamps (RFC 7323); exact for as long as the connection is not idle for half an hour.
 //! - [`sequence`]: in the initial sequence number, for clients without timestamps; exact for the first [`sequence::REACH`] octets
 //!   that the server sends.
 //! - [`cookie`]: in the rest of that number, what the client's SYN said, so that nothing is kept for it.
