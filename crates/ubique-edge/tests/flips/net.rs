@@ -299,11 +299,8 @@ fn sysctl(name: &str, value: &str) {
 
 /// The hardware address of an interface of this namespace.
 fn mac(interface: &str) -> [u8; 6] {
-    let mut request = request(interface);
-    call(libc::SIOCGIFHWADDR, &mut request);
-    // SAFETY: the call filled this member of the union.
-    let address = unsafe { request.ifr_ifru.ifru_hwaddr };
-    std::array::from_fn(|octet| address.sa_data[octet] as u8)
+    let links = Netlink::open().unwrap().links().unwrap();
+    links.into_iter().find(|link| link.name == interface).unwrap().hardware_address.unwrap()
 }
 
 /// Longest packet that an interface of this namespace sends.
@@ -328,10 +325,10 @@ fn request(interface: &str) -> libc::ifreq {
     request
 }
 
-/// netdevice(7), with a command that takes numbers or addresses in the request itself.
+/// netdevice(7), with a command that takes a number in the request itself.
 fn call(command: libc::c_ulong, request: &mut libc::ifreq) {
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
-    // SAFETY: the two commands above read and write the ifreq and follow no pointer in it; it outlives the call.
+    // SAFETY: the command above reads and writes the ifreq and follows no pointer in it; it outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), command as _, std::ptr::from_mut(request)) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
