@@ -238,10 +238,11 @@ fn process_killed() {
     let name = CheckKind::Process { pidfile: None, name: Some("sleep".into()) };
     service.checks = vec![lab::check("daemon", name)];
     by_events(&mut service);
+    let sleep = || lab::start(&lab.site, "sleep", "/bin/sleep".as_ref(), &["1000"]);
+    // Before the agent: its first poll must see both, the next one is far away.
+    let (mut first, mut second) = (sleep(), sleep());
     let agent = lab.agent(&service);
     lab.wait_for_addresses();
-    let sleep = || lab::start(&lab.site, "sleep", "/bin/sleep".as_ref(), &["1000"]);
-    let (mut first, mut second) = (sleep(), sleep());
     until_true("both prefixes announced", || bird.has_both());
     // The search for processes runs beside the loop.
     until_true("both are watched", || [&first, &second].iter().all(|p| watches(&agent, p)));
