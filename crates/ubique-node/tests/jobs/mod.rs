@@ -1,5 +1,6 @@
 //! Tests as processes, each in a sandbox of its own, several at a time. One that fails, or does not end, prints the logs
-//! of everything it had started.
+//! of everything it had started. Daemons of others and real time are in all of them, so one that failed beside others is
+//! played once more, alone, and has failed when it fails again.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -18,6 +19,9 @@ const GRACE: Duration = Duration::from_secs(15);
 
 /// How often the runner looks who has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// So many are played once more; where more fail it is not chance.
+const SECOND_TRIES: usize = 3;
 
 /// Where tests leave the logs of what they start: a file system of the sandbox.
 const LOGS: &str = "/run";
@@ -75,6 +79,19 @@ struct Running {
 
 /// Runs this program as `PROGRAM WORD NAME` for each name, so many at a time, and tells how each ended.
 pub fn run_all(names: impl IntoIterator<Item = String>, word: &str, at_a_time: usize, mut ended: impl FnMut(&End)) {
+    let mut again = Vec::new();
+    run_each(names, word, at_a_time, |end| {
+        if end.passed || again.len() == SECOND_TRIES {
+            ended(end);
+        } else {
+            println!("{}test {} ... not this time, once more, alone", end.output, end.name);
+            again.push(end.name.clone());
+        }
+    });
+    run_each(again, word, 1, ended);
+}
+
+fn run_each(names: impl IntoIterator<Item = String>, word: &str, at_a_time: usize, mut ended: impl FnMut(&End)) {
     let mut waiting: VecDeque<String> = names.into_iter().collect();
     let mut running: Vec<Running> = Vec::new();
     while !waiting.is_empty() || !running.is_empty() {
