@@ -2,7 +2,7 @@
 
 use ubique_proto::sessions::{Flow, Site};
 
-use crate::{Config, Counters, Error, Found, Mode, Peer, Program, Run};
+use crate::{Config, Counters, Device, Error, Found, Mode, Peer, Program, Run};
 
 /// A data plane: there is none.
 #[derive(Debug)]
@@ -153,4 +153,9 @@ pub fn is_ours(_program: u32) -> Option<bool> {
 /// None.
 pub fn detach(_interface: u32, _program: u32) -> Result<bool, Error> {
     Ok(false)
+}
+
+/// `None`
+pub fn device(_interface: u32) -> Option<Device> {
+    None
 }

@@ -24,6 +24,8 @@ mod program;
 #[cfg(data_plane)]
 mod adopt;
 #[cfg(data_plane)]
+mod device;
+#[cfg(data_plane)]
 mod layout;
 #[cfg(data_plane)]
 mod loader;
@@ -46,13 +48,15 @@ pub use object::Vectors;
 #[cfg(data_plane)]
 pub use adopt::{Former, attached, detach, is_ours};
 #[cfg(data_plane)]
+pub use device::device;
+#[cfg(data_plane)]
 pub use notes::Notes;
 
 #[cfg(not(data_plane))]
-pub use loader::{Former, Notes, attached, detach, is_ours};
+pub use loader::{Former, Notes, attached, detach, device, is_ours};
 
 pub use config::{Config, Found, IdKey, Keys, NextHop, Peer, Tier};
 pub use counters::{Counter, Counters};
 pub use error::Error;
 pub use loader::{Attachment, Edge};
-pub use program::{Mode, Program, Run};
+pub use program::{Device, Mode, Program, Run};

@@ -17,6 +17,15 @@ pub enum Program {
     Adopt,
 }
 
+/// What the driver of an interface can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Run programs itself ([`Mode::Native`]).
+    pub native: bool,
+    /// Take packets from programs now. A veth does once its other end has a program or GRO; many drivers do once they have a program.
+    pub transmits: bool,
+}
+
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

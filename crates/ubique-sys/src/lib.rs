@@ -7,6 +7,7 @@
 //! - [`process`]: pidfds and children, [`sockdiag`]: who serves a port and when that socket dies
 //! - [`packet`], [`tcp`], [`udp`]: sockets beyond the standard library; [`arrivals`]: packets counted for some addresses;
 //!   [`peer`]: who connected a Unix socket
+//! - [`mptcp`]: addresses that clients of MPTCP are told
 //! - [`file`]: reads that wait for nothing
 //! - [`privilege`] and [`seccomp`]: giving up what is not needed
 //! - [`watchdog`]: a process that ends us when a thread stalls; [`clock`]: time;
@@ -19,6 +20,7 @@ pub mod clock;
 pub mod file;
 pub mod memory;
 mod mmsg;
+pub mod mptcp;
 pub mod netlink;
 pub mod netns;
 pub mod packet;

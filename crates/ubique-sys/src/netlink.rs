@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub use batch::Batch;
-pub(crate) use message::{Encoder, Message, attributes, messages, read_u32};
+pub(crate) use message::{Encoder, Message, attributes, messages, read_u16, read_u32};
 pub use monitor::{AddressEvent, AddressMonitor};
 pub use path::{HardwareAddress, Path};
 pub use route::{Family, RTPROT_BGP, RTPROT_STATIC, Route};
@@ -46,6 +46,8 @@ pub struct Link {
     pub hardware_address: Option<HardwareAddress>,
     /// Who is on it is not asked for: every packet goes to the interface's own hardware address (`IFF_NOARP`).
     pub no_arp: bool,
+    /// One end of a pair within this machine.
+    pub is_veth: bool,
 }
 
 /// One rtnetlink socket in one namespace.
@@ -264,7 +266,7 @@ fn octets(address: IpAddr) -> ([u8; 16], usize) {
     }
 }
 
-fn push_address(encoder: &mut Encoder, kind: u16, address: IpAddr) {
+pub(crate) fn push_address(encoder: &mut Encoder, kind: u16, address: IpAddr) {
     let (bytes, length) = octets(address);
     encoder.attribute(kind, &bytes[..length]);
 }
@@ -277,7 +279,7 @@ pub(crate) fn parse_ip(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }
 
-fn family_code(address: IpAddr) -> u8 {
+pub(crate) fn family_code(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => libc::AF_INET as u8,
         IpAddr::V6(_) => libc::AF_INET6 as u8,

@@ -64,12 +64,27 @@ impl Agent {
     /// Starts the data plane, or takes off what a former agent left of one.
     pub(super) fn sessions_start(&mut self) {
         let life = self.sessions_life.clone();
+        if self.service.sessions.as_ref().is_none_or(|sessions| !sessions.mptcp) {
+            self.mptcp_take_back(&life);
+        }
         let Some(setup) = Setup::of(&self.service, self.spec(), life.clone()) else {
             return self.sessions_clear(&life);
         };
         match Driver::start(setup) {
             Ok(driver) => self.sessions = Some(driver),
             Err(error) => tracing::error!(%error, "no data plane: connections do not survive a route change"),
+        }
+    }
+
+    /// Clients are told of the addresses that a former agent had them told of no more.
+    fn mptcp_take_back(&mut self, life: &std::path::Path) {
+        match sessions::take_back(life) {
+            Ok(taken) => {
+                for address in taken {
+                    tracing::info!(%address, "no `mptcp` any more: clients are not told of it");
+                }
+            }
+            Err(error) => tracing::error!(%error, "clients of MPTCP are still told of addresses"),
         }
     }
 

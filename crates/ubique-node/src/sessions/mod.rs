@@ -12,7 +12,7 @@
 //! tried again.
 //!
 //! - `keys`: from the secret to keys. `hops`: interfaces and next hops. `link`: datagrams between sites. `plane`: programs and what they
-//!   are told. `life`: what a successor must know. `thread`: the loop.
+//!   are told. `mptcp`: what the kernel is. `life`: what a successor must know. `thread`: the loop.
 //!
 //! Deliberately absent: who decides about a packet (`ubique_edge`), which site is up (`ubique_proto::sessions::peers`).
 
@@ -20,6 +20,7 @@ mod hops;
 pub mod keys;
 mod life;
 mod link;
+mod mptcp;
 mod off;
 mod plane;
 mod thread;
@@ -43,6 +44,7 @@ use ubique_proto::sessions::Site;
 pub use off::{Removed, off};
 
 pub(crate) use life::path_beside;
+pub(crate) use mptcp::take_back;
 pub(crate) use off::{clear, is_built};
 
 /// Orders that wait for the thread, which takes them at once.

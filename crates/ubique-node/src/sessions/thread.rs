@@ -1,6 +1,6 @@
 //! The thread: one loop around the programs and the core of the other sites.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::Sender;
-use ubique_edge::{Error, Keys, NextHop, Tier};
+use ubique_edge::{Error, Keys, NextHop, Tier, device};
 use ubique_model::service::TcpMethod;
 use ubique_proto::Time;
 use ubique_proto::sessions::Site;
@@ -22,6 +22,7 @@ use ubique_sys::netlink::{Link, Netlink};
 use super::hops;
 use super::keys::Secret;
 use super::link::Sockets;
+use super::mptcp;
 use super::plane::{Found, Plane, peer};
 use super::{Notice, Order, Seen, Setup, Snapshot, Target};
 use crate::clock::now;
@@ -39,6 +40,10 @@ const FOUND_PER_S: usize = 1000;
 /// The same in one turn of the loop.
 const FOUND_PER_TURN: usize = 64;
 
+/// Why an interface does not do, though the programs are on it.
+const LOSSY: &str = "it is a veth whose other end drops what the programs send back, so that packets for other sites are lost: \
+                     switch GRO on at the other end (ethtool -K NAME gro on), or put an XDP program there";
+
 /// Whether the kernel's own timestamps are the same clock for all connections: 2.
 const TIMESTAMPS: &str = "/proc/sys/net/ipv4/tcp_timestamps";
 
@@ -53,6 +58,8 @@ pub(super) struct Thread {
     sockets: Sockets,
     netlink: Option<Netlink>,
     interfaces: Vec<(u32, String)>,
+    /// Those of them that lose what the programs send back.
+    lossy: BTreeSet<u32>,
     /// How each site is reached, as far as is known; and why not, when that is so.
     hops: BTreeMap<Site, NextHop>,
     no_way: BTreeMap<Site, String>,
@@ -100,6 +107,7 @@ impl Thread {
             peers,
             netlink: None,
             interfaces: vec![],
+            lossy: BTreeSet::new(),
             hops: BTreeMap::new(),
             no_way: BTreeMap::new(),
             clock_ahead_ms: BTreeMap::new(),
@@ -217,6 +225,10 @@ impl Thread {
             // Another socket may fare better; until then all is as it was.
             _ => self.netlink = None,
         }
+        if self.setup.sessions.mptcp {
+            let refused = mptcp::set_up(&self.setup.unicast, &self.setup.life).err();
+            self.trouble("MPTCP", refused);
+        }
         self.load();
         self.look_at_clock();
     }
@@ -224,6 +236,9 @@ impl Thread {
     fn look_at_interfaces(&mut self, links: &[Link]) {
         let Some(netlink) = &mut self.netlink else { return };
         self.interfaces = hops::interfaces(netlink, links, &self.setup);
+        let is_ours = |link: &&Link| self.interfaces.iter().any(|(index, _)| *index == link.index);
+        let loses = |link: &&Link| link.is_veth && device(link.index).is_some_and(|device| !device.transmits);
+        self.lossy = links.iter().filter(is_ours).filter(loses).map(|link| link.index).collect();
         let none = self.interfaces.is_empty();
         let named = self.setup.sessions.interfaces.join(", ");
         let why = match named.is_empty() {
@@ -259,15 +274,27 @@ impl Thread {
         }
     }
 
-    /// What connections carry: what is asked for, as far as this machine allows; `auto` means timestamps. Connections that live go on as
-    /// they began: `former`.
+    /// Whether connections may begin with cookies. Generic XDP is too late for what follows a cookie on its heels, so `auto` takes them only
+    /// where all drivers run programs themselves; the connections of MPTCP are the kernel's.
+    fn may_begin_cookies(&self) -> bool {
+        let asked = match self.setup.sessions.tcp {
+            TcpMethod::Cookie => true,
+            TcpMethod::Auto => {
+                let is_native = |(index, _): &(u32, String)| device(*index).is_some_and(|device| device.native);
+                !self.setup.sessions.mptcp && self.lossy.is_empty() && self.interfaces.iter().all(is_native)
+            }
+            TcpMethod::Timestamp | TcpMethod::Off => false,
+        };
+        asked && !self.is_without_cookies
+    }
+
+    /// What connections carry: what is asked for, as far as this machine allows. Connections that live go on as they began: `former`.
     fn tier(&mut self, former: Option<Tier>) -> Tier {
-        let asked = self.setup.sessions.tcp;
-        if asked == TcpMethod::Off {
+        if self.setup.sessions.tcp == TcpMethod::Off {
             return Tier::Off;
         }
-        let may_begin = asked == TcpMethod::Cookie && former.is_none() && !self.is_without_cookies;
-        if former == Some(Tier::Cookies) || may_begin {
+        if former == Some(Tier::Cookies) || (former.is_none() && self.may_begin_cookies()) {
+            self.trouble("TCP", None);
             return Tier::Cookies;
         }
         let setting = fs::read_to_string(TIMESTAMPS).unwrap_or_default().trim().to_owned();
@@ -306,7 +333,9 @@ impl Thread {
         if let Err(error @ Error::Cookies(_)) = &loaded {
             self.is_without_cookies = true;
             self.load_again = now();
-            return self.trouble("cookies", Some(format!("{error}; timestamps say the site instead")));
+            // Only who asked for them misses them.
+            let is_missed = self.setup.sessions.tcp == TcpMethod::Cookie;
+            return self.trouble("cookies", is_missed.then(|| format!("{error}; timestamps say the site instead")));
         }
         self.trouble("data plane", loaded.as_ref().err().map(ToString::to_string));
         if let Ok(plane) = loaded {
@@ -398,11 +427,13 @@ impl Thread {
         }
         let mut ends = Vec::new();
         for (index, name) in &self.interfaces {
-            ends.push((name.clone(), plane.attach(&self.setup, *index, name)));
+            ends.push((*index, name.clone(), plane.attach(&self.setup, *index, name)));
         }
         let adopted = plane.adopted;
-        for (interface, end) in ends {
-            self.trouble(&format!("interface {interface}"), end.as_ref().err().cloned());
+        for (index, interface, end) in ends {
+            let loss = || self.lossy.contains(&index).then(|| LOSSY.to_owned());
+            let why = end.as_ref().err().cloned().or_else(loss);
+            self.trouble(&format!("interface {interface}"), why);
             if let Ok(Some(mode)) = end {
                 self.tell(Notice::Attached { interface, mode, adopted });
             }

@@ -5,19 +5,23 @@
 
 use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use ubique_edge::{Config, Edge, Error, Keys, Tier};
 use ubique_model::service::{ReturnPath, Service, Sessions, Site, TcpMethod, Unicast};
 use ubique_node::admin::{self, DrainRequest, Reply, Request, SessionsStatus, Status};
 use ubique_proto::sessions::Key;
+use ubique_sys::mptcp::PathManager;
 use ubique_sys::netlink::Netlink;
 use ubique_sys::netns::NetNs;
 use ubique_sys::packet;
 use ubique_sys::process::Signal;
+use ubique_sys::sockdiag;
 
 use crate::confine;
 use crate::daemons::{BIRD, Bird};
@@ -38,11 +42,13 @@ pub const TESTS: &[Test] = &[
     test("without_sessions_a_connection_does_not_survive_a_flip", &[], control),
     test("connections_of_a_site_that_is_gone_are_reset_at_once", &[], gone),
     test("a_data_plane_goes_with_its_sessions", &[], taken_off),
+    test("mptcp_clients_move_to_the_site_itself", &[IP], mptcp),
     test("a_drained_site_hands_new_connections_over", &[], hands_over),
     test("sessions_as_the_unit_starts_them_and_again", &[BIRD, "/usr/bin/setpriv"], as_the_unit),
     test("sessions_that_cannot_be_leave_the_service_alone", &[BIRD], bad_environments),
 ];
 
+const IP: &str = "/sbin/ip";
 const SECRET: &str = "/run/secret";
 const SITES: [&str; 2] = ["ams", "fra"];
 /// Of the router, and of each site, then of the clients.
@@ -151,25 +157,17 @@ impl Net {
     fn serve(&self) {
         for (site, any) in [(0, "0.0.0.0"), (0, "::"), (1, "0.0.0.0"), (1, "::")] {
             let listen = || {
-                let socket = socket2::Socket::new(
-                    if any == "::" { socket2::Domain::IPV6 } else { socket2::Domain::IPV4 },
-                    socket2::Type::STREAM,
-                    None,
-                )?;
-                if any == "::" {
+                let address: SocketAddr = (any.parse::<IpAddr>().unwrap(), PORT).into();
+                let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+                if address.is_ipv6() {
                     socket.set_only_v6(true)?;
                 }
-                let address: std::net::SocketAddr = (any.parse::<std::net::IpAddr>().unwrap(), PORT).into();
                 socket.bind(&address.into())?;
                 socket.listen(64)?;
                 Ok::<_, std::io::Error>(TcpListener::from(socket))
             };
             let listener = self.sites[usize::from(site)].run(listen).unwrap().unwrap();
-            std::thread::spawn(move || {
-                for stream in listener.incoming().map(Result::unwrap) {
-                    std::thread::spawn(move || answer(stream, site));
-                }
-            });
+            std::thread::spawn(move || serve(&listener, site));
         }
     }
 
@@ -179,6 +177,12 @@ impl Net {
         stream.set_read_timeout(Some(ANSWER)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream
+    }
+}
+
+fn serve(listener: &TcpListener, site: u8) {
+    for stream in listener.incoming().map(Result::unwrap) {
+        std::thread::spawn(move || answer(stream, site));
     }
 }
 
@@ -267,19 +271,19 @@ fn until_decided(site: usize, what: &str) {
 }
 
 fn survives() {
-    survives_as(TcpMethod::Auto);
+    survives_as(TcpMethod::Timestamp);
 }
 
-/// SYNs are answered by cookies of the data plane, which the kernel adopts.
+/// SYNs are answered by cookies of the data plane, which the kernel adopts: where kernel and drivers can, that is what `auto` means.
 fn survives_with_cookies() {
-    survives_as(TcpMethod::Cookie);
+    survives_as(TcpMethod::Auto);
 }
 
 fn survives_as(tcp: TcpMethod) {
     let Some(net) = Net::new() else { return };
     let mut service = service(IPV4);
     service.sessions = Some(Sessions { tcp, ..sessions() });
-    let word = if tcp == TcpMethod::Cookie { "cookie" } else { "timestamp" };
+    let word = if tcp == TcpMethod::Auto { "cookie" } else { "timestamp" };
     let mut agents = [0, 1].map(|site| net.agent(&service, site));
     net.serve();
     let first = both_ready();
@@ -329,7 +333,8 @@ fn survives_as(tcp: TcpMethod) {
 
 fn survives_v6() {
     let Some(net) = Net::new() else { return };
-    let service = service(IPV6);
+    let mut service = service(IPV6);
+    service.sessions = Some(Sessions { tcp: TcpMethod::Timestamp, ..sessions() });
     let _agents = [0, 1].map(|site| net.agent(&service, site));
     net.serve();
     both_ready();
@@ -345,7 +350,9 @@ fn survives_v6() {
 fn says_so() {
     let Some(net) = Net::new() else { return };
     for family in [IPV4, IPV6] {
-        let service = service(family);
+        let mut service = service(family);
+        // With cookies the connection's sequence numbers say it.
+        service.sessions = Some(Sessions { tcp: TcpMethod::Timestamp, ..sessions() });
         let mut agents = [0, 1].map(|site| net.agent(&service, site));
         if family == IPV4 {
             net.serve();
@@ -390,6 +397,66 @@ fn control() {
     assert_eq!(said(&mut stream, 1).unwrap(), 0);
     net.route_to(1);
     assert_eq!(said(&mut stream, 2).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+/// A socket of MPTCP that is bound, or connected, to an address.
+fn multipath(address: SocketAddr, to: fn(&Socket, &SockAddr) -> std::io::Result<()>) -> Socket {
+    /// `IPPROTO_MPTCP`
+    const MPTCP: i32 = 262;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::from(MPTCP))).unwrap();
+    if address.is_ipv6() {
+        socket.set_only_v6(true).unwrap();
+    }
+    to(&socket, &address.into()).unwrap();
+    socket
+}
+
+/// Clients of MPTCP open a second subflow, to the site's own address, and keep it when the route takes the first one elsewhere.
+fn mptcp() {
+    let Some(net) = Net::new() else { return };
+    if !Path::new("/proc/sys/net/mptcp").exists() {
+        return eprintln!("skipped: this kernel has no MPTCP");
+    }
+    // As clients of MPTCP have it: not more than they are told of.
+    let mut limits = Command::new(IP);
+    limits.args(["mptcp", "limits", "set", "add_addr_accepted", "2", "subflows", "2"]);
+    assert!(net.clients.run(|| limits.status()).unwrap().unwrap().success());
+    for (family, any, address) in [(IPV4, "0.0.0.0", SERVICE_V4), (IPV6, "::", SERVICE_V6)] {
+        let mut service = service(family);
+        service.sessions = Some(Sessions { tcp: TcpMethod::Off, mptcp: true, ..sessions() });
+        let mut agents = [0, 1].map(|site| net.agent(&service, site));
+        both_ready();
+        net.route_to(0);
+        let service_address: SocketAddr = (address.parse::<IpAddr>().unwrap(), PORT + 1).into();
+        let any: SocketAddr = (any.parse::<IpAddr>().unwrap(), PORT + 1).into();
+        for site in [0, 1] {
+            let listener = net.sites[site].run(|| multipath(any, Socket::bind)).unwrap();
+            listener.listen(64).unwrap();
+            let listener = TcpListener::from(listener);
+            std::thread::spawn(move || serve(&listener, site as u8));
+        }
+        let connect = |address| TcpStream::from(net.clients.run(|| multipath(address, Socket::connect)).unwrap());
+        let mut stream = connect(service_address);
+        stream.set_read_timeout(Some(ANSWER)).unwrap();
+        assert_eq!(said(&mut stream, 1).unwrap(), 0);
+        let unicast: [IpAddr; 1] = [bare(LINKS[0][family]).parse().unwrap()];
+        let subflows = || net.sites[0].run(|| sockdiag::established(&unicast)).unwrap().unwrap();
+        until_true("a subflow to the site itself", || subflows() > 0);
+        net.route_to(1);
+        for octet in 2..6 {
+            assert_eq!(said(&mut stream, octet).unwrap(), 0, "it stays where it is");
+        }
+        assert_eq!(said(&mut connect(service_address), 7).unwrap(), 1, "new ones go where the route leads");
+        for agent in &mut agents {
+            agent.signal(Signal::Term);
+            assert_eq!(agent.wait(), 0);
+        }
+        // An agent that is to tell nobody takes it back.
+        service.sessions = Some(Sessions { mptcp: false, ..sessions() });
+        let _agent = net.agent(&service, 0);
+        let endpoints = || net.sites[0].run(|| PathManager::open()?.endpoints()).unwrap().unwrap();
+        until_true("no endpoint", || endpoints().is_empty());
+    }
 }
 
 fn gone() {
@@ -503,10 +570,9 @@ fn lonely() -> Service {
 
 /// Without CAP_SYS_ADMIN the kernel shows nobody what is loaded: the agent knows its own by what it wrote down.
 fn as_the_unit() {
-    if any_edge().is_none() || !confine::may_be_another() {
-        return;
-    }
+    let Some(pass) = any_edge().filter(|_| confine::may_be_another()) else { return };
     let lab = Lab::new();
+    far_end(&lab, |index| pass.attach_pass(index).unwrap());
     let mut bird = Bird::start(&lab.router, "");
     set(&lab.site, &[("net/ipv4/tcp_timestamps", "2")]);
     fs::write(SECRET, "0123456789abcdef".repeat(4)).unwrap();
@@ -516,7 +582,7 @@ fn as_the_unit() {
     let attached = || until("attached", || status().sessions.filter(|s| s.state == "native")).0;
     let mut agent = confine::start_as_the_unit(&lab, &service);
     let first = attached();
-    assert_eq!((first.tcp.as_str(), first.adopted, &first.troubles[..]), ("timestamp", false, &[][..]));
+    assert_eq!((first.tcp.as_str(), first.adopted, &first.troubles[..]), ("cookie", false, &[][..]));
     confine::assert_confined_with_data_plane(&agent);
     let dns = lab.dns();
     until_true("announced", || bird.has_both());
@@ -526,6 +592,12 @@ fn as_the_unit() {
     let second = attached();
     assert_eq!((second.adopted, second.clock_base_ms, &second.troubles[..]), (true, first.clock_base_ms, &[][..]));
     drop(agent);
+}
+
+/// Does something to the router's end of the standard lab's wire, by its index.
+fn far_end(lab: &Lab, change: impl FnOnce(u32) + Send) {
+    let index = Netlink::open_in(&lab.router).unwrap().link_index("l0").unwrap();
+    lab.router.run(|| change(index)).unwrap()
 }
 
 /// What is wrong with the data plane of the standard lab, by what.
@@ -562,13 +634,19 @@ fn bad_environments() {
     set(&lab.site, &[("net/ipv4/tcp_timestamps", "1")]);
     expect(&mut bird, &["no-bpf"], "data plane", "CAP_BPF");
 
+    // A veth takes nothing from programs unless its other end has one: no cookies by themselves, and it is told.
     // Of timestamps nothing is believed; then they are as they should be, and it goes on by itself.
     let mut agent = lab.agent(&service);
+    let why = until("interface l0", || trouble("interface l0")).0;
+    assert!(why.contains("other end drops"), "{why}");
     let why = until("TCP", || trouble("TCP")).0;
     assert!(why.contains("net.ipv4.tcp_timestamps is 1") && why.contains("sysctl -w"), "{why}");
     until_true("attached for QUIC alone", || status().sessions.is_some_and(|s| s.state == "native" && s.tcp == "off"));
     set(&lab.site, &[("net/ipv4/tcp_timestamps", "2")]);
-    until_true("timestamps", || status().sessions.is_some_and(|s| s.tcp == "timestamp" && s.troubles.is_empty()));
+    until_true("timestamps", || status().sessions.is_some_and(|s| s.tcp == "timestamp" && trouble("TCP").is_none()));
+    far_end(&lab, |index| pass.attach_pass(index).unwrap());
+    until_true("takes what is sent back", || status().sessions.is_some_and(|s| s.troubles.is_empty()));
+    assert_eq!(status().sessions.unwrap().tcp, "timestamp", "connections go on as they began");
     agent.kill();
     lab.site.run(ubique_node::sessions::off).unwrap().unwrap();
 

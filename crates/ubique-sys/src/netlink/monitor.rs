@@ -93,6 +93,7 @@ pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
         mtu: find(libc::IFLA_MTU).and_then(|value| read_u32(value, 0)).unwrap_or(0),
         hardware_address: find(libc::IFLA_ADDRESS).and_then(|value| value.try_into().ok()),
         no_arp: read_u32(header, 8)? & libc::IFF_NOARP as u32 != 0,
+        is_veth: attributes(info).any(|(kind, value)| kind == libc::IFLA_INFO_KIND && read_str(value) == Some("veth")),
         in_vrf: attributes(info).any(|(kind, value)| kind == libc::IFLA_INFO_SLAVE_KIND && value.starts_with(b"vrf")),
     })
 }

@@ -33,7 +33,7 @@ pub(super) static SESSIONS: Spec = plain(
             Type::Choice(&["auto", "cookie", "timestamp", "off"]),
             Need::Text("auto"),
             "How TCP connections carry the number of their site: cookie, in initial sequence numbers and timestamps of our own SYN cookies \
-             (Linux 6.9); timestamp, in timestamps alone (Linux 5.10); auto, the best this kernel has.",
+             (Linux 6.9); timestamp, in timestamps alone (Linux 5.10); auto, cookie where kernel and drivers can and `mptcp` is off, else timestamp.",
         ),
         field(
             "tcp-ports",
@@ -76,7 +76,7 @@ pub(super) static SESSIONS: Spec = plain(
             "mptcp",
             Type::Boolean,
             Need::Described("false"),
-            "Clients of MPTCP are told the site's `unicast` addresses, and stay with it by themselves.",
+            "Clients of MPTCP (RFC 8684) are told the site's `unicast` addresses, and stay with it by themselves; for servers whose sockets speak MPTCP.",
         ),
         field(
             "interfaces",
