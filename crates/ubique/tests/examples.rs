@@ -161,6 +161,51 @@ fn a_rack_with_frr_fails_over() {
     );
 }
 
+/// A router, two sites with nginx, curl and a browser: the script checks what they see of route changes and of a drain.
+#[test]
+fn downloads_outlive_a_route_change_and_a_drain_ends_connections() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: only root can make the namespaces of two sites");
+    }
+    if !have(&["bird", "birdc", "nginx", "openssl", "curl", "ip", "nsenter"]) {
+        return;
+    }
+    let output = Command::new(example("hybrid/rehearse")).env("UBIQUE", env!("CARGO_BIN_EXE_ubique")).output();
+    let output = output.expect("the script starts");
+    let (said, words) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if words.contains("unshare failed") {
+        return eprintln!("skipped: {}", words.trim());
+    }
+    words.lines().filter(|line| line.starts_with("skipped: ")).for_each(|line| eprintln!("{line}"));
+    assert!(output.status.success(), "{said}\n{words}");
+    // That line takes chromium.
+    let lines: Vec<&str> = said.lines().filter(|line| !line.ends_with("a browser")).collect();
+    assert_eq!(
+        lines,
+        [
+            "307: a download from the site's own name is whole",
+            "no redirect: one from the anycast address is cut off",
+            "no redirect, asked again from where it was cut off: whole",
+            "Alt-Svc: the next connection goes to the site's own address",
+            "a drain: every request of those who keep connections is answered, and their connections end",
+            "the route changes when nobody is left: no connection is reset",
+            "new connections go to the other site",
+            "a download from before the drain ends as it should",
+            "Alt-Svc: who was told of the other site bears that this one is gone, others do not",
+        ]
+    );
+}
+
+#[test]
+fn the_units_of_the_hook_are_right() {
+    if have(&["systemd-analyze"]) {
+        let units = ["path", "service"].map(|kind| example(&format!("hybrid/nginx-drain.{kind}")));
+        let output = Command::new("systemd-analyze").arg("verify").args(units).output().expect("it starts");
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && words.is_empty(), "{words}");
+    }
+}
+
 /// A lab that stays up, to look around in.
 struct Kept {
     rehearsal: Child,

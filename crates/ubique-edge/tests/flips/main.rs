@@ -6,7 +6,7 @@
 //! Root only; without BPF only the control runs. `cargo test -p ubique-edge --features bpf --test flips [-- PART-OF-A-NAME]`;
 //! `UBIQUE_FLIPS_BULK_MB=400` for the size of the bulk transfers that acceptance asks for.
 //!
-//! - [`net`]: the namespaces and their routes; [`delay`]: a box that delays frames; [`plane`]: the data plane of the sites; [`quic`]: programs
+//! - [`net`]: the namespaces and their routes; [`delay`]: a box that delays frames; [`plane`]: the data plane of the sites; [`quic`]: programs, a browser
 //! - [`traffic`]: connections and what became of them; [`scenarios`]: what is done to them
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]

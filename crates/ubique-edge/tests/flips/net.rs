@@ -155,6 +155,19 @@ impl Net {
         batch.commit().unwrap();
     }
 
+    /// An address of the site alone that is as public as the service's: browsers take no other one for it. To be made once.
+    pub fn make_own_address(&self, site: usize, family: Family) -> IpAddr {
+        let own = family.pick(&format!("203.0.113.{site}/32"), &format!("2001:db8:2::{site}/128"));
+        in_namespace(&self.sites[site], || {
+            let mut netlink = Netlink::open().unwrap();
+            let lo = netlink.link_index("lo").unwrap();
+            netlink.add_address(lo, own).unwrap();
+        });
+        let mut netlink = Netlink::open_in(&self.router).unwrap();
+        netlink.replace_route(&route(own, End::Site(site).address(family, 2).addr())).unwrap();
+        own.addr()
+    }
+
     /// The router drops what comes from a service address by another link than the route to it. IPv4 only: Linux has no such switch for
     /// IPv6.
     pub fn be_strict(&self) {

@@ -11,6 +11,8 @@ use crate::quic;
 use crate::runner::{Scenario, wait_until};
 use crate::traffic::{Client, Fate, Kind, Record, Server, Summary, TICK};
 
+mod browser;
+
 /// Tiers that every scenario is run with.
 const TIERS: [Tier; 2] = [Tier::Cookies, Tier::Timestamps];
 
@@ -42,10 +44,12 @@ impl Clients {
     }
 }
 
+type Run = Box<dyn Fn()>;
+
 /// All of them.
 pub fn all() -> Vec<Scenario> {
     let mut all = Vec::new();
-    let mut add = |name: String, plane: bool, run: Box<dyn Fn()>| {
+    let mut add = |name: String, plane: bool, run: Run| {
         let name = name.to_lowercase();
         all.push(Scenario { name, plane, run });
     };
@@ -56,6 +60,7 @@ pub fn all() -> Vec<Scenario> {
         add(format!("quic_control_{family:?}"), false, Box::new(move || quic_control(family)));
         add(format!("quic_{family:?}"), true, Box::new(move || quic_flips(family)));
     }
+    browser::add_all(&mut add);
     for tier in TIERS {
         for family in Family::BOTH {
             for clients in Clients::ALL {
