@@ -1,4 +1,4 @@
-//! Events of addresses and links.
+//! Events of addresses and links, and of all that decides how packets leave.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,6 +8,9 @@ use ipnet::IpNet;
 use super::message::{Message, attributes, messages, read_str, read_u32};
 use super::request::{LINK_HEADER_LEN, parse_address};
 use super::{Event, Link, NetlinkSocket};
+
+/// Changes taken at once: somebody who fills a table of routes must not keep the caller.
+const CHANGES_MAX: usize = 4096;
 
 /// What changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +68,42 @@ impl AddressMonitor {
                 Event::None => return Ok(None),
             }
         }
+    }
+}
+
+/// Hears that something of how packets leave has changed in the namespace it was opened in: an interface, an address, a route, or the
+/// hardware address of a neighbour. Non-blocking; readable when something has. Deliberately without what: the way to an address is
+/// asked of the kernel ([`Netlink::path`](super::Netlink::path)), which knows of all of that.
+#[derive(Debug)]
+pub struct PathMonitor {
+    socket: NetlinkSocket,
+}
+
+impl AsFd for PathMonitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl PathMonitor {
+    /// In the namespace of the calling thread. Look at the present state after this, so that no change is missed.
+    pub fn open() -> io::Result<PathMonitor> {
+        let addresses = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        let ways = libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE | libc::RTMGRP_NEIGH;
+        let socket = NetlinkSocket::subscribe(None, (addresses | ways) as u32, None)?;
+        Ok(PathMonitor { socket })
+    }
+
+    /// Whether something has changed since the last call; takes at most [`CHANGES_MAX`] changes, what is left is for the next one.
+    pub fn changed(&mut self) -> io::Result<bool> {
+        for taken in 0..CHANGES_MAX {
+            match self.socket.recv_event()? {
+                Event::Datagram(_) => {}
+                Event::Overrun => return Ok(true),
+                Event::None => return Ok(taken > 0),
+            }
+        }
+        Ok(true)
     }
 }
 
