@@ -30,6 +30,7 @@ pub(super) struct Plane {
     told: BTreeMap<Site, Peer>,
     wall_base_ms: Option<u64>,
     hands_over_to: Option<Site>,
+    answers_syns: bool,
 }
 
 /// What is on interfaces before anything is done.
@@ -99,6 +100,7 @@ impl Plane {
             told: BTreeMap::new(),
             wall_base_ms: None,
             hands_over_to: None,
+            answers_syns: true,
         })
     }
 
@@ -174,6 +176,15 @@ impl Plane {
         if self.hands_over_to != to {
             self.edge.drain_to(to)?;
             self.hands_over_to = to;
+        }
+        Ok(())
+    }
+
+    /// Whether SYNs are answered by cookies, where there are any.
+    pub fn answer_syns(&mut self, answers: bool) -> Result<(), Error> {
+        if self.answers_syns != answers {
+            self.edge.answer_syns(answers)?;
+            self.answers_syns = answers;
         }
         Ok(())
     }
