@@ -80,7 +80,7 @@ fn watch(path: &Path, output: Output) -> Exit {
     let live = output == Output::Table && std::io::stderr().is_terminal();
     let mut stage = None;
     loop {
-        let view = match progress_of(path) {
+        let view = match progress_of(path, if live && stage.is_some() { "\n" } else { "" }) {
             Ok(view) => view,
             Err(exit) => return exit,
         };
@@ -111,8 +111,8 @@ fn watch(path: &Path, output: Output) -> Exit {
     }
 }
 
-/// How far it is, as soon as the agent tells.
-fn progress_of(path: &Path) -> Result<Box<DrainView>, Exit> {
+/// How far it is, as soon as the agent tells; `end`: of the line on the screen.
+fn progress_of(path: &Path, end: &str) -> Result<Box<DrainView>, Exit> {
     let mut away: Option<Instant> = None;
     loop {
         match admin::request(path, &Request::DrainProgress) {
@@ -121,7 +121,7 @@ fn progress_of(path: &Path) -> Result<Box<DrainView>, Exit> {
                 if away.is_none_or(|since| since.elapsed() < AWAY_MAX) =>
             {
                 if away.is_none() {
-                    say!("the agent does not answer: waiting for the next one, which goes on with the drain");
+                    say!("{end}the agent does not answer: waiting for the next one, which goes on with the drain");
                 }
                 away.get_or_insert_with(Instant::now);
                 std::thread::sleep(ASK_EVERY);
@@ -160,15 +160,20 @@ fn connections(view: &DrainView, sessions: &DrainSessions) -> String {
     let count = |traffic: &Option<TrafficView>| traffic.as_ref().and_then(|traffic| traffic.connections);
     let new = match (&sessions.to, &sessions.wanted) {
         (Some(to), _) => format!("new: {:.0} a second go to {to}, ", sessions.handed_over_per_s),
-        (None, Some(wanted)) if view.stage != Stage::Measuring => format!("new: stay here, {wanted} is not up, "),
+        (None, Some(wanted)) if view.stage != Stage::Measuring => format!("new: {wanted} is not known to be up, "),
         (None, _) => "new: ".to_owned(),
     };
-    let mut text = format!("; {new}{} handed over", sessions.handed_over);
+    let mut text = format!("; {new}{} handed over{}", sessions.handed_over, since(sessions));
     if let Some(open) = count(&view.now) {
         let of = count(&view.before).map_or(String::new(), |before| format!(" of {before}"));
         text.push_str(&format!("; old: {open}{of} open, {} packets by way of others", sessions.forwarded));
     }
     text
+}
+
+/// Since when packets are counted, where that is not the begin of the drain.
+fn since(sessions: &DrainSessions) -> &'static str {
+    if sessions.anew { " since the agent began again" } else { "" }
 }
 
 fn traffic(traffic: &TrafficView) -> String {
@@ -200,8 +205,10 @@ fn report(view: &DrainView) -> String {
     };
     text.push_str(&format!("  took    {:.1} s; {gone}\n", view.lasted_s));
     if let Some(sessions) = &view.sessions {
-        let DrainSessions { handed_over, forwarded, .. } = sessions;
-        text.push_str(&format!("  new     {handed_over} handed over; old: {forwarded} packets by way of others\n"));
+        let (DrainSessions { handed_over, forwarded, .. }, since) = (sessions, since(sessions));
+        text.push_str(&format!(
+            "  new     {handed_over} handed over{since}; old: {forwarded} packets by way of others{since}\n"
+        ));
         for ClientView { prefix, connections } in sessions.clients.iter().filter(|_| open > 0) {
             text.push_str(&format!("  open    {prefix:<24} {connections} connections\n"));
         }
@@ -263,6 +270,7 @@ mod tests {
             handed_over: 40,
             handed_over_per_s: 19.6,
             forwarded: 7,
+            anew: false,
             clients,
         };
         let before = Some(TrafficView { packets_per_s: 5000.0, connections: Some(12) });
@@ -285,7 +293,7 @@ mod tests {
             while asks.read_exact(&mut octet).is_ok() && octet != *b"\n" {}
             asks.write_all(format!("{reply}\n").as_bytes()).expect("an answer");
         });
-        assert_eq!(progress_of(&path).map(|told| *told), Ok(view()));
+        assert_eq!(progress_of(&path, "").map(|told| *told), Ok(view()));
         agent.join().expect("it was asked twice");
         std::fs::remove_file(&path).expect("its socket");
     }
@@ -295,8 +303,11 @@ mod tests {
         let text = progress(&with_sessions(Some("fra")));
         let shown = "new: 20 a second go to fra, 40 handed over; old: 3 of 12 open, 7 packets by way of others";
         assert!(text.contains(shown), "{text}");
+        let mut again = with_sessions(Some("fra"));
+        again.sessions.iter_mut().for_each(|sessions| sessions.anew = true);
+        assert!(report(&again).contains("40 handed over since the agent began again"), "{}", report(&again));
         let text = progress(&with_sessions(None));
-        assert!(text.contains("new: stay here, fra is not up, 40 handed over"), "{text}");
+        assert!(text.contains("new: fra is not known to be up, 40 handed over"), "{text}");
     }
 
     #[test]

@@ -223,8 +223,7 @@ pub struct DrainView {
     pub warning: Option<String>,
 }
 
-/// What becomes of connections while a site with `[sessions]` is drained. Packets are those since the drain began, or since the last
-/// restart of the agent, where it may not see what its predecessor counted.
+/// What becomes of connections while a site with `[sessions]` is drained. Packets are those since the drain began, but for `anew`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DrainSessions {
     /// Who takes new connections now; absent: nobody, no other site is up, or it is not time for that.
@@ -239,6 +238,8 @@ pub struct DrainSessions {
     pub handed_over_per_s: f64,
     /// Packets of connections of ours that came by way of other sites.
     pub forwarded: u64,
+    /// Packets are those since the last restart of the agent, which may not see what its predecessor counted.
+    pub anew: bool,
     /// Who has connections open, most first, ten at most.
     pub clients: Vec<ClientView>,
 }

@@ -22,6 +22,9 @@ pub(super) struct HandingOver {
     to: Option<String>,
     /// Packets handed over and forwarded when the drain began.
     before: (u64, u64),
+    /// The drain began with this agent.
+    #[serde(skip)]
+    is_ours: bool,
 }
 
 /// Of packets handed over, and of those that came by way of other sites.
@@ -74,23 +77,25 @@ impl Agent {
     /// A drain begins.
     pub(super) fn begin_handing_over(&mut self, to: Option<String>) {
         let before = self.sessions.as_ref().map(|driver| moved(&driver.snapshot())).unwrap_or_default();
-        self.handing_over = HandingOver { to, before };
+        self.handing_over = HandingOver { to, before, is_ours: true };
     }
 
     /// What becomes of connections in a drain; `None`: no data plane.
     pub(super) fn drain_sessions(&self) -> Option<DrainSessions> {
         let seen = self.sessions.as_ref()?.snapshot();
-        let (before, now) = (self.handing_over.before, moved(&seen));
-        // Counters that began anew with the agent.
-        let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
+        let HandingOver { to: wanted, before, is_ours } = self.handing_over.clone();
+        let anew = !is_ours && !seen.counts_on;
+        let before = if anew { (0, 0) } else { before };
+        let now = moved(&seen);
         let clients = self.operator.drain.progress().map(|progress| progress.clients).unwrap_or_default();
         let client = |client: &Client| ClientView { prefix: client.prefix, connections: client.connections };
         Some(DrainSessions {
             to: seen.hands_over_to,
-            wanted: self.handing_over.to.clone(),
-            handed_over: since(now.0, before.0),
+            wanted,
+            handed_over: now.0.saturating_sub(before.0),
             handed_over_per_s: seen.handed_over_per_s,
-            forwarded: since(now.1, before.1),
+            forwarded: now.1.saturating_sub(before.1),
+            anew,
             clients: clients.iter().map(client).collect(),
         })
     }

@@ -177,6 +177,8 @@ pub(crate) struct Snapshot {
     pub clock_ahead_ms: i64,
     /// Programs of a former agent were replaced.
     pub adopted: bool,
+    /// And their counters, too.
+    pub counts_on: bool,
     /// Who takes new connections while we drain.
     pub hands_over_to: Option<String>,
     /// Packets that begin a connection, handed over in the last second.

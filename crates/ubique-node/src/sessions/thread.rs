@@ -132,7 +132,11 @@ impl Thread {
         loop {
             self.shared.turned(now());
             match self.orders.0.try_recv() {
-                Ok(Order::HandOver(target)) => self.hand_over = target,
+                Ok(Order::HandOver(target)) => {
+                    self.hand_over = target;
+                    self.tell_programs();
+                    self.publish();
+                }
                 Err(TryRecvError::Empty) => {
                     self.turn();
                     self.wait();
@@ -516,6 +520,7 @@ impl Thread {
             clock_base_ms: plane.map(|plane| plane.clock_base_ms),
             clock_ahead_ms: plane.map_or(0, |plane| ahead_ms(wall_base_ms(), plane.clock_base_ms)),
             adopted: plane.is_some_and(|plane| plane.adopted),
+            counts_on: plane.is_some_and(|plane| plane.counts_on),
             hands_over_to: self.hands_over_to.map(|site| self.setup.name(site).to_owned()),
             handed_over_per_s,
             found: self.found,

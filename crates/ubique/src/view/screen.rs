@@ -220,7 +220,9 @@ fn sessions_note(sessions: &SessionsStatus) -> (Tone, String) {
     text += &format!("; {}", sites.join(", "));
     match (&sessions.hands_over_to, &sessions.hands_over_wanted) {
         (Some(to), _) => text += &format!("; new connections go to {to}"),
-        (None, Some(wanted)) => text += &format!("; new connections were to go to {wanted}, and stay here"),
+        (None, Some(wanted)) => {
+            text += &format!("; new connections are to go to {wanted}, which is not known to be up")
+        }
         (None, None) => {}
     }
     if let Some(share) = sessions.without_timestamps_ratio {
