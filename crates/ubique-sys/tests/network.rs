@@ -329,6 +329,14 @@ fn what_decides_how_packets_leave_is_heard() {
         let socket = UdpSocket::bind("192.0.2.1:0").unwrap();
         socket.send_to(b"?", "203.0.113.9:9").unwrap();
     });
+    heard("more than there is room for", &mut |netlink| {
+        let mut batch = netlink.batch();
+        for number in 0..2000u32 {
+            let address = IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + number));
+            batch.add_address(1, ipnet::IpNet::from(address)).unwrap();
+        }
+        batch.commit().unwrap();
+    });
     heard("the other end is down", &mut |_| other.set_down(theirs).unwrap());
 }
 

@@ -31,8 +31,11 @@ use crate::random::seed;
 /// How often everything is looked at, clocks too; routes, neighbours and interfaces besides when the kernel says that they changed.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Between two looks at routes, neighbours and interfaces because of changes: with a full table there is always one.
+/// Between two looks at routes, neighbours and interfaces because of changes, at least: with a full table there is always one.
 const CHANGES_EVERY: Duration = Duration::from_millis(10);
+
+/// And so many times as long as the look took: with thousands of interfaces no more than a tenth of a processor.
+const CHANGES_REST: u32 = 9;
 
 /// How long after the programs could not be loaded that is tried again.
 const RETRY: Duration = Duration::from_secs(10);
@@ -179,7 +182,10 @@ impl Thread {
             self.found_left = FOUND_PER_S;
             self.look();
         } else if moved {
+            let began = now();
             self.look_at_ways();
+            let took = now().since(began);
+            self.next_changes = now() + CHANGES_EVERY.max(took * CHANGES_REST);
         }
         let changed = self.hear();
         self.answer_found();
@@ -196,7 +202,7 @@ impl Thread {
         if now < self.next_changes {
             return false;
         }
-        let changed = match self.monitor.as_mut().map(PathMonitor::changed) {
+        match self.monitor.as_mut().map(PathMonitor::changed) {
             Some(Ok(changed)) => changed,
             Some(Err(_)) => {
                 // Another one may fare better.
@@ -204,11 +210,7 @@ impl Thread {
                 false
             }
             None => false,
-        };
-        if changed {
-            self.next_changes = now + CHANGES_EVERY;
         }
-        changed
     }
 
     /// Notes a trouble, or that there is none any more; the agent hears of what changed.

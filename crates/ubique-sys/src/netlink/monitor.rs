@@ -8,9 +8,11 @@ use ipnet::IpNet;
 use super::message::{Message, attributes, messages, read_str, read_u32};
 use super::request::{LINK_HEADER_LEN, parse_address};
 use super::{Event, Link, NetlinkSocket};
+use crate::sockopt;
 
-/// Changes taken at once: somebody who fills a table of routes must not keep the caller.
-const CHANGES_MAX: usize = 4096;
+/// Room for what [`PathMonitor`] does not read: some dozens of changes. Who fills a table of routes overruns it, which says all there is
+/// to say, and costs the listener nothing more.
+const CHANGES_BYTES: i32 = 32 << 10;
 
 /// What changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,19 +93,20 @@ impl PathMonitor {
         let addresses = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
         let ways = libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE | libc::RTMGRP_NEIGH;
         let socket = NetlinkSocket::subscribe(None, (addresses | ways) as u32, None)?;
+        sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, &CHANGES_BYTES)?;
         Ok(PathMonitor { socket })
     }
 
-    /// Whether something has changed since the last call; takes at most [`CHANGES_MAX`] changes, what is left is for the next one.
+    /// Whether something has changed since the last call.
     pub fn changed(&mut self) -> io::Result<bool> {
-        for taken in 0..CHANGES_MAX {
+        let mut changed = false;
+        loop {
             match self.socket.recv_event()? {
-                Event::Datagram(_) => {}
+                Event::Datagram(_) => changed = true,
                 Event::Overrun => return Ok(true),
-                Event::None => return Ok(taken > 0),
+                Event::None => return Ok(changed),
             }
         }
-        Ok(true)
     }
 }
 
