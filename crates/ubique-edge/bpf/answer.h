@@ -208,7 +208,7 @@ __noinline int answer_syn(struct xdp_md *ctx)
 			count(COUNT_SYN_TIMESTAMPS);
 	}
 	__u8 segment = segment_index(id->flow.family, offer.segment);
-	if (!possible || segment == SEGMENTS || offer.is_signed || !find_listener(ctx, &id->flow))
+	if (!possible || *(volatile __u8 *)&live.no_cookies || segment == SEGMENTS || offer.is_signed || !find_listener(ctx, &id->flow))
 		goto kernel;
 	make_header(&scratch->header, id, &offer, client, segment);
 	if (!write_answer(ctx, &id->flow, &scratch->header, l4))

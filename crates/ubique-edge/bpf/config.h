@@ -65,7 +65,9 @@ struct live {
 	__u64 up;
 	/* Where new connections go, or NO_SITE. */
 	__u8 drain_to;
-	__u8 padding[7];
+	/* The kernel would lose what a cookie says: it answers SYNs itself. */
+	__u8 no_cookies;
+	__u8 padding[6];
 };
 
 enum site_state {

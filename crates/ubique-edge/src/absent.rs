@@ -90,6 +90,11 @@ impl Edge {
         match *self {}
     }
 
+    /// Whether SYNs are answered by cookies.
+    pub fn answer_syns(&mut self, _answers: bool) -> Result<(), Error> {
+        match *self {}
+    }
+
     /// Remembers the owner of a connection.
     pub fn remember(&mut self, _flow: &Flow, _owner: Site) -> Result<(), Error> {
         match *self {}
@@ -113,6 +118,11 @@ impl Former {
 
     /// Its clock.
     pub fn clock_base_ms(&self) -> u64 {
+        match *self {}
+    }
+
+    /// How many there are of its kind.
+    pub fn loaded(&self) -> (usize, usize) {
         match *self {}
     }
 }

@@ -3,6 +3,7 @@
 //! The kernel shows maps of other programs to CAP_SYS_ADMIN only. Without it a cache and counters begin anew, and what must not change
 //! (`clock_base_ms`) the agent has to remember by itself.
 
+use std::collections::BTreeSet;
 use std::mem::offset_of;
 use std::os::fd::AsFd;
 
@@ -21,6 +22,7 @@ const INHERITED: [&str; 3] = ["flows", "returns", "counts"];
 /// What a running program is made of.
 pub struct Former {
     clock_base_ms: u64,
+    config: Vec<u8>,
     maps: Vec<MapHandle>,
 }
 
@@ -33,10 +35,23 @@ impl Former {
             return None;
         }
         let maps: Vec<MapHandle> = info.map_ids.iter().filter_map(|id| MapHandle::from_map_id(*id).ok()).collect();
-        let rodata = maps.iter().find(|map| map.name().to_string_lossy().ends_with(".rodata"))?;
-        let value = rodata.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY).ok()??;
-        let base = value.get(offset_of!(RawConfig, clock_base_ms)..)?.first_chunk()?;
-        Some(Former { clock_base_ms: u64::from_ne_bytes(*base), maps })
+        let config = maps.iter().find_map(config_of)?;
+        let base = config.get(offset_of!(RawConfig, clock_base_ms)..)?.first_chunk()?;
+        Some(Former { clock_base_ms: u64::from_ne_bytes(*base), config, maps })
+    }
+
+    /// How many programs and maps the kernel has that were configured as this one was, wherever they are: of those that took each
+    /// other's place, no more than one life's.
+    pub fn loaded(&self) -> (usize, usize) {
+        let options = ProgInfoQueryOptions::default().include_map_ids(true);
+        let alike = |info: &ProgramInfo| {
+            let known = crate::Program::ALL.iter().any(|program| info.name == program.name());
+            let mut maps = info.map_ids.iter().filter_map(|id| MapHandle::from_map_id(*id).ok());
+            known && maps.any(|map| config_of(&map).is_some_and(|config| config == self.config))
+        };
+        let programs: Vec<ProgramInfo> = ProgInfoIter::with_query_opts(options).filter(alike).collect();
+        let maps: BTreeSet<u32> = programs.iter().flat_map(|info| info.map_ids.iter().copied()).collect();
+        (programs.len(), maps.len())
     }
 
     /// [`Config::clock_base_ms`](crate::Config) of the program.
@@ -61,6 +76,12 @@ impl Former {
         }
         Ok(())
     }
+}
+
+/// What a program was configured with, where the map is that of a program of ours.
+fn config_of(map: &MapHandle) -> Option<Vec<u8>> {
+    let is_config = map.name().to_string_lossy().ends_with(".rodata");
+    is_config.then(|| map.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY).ok()?)?
 }
 
 /// The number of the XDP program on an interface; 0: there is none.

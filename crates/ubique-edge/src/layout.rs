@@ -71,7 +71,8 @@ pub struct Live {
     pub wall_base_ms: u64,
     pub up: u64,
     pub drain_to: u8,
-    padding: [u8; 7],
+    pub no_cookies: u8,
+    padding: [u8; 6],
 }
 
 /// Octets of [`RawSite::template`].
@@ -102,7 +103,7 @@ const DOWN: u8 = 2;
 impl Live {
     /// Nobody is up, nothing drains.
     pub fn new(wall_base_ms: u64) -> Live {
-        Live { wall_base_ms, up: 0, drain_to: NO_SITE, padding: [0; 7] }
+        Live { wall_base_ms, up: 0, drain_to: NO_SITE, no_cookies: 0, padding: [0; 6] }
     }
 }
 

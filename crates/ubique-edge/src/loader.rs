@@ -20,7 +20,7 @@ use crate::layout::{Live, NO_SITE, RawConfig, RawSite};
 use crate::{Config, Counter, Counters, Error, Former, Mode, Notes, Peer, Program, Run, Tier, object};
 
 impl Program {
-    const ALL: [Program; 6] =
+    pub(crate) const ALL: [Program; 6] =
         [Program::Ingress, Program::Egress, Program::Pass, Program::Forward, Program::Undo, Program::Adopt];
 
     /// Its name in the kernel; also how we know our own.
@@ -265,6 +265,15 @@ impl Edge {
     /// What the kernel said.
     pub fn drain_to(&mut self, site: Option<Site>) -> Result<(), Error> {
         self.live.drain_to = site.map_or(NO_SITE, Site::number);
+        self.store_live()
+    }
+
+    /// With [`Tier::Cookies`]: whether SYNs are answered by cookies, or left to the kernel as long as it would lose them.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn answer_syns(&mut self, answers: bool) -> Result<(), Error> {
+        self.live.no_cookies = u8::from(!answers);
         self.store_live()
     }
 

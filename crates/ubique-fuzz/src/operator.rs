@@ -152,7 +152,7 @@ pub(crate) fn drain(input: &[u8]) {
         drain.handle_deadline(now);
         follow(&mut drain, &mut stage);
         let input = any_drain(&mut rng);
-        if let drain::In::Begin(_) = &input {
+        if let drain::In::Begin(_) | drain::In::Resume(_) = &input {
             stage = None;
         }
         drain.handle_input(now, input);
@@ -164,19 +164,27 @@ pub(crate) fn drain(input: &[u8]) {
 
 fn any_drain(rng: &mut Rng) -> drain::In {
     let seconds = |rng: &mut Rng| Duration::from_secs(rng.below(256) << rng.below(8));
+    let request = |rng: &mut Rng| drain::Request {
+        who: "somebody".into(),
+        reason: "disks".into(),
+        within: seconds(rng),
+        prepend: rng.octet(),
+        hook: rng.one_in(2),
+        watch: seconds(rng),
+        carried: rng.one_in(2),
+    };
     match rng.below(12) {
-        0 => drain::In::Begin(drain::Request {
-            who: "somebody".into(),
-            reason: "disks".into(),
-            within: seconds(rng),
-            prepend: rng.octet(),
-            hook: rng.one_in(2),
-            watch: seconds(rng),
-        }),
+        0 => drain::In::Begin(request(rng)),
         1 => drain::In::Uncounted("no right to".into()),
         2 => drain::In::Hook(if rng.one_in(2) { Ok(()) } else { Err("exit 1".into()) }),
         3 => drain::In::Withdrawn,
         4 if rng.one_in(4) => drain::In::Undrained,
+        5 if rng.one_in(4) => drain::In::Resume(drain::Resumed {
+            request: request(rng),
+            lasted: seconds(rng),
+            withdrawn: seconds(rng),
+            before: None,
+        }),
         _ => {
             let sender = |rng: &mut Rng| Sender {
                 prefix: prefix(DESTINATIONS[rng.below(8) as usize]),
@@ -186,7 +194,13 @@ fn any_drain(rng: &mut Rng) -> drain::In {
             let senders = (0..rng.below(40)).map(|_| sender(rng)).collect();
             let window = if rng.one_in(8) { seconds(rng) } else { SAMPLE_EVERY };
             let packets = if rng.one_in(2) { 0 } else { rng.next_u64() >> rng.below(64) };
-            drain::In::Sample(drain::Sample { window, packets, connections: None, senders })
+            let connections = rng.one_in(2).then(|| rng.below(3));
+            let client = |rng: &mut Rng| drain::Client {
+                prefix: prefix(DESTINATIONS[rng.below(8) as usize]),
+                connections: rng.below(9),
+            };
+            let clients = (0..rng.below(20)).map(|_| client(rng)).collect();
+            drain::In::Sample(drain::Sample { window, packets, connections, clients, senders })
         }
     }
 }
@@ -198,7 +212,7 @@ fn follow(drain: &mut Drain, stage: &mut Option<Stage>) {
             drain::Out::Stage { stage: next, cause } => {
                 let follows = matches!(
                     (*stage, next),
-                    (None, Stage::Measuring)
+                    (None, Stage::Measuring | Stage::Withdrawn)
                         | (Some(Stage::Measuring), Stage::Leaving | Stage::Withdrawn)
                         | (Some(Stage::Leaving), Stage::Withdrawn)
                         | (Some(Stage::Withdrawn), Stage::Over)
@@ -216,7 +230,7 @@ fn follow(drain: &mut Drain, stage: &mut Option<Stage>) {
         }
     }
     let Some(progress) = drain.progress() else { return };
-    assert!(progress.senders.len() <= NAMED);
+    assert!(progress.senders.len() <= NAMED && progress.clients.len() <= NAMED);
     assert!(progress.senders.iter().all(|(_, rate)| rate.is_finite()), "{:?}", progress.senders);
     assert_eq!(stage.is_some_and(|s| s != Stage::Over && s != Stage::Abandoned), drain.is_active());
     assert!(drain.prepend() == 0 || *stage == Some(Stage::Leaving), "prepends while {stage:?}");

@@ -7,6 +7,11 @@
 //!
 //! What arrives over the loopback interface does not count: those are our own checks. Packets are seen once, where they
 //! leave the last device (VLAN, bond, bridge), since the sockets are bound to the protocol and not to all of them.
+//!
+//! Sockets of one protocol have a price where a BPF program at tc gives packets to sockets (`bpf_sk_assign*`): the kernel serves them
+//! after IP (since Linux 6.16, device-bound ones ever since), so that IP gets a copy of the packet, which has lost its socket. Sockets of
+//! all protocols are served before tc and cost nothing of the kind, but see packets on each device they pass: those are told which
+//! interfaces count.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,6 +25,9 @@ use crate::sockopt;
 /// Most addresses: their filter must fit into what the kernel takes.
 pub const ADDRESSES_MAX: usize = 256;
 
+/// Most interfaces that are told: as far as a filter jumps.
+pub const INTERFACES_MAX: usize = 128;
+
 /// An IPv6 header; an IPv4 header ends before.
 const HEADER_BYTES: u32 = 40;
 /// About 500 full frames: what arrives in a quarter of a second at 2,000 samples a second.
@@ -30,6 +38,7 @@ const LOOKS_MAX: usize = 16;
 const LOOPBACK: u32 = 1;
 /// `linux/filter.h`
 const SKF_AD_OFF: u32 = 0xffff_f000;
+const SKF_AD_PROTOCOL: u32 = 0;
 const SKF_AD_IFINDEX: u32 = 8;
 const SKF_AD_RANDOM: u32 = 56;
 const BPF_MOD: u32 = 0x90;
@@ -49,23 +58,40 @@ pub struct Arrivals {
 
 #[derive(Debug)]
 struct Sockets {
-    ipv4: bool,
-    addresses: Vec<IpAddr>,
+    wanted: Wanted,
     counter: OwnedFd,
     sampler: OwnedFd,
 }
 
+/// Which packets count.
+#[derive(Debug)]
+struct Wanted {
+    ipv4: bool,
+    /// All of one family.
+    addresses: Vec<IpAddr>,
+    /// Indexes; empty: all but the loopback.
+    interfaces: Vec<u32>,
+}
+
+impl Wanted {
+    fn protocol(&self) -> u16 {
+        if self.ipv4 { libc::ETH_P_IP as u16 } else { libc::ETH_P_IPV6 as u16 }
+    }
+}
+
 impl Arrivals {
-    /// For at most [`ADDRESSES_MAX`] addresses, in the calling thread's network namespace. Needs `CAP_NET_RAW`.
-    pub fn open(addresses: &[IpAddr]) -> io::Result<Arrivals> {
-        if addresses.len() > ADDRESSES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("more than {ADDRESSES_MAX} addresses")));
+    /// For at most [`ADDRESSES_MAX`] addresses, in the calling thread's network namespace; `interfaces`: on these alone, at most
+    /// [`INTERFACES_MAX`], by sockets of all protocols. Needs `CAP_NET_RAW`.
+    pub fn open(addresses: &[IpAddr], interfaces: &[u32]) -> io::Result<Arrivals> {
+        if addresses.len() > ADDRESSES_MAX || interfaces.len() > INTERFACES_MAX {
+            let what = format!("more than {ADDRESSES_MAX} addresses or {INTERFACES_MAX} interfaces");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         let mut families = Vec::new();
         for ipv4 in [true, false] {
             let own: Vec<IpAddr> = addresses.iter().copied().filter(|a| a.is_ipv4() == ipv4).collect();
             if !own.is_empty() {
-                families.push(Sockets::open(ipv4, own)?);
+                families.push(Sockets::open(Wanted { ipv4, addresses: own, interfaces: interfaces.to_vec() })?);
             }
         }
         Ok(Arrivals { families, buffers: Buffers::new(BATCH_MAX, HEADER_BYTES as usize), every: 1 })
@@ -82,7 +108,7 @@ impl Arrivals {
         if every != self.every {
             self.every = every;
             for sockets in &self.families {
-                sockopt::attach_filter(sockets.sampler.as_fd(), &program(sockets.ipv4, &sockets.addresses, every))?;
+                sockopt::attach_filter(sockets.sampler.as_fd(), &program(&sockets.wanted, every))?;
             }
         }
         Ok(())
@@ -110,8 +136,9 @@ impl Arrivals {
 }
 
 impl Sockets {
-    fn open(ipv4: bool, addresses: Vec<IpAddr>) -> io::Result<Sockets> {
-        let program = program(ipv4, &addresses, 1);
+    fn open(wanted: Wanted) -> io::Result<Sockets> {
+        let program = program(&wanted, 1);
+        let protocol = if wanted.interfaces.is_empty() { wanted.protocol() } else { libc::ETH_P_ALL as u16 };
         let counter = packet_socket()?;
         // The kernel makes this its least; what finds no room is counted all the same.
         sockopt::set(counter.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, &0i32)?;
@@ -120,9 +147,12 @@ impl Sockets {
         for socket in [&counter, &sampler] {
             // Bound only after the filter: nothing unfiltered is ever queued or counted.
             sockopt::attach_filter(socket.as_fd(), &program)?;
-            bind(socket.as_fd(), if ipv4 { libc::ETH_P_IP } else { libc::ETH_P_IPV6 } as u16)?;
+            if protocol == libc::ETH_P_ALL as u16 {
+                sockopt::set(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1i32)?;
+            }
+            bind(socket.as_fd(), protocol)?;
         }
-        Ok(Sockets { ipv4, addresses, counter, sampler })
+        Ok(Sockets { wanted, counter, sampler })
     }
 }
 
@@ -172,21 +202,32 @@ fn source(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Takes the header of one in `every` packets to one of the addresses, but for those over the loopback interface.
-fn program(ipv4: bool, addresses: &[IpAddr], every: u32) -> Vec<libc::sock_filter> {
+/// Takes the header of one in `every` packets that are wanted.
+fn program(wanted: &Wanted, every: u32) -> Vec<libc::sock_filter> {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let load = |at| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at);
     let equal = |jt, jf, value| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, jt, jf, value);
     let answer = |octets| step(libc::BPF_RET | libc::BPF_K, 0, 0, octets);
-    let mut program = vec![load(SKF_AD_OFF + SKF_AD_IFINDEX), equal(0, 1, LOOPBACK), answer(0)];
+    let mut program = match wanted.interfaces.as_slice() {
+        [] => vec![load(SKF_AD_OFF + SKF_AD_IFINDEX), equal(0, 1, LOOPBACK), answer(0)],
+        list => {
+            let protocol = u32::from(wanted.protocol());
+            let mut program = vec![load(SKF_AD_OFF + SKF_AD_PROTOCOL), equal(1, 0, protocol), answer(0)];
+            program.push(load(SKF_AD_OFF + SKF_AD_IFINDEX));
+            // Past the others and the answer.
+            program.extend(list.iter().zip((1..=list.len() as u8).rev()).map(|(index, past)| equal(past, 0, *index)));
+            program.push(answer(0));
+            program
+        }
+    };
     if every > 1 {
         let modulo = step(libc::BPF_ALU | BPF_MOD | libc::BPF_K, 0, 0, every);
         program.extend([load(SKF_AD_OFF + SKF_AD_RANDOM), modulo, equal(1, 0, 0), answer(0)]);
     }
-    if ipv4 {
+    if wanted.ipv4 {
         program.push(load(V4_DESTINATION));
     }
-    for address in addresses {
+    for address in &wanted.addresses {
         match address {
             IpAddr::V4(address) => program.extend([equal(0, 1, u32::from(*address)), answer(HEADER_BYTES)]),
             IpAddr::V6(address) => {
@@ -214,7 +255,8 @@ mod tests {
         let addresses: Vec<IpAddr> =
             (0..ADDRESSES_MAX as u16).map(|n| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n).into()).collect();
         // BPF_MAXINSNS
-        assert!(program(false, &addresses, 100).len() <= 4096);
+        let wanted = Wanted { ipv4: false, addresses, interfaces: (0..INTERFACES_MAX as u32).collect() };
+        assert!(program(&wanted, 100).len() <= 4096);
     }
 
     #[test]

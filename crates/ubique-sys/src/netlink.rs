@@ -1,4 +1,4 @@
-//! Synchronous rtnetlink: links, addresses, routes, and events of addresses and links.
+//! Synchronous rtnetlink: links, addresses, routes, and events of them and of neighbours.
 //!
 //! [`Netlink`] speaks to the namespace it was opened in. Each method is one round trip; [`Netlink::batch`] sends many
 //! changes at once, which is what building a lab of hundreds of links needs.
@@ -22,7 +22,7 @@ use ipnet::IpNet;
 
 pub use batch::Batch;
 pub(crate) use message::{Encoder, Message, attributes, messages, read_u16, read_u32};
-pub use monitor::{AddressEvent, AddressMonitor};
+pub use monitor::{AddressEvent, AddressMonitor, PathMonitor};
 pub use path::{HardwareAddress, Path};
 pub use route::{Family, RTPROT_BGP, RTPROT_STATIC, Route};
 pub(crate) use socket::{Event, NetlinkSocket};

@@ -18,8 +18,14 @@ const RESPONSE_LEN: usize = 72;
 const INET_DIAG_PROTOCOL: u16 = 10;
 
 const TCP_ESTABLISHED: u32 = 1;
+const TCP_FIN_WAIT1: u32 = 4;
 const TCP_CLOSE: u32 = 7;
+const TCP_CLOSE_WAIT: u32 = 8;
+const TCP_LAST_ACK: u32 = 9;
 const TCP_LISTEN: u32 = 10;
+const TCP_CLOSING: u32 = 11;
+/// In which a connection may have something to send.
+const OPEN: [u32; 5] = [TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_CLOSING];
 
 /// `SKNLGRP_INET_TCP_DESTROY`, `..._UDP_...`, `..._INET6_TCP_...`, `..._INET6_UDP_...` are groups 1 to 4.
 const DESTROY_GROUPS: u32 = 0b1111;
@@ -73,10 +79,10 @@ pub fn listeners(port: u16) -> io::Result<Vec<Listener>> {
     Ok(found)
 }
 
-/// Established TCP connections with one of `addresses` as the local one and a remote that is none of them, in the calling
-/// thread's network namespace. The kernel walks all connections: about 0.1 s for 100,000 of them; call it from a thread that
-/// may wait.
-pub fn established(addresses: &[IpAddr]) -> io::Result<u64> {
+/// Calls `each` with the remote address of every TCP connection on which something may still be sent, with one of `addresses` as
+/// the local one and a remote that is none of them, in the calling thread's network namespace; their number. The kernel walks all
+/// connections: about 0.1 s for 100,000 of them; call it from a thread that may wait.
+pub fn connections(addresses: &[IpAddr], mut each: impl FnMut(IpAddr)) -> io::Result<u64> {
     let mut socket = NetlinkSocket::open(Some(rustix::net::netlink::SOCK_DIAG))?;
     let mut count = 0;
     // IPv4 connections of a socket that serves both families are found under IPv6.
@@ -84,7 +90,8 @@ pub fn established(addresses: &[IpAddr]) -> io::Result<u64> {
         let mut request = [0; REQUEST_LEN];
         request[0] = family as u8;
         request[1] = libc::IPPROTO_TCP as u8;
-        request[4..8].copy_from_slice(&(1u32 << TCP_ESTABLISHED).to_ne_bytes());
+        let states = OPEN.iter().fold(0, |states, state| states | 1u32 << state);
+        request[4..8].copy_from_slice(&states.to_ne_bytes());
         let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
         let encode = |encoder: &mut Encoder, sequence| {
             encoder.begin(SOCK_DIAG_BY_FAMILY, flags, sequence);
@@ -93,12 +100,16 @@ pub fn established(addresses: &[IpAddr]) -> io::Result<u64> {
         };
         let ours = |message: &Message<'_>| {
             let (local, remote) = ends(message)?;
-            (addresses.contains(&local) && !addresses.contains(&remote) && !remote.is_loopback()).then_some(())
+            (addresses.contains(&local) && !addresses.contains(&remote) && !remote.is_loopback()).then_some(remote)
         };
         match socket.dump(encode, ours) {
             // A kernel without IPv6, or without this diagnosis module, has none to tell of.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => count += other?.len() as u64,
+            other => {
+                let remotes = other?;
+                count += remotes.len() as u64;
+                remotes.into_iter().for_each(&mut each);
+            }
         }
     }
     Ok(count)

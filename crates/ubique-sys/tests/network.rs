@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ground::{namespace, pair, path_of, readable};
-use ubique_sys::netlink::{AddressEvent, AddressMonitor, Family, Link, Netlink, RTPROT_BGP, Route};
+use ubique_sys::netlink::{AddressEvent, AddressMonitor, Family, Link, Netlink, PathMonitor, RTPROT_BGP, Route};
 use ubique_sys::netns::NetNs;
 
 fn main() {
@@ -27,6 +27,7 @@ fn main() {
             ("links_come_and_go", links_come_and_go),
             ("refusals_say_what_was_wanted", refusals_say_what_was_wanted),
             ("monitor_hears_changes", monitor_hears_changes),
+            ("what_decides_how_packets_leave_is_heard", what_decides_how_packets_leave_is_heard),
             ("two_hundred_links_at_once", two_hundred_links_at_once),
         ],
     );
@@ -294,6 +295,49 @@ fn monitor_hears_changes() {
         }
     }
     assert!(overrun);
+}
+
+fn what_decides_how_packets_leave_is_heard() {
+    let far = namespace("far");
+    let mut netlink = Netlink::open().unwrap();
+    let mut monitor = PathMonitor::open().unwrap();
+    let mut heard = |what: &str, change: &mut dyn FnMut(&mut Netlink)| {
+        // What the kernel tells late of the change before: IPv6 takes its time.
+        while readable(&monitor, 200) {
+            monitor.changed().unwrap();
+        }
+        assert!(!monitor.changed().unwrap());
+        change(&mut netlink);
+        assert!(readable(&monitor, 10_000) && monitor.changed().unwrap(), "{what}");
+    };
+    heard("a link", &mut |netlink| netlink.add_veth(("p0", None), ("p0", Some(&far))).unwrap());
+    let mut other = Netlink::open_in(&far).unwrap();
+    let theirs = other.link_index("p0").unwrap();
+    other.add_address(theirs, "192.0.2.2/24".parse().unwrap()).unwrap();
+    other.set_up(theirs).unwrap();
+    heard("it is up", &mut |netlink| {
+        let index = netlink.link_index("p0").unwrap();
+        netlink.set_up(index).unwrap();
+    });
+    heard("an address", &mut |netlink| {
+        let index = netlink.link_index("p0").unwrap();
+        netlink.add_address(index, "192.0.2.1/24".parse().unwrap()).unwrap();
+    });
+    let via = Route { gateway: Some(address_of("192.0.2.2")), ..route("203.0.113.0/24") };
+    heard("a route", &mut |netlink| netlink.replace_route(&via).unwrap());
+    heard("a neighbour", &mut |_| {
+        let socket = UdpSocket::bind("192.0.2.1:0").unwrap();
+        socket.send_to(b"?", "203.0.113.9:9").unwrap();
+    });
+    heard("more than there is room for", &mut |netlink| {
+        let mut batch = netlink.batch();
+        for number in 0..2000u32 {
+            let address = IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + number));
+            batch.add_address(1, ipnet::IpNet::from(address)).unwrap();
+        }
+        batch.commit().unwrap();
+    });
+    heard("the other end is down", &mut |_| other.set_down(theirs).unwrap());
 }
 
 fn set_all_up(netlink: &mut Netlink) -> Vec<Link> {

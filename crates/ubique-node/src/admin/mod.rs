@@ -25,8 +25,8 @@ use ubique_proto::site::State;
 
 pub(crate) use access::{Access, Caller, Refusal};
 pub use operator::{
-    ActRequest, ActionList, ActionView, DrainRequest, DrainSessions, DrainView, HookView, Plan, Reached, SenderView,
-    TrafficView,
+    ActRequest, ActionList, ActionView, ClientView, DrainRequest, DrainSessions, DrainView, HookView, Plan, Reached,
+    SenderView, TrafficView,
 };
 pub use reload::{ReloadOutcome, ReloadReply, ReloadRequest, UpgradeReply};
 pub use routes::{Direction, Place, RouteView, RoutesPage, RoutesRequest};

@@ -61,7 +61,7 @@ pub struct DrainRequest {
     /// Do not run `agent.drain-hook`.
     #[serde(default)]
     pub no_hook: bool,
-    /// How long to watch after the withdrawal, s; absent: 10.
+    /// How long to watch after the withdrawal, s; absent: 10, or with `[sessions]` until no connection is open, an hour at most.
     #[serde(default)]
     pub watch_s: Option<f64>,
     /// With `[sessions]`: the site that new connections are handed to; absent: the nearest that is up.
@@ -163,7 +163,7 @@ pub struct SenderView {
 pub struct TrafficView {
     /// Packets each second to the service addresses.
     pub packets_per_s: f64,
-    /// Established TCP connections to them; `None`: not known.
+    /// Open TCP connections to them; `None`: not known.
     pub connections: Option<u64>,
 }
 
@@ -223,16 +223,35 @@ pub struct DrainView {
     pub warning: Option<String>,
 }
 
-/// What becomes of connections while a site with `[sessions]` is drained. Packets are those since the drain began.
+/// What becomes of connections while a site with `[sessions]` is drained. Packets are those since the drain began, but for `anew`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DrainSessions {
     /// Who takes new connections now; absent: nobody, no other site is up, or it is not time for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// Who was asked for; absent: the nearest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<String>,
     /// Packets that begin a connection, handed over.
     pub handed_over: u64,
+    /// The same each second, of late.
+    pub handed_over_per_s: f64,
     /// Packets of connections of ours that came by way of other sites.
     pub forwarded: u64,
+    /// Packets are those since the last restart of the agent, which may not see what its predecessor counted.
+    pub anew: bool,
+    /// Who has connections open, most first, ten at most.
+    pub clients: Vec<ClientView>,
+}
+
+/// A network with open connections.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClientView {
+    /// Its /24 or /48.
+    #[schemars(with = "String")]
+    pub prefix: Prefix,
+    /// Its open connections.
+    pub connections: u64,
 }
 
 impl DrainView {

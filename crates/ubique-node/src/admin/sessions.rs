@@ -30,6 +30,9 @@ pub struct SessionsStatus {
     /// Who takes new connections while this site is drained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hands_over_to: Option<String>,
+    /// Who an operator wants to take them (`ubique drain --to`), up or not; absent: the nearest that is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hands_over_wanted: Option<String>,
     /// Share of new TCP connections whose client offers no timestamps, 0 to 1; absent: there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without_timestamps_ratio: Option<f64>,

@@ -1,41 +1,33 @@
-//! What operators ask for while the agent runs: timed actions and watched drains. Decided by the cores of
-//! [`ubique_proto::actions`], carried out here: told to upstreams, remembered, counted, and run as a hook.
+//! What operators ask for while the agent runs: timed actions, and what both they and drains need (`drain`). Decided by the cores of
+//! [`ubique_proto::actions`], carried out here: told to upstreams and remembered.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use ubique_model::policy::{Announcement, Stance, announcements};
 use ubique_model::quantity::format_duration;
-use ubique_model::service::spec::MAX_PREPEND;
 use ubique_model::service::{Service, Upstream};
-use ubique_model::{Asn, Prefix};
 use ubique_proto::Time;
-use ubique_proto::actions::drain::{self, Drain, MAX_LEAVING, MAX_WATCH, Stage, WATCH};
+use ubique_proto::actions::drain::{self, Drain, Stage};
 use ubique_proto::actions::{self, Action, Actions, ActionsConfig, Begin, Kind, Refusal, Told, told};
 use ubique_proto::bgp::flowspec::FlowSpec;
 use ubique_proto::bgp::speaker::{In as BgpIn, PeerId};
 use ubique_proto::journal::Recorded;
-use ubique_proto::site::{self, State};
+use ubique_proto::site::State;
 
-use super::arrivals::{self, Counting};
+use super::arrivals::Counting;
+use super::drain::{KeptDrain, Task, seconds};
+use super::sessions::HandingOver;
 use super::site::Agent;
-use crate::admin::{
-    self, ActRequest, ActionList, ActionView, DrainRequest, DrainView, HookView, Plan, Reached, SCHEMA_VERSION,
-    SenderView, TrafficView,
-};
-use crate::checks::Exec;
-use crate::clock::{now, rfc3339, wall};
+use crate::admin::{self, ActRequest, ActionList, ActionView, Plan, Reached, SCHEMA_VERSION};
+use crate::clock::{now, rfc3339};
 use crate::journal::Journal;
 use crate::state::{Receipt, unix_ms};
 
 /// News of counters and hooks that wait for the loop.
 const NEWS: usize = 16;
-
-/// How long a drain hook may run before it is killed with its group.
-const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The answer to an admin client: a line of JSON with what tells whether it is on the disk, or why not.
 pub(super) type Answer = Result<(String, Option<Receipt>), admin::Refusal>;
@@ -47,32 +39,25 @@ const PART: &str = "operator";
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Kept {
     actions: actions::Memory,
-    /// Why a site is to be drained that is still as it was: the site core knows nothing of it yet.
-    draining: Option<String>,
-}
-
-/// A task that ends with its owner.
-struct Task(JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    /// The one under way.
+    drain: Option<KeptDrain>,
+    /// Where new connections go while the site is drained.
+    handing_over: Option<HandingOver>,
 }
 
 /// What operators asked for.
 pub(super) struct Operator {
     pub(super) actions: Recorded<Actions, Journal>,
     pub(super) drain: Recorded<Drain, Journal>,
-    counting: Option<Counting>,
-    hook: Option<Task>,
-    news: (mpsc::Sender<drain::In>, mpsc::Receiver<drain::In>),
+    pub(super) counting: Option<Counting>,
+    pub(super) hook: Option<Task>,
+    pub(super) news: (mpsc::Sender<drain::In>, mpsc::Receiver<drain::In>),
     /// Rules each neighbour has been told.
     rules: BTreeMap<PeerId, Vec<FlowSpec>>,
     /// An action has begun or ended: neighbours are told again.
     stale: bool,
     /// What must be kept has changed.
-    unkept: bool,
+    pub(super) unkept: bool,
 }
 
 impl Operator {
@@ -112,15 +97,8 @@ fn config(service: &Service) -> ActionsConfig {
     }
 }
 
-fn seconds(value: f64, most: Duration, what: &str) -> Result<Duration, String> {
-    Duration::try_from_secs_f64(value)
-        .ok()
-        .filter(|duration| *duration <= most)
-        .ok_or_else(|| format!("{what} is a time of at most {} s, not {value} s", most.as_secs()))
-}
-
 /// An answer about what is, and needs no disk.
-fn line(value: &impl serde::Serialize) -> Answer {
+pub(super) fn line(value: &impl serde::Serialize) -> Answer {
     serde_json::to_string(value).map(|line| (line, None)).map_err(|error| error.to_string().into())
 }
 
@@ -180,7 +158,7 @@ impl Agent {
         }
     }
 
-    fn not_stopping(&self) -> Result<(), String> {
+    pub(super) fn not_stopping(&self) -> Result<(), String> {
         let stopping = matches!(self.core.state(), State::Stopping | State::Removing | State::Stopped);
         if stopping { Err("the agent is stopping".to_owned()) } else { Ok(()) }
     }
@@ -234,11 +212,11 @@ impl Agent {
 
     /// Takes up what operators wanted of the former agent; before the site begins.
     pub(super) fn resume_operator(&mut self) {
-        let Some(Kept { actions: memory, draining }) = self.memory.kept.part(PART) else { return };
+        let Some(Kept { actions: memory, drain, handing_over }) = self.memory.kept.part(PART) else { return };
         self.operator.actions.handle_input(now(), actions::In::Restore { memory, wall_ms: unix_ms(SystemTime::now()) });
-        if let Some(reason) = draining {
-            tracing::warn!(reason, "this site was to be drained before the agent began");
-            self.core.handle_input(now(), site::In::Drain { reason });
+        self.handing_over = handing_over.unwrap_or_default();
+        if let Some(drain) = drain {
+            self.resume_drain(drain);
         }
         self.settle_actions();
     }
@@ -250,11 +228,10 @@ impl Agent {
     }
 
     /// Has written what operators want, with what the site knows of it.
-    fn keep_operator(&mut self) -> Receipt {
+    pub(super) fn keep_operator(&mut self) -> Receipt {
         self.operator.unkept = false;
-        let measuring = self.operator.drain.stage() == Some(Stage::Measuring);
-        let draining = self.operator.drain.progress().filter(|_| measuring).map(|p| p.request.reason.clone());
-        let kept = Kept { actions: self.operator.actions.memory(), draining };
+        let handing_over = Some(self.handing_over.clone()).filter(|handing| *handing != HandingOver::default());
+        let kept = Kept { actions: self.operator.actions.memory(), drain: self.kept_drain(), handing_over };
         self.memory.kept.keep(PART, (kept != Kept::default()).then_some(&kept));
         self.keep_site()
     }
@@ -263,156 +240,6 @@ impl Agent {
     pub(super) fn operator_reconfigured(&mut self) {
         self.operator.actions.handle_input(now(), actions::In::Configure { config: config(&self.service) });
         self.settle_actions();
-    }
-
-    /// News of a counter or a hook.
-    pub(super) fn operator_noticed(&mut self, news: drain::In) {
-        if let drain::In::Hook(end) = &news {
-            match end {
-                Ok(()) => tracing::info!("drain hook ended"),
-                Err(error) => {
-                    tracing::error!(error, "drain hook failed");
-                    self.remember("drain hook failed".to_owned(), error.clone());
-                }
-            }
-        }
-        self.operator.drain.handle_input(now(), news);
-    }
-
-    fn drain_watched(&mut self, ask: DrainRequest, who: &str) -> Answer {
-        self.not_stopping()?;
-        let within = match ask.within_s {
-            Some(value) => seconds(value, MAX_LEAVING, "the time a drain may take")?,
-            None if ask.until_gone => MAX_LEAVING,
-            None => self.service.agent.graceful_shutdown,
-        };
-        let watch = ask.watch_s.map_or(Ok(WATCH), |value| seconds(value, MAX_WATCH, "how long to watch"))?;
-        if ask.prepend > MAX_PREPEND {
-            return Err(format!("a drain prepends at most {MAX_PREPEND} times").into());
-        }
-        if ask.reason.chars().count() > actions::MAX_REASON_CHARS || ask.reason.chars().any(char::is_control) {
-            return Err(format!("a reason is one line of at most {} characters", actions::MAX_REASON_CHARS).into());
-        }
-        let countable = arrivals::possible(&self.service.addresses);
-        if let (true, Err(why)) = (ask.until_gone, &countable) {
-            return Err(format!("{why}; without that nobody can tell when traffic is gone: give a time instead").into());
-        }
-        self.can_hand_over(ask.to.as_deref())?;
-        let hook = !ask.no_hook && !self.service.agent.drain_hook.is_empty();
-        if ask.dry_run {
-            return line(&self.drain_plan(within, ask.prepend, hook, countable));
-        }
-        self.begin_handing_over(ask.to);
-        let (who, reason) = (who.to_owned(), ask.reason);
-        let request = drain::Request { who, reason, within, prepend: ask.prepend, hook, watch };
-        self.operator.drain.handle_input(now(), drain::In::Begin(request));
-        self.settle();
-        let (line, _) = line(&self.drain_view())?;
-        Ok((line, Some(self.keep_operator())))
-    }
-
-    fn drain_plan(&self, within: Duration, prepend: u8, hook: bool, countable: Result<(), String>) -> Plan {
-        let announced = self.core.state() == State::Announced;
-        let warnings: Vec<String> = countable.err().into_iter().collect();
-        let hook =
-            if hook { format!(" with the hook {:?}", self.service.agent.drain_hook.join(" ")) } else { String::new() };
-        let share = if announced { 100 } else { 0 };
-        let told = |upstream: &Upstream| {
-            let prefixes: Vec<String> = self.plainly(upstream).iter().map(|a| a.prefix.to_string()).collect();
-            let more = if prepend > 0 { format!(", prepended {prepend} times more") } else { String::new() };
-            let within = format_duration(within);
-            format!("{} with GRACEFUL_SHUTDOWN{more} for at most {within}, then withdrawn", prefixes.join(" "))
-        };
-        let upstreams = self.peers().map(|(upstream, _)| Reached {
-            asn: upstream.asn,
-            address: upstream.address,
-            told: announced.then(|| told(upstream)),
-            why_not: (!announced).then(|| "nothing is announced now".to_owned()),
-        });
-        Plan {
-            schema_version: SCHEMA_VERSION,
-            what: format!("drain{hook}"),
-            site: self.spec().name.clone(),
-            share,
-            confirm: share > self.service.agent.confirm_share,
-            warnings,
-            upstreams: upstreams.collect(),
-        }
-    }
-
-    fn settle_drain(&mut self) {
-        while let Some(out) = self.operator.drain.poll_output() {
-            match out {
-                drain::Out::Count(true) => {
-                    let news = self.operator.news.0.clone();
-                    self.operator.counting = Some(arrivals::start(self.service.addresses.clone(), news));
-                }
-                drain::Out::Count(false) => self.operator.counting = None,
-                drain::Out::Hook => self.run_hook("begin"),
-                drain::Out::Leave { within } => self.leave(within),
-                drain::Out::Withdraw => self.wish_quietly(site::In::Emptied),
-                drain::Out::Stage { stage, cause } => self.drain_stage(stage, &cause),
-            }
-        }
-    }
-
-    fn leave(&mut self, within: Duration) {
-        let reason = self.operator.drain.progress().map_or_else(String::new, |p| p.request.reason.clone());
-        self.reason = "drain";
-        self.wish_quietly(site::In::Leave { reason, within });
-        if self.core.state() != State::Draining {
-            self.operator.drain.handle_input(now(), drain::In::Withdrawn);
-        }
-    }
-
-    fn drain_stage(&mut self, stage: Stage, cause: &str) {
-        self.operator.unkept = true;
-        let text = match (stage, self.drain_view()) {
-            (Stage::Over, Some(view)) => summary(&view, cause),
-            _ => cause.to_owned(),
-        };
-        let word = stage.word();
-        tracing::info!(stage = word, cause = text, "drain");
-        let who = self.operator.drain.progress().map(|p| p.request.who.clone()).filter(|_| stage == Stage::Measuring);
-        self.remember_by(format!("drain {word}"), text, who);
-    }
-
-    /// The site is wanted back; the service may have its long connections again.
-    pub(super) fn operator_undrained(&mut self) {
-        self.operator.drain.handle_input(now(), drain::In::Undrained);
-        self.settle_drain();
-        if !self.service.agent.drain_hook.is_empty() {
-            self.run_hook("end");
-        }
-    }
-
-    /// Runs the hook, after one that still runs; `of_drain` says what the service is told of.
-    fn run_hook(&mut self, of_drain: &'static str) {
-        let news = self.operator.news.0.clone();
-        let reason = self.operator.drain.progress().map_or_else(String::new, |p| p.request.reason.clone());
-        let environment = vec![
-            ("UBIQUE_SERVICE".to_owned(), self.service.name.clone()),
-            ("UBIQUE_SITE".to_owned(), self.spec().name.clone()),
-            ("UBIQUE_REASON".to_owned(), reason),
-            ("UBIQUE_DRAIN".to_owned(), of_drain.to_owned()),
-        ];
-        let command = self.service.agent.drain_hook.clone();
-        let before = self.operator.hook.take();
-        let task = tokio::task::spawn_local(async move {
-            if let Some(mut before) = before {
-                // However it ended.
-                let _ = (&mut before.0).await;
-            }
-            let run = async {
-                let mut exec = Exec::with_environment(&command, environment)?;
-                exec.run().await.map(drop)
-            };
-            let end = tokio::time::timeout(HOOK_TIMEOUT, run).await;
-            let end = end.unwrap_or_else(|_| Err(format!("it was killed after {HOOK_TIMEOUT:?}")));
-            // The loop that would hear it may have gone.
-            let _ = news.send(drain::In::Hook(end)).await;
-        });
-        self.operator.hook = Some(Task(task));
     }
 
     /// What a neighbour is told, with what operators asked for: `list` is what it is told without.
@@ -499,55 +326,6 @@ impl Agent {
         };
         self.operator.actions.list().map(view).collect()
     }
-
-    /// The drain under way, or the last one.
-    pub(super) fn drain_view(&self) -> Option<DrainView> {
-        let progress = self.operator.drain.progress()?;
-        let traffic = |t: &drain::Traffic| TrafficView { packets_per_s: t.packets_per_s, connections: t.connections };
-        let sender = |(sender, rate): &(ubique_proto::actions::senders::Sender, f64)| SenderView {
-            prefix: sender.prefix,
-            packets_per_s: *rate,
-            asn: self.origin(sender.prefix),
-        };
-        let over = !self.operator.drain.is_active();
-        let gone = match progress.gone_after {
-            Some(_) => Some(true),
-            None if over && progress.uncounted.is_none() => Some(false),
-            None => None,
-        };
-        Some(DrainView {
-            schema_version: SCHEMA_VERSION,
-            site: self.spec().name.clone(),
-            who: progress.request.who.clone(),
-            reason: progress.request.reason.clone(),
-            stage: progress.stage,
-            began: rfc3339(wall(progress.began)),
-            lasted_s: progress.took.unwrap_or_else(|| now().since(progress.began)).as_secs_f64(),
-            stage_s: now().since(progress.since).as_secs_f64(),
-            within_s: progress.request.within.as_secs_f64(),
-            before: progress.before.map(traffic),
-            now: progress.now.map(traffic),
-            gone,
-            gone_after_s: progress.gone_after.map(|d| d.as_secs_f64()),
-            senders: progress.senders.iter().map(sender).collect(),
-            sessions: self.drain_sessions(),
-            uncounted: progress.uncounted.map(str::to_owned),
-            hook: progress.hook.map(|end| HookView { ok: end.is_ok(), error: end.clone().err() }),
-            warning: None,
-        })
-    }
-
-    /// The origin of the longest route around a network that an upstream sent; a default route says nothing.
-    fn origin(&self, network: Prefix) -> Option<Asn> {
-        let rib = self.bgp.speaker();
-        let covering =
-            (1..=network.prefix_len()).rev().filter_map(|l| Some(Prefix::new(network.addr(), l).ok()?.trunc()));
-        let mut origins = covering.filter_map(|prefix| {
-            let routes = rib.routes(prefix);
-            routes.iter().find_map(|route| route.attributes.as_path.ases().last())
-        });
-        origins.next()
-    }
 }
 
 fn describe(told: &Told) -> String {
@@ -567,22 +345,4 @@ fn describe(told: &Told) -> String {
         }
         Told::Flow { rule, .. } => format!("the rule {rule}"),
     }
-}
-
-/// What came of a drain, in one line.
-fn summary(view: &DrainView, cause: &str) -> String {
-    let rate = |traffic: &Option<TrafficView>| {
-        traffic.as_ref().map_or_else(|| "? packets/s".to_owned(), |t| format!("{:.0} packets/s", t.packets_per_s))
-    };
-    let mut text =
-        format!("{cause}: {} before, {} now, after {:.1} s", rate(&view.before), rate(&view.now), view.lasted_s);
-    if view.gone == Some(false) {
-        let named = |s: &SenderView| {
-            let asn = s.asn.map_or_else(|| "unknown AS".to_owned(), |asn| format!("AS{asn}"));
-            format!("{} ({asn}) {:.1} packets/s", s.prefix, s.packets_per_s)
-        };
-        let senders: Vec<String> = view.senders.iter().map(named).collect();
-        text.push_str(&format!("; still sending: {}", senders.join(", ")));
-    }
-    text
 }

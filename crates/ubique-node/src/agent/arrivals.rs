@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::MissedTickBehavior;
-use ubique_proto::actions::drain::{In, SAMPLE_EVERY, SENDERS_PER_SAMPLE, Sample};
+use ubique_proto::actions::drain::{Client, In, NAMED, SAMPLE_EVERY, SENDERS_PER_SAMPLE, Sample};
 use ubique_proto::actions::senders::{Sender, Senders};
 use ubique_sys::arrivals::Arrivals;
 use ubique_sys::sockdiag;
@@ -36,21 +36,28 @@ impl Drop for Counting {
 ///
 /// # Errors
 /// Why not, in words.
-pub(super) fn possible(addresses: &[IpAddr]) -> Result<(), String> {
-    open(addresses).map(drop)
+pub(super) fn possible(what: &What) -> Result<(), String> {
+    open(what).map(drop)
 }
 
-fn open(addresses: &[IpAddr]) -> Result<Arrivals, String> {
-    Arrivals::open(addresses).map_err(|error| match error.kind() {
+/// What is counted.
+pub(super) struct What {
+    pub addresses: Vec<IpAddr>,
+    /// On these interfaces alone; empty: on all but the loopback.
+    pub interfaces: Vec<u32>,
+}
+
+fn open(what: &What) -> Result<Arrivals, String> {
+    Arrivals::open(&what.addresses, &what.interfaces).map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => "packets cannot be counted: that needs CAP_NET_RAW".to_owned(),
         _ => format!("packets cannot be counted: {error}"),
     })
 }
 
 /// Starts to count; what there is to tell goes to `news`. Must be called on the runtime.
-pub(super) fn start(addresses: Vec<IpAddr>, news: mpsc::Sender<In>) -> Counting {
+pub(super) fn start(what: What, news: mpsc::Sender<In>) -> Counting {
     let task = tokio::task::spawn_local(async move {
-        if let Err(why) = count(&addresses, &news).await {
+        if let Err(why) = count(&what, &news).await {
             // The loop that would hear it may have gone.
             let _ = news.send(In::Uncounted(why)).await;
         }
@@ -58,10 +65,10 @@ pub(super) fn start(addresses: Vec<IpAddr>, news: mpsc::Sender<In>) -> Counting 
     Counting(task.abort_handle())
 }
 
-async fn count(addresses: &[IpAddr], news: &mpsc::Sender<In>) -> Result<(), String> {
+async fn count(what: &What, news: &mpsc::Sender<In>) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("packets cannot be counted any longer: {error}");
-    let mut arrivals = open(addresses)?;
-    let mut connections = Connections::new(addresses.to_vec());
+    let mut arrivals = open(what)?;
+    let mut connections = Connections::new(what.addresses.clone());
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut began, mut senders) = (Instant::now(), Senders::default());
@@ -76,7 +83,9 @@ async fn count(addresses: &[IpAddr], news: &mpsc::Sender<In>) -> Result<(), Stri
         let packets = arrivals.count().map_err(failed)?;
         let every = (packets as f64 / window.as_secs_f64() / SAMPLES_PER_S).ceil();
         arrivals.sample_every(every as u32).map_err(failed)?;
-        let sample = Sample { window, packets, connections: connections.last, senders: scaled(&senders, packets) };
+        let (open, clients) = connections.last.clone().unzip();
+        let clients = clients.unwrap_or_default();
+        let sample = Sample { window, packets, connections: open, clients, senders: scaled(&senders, packets) };
         if news.send(In::Sample(sample)).await.is_err() {
             return Ok(());
         }
@@ -92,12 +101,22 @@ fn scaled(senders: &Senders, packets: u64) -> Vec<Sender> {
     heaviest.map(|s| Sender { packets: scale(s.packets), uncertain: scale(s.uncertain), ..s }).collect()
 }
 
+/// How many connections are open, and who has most of them.
+type Open = (u64, Vec<Client>);
+
 /// Counted beside the loop: with many of them it takes a while.
 struct Connections {
     addresses: Vec<IpAddr>,
-    running: Option<JoinHandle<Option<u64>>>,
+    running: Option<JoinHandle<Option<Open>>>,
     asked: Option<Instant>,
-    last: Option<u64>,
+    last: Option<Open>,
+}
+
+fn open_connections(addresses: &[IpAddr]) -> Option<Open> {
+    let mut clients = Senders::default();
+    let count = sockdiag::connections(addresses, |remote| clients.add(remote, 1)).ok()?;
+    let heaviest = clients.heaviest(NAMED).into_iter();
+    Some((count, heaviest.map(|c| Client { prefix: c.prefix, connections: c.packets }).collect()))
 }
 
 impl Connections {
@@ -113,7 +132,7 @@ impl Connections {
         if self.running.is_none() && self.asked.is_none_or(|asked| asked.elapsed() >= CONNECTIONS_EVERY) {
             let addresses = self.addresses.clone();
             self.asked = Some(Instant::now());
-            self.running = Some(tokio::task::spawn_blocking(move || sockdiag::established(&addresses).ok()));
+            self.running = Some(tokio::task::spawn_blocking(move || open_connections(&addresses)));
         }
     }
 }

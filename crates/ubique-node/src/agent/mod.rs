@@ -28,6 +28,7 @@ mod arrivals;
 mod bfd;
 mod confine;
 mod detect;
+mod drain;
 mod failover;
 mod farewell;
 mod guard;

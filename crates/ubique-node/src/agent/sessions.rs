@@ -2,22 +2,29 @@
 //!
 //! Nothing of it decides whether the site is announced: a site without its data plane serves as any other one does.
 
+use serde::{Deserialize, Serialize};
 use ubique_edge::{Counter, Tier};
-use ubique_proto::actions::drain::Stage;
+use ubique_model::service::TcpMethod;
+use ubique_proto::actions::drain::{Client, Stage};
 use ubique_proto::site::State;
+use ubique_sys::sockdiag;
 
 use super::metrics::Exposition;
 use super::site::Agent;
-use crate::admin::{DrainSessions, SessionsInterface, SessionsSite, SessionsStatus, SessionsTrouble};
+use crate::admin::{ClientView, DrainSessions, SessionsInterface, SessionsSite, SessionsStatus, SessionsTrouble};
+use crate::clock::now;
 use crate::sessions::{self, Driver, Notice, Setup, Snapshot, Target, mode_word, tier_word};
 
 /// What an operator wants of new connections while the site is drained.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct HandingOver {
     /// Who takes them; `None`: the nearest.
     to: Option<String>,
     /// Packets handed over and forwarded when the drain began.
     before: (u64, u64),
+    /// The drain began with this agent.
+    #[serde(skip)]
+    is_ours: bool,
 }
 
 /// Of packets handed over, and of those that came by way of other sites.
@@ -44,21 +51,59 @@ impl Agent {
         }
     }
 
+    /// Whether connections outlive a withdrawal: programs are at work, and a site that is up sends their packets back.
+    pub(super) fn carries_connections(&self) -> bool {
+        let seen = self.sessions.as_ref().map(Driver::snapshot).unwrap_or_default();
+        !seen.interfaces.is_empty() && seen.sites.iter().any(|site| site.up == Some(true))
+    }
+
+    /// Whether connections are open that other sites send the packets of, whatever becomes of the agent: their kernel needs its address.
+    pub(super) fn connections_go_on(&self) -> bool {
+        // Where that cannot be told there may be some.
+        let open = || sockdiag::connections(&self.service.addresses, drop).unwrap_or(1);
+        self.carries_connections() && open() > 0
+    }
+
+    /// Indexes of the interfaces where SYNs are answered by cookies, or will be as soon as programs are loaded.
+    pub(super) fn interfaces_with_cookies(&self) -> Vec<u32> {
+        let wanted = self.service.sessions.as_ref().is_some_and(|sessions| sessions.tcp == TcpMethod::Cookie);
+        let tier = self.sessions.as_ref().and_then(|driver| driver.snapshot().tier);
+        if !wanted || tier.is_some_and(|tier| tier != Tier::Cookies) {
+            return vec![];
+        }
+        Setup::of(&self.service, self.spec(), self.sessions_life.clone()).map_or(vec![], |setup| setup.interfaces())
+    }
+
     /// A drain begins.
     pub(super) fn begin_handing_over(&mut self, to: Option<String>) {
         let before = self.sessions.as_ref().map(|driver| moved(&driver.snapshot())).unwrap_or_default();
-        self.handing_over = HandingOver { to, before };
+        self.handing_over = HandingOver { to, before, is_ours: true };
     }
 
     /// What becomes of connections in a drain; `None`: no data plane.
     pub(super) fn drain_sessions(&self) -> Option<DrainSessions> {
         let seen = self.sessions.as_ref()?.snapshot();
-        let (before, now) = (self.handing_over.before, moved(&seen));
+        let HandingOver { to: wanted, before, is_ours } = self.handing_over.clone();
+        let anew = !is_ours && !seen.counts_on;
+        let before = if anew { (0, 0) } else { before };
+        let now = moved(&seen);
+        let clients = self.operator.drain.progress().map(|progress| progress.clients).unwrap_or_default();
+        let client = |client: &Client| ClientView { prefix: client.prefix, connections: client.connections };
         Some(DrainSessions {
             to: seen.hands_over_to,
+            wanted,
             handed_over: now.0.saturating_sub(before.0),
+            handed_over_per_s: seen.handed_over_per_s,
             forwarded: now.1.saturating_sub(before.1),
+            anew,
+            clients: clients.iter().map(client).collect(),
         })
+    }
+
+    /// The site is wanted back, with what begins there.
+    pub(super) fn end_handing_over(&mut self) {
+        self.handing_over = HandingOver::default();
+        self.operator.unkept = true;
     }
 
     /// Starts the data plane, or takes off what a former agent left of one.
@@ -144,6 +189,13 @@ impl Agent {
         }
     }
 
+    /// Whether the thread of the data plane still moves, when that has changed.
+    pub(super) fn sessions_watch(&mut self) {
+        if let Some(notice) = self.sessions.as_mut().and_then(|driver| driver.look(now())) {
+            self.sessions_noticed(notice);
+        }
+    }
+
     /// While the site is drained, or about to be, another one takes new connections.
     pub(super) fn sessions_follow(&mut self) {
         let leaving = matches!(self.operator.drain.stage(), Some(Stage::Leaving | Stage::Withdrawn));
@@ -184,6 +236,7 @@ impl Agent {
             clock_base_ms: seen.clock_base_ms,
             adopted: seen.adopted,
             hands_over_to: seen.hands_over_to.clone(),
+            hands_over_wanted: self.handing_over.to.clone(),
             without_timestamps_ratio: without_timestamps(&seen),
             decisions: seen.counters.iter().filter(|(_, n)| *n > 0).map(|(c, n)| (c.word().to_owned(), *n)).collect(),
         })
@@ -213,6 +266,13 @@ impl Agent {
         let name = "ubique_sessions_troubles";
         out.family(name, "gauge", "Things that keep connections from surviving a route change: see ubique status.");
         out.sample(name, &[], seen.troubles.len());
+        let name = "ubique_sessions_silent_seconds";
+        out.family(
+            name,
+            "gauge",
+            "Since the thread of the data plane last moved: about 1 at most, 10 or more when it hangs.",
+        );
+        out.sample(name, &[], seen.silent.as_secs_f64());
         let name = "ubique_sessions_site_up";
         out.family(name, "gauge", "1 while the other site answers.");
         for site in &seen.sites {

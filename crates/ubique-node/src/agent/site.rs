@@ -244,12 +244,14 @@ impl Agent {
         news.into_iter().for_each(|out| self.health_wants(out));
         self.settle_operator();
         self.sessions_follow();
+        self.sessions_watch();
         self.come_back();
         self.keep_in_mind();
         self.keep_site();
         self.tell_manager();
         let cores = [self.health.next_deadline(), self.core.next_deadline(), self.operator.next_deadline()];
-        let own = [self.addresses_due, self.addresses.next_deadline(), self.leaving.as_ref().map(|l| l.due)];
+        let stall = self.sessions.as_ref().map(|driver| driver.next_deadline(now()));
+        let own = [self.addresses_due, self.addresses.next_deadline(), self.leaving.as_ref().map(|l| l.due), stall];
         self.timer.arm(cores.into_iter().chain(own).flatten().min());
     }
 
@@ -370,6 +372,10 @@ impl Agent {
     }
 
     fn remove_addresses(&mut self) {
+        if self.connections_go_on() {
+            tracing::warn!("connections are open: the service addresses stay on the loopback, with the data plane");
+            return;
+        }
         if let Err(error) = self.addresses.remove() {
             tracing::error!(%error, "a service address cannot be removed from the loopback");
         }

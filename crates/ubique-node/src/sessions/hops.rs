@@ -37,16 +37,32 @@ pub(super) fn interfaces(netlink: &mut Netlink, links: &[Link], setup: &Setup) -
     found
 }
 
+/// Why packets cannot leave.
+#[derive(Debug)]
+pub(super) struct NoWay {
+    /// In words.
+    pub why: String,
+    /// The next router's hardware address is not known: something must be sent for the kernel to ask for it.
+    pub is_unresolved: bool,
+}
+
+impl From<String> for NoWay {
+    fn from(why: String) -> NoWay {
+        NoWay { why, is_unresolved: false }
+    }
+}
+
 /// How packets leave for `to`.
 ///
 /// # Errors
-/// In words: why they cannot, now.
-pub(super) fn next_hop(netlink: &mut Netlink, links: &[Link], to: IpAddr, source: IpAddr) -> Result<NextHop, String> {
+/// Why they cannot, now.
+pub(super) fn next_hop(netlink: &mut Netlink, links: &[Link], to: IpAddr, source: IpAddr) -> Result<NextHop, NoWay> {
     let path = netlink.path(to, Some(source)).map_err(|error| error.to_string())?;
     if path.is_local {
-        return Err(format!("{to} is an address of this machine"));
+        return Err(format!("{to} is an address of this machine").into());
     }
-    let link = links.iter().find(|link| link.index == path.interface).ok_or("its interface is gone")?;
+    let link =
+        links.iter().find(|link| link.index == path.interface).ok_or_else(|| "its interface is gone".to_owned())?;
     let own = link.hardware_address.ok_or_else(|| format!("{} has no Ethernet address", link.name))?;
     let router = path.gateway.unwrap_or(to);
     let destination_mac = match link.no_arp {
@@ -56,7 +72,7 @@ pub(super) fn next_hop(netlink: &mut Netlink, links: &[Link], to: IpAddr, source
     Ok(NextHop { interface: link.index, source_mac: own, destination_mac, source })
 }
 
-fn known(answer: io::Result<Option<[u8; 6]>>, router: IpAddr) -> Result<[u8; 6], String> {
-    let unknown = || format!("the hardware address of {router} is not known");
+fn known(answer: io::Result<Option<[u8; 6]>>, router: IpAddr) -> Result<[u8; 6], NoWay> {
+    let unknown = || NoWay { why: format!("the hardware address of {router} is not known"), is_unresolved: true };
     answer.map_err(|error| error.to_string())?.ok_or_else(unknown)
 }

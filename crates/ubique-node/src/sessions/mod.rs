@@ -1,8 +1,10 @@
 //! The driver of the data plane (`ubique_edge`): connections survive a route change.
 //!
-//! A thread of its own loads the programs and puts them onto the interfaces, once a second looks up how the other sites are reached and
-//! asks each whether it is there, and tells the programs. It never waits for the agent, nor the agent for it: orders come with an
-//! eventfd, news leave through a bounded channel, and what is known is published for whoever looks.
+//! A thread of its own loads the programs and puts them onto the interfaces, looks up how the other sites are reached, once a second and
+//! whenever the kernel says that something changed, asks each whether it is there, and tells the programs. It never waits for the agent,
+//! nor the agent for it: orders come with an eventfd, news leave through a bounded channel, and what is known is published for whoever
+//! looks. When it last moved is published, too: one that hangs ([`STALL`]) is a trouble. It is not ended for that, nor the agent: the
+//! programs go on as they were told last. (One that panics ends the agent, as any thread does.)
 //!
 //! The programs outlive the agent. They stay on the interfaces when it ends, so that no connection notices, and the next one takes their
 //! place without a packet in between; it waits with that until it knows which sites are up (`life` has what is handed down).
@@ -12,7 +14,7 @@
 //! tried again.
 //!
 //! - `keys`: from the secret to keys. `hops`: interfaces and next hops. `link`: datagrams between sites. `plane`: programs and what they
-//!   are told. `mptcp`: what the kernel is. `life`: what a successor must know. `thread`: the loop.
+//!   are told. `mptcp`: what the kernel is. `life`: what a successor must know. `taps`: who is in the way of cookies. `thread`: the loop.
 //!
 //! Deliberately absent: who decides about a packet (`ubique_edge`), which site is up (`ubique_proto::sessions::peers`).
 
@@ -23,12 +25,14 @@ mod link;
 mod mptcp;
 mod off;
 mod plane;
+mod taps;
 mod thread;
 
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,9 +44,11 @@ use ubique_model::Prefix;
 use ubique_model::service::{self, Service};
 use ubique_proto::Time;
 use ubique_proto::sessions::Site;
+use ubique_sys::netlink::Netlink;
 
 pub use off::{Removed, off};
 
+use crate::clock::now;
 pub(crate) use life::path_beside;
 pub(crate) use mptcp::take_back;
 pub(crate) use off::{clear, is_built};
@@ -52,6 +58,12 @@ const ORDERS: usize = 16;
 
 /// News that wait for the agent; further ones are in the published state all the same.
 const NOTICES: usize = 256;
+
+/// How long the thread may take for one turn, in which it may load programs; more is a hang. At rest it moves each second.
+const STALL: Duration = Duration::from_secs(10);
+
+/// What a thread that hangs is called among troubles.
+const STALLED: &str = "thread";
 
 /// Stack of the thread, octets: libbpf has its own on the heap.
 const STACK_BYTES: usize = 1 << 20;
@@ -106,6 +118,15 @@ impl Setup {
         })
     }
 
+    /// Indexes of the interfaces that the programs belong onto and that are there now.
+    pub fn interfaces(&self) -> Vec<u32> {
+        let found = Netlink::open().and_then(|mut netlink| {
+            let links = netlink.links()?;
+            Ok(hops::interfaces(&mut netlink, &links, self))
+        });
+        found.unwrap_or_default().into_iter().map(|(index, _)| index).collect()
+    }
+
     fn name(&self, site: Site) -> &str {
         self.others.iter().find(|other| other.site == site).map_or("", |other| &other.name)
     }
@@ -158,10 +179,16 @@ pub(crate) struct Snapshot {
     pub clock_ahead_ms: i64,
     /// Programs of a former agent were replaced.
     pub adopted: bool,
+    /// And their counters, too.
+    pub counts_on: bool,
     /// Who takes new connections while we drain.
     pub hands_over_to: Option<String>,
+    /// Packets that begin a connection, handed over in the last second.
+    pub handed_over_per_s: f64,
     /// Connections that other sites were told are ours.
     pub found: u64,
+    /// How long ago the thread began its last turn.
+    pub silent: Duration,
 }
 
 /// Another site as it was seen.
@@ -180,13 +207,32 @@ pub(crate) struct Seen {
     pub no_way: Option<String>,
 }
 
+/// What the thread publishes.
+struct Shared {
+    snapshot: Mutex<Snapshot>,
+    /// When it began its last turn.
+    turned: AtomicU64,
+}
+
+impl Shared {
+    fn turned(&self, now: Time) {
+        self.turned.store(now.0, Ordering::Relaxed);
+    }
+
+    fn publish(&self, snapshot: Snapshot) {
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+}
+
 /// The thread, as its owner sees it; it ends when this is dropped, the programs stay.
 pub(crate) struct Driver {
     orders: SyncSender<Order>,
     wake: Arc<OwnedFd>,
     notices: mpsc::Receiver<Notice>,
-    shared: Arc<Mutex<Snapshot>>,
+    shared: Arc<Shared>,
     told: Option<Target>,
+    /// It hangs, and its owner was told.
+    is_stalled: bool,
 }
 
 impl Drop for Driver {
@@ -204,11 +250,11 @@ impl Driver {
         let (orders, taken) = sync_channel(ORDERS);
         let (tell, notices) = mpsc::channel(NOTICES);
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let shared = Arc::new(Mutex::new(Snapshot::default()));
+        let shared = Arc::new(Shared { snapshot: Mutex::default(), turned: AtomicU64::new(now().0) });
         let (woken, published) = (wake.clone(), shared.clone());
         let run = move || thread::Thread::new(setup, (taken, woken), tell, published).run();
         std::thread::Builder::new().name("sessions".into()).stack_size(STACK_BYTES).spawn(run)?;
-        Ok(Driver { orders, wake, notices, shared, told: None })
+        Ok(Driver { orders, wake, notices, shared, told: None, is_stalled: false })
     }
 
     /// The next news.
@@ -218,7 +264,33 @@ impl Driver {
 
     /// The state as it was published last.
     pub fn snapshot(&self) -> Snapshot {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut snapshot = self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        snapshot.silent = self.silent(now());
+        if self.is_stalled {
+            snapshot.troubles.push((STALLED.to_owned(), stalled(snapshot.silent)));
+        }
+        snapshot
+    }
+
+    /// How long ago the thread began its last turn.
+    fn silent(&self, now: Time) -> Duration {
+        now.since(Time(self.shared.turned.load(Ordering::Relaxed)))
+    }
+
+    /// Whether the thread hangs, when that has changed. To be called at [`Driver::next_deadline`].
+    pub fn look(&mut self, now: Time) -> Option<Notice> {
+        let silent = self.silent(now);
+        let is_stalled = silent >= STALL;
+        if std::mem::replace(&mut self.is_stalled, is_stalled) == is_stalled {
+            return None;
+        }
+        let what = STALLED.to_owned();
+        Some(if is_stalled { Notice::Trouble { what, why: stalled(silent) } } else { Notice::Solved { what } })
+    }
+
+    /// When it is to be looked whether the thread moves.
+    pub fn next_deadline(&self, now: Time) -> Time {
+        if self.is_stalled { now + thread::LOOK_EVERY } else { now + STALL.saturating_sub(self.silent(now)) }
     }
 
     /// Has another site take new connections, or none.
@@ -233,6 +305,14 @@ impl Driver {
         // A counter that is full wakes as well.
         let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
     }
+}
+
+fn stalled(silent: Duration) -> String {
+    format!(
+        "it has not moved for {} s: packets are treated as before, and nobody sees what changes; if that lasts, restart the agent, \
+         which no connection notices",
+        silent.as_secs()
+    )
 }
 
 /// How a mode is called.

@@ -23,6 +23,8 @@ pub(super) struct Plane {
     pub clock_base_ms: u64,
     /// Programs of a former agent were on an interface when this one began.
     pub adopted: bool,
+    /// Its counters went on.
+    pub counts_on: bool,
     /// Interfaces that have our program.
     pub on: BTreeMap<u32, (String, Mode)>,
     number: u32,
@@ -30,6 +32,7 @@ pub(super) struct Plane {
     told: BTreeMap<Site, Peer>,
     wall_base_ms: Option<u64>,
     hands_over_to: Option<Site>,
+    answers_syns: bool,
 }
 
 /// What is on interfaces before anything is done.
@@ -81,10 +84,10 @@ impl Plane {
         let clock_base_ms = life.clock_base_ms;
         let config = config(setup, keys, tier, clock_base_ms);
         let ours = found.programs.into_iter().filter(|program| life.programs.contains(program));
-        let mut edge = match ours.filter_map(Former::of).next() {
-            Some(former) => Edge::load_after(&config, &former).or_else(|_| Edge::load(&config))?,
-            None => Edge::load(&config)?,
-        };
+        let after = |former| Edge::load_after(&config, &former).ok();
+        let former = ours.filter_map(Former::of).next().and_then(after);
+        let counts_on = former.is_some();
+        let mut edge = former.map_or_else(|| Edge::load(&config), Ok)?;
         edge.follow(life.programs.clone());
         let (notes, number) = (edge.found()?, edge.program_number()?);
         Ok(Plane {
@@ -93,12 +96,14 @@ impl Plane {
             tier,
             clock_base_ms,
             adopted,
+            counts_on,
             on: BTreeMap::new(),
             number,
             life,
             told: BTreeMap::new(),
             wall_base_ms: None,
             hands_over_to: None,
+            answers_syns: true,
         })
     }
 
@@ -174,6 +179,15 @@ impl Plane {
         if self.hands_over_to != to {
             self.edge.drain_to(to)?;
             self.hands_over_to = to;
+        }
+        Ok(())
+    }
+
+    /// Whether SYNs are answered by cookies, where there are any.
+    pub fn answer_syns(&mut self, answers: bool) -> Result<(), Error> {
+        if self.answers_syns != answers {
+            self.edge.answer_syns(answers)?;
+            self.answers_syns = answers;
         }
         Ok(())
     }

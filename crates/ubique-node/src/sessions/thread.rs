@@ -4,32 +4,39 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::Sender;
-use ubique_edge::{Error, Keys, NextHop, Tier, device};
+use ubique_edge::{Counter, Error, Keys, NextHop, Tier, device};
 use ubique_model::service::TcpMethod;
 use ubique_proto::Time;
 use ubique_proto::sessions::Site;
 use ubique_proto::sessions::peers::{In, Out, Peers};
 use ubique_proto::sessions::timestamp::{IDLE_MS, SLACK_MS};
 use ubique_sys::clock::{monotonic_ns, realtime_ns};
-use ubique_sys::netlink::{Link, Netlink};
+use ubique_sys::netlink::{Link, Netlink, PathMonitor};
 
-use super::hops;
+use super::hops::{self, NoWay};
 use super::keys::Secret;
 use super::link::Sockets;
 use super::mptcp;
 use super::plane::{Found, Plane, peer};
-use super::{Notice, Order, Seen, Setup, Snapshot, Target};
+use super::taps;
+use super::{Notice, Order, Seen, Setup, Shared, Snapshot, Target};
 use crate::clock::now;
 use crate::random::seed;
 
-/// How often routes, neighbours, interfaces and clocks are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often everything is looked at, clocks too; routes, neighbours and interfaces besides when the kernel says that they changed.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Between two looks at routes, neighbours and interfaces because of changes, at least: with a full table there is always one.
+const CHANGES_EVERY: Duration = Duration::from_millis(10);
+
+/// And so many times as long as the look took: with thousands of interfaces no more than a tenth of a processor.
+const CHANGES_REST: u32 = 9;
 
 /// How long after the programs could not be loaded that is tried again.
 const RETRY: Duration = Duration::from_secs(10);
@@ -51,12 +58,14 @@ pub(super) struct Thread {
     setup: Setup,
     orders: (Receiver<Order>, Arc<OwnedFd>),
     news: Sender<Notice>,
-    shared: Arc<Mutex<Snapshot>>,
+    shared: Arc<Shared>,
     keys: Option<Keys>,
     plane: Option<Plane>,
     peers: Peers,
     sockets: Sockets,
     netlink: Option<Netlink>,
+    /// `None`: it cannot be had, and changes show in the next look.
+    monitor: Option<PathMonitor>,
     interfaces: Vec<(u32, String)>,
     /// Those of them that lose what the programs send back.
     lossy: BTreeSet<u32>,
@@ -68,10 +77,14 @@ pub(super) struct Thread {
     hand_over: Option<Target>,
     hands_over_to: Option<Site>,
     next_look: Time,
+    /// When changes are listened to again.
+    next_changes: Time,
     load_again: Time,
     /// They were tried, and cannot be had.
     is_without_cookies: bool,
     found: u64,
+    /// When counters were read last, packets handed over by then, and how many a second of late.
+    handed_over: (Time, u64, f64),
     /// What may still be told in this second.
     found_left: usize,
 }
@@ -89,7 +102,7 @@ impl Thread {
         setup: Setup,
         orders: (Receiver<Order>, Arc<OwnedFd>),
         news: Sender<Notice>,
-        shared: Arc<Mutex<Snapshot>>,
+        shared: Arc<Shared>,
     ) -> Thread {
         let began = now();
         let mut peers = Peers::new(seed());
@@ -106,6 +119,7 @@ impl Thread {
             plane: None,
             peers,
             netlink: None,
+            monitor: None,
             interfaces: vec![],
             lossy: BTreeSet::new(),
             hops: BTreeMap::new(),
@@ -115,9 +129,11 @@ impl Thread {
             hand_over: None,
             hands_over_to: None,
             next_look: began,
+            next_changes: began,
             load_again: began,
             is_without_cookies: false,
             found: 0,
+            handed_over: (began, 0, 0.0),
             found_left: FOUND_PER_S,
         }
     }
@@ -125,8 +141,13 @@ impl Thread {
     /// Until nobody can give orders any more.
     pub(super) fn run(mut self) {
         loop {
+            self.shared.turned(now());
             match self.orders.0.try_recv() {
-                Ok(Order::HandOver(target)) => self.hand_over = target,
+                Ok(Order::HandOver(target)) => {
+                    self.hand_over = target;
+                    self.tell_programs();
+                    self.publish();
+                }
                 Err(TryRecvError::Empty) => {
                     self.turn();
                     self.wait();
@@ -139,7 +160,9 @@ impl Thread {
     fn wait(&self) {
         let due = self.peers.next_deadline().filter(|_| self.keys.is_some());
         let due = due.map_or(self.next_look, |due| due.min(self.next_look));
-        let timeout = due.since(now());
+        let now = now();
+        let listens = self.next_changes <= now;
+        let timeout = if listens { due } else { due.min(self.next_changes) }.since(now);
         let Ok(timeout) = Timespec::try_from(timeout) else { return };
         let mut fds = vec![PollFd::new(&*self.orders.1, PollFlags::IN)];
         if self.keys.is_some() {
@@ -150,6 +173,9 @@ impl Thread {
             let notes = self.plane.as_ref().map(|plane| plane.notes.as_fd());
             fds.extend(notes.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         }
+        if listens {
+            fds.extend(self.monitor.iter().map(|monitor| PollFd::new(monitor, PollFlags::IN)));
+        }
         // Interrupted or not: everything is looked at.
         let _ = poll(&mut fds, Some(&timeout));
         let mut counter = [0; 8];
@@ -158,17 +184,40 @@ impl Thread {
 
     fn turn(&mut self) {
         let look = now() >= self.next_look;
+        let moved = self.ways_changed();
         if look {
             self.next_look = now() + LOOK_EVERY;
             self.found_left = FOUND_PER_S;
             self.look();
+        } else if moved {
+            let began = now();
+            self.look_at_ways();
+            let took = now().since(began);
+            self.next_changes = now() + CHANGES_EVERY.max(took * CHANGES_REST);
         }
         let changed = self.hear();
         self.answer_found();
-        if look || changed {
+        if look || moved || changed {
             self.tell_programs();
             self.attach();
             self.publish();
+        }
+    }
+
+    /// Whether an interface, a route or a neighbour is another since the last look, and it is time for the next one.
+    fn ways_changed(&mut self) -> bool {
+        let now = now();
+        if now < self.next_changes {
+            return false;
+        }
+        match self.monitor.as_mut().map(PathMonitor::changed) {
+            Some(Ok(changed)) => changed,
+            Some(Err(_)) => {
+                // Another one may fare better.
+                self.monitor = None;
+                false
+            }
+            None => false,
         }
     }
 
@@ -204,9 +253,6 @@ impl Thread {
             self.trouble("secret", read.as_ref().err().map(ToString::to_string));
             self.keys = read.ok().map(|secret| secret.keys());
         }
-        if self.netlink.is_none() {
-            self.netlink = Netlink::open().ok();
-        }
         let addresses = self.setup.unicast.clone();
         let refused: BTreeMap<IpAddr, String> = self
             .sockets
@@ -217,6 +263,25 @@ impl Thread {
         for address in addresses {
             self.trouble(&format!("address {address}"), refused.get(&address).cloned());
         }
+        self.look_at_ways();
+        if self.setup.sessions.mptcp {
+            let refused = mptcp::set_up(&self.setup.unicast, &self.setup.life).err();
+            self.trouble("MPTCP", refused);
+        }
+        self.load();
+        self.look_at_clock();
+        self.look_at_taps();
+    }
+
+    /// Interfaces, routes and neighbours.
+    fn look_at_ways(&mut self) {
+        if self.monitor.is_none() {
+            // Before the look: nothing changes unheard.
+            self.monitor = PathMonitor::open().ok();
+        }
+        if self.netlink.is_none() {
+            self.netlink = Netlink::open().ok();
+        }
         match self.netlink.as_mut().map(Netlink::links) {
             Some(Ok(links)) => {
                 self.look_at_interfaces(&links);
@@ -225,12 +290,6 @@ impl Thread {
             // Another socket may fare better; until then all is as it was.
             _ => self.netlink = None,
         }
-        if self.setup.sessions.mptcp {
-            let refused = mptcp::set_up(&self.setup.unicast, &self.setup.life).err();
-            self.trouble("MPTCP", refused);
-        }
-        self.load();
-        self.look_at_clock();
     }
 
     fn look_at_interfaces(&mut self, links: &[Link]) {
@@ -267,7 +326,11 @@ impl Thread {
                     self.hops.insert(other.site, hop);
                 }
                 // The way there was serves as long as the site answers.
-                Err(why) => {
+                Err(NoWay { why, is_unresolved }) => {
+                    if let Some(keys) = self.keys.as_ref().filter(|_| is_unresolved) {
+                        // The kernel learns by sending, and tells; nobody waits for this answer.
+                        let _ = self.sockets.ask(keys, other, 0, wall_ms());
+                    }
                     self.no_way.insert(other.site, why);
                 }
             }
@@ -351,6 +414,15 @@ impl Thread {
         let ahead = ahead_ms(wall, plane.clock_base_ms);
         let why = set_wrong(ahead).filter(|_| plane.tier == Tier::Timestamps);
         self.trouble("clock", why);
+    }
+
+    /// Who is in the way of cookies. Where none can be had that is told already.
+    fn look_at_taps(&mut self) {
+        let Some(plane) = self.plane.as_mut().filter(|plane| plane.tier == Tier::Cookies) else { return };
+        let why = taps::in_the_way();
+        // What the kernel refuses is refused again, and told, with the next of all that programs are told.
+        let _ = plane.answer_syns(why.is_none());
+        self.trouble("cookies", why);
     }
 
     /// Takes answers, asks, and finds out who is up; whether that changed.
@@ -440,7 +512,24 @@ impl Thread {
         }
     }
 
-    fn publish(&self) {
+    /// How many packets that begin a connection were handed over each second, since the last look.
+    fn rate_handed_over(&mut self, counters: &[(Counter, u64)]) -> f64 {
+        let found = counters.iter().find(|(counter, _)| *counter == Counter::ForwardNew);
+        let count = found.map_or(0, |(_, count)| *count);
+        let (at, before, rate) = self.handed_over;
+        let (now, took) = (now(), now().since(at));
+        // Between two looks there is too little to count.
+        if took < LOOK_EVERY / 2 {
+            return rate;
+        }
+        let rate = count.saturating_sub(before) as f64 / took.as_secs_f64();
+        self.handed_over = (now, count, rate);
+        rate
+    }
+
+    fn publish(&mut self) {
+        let counters = self.plane.as_ref().map(Plane::counters).unwrap_or_default();
+        let handed_over_per_s = self.rate_handed_over(&counters);
         let seen = |(site, seen): (Site, &ubique_proto::sessions::peers::Peer)| {
             let other = self.setup.others.iter().find(|other| other.site == site)?;
             Some(Seen {
@@ -460,14 +549,17 @@ impl Thread {
             interfaces: plane.iter().flat_map(|plane| plane.on.values().cloned()).collect(),
             troubles: self.troubles.iter().map(|(what, why)| (what.clone(), why.clone())).collect(),
             sites: self.peers.iter().filter_map(seen).collect(),
-            counters: plane.map(Plane::counters).unwrap_or_default(),
+            counters,
             clock_base_ms: plane.map(|plane| plane.clock_base_ms),
             clock_ahead_ms: plane.map_or(0, |plane| ahead_ms(wall_base_ms(), plane.clock_base_ms)),
             adopted: plane.is_some_and(|plane| plane.adopted),
+            counts_on: plane.is_some_and(|plane| plane.counts_on),
             hands_over_to: self.hands_over_to.map(|site| self.setup.name(site).to_owned()),
+            handed_over_per_s,
             found: self.found,
+            silent: Duration::ZERO,
         };
-        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        self.shared.publish(snapshot);
     }
 }
 

@@ -11,8 +11,12 @@ mod confine;
 mod conformance;
 mod daemons;
 mod doctor;
+#[cfg(feature = "sessions")]
+mod drains;
 mod faults;
 mod features;
+#[cfg(feature = "sessions")]
+mod flows;
 mod interfaces;
 #[path = "../jobs/mod.rs"]
 mod jobs;
@@ -26,6 +30,8 @@ mod observability;
 mod operator;
 mod pages;
 mod peers;
+#[cfg(feature = "sessions")]
+mod planes;
 mod records;
 mod reload;
 mod robust;
@@ -60,6 +66,8 @@ fn main() {
         confine::TESTS,
         conformance::TESTS,
         doctor::TESTS,
+        #[cfg(feature = "sessions")]
+        drains::TESTS,
         faults::TESTS,
         features::TESTS,
         interfaces::TESTS,
@@ -70,6 +78,8 @@ fn main() {
         observability::TESTS,
         operator::TESTS,
         peers::TESTS,
+        #[cfg(feature = "sessions")]
+        planes::TESTS,
         records::TESTS,
         reload::TESTS,
         robust::TESTS,

@@ -49,29 +49,32 @@ pub const TESTS: &[Test] = &[
 ];
 
 const IP: &str = "/sbin/ip";
-const SECRET: &str = "/run/secret";
-const SITES: [&str; 2] = ["ams", "fra"];
+pub const SECRET: &str = "/run/secret";
+pub const SITES: [&str; 2] = ["ams", "fra"];
 /// Of the router, and of each site, then of the clients.
-const LINKS: [[&str; 4]; 3] = [
+pub const LINKS: [[&str; 4]; 3] = [
     ["192.0.2.1/30", "192.0.2.2/30", "2001:db8:1::1/64", "2001:db8:1::2/64"],
     ["192.0.2.5/30", "192.0.2.6/30", "2001:db8:2::1/64", "2001:db8:2::2/64"],
     ["192.0.2.9/30", "192.0.2.10/30", "2001:db8:3::1/64", "2001:db8:3::2/64"],
 ];
-const PORT: u16 = 7000;
+pub const PORT: u16 = 7000;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 
 /// How long an answer may take: less than a connection hangs that lost its packets for good.
 const ANSWER: Duration = Duration::from_secs(10);
 
-fn bare(address: &str) -> &str {
+pub fn bare(address: &str) -> &str {
     address.split('/').next().unwrap()
 }
 
-fn set(ns: &NetNs, values: &[(&str, &str)]) {
+pub fn set(ns: &NetNs, values: &[(&str, &str)]) {
     ns.run(|| values.iter().for_each(|(name, value)| fs::write(format!("/proc/sys/{name}"), value).unwrap())).unwrap();
 }
 
 /// A data plane to take the program from that lets everything pass. `None`: there is none here, and said so.
-fn any_edge() -> Option<Edge> {
+pub fn any_edge() -> Option<Edge> {
     let key = Key([1, 2]);
     let config = Config {
         site: ubique_proto::sessions::Site::new(1).unwrap(),
@@ -98,18 +101,22 @@ fn any_edge() -> Option<Edge> {
 }
 
 /// Two sites, clients, and the router between them.
-struct Net {
-    sites: [NetNs; 2],
-    clients: NetNs,
-    router: NetNs,
+pub struct Net {
+    pub sites: [NetNs; 2],
+    pub clients: NetNs,
+    pub router: NetNs,
 }
 
 impl Net {
     /// `None`: no data plane here.
-    fn new() -> Option<Net> {
+    pub fn new() -> Option<Net> {
         let pass = any_edge()?;
         let net = Net { sites: SITES.map(namespace), clients: namespace("clients"), router: namespace("router") };
         let ends = [&net.sites[0], &net.sites[1], &net.clients];
+        for ns in ends.into_iter().chain([&net.router]) {
+            // Who asks for a neighbour waits for a second while his link-local address may be somebody else's.
+            set(ns, &[("net/ipv6/conf/default/accept_dad", "0")]);
+        }
         for (name, (ns, [near4, far4, near6, far6])) in ["a0", "b0", "c0"].into_iter().zip(ends.into_iter().zip(LINKS))
         {
             link(name, (&net.router, near4), (ns, far4));
@@ -141,20 +148,28 @@ impl Net {
     }
 
     /// What the clients send goes to this site from now on.
-    fn route_to(&self, site: usize) {
+    pub fn route_to(&self, site: usize) {
         let mut netlink = Netlink::open_in(&self.router).unwrap();
         netlink.replace_route(&lab::route(PREFIX_V4, bare(LINKS[site][1]))).unwrap();
         netlink.replace_route(&lab::route(PREFIX_V6, bare(LINKS[site][3]))).unwrap();
     }
 
-    fn agent(&self, service: &Service, site: usize) -> Process {
+    /// What the clients send goes where somebody else says.
+    pub fn route_by_another(&self) {
+        let mut netlink = Netlink::open_in(&self.router).unwrap();
+        for (prefix, gateway) in [(PREFIX_V4, LINKS[0][1]), (PREFIX_V6, LINKS[0][3])] {
+            assert!(netlink.delete_route(&lab::route(prefix, bare(gateway))).unwrap());
+        }
+    }
+
+    pub fn agent(&self, service: &Service, site: usize) -> Process {
         let file = format!("/run/service-{}.json", SITES[site]);
         fs::write(&file, serde_json::to_vec(service).unwrap()).unwrap();
         lab::start(&self.sites[site], "agent", &myself(), &["role", "agent", &file, SITES[site]])
     }
 
     /// At both sites, answers every octet with what it is sent and the number of the site, until the test ends.
-    fn serve(&self) {
+    pub fn serve(&self) {
         for (site, any) in [(0, "0.0.0.0"), (0, "::"), (1, "0.0.0.0"), (1, "::")] {
             let listen = || {
                 let address: SocketAddr = (any.parse::<IpAddr>().unwrap(), PORT).into();
@@ -163,7 +178,7 @@ impl Net {
                     socket.set_only_v6(true)?;
                 }
                 socket.bind(&address.into())?;
-                socket.listen(64)?;
+                socket.listen(BACKLOG)?;
                 Ok::<_, std::io::Error>(TcpListener::from(socket))
             };
             let listener = self.sites[usize::from(site)].run(listen).unwrap().unwrap();
@@ -171,7 +186,7 @@ impl Net {
         }
     }
 
-    fn connect(&self, address: &str) -> TcpStream {
+    pub fn connect(&self, address: &str) -> TcpStream {
         let address = format!("{address}:{PORT}").parse().unwrap();
         let stream = self.clients.run(|| TcpStream::connect_timeout(&address, ANSWER)).unwrap().unwrap();
         stream.set_read_timeout(Some(ANSWER)).unwrap();
@@ -196,7 +211,7 @@ fn answer(mut stream: TcpStream, site: u8) {
 }
 
 /// Sends an octet and waits for it; the site that answered.
-fn said(stream: &mut TcpStream, octet: u8) -> std::io::Result<usize> {
+pub fn said(stream: &mut TcpStream, octet: u8) -> std::io::Result<usize> {
     stream.write_all(&[octet])?;
     let mut reply = [0; 2];
     stream.read_exact(&mut reply)?;
@@ -204,7 +219,7 @@ fn said(stream: &mut TcpStream, octet: u8) -> std::io::Result<usize> {
     Ok(reply[1].into())
 }
 
-fn sessions() -> Sessions {
+pub fn sessions() -> Sessions {
     Sessions {
         secret_file: SECRET.into(),
         tcp: TcpMethod::Auto,
@@ -220,7 +235,7 @@ fn sessions() -> Sessions {
 }
 
 /// Both sites; `family`: of the addresses between them, in [`LINKS`].
-fn service(family: usize) -> Service {
+pub fn service(family: usize) -> Service {
     let mut service = lab::service();
     let template = service.sites.pop().unwrap();
     service.sites = SITES
@@ -240,10 +255,10 @@ fn service(family: usize) -> Service {
     service
 }
 
-const IPV4: usize = 1;
+pub const IPV4: usize = 1;
 const IPV6: usize = 3;
 
-fn try_status_of(site: usize) -> Option<Status> {
+pub fn try_status_of(site: usize) -> Option<Status> {
     match admin::request(Path::new(&format!("/run/ubique/resolver-{}.sock", SITES[site])), &Request::Status) {
         Ok(Reply::Status(status)) => Some(*status),
         _ => None,
@@ -251,22 +266,22 @@ fn try_status_of(site: usize) -> Option<Status> {
 }
 
 /// The data plane of a site once it is attached and knows that the other site is up.
-fn ready(site: usize) -> SessionsStatus {
+pub fn ready(site: usize) -> SessionsStatus {
     let is_ready = |s: &SessionsStatus| s.state == "native" && s.sites.iter().all(|other| other.up == Some(true));
     let what = format!("the data plane of {} is at work", SITES[site]);
     until(&what, || try_status_of(site)?.sessions.filter(|sessions| is_ready(sessions)).map(|s| *s)).0
 }
 
-fn both_ready() -> [SessionsStatus; 2] {
+pub fn both_ready() -> [SessionsStatus; 2] {
     [ready(0), ready(1)]
 }
 
-fn decided(site: usize, what: &str) -> u64 {
+pub fn decided(site: usize, what: &str) -> u64 {
     let status = try_status_of(site).unwrap().sessions.unwrap();
     status.decisions.get(what).copied().unwrap_or_default()
 }
 
-fn until_decided(site: usize, what: &str) {
+pub fn until_decided(site: usize, what: &str) {
     until_true(&format!("{what} at {}", SITES[site]), || decided(site, what) > 0);
 }
 
@@ -314,6 +329,7 @@ fn survives_as(tcp: TcpMethod) {
         answered("in its place");
         agents[site].signal(Signal::Term);
         assert_eq!(agents[site].wait(), 0);
+        answered("after SIGTERM, without an agent");
         agents[site] = net.agent(&service, site);
         answered("after SIGTERM");
         let now = ready(site);
@@ -440,7 +456,7 @@ fn mptcp() {
         stream.set_read_timeout(Some(ANSWER)).unwrap();
         assert_eq!(said(&mut stream, 1).unwrap(), 0);
         let unicast: [IpAddr; 1] = [bare(LINKS[0][family]).parse().unwrap()];
-        let subflows = || net.sites[0].run(|| sockdiag::established(&unicast)).unwrap().unwrap();
+        let subflows = || net.sites[0].run(|| sockdiag::connections(&unicast, |_| ())).unwrap().unwrap();
         until_true("a subflow to the site itself", || subflows() > 0);
         net.route_to(1);
         for octet in 2..6 {
@@ -486,7 +502,7 @@ fn gone() {
 }
 
 /// Number of the program on the interface of a site.
-fn program_on(net: &Net, site: usize) -> u32 {
+pub fn program_on(net: &Net, site: usize) -> u32 {
     let name = ["a0", "b0"][site];
     let index = Netlink::open_in(&net.sites[site]).unwrap().link_index(name).unwrap();
     net.sites[site].run(|| ubique_edge::attached(index)).unwrap().unwrap()

@@ -6,8 +6,11 @@
 //! packets and in no other way; *over* has the report.
 //!
 //! Traffic is gone when for [`QUIET_SAMPLES`] samples in a row no more arrives than [`GONE_SHARE`] of what did before, or
-//! [`GONE_PACKETS_PER_S`]: an address on the Internet never falls quite silent. Established connections are counted and told,
-//! and hold nothing up: once their packets go to another site nobody closes them here.
+//! [`GONE_PACKETS_PER_S`]: an address on the Internet never falls quite silent. Open connections are counted and told,
+//! and hold nothing up: once their packets go to another site nobody closes them here. Where other sites send those packets
+//! back ([`Request::carried`]) they live on, and a withdrawn site is not empty before the last one has ended.
+//!
+//! A restart of the agent in the middle withdraws the site, if it was not; the drain goes on from there ([`In::Resume`]).
 //!
 //! Where packets cannot be counted the drain is one by the clock, and says so.
 
@@ -71,6 +74,31 @@ pub struct Request {
     pub hook: bool,
     /// How long to watch after the withdrawal.
     pub watch: Duration,
+    /// Connections outlive the withdrawal: it is over when the last one has ended, or nobody watches any more.
+    #[serde(default)]
+    pub carried: bool,
+}
+
+/// What goes on after a restart of the agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// What was asked for.
+    pub request: Request,
+    /// How long ago it began.
+    pub lasted: Duration,
+    /// How long ago the site was withdrawn; zero: the restart did that.
+    pub withdrawn: Duration,
+    /// Traffic before anything was changed, if that was measured.
+    pub before: Option<Traffic>,
+}
+
+/// A network with open connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// It.
+    pub prefix: Prefix,
+    /// Their number, or a few more.
+    pub connections: u64,
 }
 
 /// Stages.
@@ -112,8 +140,11 @@ pub struct Sample {
     pub window: Duration,
     /// Packets to the service addresses from outside.
     pub packets: u64,
-    /// Established TCP connections to them; `None`: not known.
+    /// Open TCP connections to them; `None`: not known.
     pub connections: Option<u64>,
+    /// Who has most of them.
+    #[serde(default)]
+    pub clients: Vec<Client>,
     /// The heaviest senders of the window; packets are estimates where only some were looked at.
     pub senders: Vec<Sender>,
 }
@@ -123,6 +154,8 @@ pub struct Sample {
 pub enum In {
     /// Begin; one that is under way is replaced.
     Begin(Request),
+    /// Go on with one that a restart of the agent interrupted.
+    Resume(Resumed),
     /// What arrived since the last sample.
     Sample(Sample),
     /// Packets cannot be counted, and why.
@@ -163,7 +196,7 @@ pub enum Out {
 pub struct Traffic {
     /// Packets each second.
     pub packets_per_s: f64,
-    /// Established connections.
+    /// Open connections.
     pub connections: Option<u64>,
 }
 
@@ -181,6 +214,8 @@ pub struct Drain {
     /// Window and senders of the last samples.
     recent: VecDeque<(Duration, Vec<Sender>)>,
     senders: Vec<(Sender, f64)>,
+    /// As the last sample told.
+    clients: Vec<Client>,
     quiet: u32,
     uncounted: Option<String>,
     hook: Option<Result<(), String>>,
@@ -206,6 +241,8 @@ pub struct Progress<'a> {
     pub now: Option<&'a Traffic>,
     /// Who sent in the last samples, with packets each second, heaviest first.
     pub senders: &'a [(Sender, f64)],
+    /// Who has most of the connections that are open, by the last sample.
+    pub clients: &'a [Client],
     /// Why packets cannot be counted.
     pub uncounted: Option<&'a str>,
     /// How the hook ended.
@@ -214,6 +251,13 @@ pub struct Progress<'a> {
     pub took: Option<Duration>,
     /// How long after its begin the traffic was gone; `None`: it is not.
     pub gone_after: Option<Duration>,
+}
+
+impl Request {
+    /// Nothing lasts longer than it may.
+    fn bounded(self) -> Request {
+        Request { within: self.within.min(MAX_LEAVING), watch: self.watch.min(MAX_WATCH), ..self }
+    }
 }
 
 impl Default for Drain {
@@ -228,6 +272,7 @@ impl Default for Drain {
             now: None,
             recent: VecDeque::new(),
             senders: vec![],
+            clients: vec![],
             quiet: 0,
             uncounted: None,
             hook: None,
@@ -266,6 +311,7 @@ impl Drain {
             before: self.before.as_ref(),
             now: self.now.as_ref(),
             senders: &self.senders,
+            clients: &self.clients,
             uncounted: self.uncounted.as_deref(),
             hook: self.hook.as_ref(),
             took: self.took,
@@ -277,6 +323,7 @@ impl Drain {
     pub fn handle_input(&mut self, now: Time, input: In) {
         match input {
             In::Begin(request) => self.begin(now, request),
+            In::Resume(former) => self.resume(now, former),
             In::Sample(sample) if self.is_active() => self.sampled(now, sample),
             In::Uncounted(why) if self.is_active() => {
                 self.uncounted = Some(why);
@@ -301,9 +348,8 @@ impl Drain {
         }
     }
 
-    fn begin(&mut self, now: Time, mut request: Request) {
-        request.within = request.within.min(MAX_LEAVING);
-        request.watch = request.watch.min(MAX_WATCH);
+    fn begin(&mut self, now: Time, request: Request) {
+        let request = request.bounded();
         let hook = request.hook;
         let cause = request.reason.clone();
         // Whatever a former one still has to say is about a drain that is replaced.
@@ -315,10 +361,21 @@ impl Drain {
         self.enter(now, Stage::Measuring, &cause);
     }
 
+    fn resume(&mut self, now: Time, former: Resumed) {
+        let ago = |time: Duration| Time(now.0.saturating_sub(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)));
+        let request = Some(former.request.bounded());
+        *self = Drain { request, began: ago(former.lasted), before: former.before, ..Drain::default() };
+        self.outputs.push_back(Out::Count(true));
+        self.enter(now, Stage::Withdrawn, "the agent began again");
+        self.since = ago(former.withdrawn);
+    }
+
     fn sampled(&mut self, now: Time, sample: Sample) {
         let seconds = sample.window.as_secs_f64().max(f64::EPSILON);
         let traffic = Traffic { packets_per_s: sample.packets as f64 / seconds, connections: sample.connections };
         self.name(sample.window, sample.senders);
+        self.clients = sample.clients;
+        self.clients.truncate(NAMED);
         match self.stage {
             Stage::Measuring => {
                 self.measured.0 = self.measured.0.saturating_add(sample.window);
@@ -368,15 +425,26 @@ impl Drain {
             return;
         }
         let quiet_for = SAMPLE_EVERY * self.quiet;
-        self.gone_after.get_or_insert(now.since(self.began).saturating_sub(quiet_for));
+        let live_on = self.live_on();
+        self.gone_after = match self.gone_after {
+            _ if live_on => None,
+            known => known.or(Some(now.since(self.began).saturating_sub(quiet_for))),
+        };
         match self.stage {
             Stage::Leaving => self.outputs.push_back(Out::Withdraw),
+            Stage::Withdrawn if live_on => {}
             // Of what came late with the withdrawal itself, nothing is left.
             Stage::Withdrawn if now.since(self.since) >= quiet_for.min(SAMPLE_EVERY * QUIET_SAMPLES) => {
                 self.finish(now, "the traffic is gone");
             }
             _ => {}
         }
+    }
+
+    /// Connections that outlive the withdrawal are open, though nothing was sent on them for a while.
+    fn live_on(&self) -> bool {
+        let carried = self.request.as_ref().is_some_and(|request| request.carried);
+        carried && self.now.as_ref().and_then(|now| now.connections).is_some_and(|open| open > 0)
     }
 
     fn leave(&mut self, now: Time) {
@@ -408,6 +476,7 @@ impl Drain {
                 self.uncounted = Some("counting gave no result in time".to_owned());
                 self.leave(now);
             }
+            Stage::Withdrawn if self.live_on() => self.finish(now, "connections are still open"),
             Stage::Withdrawn => self.finish(now, "somebody still sends"),
             _ => {}
         }

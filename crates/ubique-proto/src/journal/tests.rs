@@ -224,24 +224,32 @@ fn drain_input(rng: &mut Rng) -> drain::In {
     use drain::In;
     let (who, reason) = (String::from("root"), String::from("disks"));
     let seconds = |rng: &mut Rng| Duration::from_secs(rng.below(9));
+    let request = drain::Request {
+        who,
+        reason,
+        within: seconds(rng),
+        prepend: 2,
+        hook: rng.below(2) == 0,
+        watch: seconds(rng),
+        carried: rng.below(2) == 0,
+    };
     match rng.below(9) {
-        0 => In::Begin(drain::Request {
-            who,
-            reason,
-            within: seconds(rng),
-            prepend: 2,
-            hook: rng.below(2) == 0,
-            watch: seconds(rng),
-        }),
+        0 => In::Begin(request),
         1 => In::Uncounted("no right to".into()),
         2 => In::Hook(Err("exit 1".into())),
         3 => In::Withdrawn,
         4 if rng.below(3) == 0 => In::Undrained,
+        5 if rng.below(3) == 0 => {
+            let (lasted, withdrawn) = (seconds(rng), seconds(rng));
+            let before = Some(drain::Traffic { packets_per_s: 2.0, connections: Some(1) });
+            In::Resume(drain::Resumed { request, lasted, withdrawn, before })
+        }
         _ => {
             let sender = |packets| Sender { prefix: "203.0.113.0/24".parse().unwrap(), packets, uncertain: 1 };
             let packets = rng.below(2) * rng.below(9000);
             let senders = (0..rng.below(3)).map(sender).collect();
-            In::Sample(drain::Sample { window: drain::SAMPLE_EVERY, packets, connections: Some(3), senders })
+            let clients = vec![drain::Client { prefix: "203.0.113.0/24".parse().unwrap(), connections: 3 }];
+            In::Sample(drain::Sample { window: drain::SAMPLE_EVERY, packets, connections: Some(3), clients, senders })
         }
     }
 }

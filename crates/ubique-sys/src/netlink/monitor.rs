@@ -1,4 +1,4 @@
-//! Events of addresses and links.
+//! Events of addresses and links, and of all that decides how packets leave.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,6 +8,11 @@ use ipnet::IpNet;
 use super::message::{Message, attributes, messages, read_str, read_u32};
 use super::request::{LINK_HEADER_LEN, parse_address};
 use super::{Event, Link, NetlinkSocket};
+use crate::sockopt;
+
+/// Room for what [`PathMonitor`] does not read: some dozens of changes. Who fills a table of routes overruns it, which says all there is
+/// to say, and costs the listener nothing more.
+const CHANGES_BYTES: i32 = 32 << 10;
 
 /// What changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +68,43 @@ impl AddressMonitor {
                 }
                 Event::Overrun => return Ok(Some(AddressEvent::Overrun)),
                 Event::None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// Hears that something of how packets leave has changed in the namespace it was opened in: an interface, an address, a route, or the
+/// hardware address of a neighbour. Non-blocking; readable when something has. Deliberately without what: the way to an address is
+/// asked of the kernel ([`Netlink::path`](super::Netlink::path)), which knows of all of that.
+#[derive(Debug)]
+pub struct PathMonitor {
+    socket: NetlinkSocket,
+}
+
+impl AsFd for PathMonitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl PathMonitor {
+    /// In the namespace of the calling thread. Look at the present state after this, so that no change is missed.
+    pub fn open() -> io::Result<PathMonitor> {
+        let addresses = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        let ways = libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE | libc::RTMGRP_NEIGH;
+        let socket = NetlinkSocket::subscribe(None, (addresses | ways) as u32, None)?;
+        sockopt::set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, &CHANGES_BYTES)?;
+        Ok(PathMonitor { socket })
+    }
+
+    /// Whether something has changed since the last call.
+    pub fn changed(&mut self) -> io::Result<bool> {
+        let mut changed = false;
+        loop {
+            match self.socket.recv_event()? {
+                Event::Datagram(_) => changed = true,
+                Event::Overrun => return Ok(true),
+                Event::None => return Ok(changed),
             }
         }
     }

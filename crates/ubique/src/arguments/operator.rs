@@ -33,9 +33,10 @@ pub struct DrainArguments {
     /// Do not run `agent.drain-hook`.
     #[arg(long)]
     pub no_hook: bool,
-    /// How long to watch for senders after the withdrawal; ends sooner when there is none.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
-    pub watch: Duration,
+    /// How long to watch for senders after the withdrawal; ends sooner when there is none. By default 10s; with `[sessions]`, where
+    /// open connections live on, until none is left, an hour at most.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub watch: Option<Duration>,
     /// With `[sessions]`: the site that new connections are handed to while this one still announces; without it the
     /// nearest that is up.
     #[arg(long, value_name = "SITE")]

@@ -218,8 +218,12 @@ fn sessions_note(sessions: &SessionsStatus) -> (Tone, String) {
     };
     let sites: Vec<String> = sessions.sites.iter().map(site).collect();
     text += &format!("; {}", sites.join(", "));
-    if let Some(to) = &sessions.hands_over_to {
-        text += &format!("; new connections go to {to}");
+    match (&sessions.hands_over_to, &sessions.hands_over_wanted) {
+        (Some(to), _) => text += &format!("; new connections go to {to}"),
+        (None, Some(wanted)) => {
+            text += &format!("; new connections are to go to {wanted}, which is not known to be up")
+        }
+        (None, None) => {}
     }
     if let Some(share) = sessions.without_timestamps_ratio {
         text += &format!("; {:.0} % of new ones without timestamps", share * 100.0);

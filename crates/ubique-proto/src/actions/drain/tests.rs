@@ -14,10 +14,15 @@ fn request(within_s: u64) -> Request {
         prepend: 3,
         hook: true,
         watch: Duration::from_secs(10),
+        carried: false,
     }
 }
 
 fn sample(packets: u64, senders: &[(&str, u64)]) -> In {
+    sample_with(packets, 2, senders)
+}
+
+fn sample_with(packets: u64, connections: u64, senders: &[(&str, u64)]) -> In {
     let sender = |(prefix, packets): &(&str, u64)| Sender {
         prefix: prefix.parse().expect("a prefix"),
         packets: *packets,
@@ -26,7 +31,8 @@ fn sample(packets: u64, senders: &[(&str, u64)]) -> In {
     In::Sample(Sample {
         window: SAMPLE_EVERY,
         packets,
-        connections: Some(2),
+        connections: Some(connections),
+        clients: vec![Client { prefix: "203.0.113.0/24".parse().expect("a prefix"), connections }],
         senders: senders.iter().map(sender).collect(),
     })
 }
@@ -120,6 +126,58 @@ fn without_counters_it_goes_by_the_clock() {
     assert_eq!((progress.uncounted, progress.gone_after), (Some("no CAP_NET_RAW"), None));
 }
 
+/// What other sites send back keeps a withdrawn site busy until the last connection has ended, silent ones too.
+#[test]
+fn connections_that_live_on_are_waited_for() {
+    let mut drain = leaving(60);
+    drain.request.as_mut().expect("it began").carried = true;
+    drain.handle_input(at(2000), In::Withdrawn);
+    outputs(&mut drain);
+    for step in 0..12 {
+        let packets = if step < 6 { 900 } else { 0 };
+        drain.handle_input(at(2500 + step * 500), sample_with(packets, 7, &[]));
+    }
+    assert_eq!(outputs(&mut drain), []);
+    let progress = drain.progress().expect("there is one");
+    assert_eq!((progress.gone_after, progress.clients[0].connections), (None, 7));
+    drain.handle_input(at(8500), sample_with(0, 0, &[]));
+    assert_eq!(stages(&outputs(&mut drain)), [Stage::Over]);
+    assert!(drain.progress().is_some_and(|p| p.gone_after.is_some()));
+
+    // Somebody keeps his open for longer than anybody watches.
+    let mut drain = leaving(60);
+    drain.request.as_mut().expect("it began").carried = true;
+    drain.handle_input(at(2000), In::Withdrawn);
+    outputs(&mut drain);
+    for step in 0..19 {
+        drain.handle_input(at(2500 + step * 500), sample_with(0, 1, &[]));
+    }
+    drain.handle_deadline(at(12_000));
+    let over = outputs(&mut drain);
+    let cause = |out: &Out| matches!(out, Out::Stage { cause, .. } if cause == "connections are still open");
+    assert!(over.iter().any(cause), "{over:?}");
+    assert_eq!(drain.progress().and_then(|p| p.gone_after), None);
+}
+
+#[test]
+fn a_restart_of_the_agent_goes_on_withdrawn() {
+    let (lasted, withdrawn) = (Duration::from_secs(60), Duration::from_secs(4));
+    let before = Some(Traffic { packets_per_s: 2000.0, connections: Some(1000) });
+    let request = Request { carried: true, ..request(60) };
+    let mut drain = Drain::default();
+    drain.handle_input(at(100_000), In::Resume(Resumed { request, lasted, withdrawn, before: before.clone() }));
+    let begun = outputs(&mut drain);
+    assert_eq!((stages(&begun), begun.contains(&Out::Count(true))), (vec![Stage::Withdrawn], true));
+    assert!(!begun.contains(&Out::Hook), "the service was told already");
+    let progress = drain.progress().expect("it goes on");
+    assert_eq!((progress.began, progress.since, progress.before), (at(40_000), at(96_000), before.as_ref()));
+    assert_eq!(drain.next_deadline(), Some(at(106_000)));
+    for step in 0..4 {
+        drain.handle_input(at(100_500 + step * 500), sample_with(0, 0, &[]));
+    }
+    assert_eq!(stages(&outputs(&mut drain)), [Stage::Over]);
+}
+
 #[test]
 fn samples_that_do_not_come_hold_nothing_up() {
     let mut drain = Drain::default();
@@ -161,8 +219,15 @@ fn random_inputs_keep_counting_and_stage_together() {
         let (mut now, mut counting) = (0, false);
         for _ in 0..200 {
             now += rng.below(2000);
-            let input = match rng.below(8) {
-                0 => In::Begin(request(rng.below(20))),
+            let carried = rng.below(2) == 0;
+            let input = match rng.below(9) {
+                0 => In::Begin(Request { carried, ..request(rng.below(20)) }),
+                8 => In::Resume(Resumed {
+                    request: Request { carried, ..request(9) },
+                    lasted: Duration::from_millis(rng.below(9000)),
+                    withdrawn: Duration::from_millis(rng.below(9000)),
+                    before: None,
+                }),
                 1 => In::Uncounted("x".into()),
                 2 => In::Hook(Err("x".into())),
                 3 => In::Withdrawn,
