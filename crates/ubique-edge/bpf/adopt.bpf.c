@@ -64,7 +64,7 @@ struct acknowledgement {
 static __always_inline bool is_good(const struct acknowledgement *ack, bool timestamps)
 {
 	return cookie_is_good(config.cookie_key, ack->hash, ack->client, sequence_cookie(ack->number, ack->hash), timestamps,
-			      config.clock_base_ms + now_ns() / 1000000);
+			      clock_ms());
 }
 
 /* What our cookie, which is good, says both sides agreed on. False: the echo is not one of these days. */
@@ -79,7 +79,7 @@ static __always_inline bool recall(const struct acknowledgement *ack, const stru
 		attrs->rcv_wscale = WINDOW_SCALE;
 	}
 	if (offer->timestamps) {
-		__u32 said = timestamp_encode(config.clock_base_ms + bpf_ktime_get_ns() / 1000000, config.site, ack->hash);
+		__u32 said = timestamp_encode(clock_ms(), config.site, ack->hash);
 		attrs->tstamp_ok = true;
 		attrs->rcv_tsval = bpf_ntohl(offer->value);
 		/* Not the echo: the kernel's clock shall say what ours says at this moment, not what it said a round trip ago. */

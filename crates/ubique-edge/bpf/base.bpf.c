@@ -313,3 +313,11 @@ int ubique_pass(struct xdp_md *ctx)
 	(void)ctx;
 	return XDP_PASS;
 }
+
+/* Run once by the loader: the lower 32 bits of live.tick_at_0. */
+SEC("xdp")
+int ubique_clock(struct xdp_md *ctx)
+{
+	(void)ctx;
+	return bpf_jiffies64() - bpf_ktime_get_ns() / config.tick_ns + 1;
+}

@@ -83,7 +83,7 @@ static __noinline bool read_said(struct xdp_md *ctx, const struct identity *id, 
 	said->site = sequence_decode(number, id->hash);
 	said->is_cookie = sequence_is_initial(number, config.site, id->hash) &&
 			  cookie_is_good(config.cookie_key, id->hash, client, sequence_cookie(number, id->hash), false,
-					 config.clock_base_ms + now_ns() / 1000000);
+					 clock_ms());
 	return true;
 }
 
