@@ -71,7 +71,7 @@ static __always_inline int send_reply(struct xdp_md *ctx)
 }
 
 /* Answers KIND_ALIVE where it came from; the frame is long enough. */
-static __always_inline int answer_alive(struct xdp_md *ctx, const int family)
+static __always_inline int answer_alive(struct xdp_md *ctx, __u8 sender, const int family)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	if (data + OUTER_END(family) > end)
@@ -94,7 +94,7 @@ static __always_inline int answer_alive(struct xdp_md *ctx, const int family)
 	udp->check = 0;
 	/* What was asked returns, so that the answer names its question. */
 	__u64 *shim = data + OUTER_SHIM(family);
-	shim[0] = shim_head(KIND_HERE, config.site, config.site, wall_ms());
+	shim[0] = shim_head(KIND_HERE, config.site, config.site, sender, wall_ms());
 	shim[2] = shim_tag(config.shim_key, KIND_HERE, shim[0], shim[1], 0);
 	count(COUNT_SHIM_ALIVE);
 	return XDP_TX;
@@ -164,6 +164,11 @@ __noinline int arrive(struct xdp_md *ctx, __u32 family)
 		count(COUNT_SHIM_STRANGER);
 		return XDP_DROP;
 	}
+	/* Seen on its way to another site, and sent to us. */
+	if (shim.receiver != config.site) {
+		count(COUNT_SHIM_FORGED);
+		return XDP_DROP;
+	}
 	__u32 wall = wall_ms();
 	__u8 kind = shim.version_kind & 0xf;
 	if (kind == KIND_MINE)
@@ -184,6 +189,6 @@ __noinline int arrive(struct xdp_md *ctx, __u32 family)
 		return XDP_DROP;
 	}
 	if (kind == KIND_ALIVE)
-		return family == 4 ? answer_alive(ctx, 4) : answer_alive(ctx, 6);
+		return family == 4 ? answer_alive(ctx, shim.sender, 4) : answer_alive(ctx, shim.sender, 6);
 	return act(ctx, &id, &shim, at - ETHERNET);
 }

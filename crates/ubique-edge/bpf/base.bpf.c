@@ -24,7 +24,7 @@ static __always_inline int to_owner(struct xdp_md *ctx, __u8 owner, __u64 hash, 
 		count(COUNT_OWNER_DOWN);
 		return XDP_PASS;
 	}
-	struct route route = { .hash = hash, .kind = KIND_DATA, .origin = config.site, .counter = counter, .wall_ms = wall };
+	struct route route = { .hash = hash, .to = owner, .kind = KIND_DATA, .origin = config.site, .counter = counter, .wall_ms = wall };
 	return forward_to(ctx, site, &route);
 }
 

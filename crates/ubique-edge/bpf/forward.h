@@ -43,7 +43,7 @@ static __always_inline void fill_udp_and_shim(__u64 *to, const struct route *rou
 {
 	/* The source port, so that routers spread connections, and receivers their queues. */
 	__u16 source = bpf_htons(0xc000 | (route->hash >> 16 & 0x3fff));
-	__u64 head = shim_head(route->kind, config.site, route->origin, route->wall_ms);
+	__u64 head = shim_head(route->kind, config.site, route->origin, route->to, route->wall_ms);
 	to[0] = source | (__u64)config.port << 16 | (__u64)bpf_htons(length) << 32;
 	to[1] = head;
 	to[2] = route->asked;

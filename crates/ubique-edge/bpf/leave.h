@@ -131,7 +131,7 @@ static __noinline int return_through(struct __sk_buff *skb, const struct flow *f
 	struct site *site = through == config.site ? NULL : site_of(through);
 	if (!site || site->state != SITE_UP || !site->interface)
 		return TC_ACT_UNSPEC;
-	struct route route = { .hash = hash, .kind = KIND_REPLY, .origin = through, .wall_ms = wall_ms() };
+	struct route route = { .hash = hash, .to = through, .kind = KIND_REPLY, .origin = through, .wall_ms = wall_ms() };
 	if (!(site->family == 4 ? wrap(skb, site, &route, 4) : wrap(skb, site, &route, 6)))
 		return TC_ACT_UNSPEC;
 	count(COUNT_FORWARD_REPLY);
