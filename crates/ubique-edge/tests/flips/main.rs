@@ -7,11 +7,18 @@
 //! `UBIQUE_FLIPS_BULK_MB=400` for the size of the bulk transfers that acceptance asks for.
 //!
 //! - [`net`]: the namespaces and their routes; [`delay`]: a box that delays frames; [`plane`]: the data plane of the sites; [`quic`]: programs
-//! - [`traffic`]: connections and what became of them; [`scenarios`]: what is done to them
+//! - [`traffic`]: connections and what became of them; [`lab`]: all of that; [`scenarios`]: what is done to them
+//! - [`attacker`]: what somebody sends who likes none of it; [`attacks`]: that it does no harm
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod attacker;
+mod attacks;
 mod delay;
+#[path = "../vectors/frame.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod frame;
+mod lab;
 mod net;
 #[cfg_attr(not(data_plane), allow(unused, reason = "nothing can be done with a data plane that cannot be"))]
 mod plane;
@@ -19,6 +26,12 @@ mod quic;
 mod runner;
 mod scenarios;
 mod traffic;
+
+/// Hardware addresses of frames that are made here; those of a link take their place.
+mod setup {
+    pub const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
+    pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+}
 
 fn main() {
     if !rustix::process::geteuid().is_root() {
