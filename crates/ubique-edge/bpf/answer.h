@@ -218,6 +218,7 @@ __noinline int answer_syn(struct xdp_md *ctx)
 kernel:
 	if (offer.timestamps && !offer.is_signed)
 		strip_timestamps(ctx, l4, &offer);
+	note_opening(ctx, l4, id->hash);
 	count(COUNT_SYN_KERNEL);
 	return XDP_PASS;
 }

@@ -25,7 +25,7 @@ static __always_inline int probed(struct xdp_md *ctx, const struct identity *id,
 	__u64 asked = bpf_be64_to_cpu(shim->asked);
 	count(COUNT_SHIM_PROBE);
 	struct said said = {};
-	if (has_socket(ctx, &id->flow) || (config.cookies && read_said(ctx, id, &said) && said.is_cookie)) {
+	if (has_socket(ctx, id) || (config.cookies && read_said(ctx, id, &said) && said.is_cookie)) {
 		count(COUNT_SHIM_PROBE_MINE);
 		if (asked & bit(shim->origin) || shim->sender != shim->origin)
 			tell_found(&id->flow, shim->origin);
@@ -120,6 +120,8 @@ static __always_inline int act(struct xdp_md *ctx, struct identity *id, const st
 		return send_reply(ctx);
 	case KIND_NEW:
 		count(COUNT_SHIM_NEW);
+		if (id->protocol == IPPROTO_TCP)
+			note_opening(ctx, id->l4, id->hash);
 		return NEW_CONNECTION;
 	case KIND_PROBE:
 		return probed(ctx, id, shim);

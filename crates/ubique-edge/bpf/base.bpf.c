@@ -84,6 +84,8 @@ static __always_inline int open(struct xdp_md *ctx, __u32 l4, __u64 hash)
 	/* What answers it reads its options anyway, and counts. */
 	if (find_echo(ctx, l4))
 		count(COUNT_SYN_TIMESTAMPS);
+	else
+		note_opening(ctx, l4, hash);
 #endif
 	return take(ctx);
 }

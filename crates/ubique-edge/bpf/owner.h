@@ -111,7 +111,7 @@ __noinline int ask(struct xdp_md *ctx, __u32 whom)
 		route.counter = COUNT_FORWARD_CACHE;
 		return forward(ctx, &route);
 	}
-	if (has_socket(ctx, &id.flow)) {
+	if (has_socket(ctx, &id)) {
 		count(COUNT_LOCAL_SOCKET);
 		if (config.reply_through)
 			came_through(&id.flow, config.site);

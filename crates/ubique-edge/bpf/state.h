@@ -60,6 +60,16 @@ struct {
 	__uint(max_entries, 65536);
 } found SEC(".maps");
 
+/* What clients without timestamps send first, after SYNs that were left to the kernel: by the hash of the connection, the last of each. */
+#define OPENINGS 65536
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, OPENINGS);
+	__type(key, __u32);
+	__type(value, __u32);
+} openings SEC(".maps");
+
 /* When the next probe would be on time, ns. */
 __u64 probes;
 __u64 doubtful_probes;

@@ -97,7 +97,7 @@ impl Lab {
         let open = || self.ticks().iter().flatten().filter(|octets| octets.is_some_and(|octets| octets >= 2)).count();
         let before = open();
         self.open(Kind::Ticking, count);
-        let lost = || self.seen().iter().any(|record| record.fate != Fate::Open);
+        let lost = || self.seen().iter().any(Record::is_lost);
         let all_tick = wait_until(SOON_MS, || open() >= before + count || lost());
         assert!(all_tick && !lost(), "{} of {count} new connections tick", open() - before);
     }
@@ -204,7 +204,7 @@ impl Lab {
                 text += &format!("    {who}: {}\n", after.since(before));
             }
         }
-        print!("{text}");
+        eprint!("{text}");
     }
 }
 

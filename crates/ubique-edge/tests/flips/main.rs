@@ -25,13 +25,8 @@ mod plane;
 mod quic;
 mod runner;
 mod scenarios;
+mod setup;
 mod traffic;
-
-/// Hardware addresses of frames that are made here; those of a link take their place.
-mod setup {
-    pub const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
-    pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-}
 
 fn main() {
     if !rustix::process::geteuid().is_root() {
