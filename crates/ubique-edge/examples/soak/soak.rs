@@ -116,24 +116,26 @@ pub fn main(length: Duration) {
         eprintln!("after {:.0} s: {kernel}", start.elapsed().as_secs_f64());
         kernels.push(kernel);
     }
-    let row = |name: &str, value: f64, goal: &str| println!("soak of the data plane: {name}\t{value}\t{goal}\t");
-    row("rounds, each with a lab of its own", f64::from(rounds), "");
-    row("rounds that failed", f64::from(failed), "0");
-    row("connections", all.connections as f64, "");
-    row("connections lost", all.lost as f64, "0");
-    row("resets seen by clients", all.resets as f64, "0");
-    row("sieges (10 kinds of 20,000 packets)", all.sieges as f64, "");
-    row("programs replaced", all.restarts as f64, "");
-    row("longest wait of a connection, ms", all.longest_ms as f64, "");
+    let row = |name: &str, value: f64, goal: &str, unit: &str| {
+        println!("soak of the data plane: {name}\t{value:.1}\t{goal}\t\t{unit}")
+    };
+    row("rounds, each with a lab of its own", f64::from(rounds), "", "");
+    row("rounds that failed", f64::from(failed), "0", "");
+    row("connections", all.connections as f64, "", "");
+    row("connections lost", all.lost as f64, "0", "");
+    row("resets seen by clients", all.resets as f64, "0", "");
+    row("sieges (10 kinds of 20,000 packets)", all.sieges as f64, "", "");
+    row("programs replaced", all.restarts as f64, "", "");
+    row("longest wait of a connection", all.longest_ms as f64, "", "ms");
     let last = kernels.last().unwrap();
-    row("BPF programs of ours left behind", last.left_since(&kernels, |kernel| &kernel.programs, &before), "0");
-    row("BPF maps of ours left behind", last.left_since(&kernels, |kernel| &kernel.maps, &before), "0");
+    row("BPF programs of ours left behind", last.left_since(&kernels, |kernel| &kernel.programs, &before), "0", "");
+    row("BPF maps of ours left behind", last.left_since(&kernels, |kernel| &kernel.maps, &before), "0", "");
     let first = &kernels[(kernels.len() - 1).min(3)];
     let grown = |of: fn(&Kernel) -> f64| of(last) - of(first);
     let goal = GROWTH_MAX_MIB.to_string();
-    row("slab that cannot be freed grown after the first rounds, MiB", grown(|kernel| kernel.slab_mib), &goal);
-    row("memory for each processor grown, MiB", grown(|kernel| kernel.percpu_mib), &goal);
+    row("slab that cannot be freed grown after the first rounds", grown(|kernel| kernel.slab_mib), &goal, "MiB");
+    row("memory for each processor grown", grown(|kernel| kernel.percpu_mib), &goal, "MiB");
     let warnings = messages.warnings();
     warnings.iter().for_each(|line| eprintln!("kernel: {line}"));
-    row("warnings of the kernel", warnings.len() as f64, "0");
+    row("warnings of the kernel", warnings.len() as f64, "0", "");
 }

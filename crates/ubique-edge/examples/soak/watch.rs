@@ -91,7 +91,8 @@ impl Messages {
                 Ok(length) => {
                     let text = String::from_utf8_lossy(&record[..length]).into_owned();
                     let priority = text.split(',').next().and_then(|number| number.parse::<u32>().ok());
-                    if priority.is_some_and(|priority| priority & 7 <= WARNING) {
+                    // Loading programs is audited, and audit says when it cannot keep pace.
+                    if priority.is_some_and(|priority| priority & 7 <= WARNING) && !text.contains("kauditd") {
                         lines.push(text.trim_end().to_owned());
                     }
                 }

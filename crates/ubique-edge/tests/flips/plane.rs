@@ -181,7 +181,7 @@ pub fn site_of(number: usize) -> Site {
     Site::new(number as u8).unwrap()
 }
 
-fn config(setup: Setup, number: usize) -> Config {
+pub fn config(setup: Setup, number: usize) -> Config {
     let link = setup.link(number);
     Config {
         site: site_of(number),
@@ -217,6 +217,12 @@ fn peers(net: &Net, number: usize, setup: Setup) -> Vec<(Site, Peer)> {
 /// loses what XDP sends back to it; and with one, packets of a connection do not overtake each other when the kernel moves to another
 /// processor.
 pub fn let_pass(net: &Net, plane: &Plane) {
+    let ends = other_ends(net);
+    plane.with(move |edge| attach_pass(edge, ends));
+}
+
+/// All ends of links, but the sites' own.
+pub fn other_ends(net: &Net) -> Vec<(NetNs, String)> {
     let mut ends: Vec<(NetNs, String)> = Vec::new();
     let mut add = |ns: &NetNs, name: String| ends.push((ns.try_clone().unwrap(), name));
     for end in End::all() {
@@ -228,18 +234,21 @@ pub fn let_pass(net: &Net, plane: &Plane) {
             add(net.end(end), end.interface().into());
         }
     }
-    plane.with(move |edge| {
-        let home = NetNs::current().unwrap();
-        for (ns, interface) in ends {
-            ns.enter().unwrap();
-            edge.attach_pass(Netlink::open().unwrap().link_index(&interface).unwrap()).unwrap();
-            // With the program came GRO: what is read here, or sent on, must be as on a cable.
-            match packet::disable_offloads(&interface) {
-                // The rest is off for good where both ends have a program.
-                Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
-                other => other.unwrap(),
-            }
+    ends
+}
+
+/// Programs that let everything pass, and what came with them is off again.
+pub fn attach_pass(edge: &Edge, ends: Vec<(NetNs, String)>) {
+    let home = NetNs::current().unwrap();
+    for (ns, interface) in ends {
+        ns.enter().unwrap();
+        edge.attach_pass(Netlink::open().unwrap().link_index(&interface).unwrap()).unwrap();
+        // With the program came GRO: what is read here, or sent on, must be as on a cable.
+        match packet::disable_offloads(&interface) {
+            // The rest is off for good where both ends have a program.
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
+            other => other.unwrap(),
         }
-        home.enter().unwrap();
-    });
+    }
+    home.enter().unwrap();
 }
