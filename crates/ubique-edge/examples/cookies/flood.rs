@@ -216,7 +216,7 @@ fn round(defence: Defence, cable: Cable) -> Option<Outcome> {
 /// Times the kernel's that ours should handle.
 const GOAL: f64 = 3.5;
 
-/// Prints what each round gave, for people, and rows, as [`crate::costs`] does: of SYNs the median, of connections all rounds.
+/// Prints what each round gave, for people, and rows, as [`crate::costs`] does: of SYNs the least, of connections all rounds.
 pub fn main() {
     let mut rates = [vec![], vec![]];
     for cable in [Cable::Same, Cable::Own] {
@@ -245,10 +245,8 @@ pub fn main() {
         }
         rows(cable, outcomes);
     }
-    let [kernel, ours] = rates.map(|mut rates| {
-        rates.sort_by(f64::total_cmp);
-        1e9 / rates[rates.len() / 2]
-    });
+    // What disturbs only adds.
+    let [kernel, ours] = rates.map(|rates| 1e9 / rates.into_iter().fold(0.0, f64::max));
     println!("SYN flood: a SYN handled (peer: the kernel's cookies)\t{ours:.1}\t{:.1}\t{kernel:.1}", kernel / GOAL);
 }
 
@@ -264,7 +262,7 @@ fn rows(cable: Cable, [kernel, ours]: [Vec<Outcome>; 2]) {
     let [again, theirs] = sum(|outcome| outcome.sent_again);
     println!("{of}: SYNs sent again\t{again}\t\t{theirs}\t");
     let [lost, theirs] = sum(|outcome| outcome.lost_by_cable);
-    println!("{of}: packets that the queue lost\t{lost}\t\t{theirs}\t");
+    println!("{of}: packets of anybody that the queue lost\t{lost}\t\t{theirs}\t");
     for (what, rank) in [("median", 50), ("p99", 99), ("worst", 100)] {
         let [wait, theirs] = [&ours, &kernel].map(|all| {
             let mut waits: Vec<_> = all.iter().map(|outcome| outcome.wait_ms(rank)).collect();
