@@ -35,6 +35,10 @@ const DOUBTFUL_SHARE: u32 = 10;
 const BURST: Duration = Duration::from_millis(100);
 /// Of clients: few, so that connections begin in the place of others that are in TIME-WAIT.
 const PORTS: std::ops::RangeInclusive<u16> = 50_000..=50_255;
+/// How long a link of a busy machine may hold packets.
+const SETTLE_MS: u64 = 1_000;
+/// One in so many may be lost: a veth holds 256 packets, and whoever takes them may have to wait for a processor.
+const LOSS: usize = 10;
 /// Captured frames that are kept.
 const KEPT: usize = 500;
 
@@ -177,6 +181,17 @@ impl Siege<'_> {
         assert!(longest.unwrap() < self.patience + late, "{what}: {longest:?}, test late by {late:?}");
     }
 
+    /// A site has counted `count` packets so, but for what did not fit into the link.
+    fn assert_counted(&self, what: &str, before: &[Counters], site: usize, counters: &[Counter], count: usize) {
+        let grown = || {
+            let now = self.lab.planes[site].counters();
+            counters.iter().map(|counter| now[*counter] - before[site][*counter]).sum::<u64>() as usize
+        };
+        let all = wait_until(SETTLE_MS, || grown() >= count);
+        let grown = grown();
+        assert!((all || grown >= count - count / LOSS) && grown <= count, "{what}: {grown} of {count} counted");
+    }
+
     /// Timestamps and connection identifiers.
     fn forge(&self) {
         let make: [(&str, &(dyn Fn() -> Vec<u8> + Sync)); 2] = [
@@ -211,7 +226,7 @@ impl Siege<'_> {
             eprintln!("    {}: {what}: {} of {FRAMES} forwarded in {:?}", self.name, outcome.forwarded, outcome.took);
             assert!((outcome.forwarded as f64) <= 1.1 * most, "{what}: {} asked for", outcome.forwarded);
             if what.starts_with("fragments") {
-                assert_eq!(outcome.at(HERE, Counter::Fragment), FRAMES as u64, "{what}");
+                self.assert_counted(what, &outcome.before, HERE, &[Counter::Fragment], FRAMES);
             }
         }
     }
@@ -227,8 +242,7 @@ impl Siege<'_> {
             let outcome = self.flood(HERE, true, || self.attacker.forged_shim(from, OWNER as u8, HERE));
             self.assert_unharmed(what, &[HERE, OWNER, OTHER]);
             // The rest has nothing behind it that is a connection's.
-            let refused = outcome.at(HERE, counter) + outcome.at(HERE, ShimMalformed);
-            assert_eq!(refused, FRAMES as u64, "{what}: {:?}", outcome.after[HERE]);
+            self.assert_counted(what, &outcome.before, HERE, &[counter, ShimMalformed], FRAMES);
             for counter in [ShimNew, ShimMine, ShimReply, ShimAlive] {
                 assert_eq!(outcome.at(HERE, counter), 0, "{what}: {}", counter.word());
             }
@@ -262,11 +276,10 @@ impl Siege<'_> {
         self.attacker.send(OTHER, FRAMES_PER_S, &all(&to_owner, None, site(OTHER)));
         self.attacker.send(OWNER, FRAMES_PER_S, &all(&to_owner, stranger, None));
         self.lab.flip(HERE);
-        let outcome = Outcome { before, after: self.lab.counters(), forwarded: 0, took: Duration::ZERO };
         self.assert_unharmed("replay", &[HERE, OWNER, OTHER]);
-        let count = to_owner.len() as u64;
-        assert_eq!(outcome.at(OTHER, Counter::ShimForged), count, "for another site");
-        assert_eq!(outcome.at(OWNER, Counter::ShimStranger), count, "from another address");
+        let count = to_owner.len();
+        self.assert_counted("for another site", &before, OTHER, &[Counter::ShimForged], count);
+        self.assert_counted("from another address", &before, OWNER, &[Counter::ShimStranger], count);
     }
 
     /// Packets of a connection that the attacker has with one site, by way of another one: no more than the budget, and connections of other
@@ -291,7 +304,6 @@ impl Siege<'_> {
         self.lab.planes[OWNER].set_clock(400);
         let before = self.lab.counters();
         self.attacker.send(OWNER, FRAMES_PER_S, &frames);
-        let outcome = Outcome { before, after: self.lab.counters(), forwarded: 0, took: Duration::ZERO };
-        assert_eq!(outcome.at(OWNER, Counter::ShimForged), frames.len() as u64, "after the time limit");
+        self.assert_counted("after the time limit", &before, OWNER, &[Counter::ShimForged], frames.len());
     }
 }
