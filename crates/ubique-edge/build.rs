@@ -43,6 +43,8 @@ fn compile(clang: &str, object: &str, to: &Path) {
             "-Wextra",
             "-Werror",
             "-Wno-unused-function",
+            // Headers are read and written in words, too, as the kernel does and builds.
+            "-fno-strict-aliasing",
             "-target",
             "bpf",
             "-mcpu=v3",

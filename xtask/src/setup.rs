@@ -19,6 +19,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("chronyd", "chrony"),
     ("ip", "iproute2"),
     ("memcached", "memcached"),
+    ("iperf3", "iperf3"),
     ("dig", "dnsutils"),
     ("openssl", "openssl"),
     ("tar", "tar"),

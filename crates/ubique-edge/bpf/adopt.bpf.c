@@ -14,7 +14,8 @@
 #define RECENT_NS 10000000ULL
 
 struct recent {
-	__u64 hash;
+	/* Of the connection, and the cookie. */
+	__u64 name;
 	__u64 time_ns;
 };
 
@@ -27,21 +28,22 @@ struct {
 
 /*
  * The kernel takes packets through tc in batches before TCP sees the first of them: data right behind the first acknowledgement would find
- * the listener, too, and be dropped as a second connection of the same name. Noted for a moment, it passes, and finds the connection.
+ * the listener, too, and be dropped as a second connection of the same name. Noted for a moment, it passes, and finds the connection. By its
+ * cookie, too: the client may be done and begin anew from the same port in that moment.
  */
-static __always_inline bool is_recent(__u64 hash)
+static __always_inline bool is_recent(__u64 name)
 {
-	__u32 key = hash % RECENT;
+	__u32 key = name % RECENT;
 	struct recent *last = bpf_map_lookup_elem(&recent, &key);
-	return last && last->hash == hash && bpf_ktime_get_ns() - last->time_ns < RECENT_NS;
+	return last && last->name == name && bpf_ktime_get_ns() - last->time_ns < RECENT_NS;
 }
 
-static __always_inline void note_recent(__u64 hash)
+static __always_inline void note_recent(__u64 name)
 {
-	__u32 key = hash % RECENT;
+	__u32 key = name % RECENT;
 	struct recent *last = bpf_map_lookup_elem(&recent, &key);
 	if (last) {
-		last->hash = hash;
+		last->name = name;
 		last->time_ns = bpf_ktime_get_ns();
 	}
 }
@@ -64,7 +66,7 @@ struct acknowledgement {
 static __always_inline bool is_good(const struct acknowledgement *ack, bool timestamps)
 {
 	return cookie_is_good(config.cookie_key, ack->hash, ack->client, sequence_cookie(ack->number, ack->hash), timestamps,
-			      config.clock_base_ms + now_ns() / 1000000);
+			      clock_ms());
 }
 
 /* What our cookie, which is good, says both sides agreed on. False: the echo is not one of these days. */
@@ -79,7 +81,7 @@ static __always_inline bool recall(const struct acknowledgement *ack, const stru
 		attrs->rcv_wscale = WINDOW_SCALE;
 	}
 	if (offer->timestamps) {
-		__u32 said = timestamp_encode(config.clock_base_ms + bpf_ktime_get_ns() / 1000000, config.site, ack->hash);
+		__u32 said = timestamp_encode(clock_ms(), config.site, ack->hash);
 		attrs->tstamp_ok = true;
 		attrs->rcv_tsval = bpf_ntohl(offer->value);
 		/* Not the echo: the kernel's clock shall say what ours says at this moment, not what it said a round trip ago. */
@@ -90,7 +92,7 @@ static __always_inline bool recall(const struct acknowledgement *ack, const stru
 }
 
 /* Gives the packet to the listener with a request for it, unless the connection is there already. */
-static __noinline int assign(struct __sk_buff *skb, const struct flow *flow, __u64 hash, struct bpf_tcp_req_attrs *attrs)
+static __noinline int assign(struct __sk_buff *skb, const struct flow *flow, __u64 name, struct bpf_tcp_req_attrs *attrs)
 {
 	struct bpf_sock_tuple tuple = {};
 	__u32 size = fill_tuple(&tuple, flow);
@@ -98,13 +100,13 @@ static __noinline int assign(struct __sk_buff *skb, const struct flow *flow, __u
 	if (!found)
 		return TC_ACT_UNSPEC;
 	int action = TC_ACT_UNSPEC;
-	if (found->state == TCP_LISTEN && !is_recent(hash)) {
+	if (found->state == TCP_LISTEN && !is_recent(name)) {
 		struct tcp_sock *socket = bpf_skc_to_tcp_sock(found);
 		/* The kernel is as silent when the queue is full: the client sends again. */
 		if (socket && is_full(socket)) {
 			action = TC_ACT_SHOT;
 		} else if (socket && !bpf_sk_assign_tcp_reqsk(skb, (struct sock *)socket, attrs, sizeof(*attrs))) {
-			note_recent(hash);
+			note_recent(name);
 			count(COUNT_COOKIE_ACCEPTED);
 		} else {
 			count(COUNT_COOKIE_REFUSED);
@@ -128,7 +130,7 @@ static __noinline int consider(struct __sk_buff *skb, const struct acknowledgeme
 	}
 	struct bpf_tcp_req_attrs attrs = {};
 	if ((ack->plain || is_good(ack, offer.timestamps)) && recall(ack, &offer, &attrs))
-		return assign(skb, &ack->flow, ack->hash, &attrs);
+		return assign(skb, &ack->flow, ack->hash ^ ack->number, &attrs);
 	return TC_ACT_UNSPEC;
 }
 

@@ -69,7 +69,7 @@ static __always_inline void close_header(struct header *header, const struct flo
 static __always_inline void make_header(struct header *header, const struct identity *id, const struct offer *offer, __u32 client,
 					__u8 segment)
 {
-	__u64 wall = config.clock_base_ms + now_ns() / 1000000;
+	__u64 wall = clock_ms();
 	__u8 agreed = segment << AGREED_SEGMENT_SHIFT | offer->scale << AGREED_SCALE_SHIFT | (offer->sack ? AGREED_SACK : 0) |
 		      (offer->timestamps ? AGREED_TIMESTAMPS : 0);
 	bool scaled = offer->scale != NO_SCALE;
@@ -218,6 +218,7 @@ __noinline int answer_syn(struct xdp_md *ctx)
 kernel:
 	if (offer.timestamps && !offer.is_signed)
 		strip_timestamps(ctx, l4, &offer);
+	note_opening(ctx, l4, id->hash);
 	count(COUNT_SYN_KERNEL);
 	return XDP_PASS;
 }

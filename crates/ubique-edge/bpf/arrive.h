@@ -25,7 +25,7 @@ static __always_inline int probed(struct xdp_md *ctx, const struct identity *id,
 	__u64 asked = bpf_be64_to_cpu(shim->asked);
 	count(COUNT_SHIM_PROBE);
 	struct said said = {};
-	if (has_socket(ctx, &id->flow) || (config.cookies && read_said(ctx, id, &said) && said.is_cookie)) {
+	if (has_socket(ctx, id) || (config.cookies && read_said(ctx, id, &said) && said.is_cookie)) {
 		count(COUNT_SHIM_PROBE_MINE);
 		if (asked & bit(shim->origin) || shim->sender != shim->origin)
 			tell_found(&id->flow, shim->origin);
@@ -71,7 +71,7 @@ static __always_inline int send_reply(struct xdp_md *ctx)
 }
 
 /* Answers KIND_ALIVE where it came from; the frame is long enough. */
-static __always_inline int answer_alive(struct xdp_md *ctx, const int family)
+static __always_inline int answer_alive(struct xdp_md *ctx, __u8 sender, const int family)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	if (data + OUTER_END(family) > end)
@@ -94,7 +94,7 @@ static __always_inline int answer_alive(struct xdp_md *ctx, const int family)
 	udp->check = 0;
 	/* What was asked returns, so that the answer names its question. */
 	__u64 *shim = data + OUTER_SHIM(family);
-	shim[0] = shim_head(KIND_HERE, config.site, config.site, wall_ms());
+	shim[0] = shim_head(KIND_HERE, config.site, config.site, sender, wall_ms());
 	shim[2] = shim_tag(config.shim_key, KIND_HERE, shim[0], shim[1], 0);
 	count(COUNT_SHIM_ALIVE);
 	return XDP_TX;
@@ -120,6 +120,8 @@ static __always_inline int act(struct xdp_md *ctx, struct identity *id, const st
 		return send_reply(ctx);
 	case KIND_NEW:
 		count(COUNT_SHIM_NEW);
+		if (id->protocol == IPPROTO_TCP)
+			note_opening(ctx, id->l4, id->hash);
 		return NEW_CONNECTION;
 	case KIND_PROBE:
 		return probed(ctx, id, shim);
@@ -164,6 +166,11 @@ __noinline int arrive(struct xdp_md *ctx, __u32 family)
 		count(COUNT_SHIM_STRANGER);
 		return XDP_DROP;
 	}
+	/* Seen on its way to another site, and sent to us. */
+	if (shim.receiver != config.site) {
+		count(COUNT_SHIM_FORGED);
+		return XDP_DROP;
+	}
 	__u32 wall = wall_ms();
 	__u8 kind = shim.version_kind & 0xf;
 	if (kind == KIND_MINE)
@@ -184,6 +191,6 @@ __noinline int arrive(struct xdp_md *ctx, __u32 family)
 		return XDP_DROP;
 	}
 	if (kind == KIND_ALIVE)
-		return family == 4 ? answer_alive(ctx, 4) : answer_alive(ctx, 6);
+		return family == 4 ? answer_alive(ctx, shim.sender, 4) : answer_alive(ctx, shim.sender, 6);
 	return act(ctx, &id, &shim, at - ETHERNET);
 }

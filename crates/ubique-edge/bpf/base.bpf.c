@@ -24,7 +24,7 @@ static __always_inline int to_owner(struct xdp_md *ctx, __u8 owner, __u64 hash, 
 		count(COUNT_OWNER_DOWN);
 		return XDP_PASS;
 	}
-	struct route route = { .hash = hash, .kind = KIND_DATA, .origin = config.site, .counter = counter, .wall_ms = wall };
+	struct route route = { .hash = hash, .to = owner, .kind = KIND_DATA, .origin = config.site, .counter = counter, .wall_ms = wall };
 	return forward_to(ctx, site, &route);
 }
 
@@ -84,6 +84,8 @@ static __always_inline int open(struct xdp_md *ctx, __u32 l4, __u64 hash)
 	/* What answers it reads its options anyway, and counts. */
 	if (find_echo(ctx, l4))
 		count(COUNT_SYN_TIMESTAMPS);
+	else
+		note_opening(ctx, l4, hash);
 #endif
 	return take(ctx);
 }
@@ -312,4 +314,12 @@ int ubique_pass(struct xdp_md *ctx)
 {
 	(void)ctx;
 	return XDP_PASS;
+}
+
+/* Run once by the loader: the lower 32 bits of live.tick_at_0. */
+SEC("xdp")
+int ubique_clock(struct xdp_md *ctx)
+{
+	(void)ctx;
+	return bpf_jiffies64() - bpf_ktime_get_ns() / config.tick_ns + 1;
 }

@@ -30,6 +30,8 @@ struct config {
 	/* Between two packets from one other site; between two probes that begin here; ns. */
 	__u64 budget_interval_ns;
 	__u64 probe_interval_ns;
+	/* Between two of the kernel's jiffies. */
+	__u64 tick_ns;
 	struct prefix_v6 prefixes_v6[PREFIXES_MAX];
 	struct prefix_v4 prefixes_v4[PREFIXES_MAX];
 	__u32 count_v6;
@@ -51,16 +53,17 @@ struct config {
 	__u8 rewrite;
 	/* Tier 1: SYNs are answered by our cookies. */
 	__u8 cookies;
-	/* bpf_ktime_get_coarse_ns is there (Linux 5.11). */
-	__u8 coarse_clock;
 	/* Replies travel through the site that got the client's packet. */
 	__u8 reply_through;
+	__u8 padding;
 };
 
 /* Changes while a program runs. */
 struct live {
 	/* The wall clock at the kernel's monotonic 0, ms since 1970, as it is now. */
 	__u64 wall_base_ms;
+	/* The jiffy of the kernel's monotonic 0, or the one after it. */
+	__u64 tick_at_0;
 	/* Sites that are up, bit n for site n; never our own. */
 	__u64 up;
 	/* Where new connections go, or NO_SITE. */

@@ -146,16 +146,16 @@ struct shim {
 	__u8 version_kind;
 	__u8 sender;
 	__u8 origin;
-	__u8 zero;
+	__u8 receiver;
 	__be32 wall_ms;
 	__be64 asked;
 	__u64 tag;
 };
 
 /* The first two words, as they stand in memory. */
-static __always_inline __u64 shim_head(enum kind kind, __u8 sender, __u8 origin, __u32 wall_ms)
+static __always_inline __u64 shim_head(enum kind kind, __u8 sender, __u8 origin, __u8 receiver, __u32 wall_ms)
 {
-	__u32 first = SHIM_VERSION << 4 | kind | (__u32)sender << 8 | (__u32)origin << 16;
+	__u32 first = SHIM_VERSION << 4 | kind | (__u32)sender << 8 | (__u32)origin << 16 | (__u32)receiver << 24;
 	return first | (__u64)bpf_htonl(wall_ms) << 32;
 }
 
@@ -183,12 +183,12 @@ static __always_inline __u64 shim_tag_of(const volatile __u64 key[2], const stru
 	return shim_tag(key, shim->version_kind & 0xf, words[0], words[1], flow);
 }
 
-/* Whether form, tag and time are right. */
+/* Whether form, tag and time are right; not, whom it is for. */
 static __always_inline bool shim_is_good(const volatile __u64 key[2], const struct shim *shim, __u64 flow, __u32 wall_ms)
 {
 	__u32 age = wall_ms - bpf_ntohl(shim->wall_ms);
 	enum kind kind = shim->version_kind & 0xf;
-	return shim->version_kind >> 4 == SHIM_VERSION && kind < KINDS && shim->zero == 0 && (kind_asks(kind) || !shim->asked) &&
-	       shim->sender < SITES_MAX && shim->origin < SITES_MAX && shim->tag == shim_tag_of(key, shim, flow) &&
+	return shim->version_kind >> 4 == SHIM_VERSION && kind < KINDS && (kind_asks(kind) || !shim->asked) &&
+	       shim->sender < SITES_MAX && shim->origin < SITES_MAX && shim->receiver < SITES_MAX && shim->tag == shim_tag_of(key, shim, flow) &&
 	       age + SLACK_MS <= 2 * SLACK_MS;
 }

@@ -43,19 +43,26 @@ static __always_inline void fill_udp_and_shim(__u64 *to, const struct route *rou
 {
 	/* The source port, so that routers spread connections, and receivers their queues. */
 	__u16 source = bpf_htons(0xc000 | (route->hash >> 16 & 0x3fff));
-	__u64 head = shim_head(route->kind, config.site, route->origin, route->wall_ms);
+	__u64 head = shim_head(route->kind, config.site, route->origin, route->to, route->wall_ms);
 	to[0] = source | (__u64)config.port << 16 | (__u64)bpf_htons(length) << 32;
 	to[1] = head;
 	to[2] = route->asked;
 	to[3] = shim_tag(config.shim_key, route->kind, head, route->asked, route->hash);
 }
 
-static __always_inline void fill_length_v4(struct iphdr *ip, __u32 length)
+/* Into an IP header of a template, which says no length yet; `length`: octets of the packet. */
+static __always_inline void fill_length(void *header, __u32 length, const int family)
 {
-	__be16 total = bpf_htons(length);
-	__u32 sum = ip->check + total;
-	ip->tot_len = total;
-	ip->check = ~(sum + (sum >> 16));
+	if (family == 4) {
+		struct iphdr *ip = header;
+		__be16 total = bpf_htons(length);
+		__u32 sum = ip->check + total;
+		ip->tot_len = total;
+		ip->check = ~(sum + (sum >> 16));
+	} else {
+		struct ipv6hdr *ip = header;
+		ip->payload_len = bpf_htons(length - sizeof(*ip));
+	}
 }
 
 /* What stands in front; `length`: octets of the outer IP packet. Zero UDP checksums: the tag vouches for the shim (RFC 6935). */
@@ -69,12 +76,7 @@ static __always_inline bool fill_outer(struct xdp_md *ctx, const struct site *si
 #pragma unroll
 	for (int i = 0; i < (family == 4 ? 5 : 7); i++)
 		words[i] = site->template[i];
-	if (family == 4) {
-		fill_length_v4(data + OUTER_IP, length);
-	} else {
-		struct ipv6hdr *ip = data + OUTER_IP;
-		ip->payload_len = bpf_htons(length - sizeof(*ip));
-	}
+	fill_length(data + OUTER_IP, length, family);
 	fill_udp_and_shim(data + OUTER_UDP(family), route, length - (OUTER_UDP(family) - OUTER_IP));
 	return true;
 }

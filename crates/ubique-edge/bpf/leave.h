@@ -63,17 +63,7 @@ static __always_inline bool wrap(struct __sk_buff *skb, const struct site *site,
 #pragma unroll
 	for (int i = 0; i < TEMPLATE_WORDS; i++)
 		words[i] = site->template[i];
-	__be16 total = bpf_htons(family == 4 ? length : length - sizeof(struct ipv6hdr));
-	if (family == 4) {
-		__u16 check;
-		__builtin_memcpy(&check, octets + ETHERNET + 10, sizeof(check));
-		__u32 sum = check + total;
-		check = ~(sum + (sum >> 16));
-		__builtin_memcpy(octets + ETHERNET + 10, &check, sizeof(check));
-		__builtin_memcpy(octets + ETHERNET + 2, &total, sizeof(total));
-	} else {
-		__builtin_memcpy(octets + ETHERNET + 4, &total, sizeof(total));
-	}
+	fill_length(octets + OUTER_IP, length, family);
 	__u64 udp_and_shim[4];
 	fill_udp_and_shim(udp_and_shim, route, length - (OUTER_UDP(family) - OUTER_IP));
 	return !bpf_skb_store_bytes(skb, 0, octets, OUTER_UDP(family), 0) &&
@@ -131,7 +121,7 @@ static __noinline int return_through(struct __sk_buff *skb, const struct flow *f
 	struct site *site = through == config.site ? NULL : site_of(through);
 	if (!site || site->state != SITE_UP || !site->interface)
 		return TC_ACT_UNSPEC;
-	struct route route = { .hash = hash, .kind = KIND_REPLY, .origin = through, .wall_ms = wall_ms() };
+	struct route route = { .hash = hash, .to = through, .kind = KIND_REPLY, .origin = through, .wall_ms = wall_ms() };
 	if (!(site->family == 4 ? wrap(skb, site, &route, 4) : wrap(skb, site, &route, 6)))
 		return TC_ACT_UNSPEC;
 	count(COUNT_FORWARD_REPLY);

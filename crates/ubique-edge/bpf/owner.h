@@ -83,7 +83,7 @@ static __noinline bool read_said(struct xdp_md *ctx, const struct identity *id, 
 	said->site = sequence_decode(number, id->hash);
 	said->is_cookie = sequence_is_initial(number, config.site, id->hash) &&
 			  cookie_is_good(config.cookie_key, id->hash, client, sequence_cookie(number, id->hash), false,
-					 config.clock_base_ms + now_ns() / 1000000);
+					 clock_ms());
 	return true;
 }
 
@@ -111,7 +111,7 @@ __noinline int ask(struct xdp_md *ctx, __u32 whom)
 		route.counter = COUNT_FORWARD_CACHE;
 		return forward(ctx, &route);
 	}
-	if (has_socket(ctx, &id.flow)) {
+	if (has_socket(ctx, &id)) {
 		count(COUNT_LOCAL_SOCKET);
 		if (config.reply_through)
 			came_through(&id.flow, config.site);

@@ -16,6 +16,7 @@ struct ethernet {
 #define ETHERNET sizeof(struct ethernet)
 #define TCP_TIME_WAIT 6
 #define TCP_LISTEN 10
+#define TCP_NEW_SYN_RECV 12
 
 #define IP_FRAGMENT bpf_htons(0x3fff)
 
@@ -204,16 +205,49 @@ static __always_inline void turn(struct ethernet *ethernet)
 	}
 }
 
+static __always_inline __u32 *opening_of(__u64 hash)
+{
+	__u32 key = hash % OPENINGS;
+	return bpf_map_lookup_elem(&openings, &key);
+}
+
+/* A SYN without timestamps goes to the kernel. */
+static __always_inline void note_opening(struct xdp_md *ctx, __u32 l4, __u64 hash)
+{
+	struct tcphdr *tcp = (void *)(long)ctx->data + (l4 & 255);
+	__u32 *opening = opening_of(hash);
+	if (opening && (void *)(tcp + 1) <= (void *)(long)ctx->data_end)
+		*opening = bpf_ntohl(tcp->seq) + 1;
+}
+
+/* So far may a client be ahead of its handshake. */
+#define OPENING_WINDOW 65536
+
+/*
+ * Whether a packet is of the handshake that is on its way. Somebody may have sent a SYN in the name of a client whose connection is another
+ * site's: the kernel would answer that connection's packets by a reset.
+ */
+static __always_inline bool is_of_opening(struct xdp_md *ctx, const struct identity *id)
+{
+	struct tcphdr *tcp = (void *)(long)ctx->data + (id->l4 & 255);
+	__u32 *opening = opening_of(id->hash);
+	if (id->protocol != IPPROTO_TCP || !opening || (void *)(tcp + 1) > (void *)(long)ctx->data_end)
+		return true;
+	return bpf_ntohl(tcp->seq) - *opening < OPENING_WINDOW;
+}
+
 /* Whether a socket here has this connection. */
-static __noinline bool has_socket(struct xdp_md *ctx, const struct flow *flow)
+static __noinline bool has_socket(struct xdp_md *ctx, const struct identity *id)
 {
 	struct bpf_sock_tuple tuple = {};
-	__u32 size = fill_tuple(&tuple, flow);
+	__u32 size = fill_tuple(&tuple, &id->flow);
 	struct bpf_sock *socket = bpf_skc_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return false;
-	/* What is over claims nothing: the client may have begun anew, from the same port, elsewhere. */
-	bool ours = socket->state != TCP_LISTEN && socket->state != TCP_TIME_WAIT;
+	__u32 state = socket->state;
 	bpf_sk_release(socket);
-	return ours;
+	if (state == TCP_NEW_SYN_RECV)
+		return is_of_opening(ctx, id);
+	/* What is over claims nothing: the client may have begun anew, from the same port, elsewhere. */
+	return state != TCP_LISTEN && state != TCP_TIME_WAIT;
 }

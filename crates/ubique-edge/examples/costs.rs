@@ -24,11 +24,11 @@ fn main() {
 
 #[cfg(data_plane)]
 mod measure {
-    use ubique_edge::{Config, Edge, Program, Tier};
+    use ubique_edge::{Config, Counter, Edge, Program, Tier};
     use ubique_proto::sessions::{Flow, connection_id, timestamp};
 
     use crate::frame::{self, Tcp, timestamps};
-    use crate::setup::{KEYS, ROTATION, UP_V4, US, config, flow, mask, site, wall_ms};
+    use crate::setup::{KEYS, ROTATION, UP_V4, UP_V6, US, config, flow, mask, site, wall_ms};
 
     const REPEAT: u32 = 2_000_000;
     const ROUNDS: usize = 7;
@@ -83,8 +83,11 @@ mod measure {
             frame::tcp(flow, &Tcp { options: timestamps(1, echo), payload: vec![0; 64], ..Tcp::default() })
         };
         let local = least(edge, Program::Ingress, &segment(US), XDP_PASS);
+        let all = u64::from(REPEAT) * ROUNDS as u64;
+        assert!(edge.counters().unwrap()[Counter::LocalTimestamp] >= all, "packets are not ours");
         row(&format!("TCP packet of ours: {what}"), local - empty, Some(goal), None);
-        let forward = least(edge, Program::Forward, &segment(UP_V4), XDP_TX);
+        let [forward, over_v6] = [UP_V4, UP_V6].map(|to| least(edge, Program::Forward, &segment(to), XDP_TX));
+        assert!(edge.counters().unwrap()[Counter::ForwardTimestamp] >= 2 * all, "packets are not another site's");
         // The owner as a table of flows says it, which a site that never saw the connection does not have.
         edge.remember(flow, site(UP_V4)).unwrap();
         let bare = frame::tcp(flow, &Tcp { payload: vec![0; 76], ..Tcp::default() });
@@ -96,6 +99,7 @@ mod measure {
             Some(60.0),
             Some(net(table)),
         );
+        row(&format!("TCP packet forwarded over IPv6: {what}"), net(over_v6), Some(60.0), None);
         let id = |number| connection_id::Config::new(ROTATION, KEYS[3]).unwrap().encode(site(number), [1; 7]);
         let quic = |number| frame::udp(flow, &[&[0x40], &id(number)[..], &[0; 64]].concat());
         row(
@@ -105,6 +109,7 @@ mod measure {
             None,
         );
         let forward = least(edge, Program::Forward, &quic(UP_V4), XDP_TX);
+        assert!(edge.counters().unwrap()[Counter::ForwardId] >= all, "packets are not another site's");
         row(&format!("QUIC packet forwarded: {what}"), net(forward), Some(60.0), None);
     }
 }

@@ -17,7 +17,7 @@ use crate::layout::RawConfig;
 use crate::loader::{TC_HANDLE, TC_PRIORITY, kernel, name_of};
 
 /// Maps that a successor goes on with.
-const INHERITED: [&str; 3] = ["flows", "returns", "counts"];
+const INHERITED: [&str; 4] = ["flows", "returns", "openings", "counts"];
 
 /// What a running program is made of.
 pub struct Former {

@@ -63,7 +63,7 @@ counters! {
     ShimMine "shim_mine" "Answers to what we asked",
     ShimReply "shim_reply" "Replies of another site sent on",
     ShimAlive "shim_alive" "Sites that asked whether we are here",
-    ShimForged "shim_forged" "Shims with a wrong tag or time",
+    ShimForged "shim_forged" "Shims with a wrong tag or time, or for another site",
     ShimStranger "shim_stranger" "Shims from an address that is no site",
     ShimBudget "shim_budget" "Dropped: over the budget of its site",
     ShimMalformed "shim_malformed" "Shims of a wrong form, or with no such packet behind them",

@@ -43,6 +43,7 @@ pub struct RawConfig {
     pub clock_base_ms: u64,
     budget_interval_ns: u64,
     probe_interval_ns: u64,
+    tick_ns: u64,
     prefixes_v6: [PrefixV6; PREFIXES_MAX],
     prefixes_v4: [PrefixV4; PREFIXES_MAX],
     count_v6: u32,
@@ -60,8 +61,8 @@ pub struct RawConfig {
     site: u8,
     rewrite: u8,
     cookies: u8,
-    coarse_clock: u8,
     reply_through: u8,
+    padding: u8,
 }
 
 /// `struct live`
@@ -69,6 +70,7 @@ pub struct RawConfig {
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub struct Live {
     pub wall_base_ms: u64,
+    pub tick_at_0: u64,
     pub up: u64,
     pub drain_to: u8,
     pub no_cookies: u8,
@@ -101,9 +103,9 @@ const UP: u8 = 1;
 const DOWN: u8 = 2;
 
 impl Live {
-    /// Nobody is up, nothing drains.
-    pub fn new(wall_base_ms: u64) -> Live {
-        Live { wall_base_ms, up: 0, drain_to: NO_SITE, no_cookies: 0, padding: [0; 6] }
+    /// Nobody is up, nothing drains. `tick_at_0`: the jiffy of 0 of the monotonic clock.
+    pub fn new(wall_base_ms: u64, tick_at_0: u64) -> Live {
+        Live { wall_base_ms, tick_at_0, up: 0, drain_to: NO_SITE, no_cookies: 0, padding: [0; 6] }
     }
 }
 
@@ -168,9 +170,11 @@ fn interval(per_s: u32) -> u64 {
 }
 
 impl RawConfig {
+    /// `tick_ns`: between two of the kernel's jiffies.
+    ///
     /// # Errors
     /// [`Error::Config`] where a limit is passed.
-    pub fn new(config: &Config, coarse_clock: bool) -> Result<RawConfig, Error> {
+    pub fn new(config: &Config, tick_ns: u64) -> Result<RawConfig, Error> {
         let key = |Key(key): Key| key;
         let mut raw = RawConfig {
             flow_key: key(config.keys.flow),
@@ -179,12 +183,12 @@ impl RawConfig {
             clock_base_ms: config.clock_base_ms,
             budget_interval_ns: interval(config.budget_per_s),
             probe_interval_ns: interval(config.probes_per_s),
+            tick_ns,
             port: config.port.to_be_bytes(),
             mtu: config.mtu,
             site: config.site.number(),
             rewrite: u8::from(config.tier == Tier::Timestamps),
             cookies: u8::from(config.tier == Tier::Cookies),
-            coarse_clock: u8::from(coarse_clock),
             reply_through: u8::from(config.reply_through),
             ..RawConfig::default()
         };
@@ -265,6 +269,6 @@ mod tests {
     #[test]
     fn there_is_no_padding_the_compiler_chose() {
         // What BTF says of the object: see tests/vectors.rs; here that nothing moved by itself.
-        assert_eq!((size_of::<RawConfig>(), size_of::<Live>(), size_of::<RawSite>()), (856, 24, 88));
+        assert_eq!((size_of::<RawConfig>(), size_of::<Live>(), size_of::<RawSite>()), (864, 32, 88));
     }
 }

@@ -40,8 +40,10 @@ impl Program {
 pub(crate) const TC_HANDLE: u32 = 0x5542;
 pub(crate) const TC_PRIORITY: u32 = 1;
 
-/// `BPF_FUNC_ktime_get_coarse_ns`
-const COARSE_CLOCK: libbpf_sys::bpf_func_id = libbpf_sys::BPF_FUNC_ktime_get_coarse_ns;
+/// Run once, to learn which jiffy the monotonic clock began in.
+const CLOCK: &str = "ubique_clock";
+/// The least that BPF_PROG_TEST_RUN takes for a frame.
+const FRAME_MIN: usize = 14;
 
 impl Mode {
     fn flags(self) -> XdpFlags {
@@ -117,20 +119,21 @@ impl Edge {
         if let Some(former) = former {
             former.bequeath(&mut open)?;
         }
-        let raw = RawConfig::new(config, has_coarse_clock())?;
+        let raw = RawConfig::new(config, tick_ns())?;
         for mut map in open.maps_mut() {
             if map.name().to_string_lossy().ends_with(".rodata") {
                 map.set_initial_value(bytes_of(&raw)).map_err(|error| kernel("configuring the programs", &error))?;
             }
         }
-        let object = object::load(open)?;
+        let mut object = object::load(open)?;
+        let tick_at_0 = run(&mut object, CLOCK, &[0; FRAME_MIN], 1)?.action;
         let map = |name: &str| {
             let found = object.maps().find(|map| map.name().to_string_lossy().ends_with(name));
             let handle = found.and_then(|map| MapHandle::try_from(&map).ok());
             handle.ok_or_else(|| Error::Load(format!("the object has no map {name}")))
         };
         let (sites, counts, data, flows) = (map("sites")?, map("counts")?, map(".data")?, map("flows")?);
-        let live = Live::new(config.clock_base_ms);
+        let live = Live::new(config.clock_base_ms, tick_at_0.into());
         let programs = programs(&object)?;
         let adopts = programs.iter().any(|(program, _)| *program == Program::Adopt);
         let needs_egress = config.tier == Tier::Timestamps || config.reply_through;
@@ -392,10 +395,10 @@ pub(crate) fn run(object: &mut Object, name: &str, frame: &[u8], repeat: u32) ->
     Ok(Run { action: output.return_value, packet, duration: output.duration })
 }
 
-fn has_coarse_clock() -> bool {
-    let xdp = libbpf_sys::BPF_PROG_TYPE_XDP;
-    // SAFETY: numbers, and no options.
-    unsafe { libbpf_sys::libbpf_probe_bpf_helper(xdp, COARSE_CLOCK, std::ptr::null()) == 1 }
+/// Between two of the kernel's jiffies: the resolution of the clocks that they drive (`KTIME_LOW_RES`).
+fn tick_ns() -> u64 {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    tick.tv_nsec.unsigned_abs()
 }
 
 pub(crate) fn name_of(interface: i32) -> String {

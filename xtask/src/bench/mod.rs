@@ -51,6 +51,8 @@ enum Name {
     Idle,
     /// What a packet costs in the data plane that keeps sessions alive.
     Sessions,
+    /// Floods, forgeries, route changes, drains and restarts of the data plane for a long time: connections lost, what the kernel keeps.
+    SessionsSoak,
     /// Size of the static binary.
     Size,
     /// 1,000,000 routes from BIRD into ubique, GoBGP and FRR: time and memory.
@@ -112,6 +114,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
         Name::Failover => failover::run(arguments.repeat)?,
         Name::Idle => idle::run()?,
         Name::Sessions => sessions::run()?,
+        Name::SessionsSoak => sessions::soak(arguments.minutes)?,
         Name::Size => size::run()?,
         Name::Table => table::run()?,
         Name::Wire => wire::run()?,

@@ -145,6 +145,24 @@ fn a_port_that_is_used_again_is_the_kernels() {
     }
 }
 
+/// Reset, so that nobody keeps TIME_WAIT, and begun anew by a cookie at once, many times in the moment that the last one is remembered.
+#[test]
+fn a_port_that_is_used_again_at_once_gets_a_cookie() {
+    const ROUNDS: u64 = 50;
+    let Some(network) = Network::new() else { return };
+    let listener = TcpListener::bind(("::", PORT)).unwrap();
+    for round in 1..=ROUNDS {
+        let mut client = network.clients.run(|| connect_from(30_001, service(false))).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.write_all(b"?").unwrap();
+        client.read_exact(&mut [0]).unwrap_or_else(|error| panic!("connection {round}: {error}"));
+        sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+        drop(client);
+        assert!(server.read(&mut [0]).is_err(), "a reset");
+        assert_eq!(network.edge.counters().unwrap()[Counter::CookieAccepted], round);
+    }
+}
+
 #[test]
 fn an_mptcp_listener_is_the_kernels() {
     const IPPROTO_MPTCP: u32 = 262;

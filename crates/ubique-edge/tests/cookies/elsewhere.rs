@@ -80,7 +80,8 @@ fn a_first_acknowledgement_is_ours_or_its_sites() {
 
 /// A packet that [`MEANT`] sends us in a datagram.
 fn wrapped(kind: Kind, hash: u64, asked: u64, inner: &[u8]) -> Vec<u8> {
-    let shim = Shim { kind, sender: site(MEANT), origin: site(MEANT), wall_ms: wall_ms() as u32, asked };
+    let (sender, receiver) = (site(MEANT), site(US));
+    let shim = Shim { kind, sender, origin: sender, receiver, wall_ms: wall_ms() as u32, asked };
     let datagram = [&shim.encode(Key([3, 4]), hash)[..], &inner[14..]].concat();
     frame::udp_between((address(MEANT), 50_000).into(), (address(US), config().port).into(), &datagram)
 }

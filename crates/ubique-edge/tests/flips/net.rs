@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ipnet::IpNet;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -283,6 +284,8 @@ pub fn up(interface: &str) -> u32 {
 
 /// Without a reverse path filter: at the sites, packets of clients arrive from everywhere.
 fn namespace(name: &str) -> NetNs {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("{name}-{}", MADE.fetch_add(1, Ordering::Relaxed));
     let ns = NetNs::create_at(&Path::new("/run/ubique/ns").join(name)).unwrap();
     in_namespace(&ns, || {
         for scope in ["all", "default"] {

@@ -1,6 +1,5 @@
 //! The data plane of the sites.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -8,8 +7,11 @@ use std::time::{Duration, SystemTime};
 use rustix::time::ClockId;
 use ubique_edge::{Config, Counters, Edge, Error, Keys, Mode, NextHop, Peer, Tier};
 use ubique_proto::sessions::{Key, Site};
+use ubique_sys::netlink::Netlink;
+use ubique_sys::netns::NetNs;
+use ubique_sys::packet;
 
-use crate::net::{End, Family, Net, SITES, in_namespace};
+use crate::net::{End, Family, Net, SITES};
 use crate::{quic, runner};
 
 /// Of what sites send to each other.
@@ -31,7 +33,16 @@ pub struct Setup {
     pub clock_ahead_s: [i64; SITES],
     /// The wall clock at 0 of the monotonic clock, where nothing is ahead.
     pub wall_base_ms: u64,
+    /// Packets a second that a site takes from each other one, and whose owner it asks for.
+    pub budget_per_s: u32,
+    pub probes_per_s: u32,
 }
+
+/// More than any scenario sends.
+const UNLIMITED: u32 = 10_000_000;
+
+/// Of all sites.
+pub const KEYS: [Key; 3] = [Key([1, 2]), Key([3, 4]), Key([5, 6])];
 
 impl Setup {
     pub fn new(tier: Tier, between: Family) -> Setup {
@@ -39,7 +50,17 @@ impl Setup {
         let monotonic = rustix::time::clock_gettime(ClockId::Monotonic);
         let monotonic = Duration::new(monotonic.tv_sec as u64, monotonic.tv_nsec as u32);
         let wall_base_ms = (wall - monotonic).as_millis() as u64;
-        Setup { tier, between, mesh: false, mode: None, reply_through: false, clock_ahead_s: [0; SITES], wall_base_ms }
+        Setup {
+            tier,
+            between,
+            mesh: false,
+            mode: None,
+            reply_through: false,
+            clock_ahead_s: [0; SITES],
+            wall_base_ms,
+            budget_per_s: UNLIMITED,
+            probes_per_s: UNLIMITED,
+        }
     }
 
     fn wall_base_ms(&self, ahead_s: i64) -> u64 {
@@ -156,15 +177,15 @@ impl Drop for Plane {
     }
 }
 
-fn site_of(number: usize) -> Site {
+pub fn site_of(number: usize) -> Site {
     Site::new(number as u8).unwrap()
 }
 
-fn config(setup: Setup, number: usize) -> Config {
+pub fn config(setup: Setup, number: usize) -> Config {
     let link = setup.link(number);
     Config {
         site: site_of(number),
-        keys: Keys { flow: Key([1, 2]), shim: Key([3, 4]), cookie: Key([5, 6]), ids: vec![quic::ID_KEY] },
+        keys: Keys { flow: KEYS[0], shim: KEYS[1], cookie: KEYS[2], ids: vec![quic::ID_KEY] },
         prefixes: Family::BOTH.map(Family::service_prefix).to_vec(),
         unicast: Family::BOTH.map(|family| link.address(family, 2).addr()).to_vec(),
         port: PORT,
@@ -173,8 +194,8 @@ fn config(setup: Setup, number: usize) -> Config {
         tcp_ports: Vec::new(),
         quic_ports: vec![quic::PORT],
         clock_base_ms: setup.wall_base_ms(setup.clock_ahead_s[number]),
-        budget_per_s: 10_000_000,
-        probes_per_s: 10_000_000,
+        budget_per_s: setup.budget_per_s,
+        probes_per_s: setup.probes_per_s,
         reply_through: setup.reply_through,
     }
 }
@@ -192,61 +213,42 @@ fn peers(net: &Net, number: usize, setup: Setup) -> Vec<(Site, Peer)> {
     (0..SITES).filter(|other| *other != number).map(|other| (site_of(other), peer(other))).collect()
 }
 
-/// XDP programs that let everything pass, on all ends of links but the sites' own. Without one at the other end, a veth loses what XDP
-/// sends back to it; and with one, packets of a connection do not overtake each other when the kernel moves to another processor.
-pub fn let_pass(net: &Net) -> Vec<OwnedFd> {
-    let mut passes = Vec::new();
+/// Has `plane` put XDP programs that let everything pass on all ends of links but the sites' own. Without one at the other end, a veth
+/// loses what XDP sends back to it; and with one, packets of a connection do not overtake each other when the kernel moves to another
+/// processor.
+pub fn let_pass(net: &Net, plane: &Plane) {
+    let ends = other_ends(net);
+    plane.with(move |edge| attach_pass(edge, ends));
+}
+
+/// All ends of links, but the sites' own.
+pub fn other_ends(net: &Net) -> Vec<(NetNs, String)> {
+    let mut ends: Vec<(NetNs, String)> = Vec::new();
+    let mut add = |ns: &NetNs, name: String| ends.push((ns.try_clone().unwrap(), name));
     for end in End::all() {
-        let name = end.name();
-        passes.push(in_namespace(&net.router, || pass(&name)));
+        add(&net.router, end.name());
         if let Some(wire) = &net.wire {
-            passes.extend(in_namespace(wire, || ["a", "b"].map(|side| pass(&format!("{name}{side}")))));
+            ["a", "b"].iter().for_each(|side| add(wire, format!("{}{side}", end.name())));
         }
         if matches!(end, End::Client(_)) {
-            passes.push(in_namespace(net.end(end), || pass(end.interface())));
+            add(net.end(end), end.interface().into());
         }
     }
-    passes
+    ends
 }
 
-/// The link that keeps the program on the interface of this namespace.
-fn pass(interface: &str) -> OwnedFd {
-    const PROG_LOAD: libc::c_int = 5;
-    const LINK_CREATE: libc::c_int = 28;
-    const PROG_TYPE_XDP: u32 = 6;
-    const ATTACH_XDP: u32 = 37;
-    const IN_DRIVER: u32 = 1 << 2;
-    // r0 = XDP_PASS; exit
-    let instructions = [0x0000_0002_0000_00b7_u64, 0x0000_0000_0000_0095];
-    let mut load = [0_u64; 16];
-    load[0] = u64::from(PROG_TYPE_XDP) | (instructions.len() as u64) << 32;
-    load[1] = instructions.as_ptr() as u64;
-    load[2] = c"GPL".as_ptr() as u64;
-    // SAFETY: the instructions and the licence, which the kernel copies, live until the call has returned.
-    let program = unsafe { bpf(PROG_LOAD, &load) };
-    let index = ubique_sys::netlink::Netlink::open().unwrap().link_index(interface).unwrap();
-    let mut link = [0_u64; 16];
-    link[0] = program.as_raw_fd() as u64 | u64::from(index) << 32;
-    link[1] = u64::from(ATTACH_XDP) | u64::from(IN_DRIVER) << 32;
-    // SAFETY: no pointers.
-    let link = unsafe { bpf(LINK_CREATE, &link) };
-    // With the program came GRO: what is read here, or sent on, must be as on a cable.
-    match ubique_sys::packet::disable_offloads(interface) {
-        // The rest is off for good where both ends have a program.
-        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
-        other => other.unwrap(),
+/// Programs that let everything pass, and what came with them is off again.
+pub fn attach_pass(edge: &Edge, ends: Vec<(NetNs, String)>) {
+    let home = NetNs::current().unwrap();
+    for (ns, interface) in ends {
+        ns.enter().unwrap();
+        edge.attach_pass(Netlink::open().unwrap().link_index(&interface).unwrap()).unwrap();
+        // With the program came GRO: what is read here, or sent on, must be as on a cable.
+        match packet::disable_offloads(&interface) {
+            // The rest is off for good where both ends have a program.
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
+            other => other.unwrap(),
+        }
     }
-    link
-}
-
-/// bpf(2) with a command that makes a descriptor.
-///
-/// # Safety
-/// Pointers in the attribute are what the command wants.
-unsafe fn bpf(command: libc::c_int, attribute: &[u64; 16]) -> OwnedFd {
-    // SAFETY: the attribute lives until the call has returned; what it points to is the caller's promise.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_ptr(), size_of_val(attribute)) };
-    assert!(fd >= 0, "bpf({command}): {}", std::io::Error::last_os_error());
-    // SAFETY: the call has just made it, and nobody else knows it.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+    home.enter().unwrap();
 }

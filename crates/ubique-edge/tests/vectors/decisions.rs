@@ -54,7 +54,7 @@ fn forwarded(packet: &[u8], hash: u64, to: u8) -> (Shim, Vec<u8>) {
     assert!(outer.l4[0] >= 0xc0, "source port");
     assert_eq!(usize::from(u16::from_be_bytes([outer.l4[4], outer.l4[5]])), outer.l4.len());
     let shim = Shim::decode(&outer.l4[8..], KEYS[1], hash, wall_ms()).unwrap();
-    assert_eq!(shim.sender, site(US));
+    assert_eq!((shim.sender, shim.receiver), (site(US), site(to)));
     (shim, outer.l4[32..].to_vec())
 }
 
@@ -252,7 +252,7 @@ pub fn from_site(shim: &Shim, hash: u64, v6: bool, inner: &[u8]) -> Vec<u8> {
 
 pub fn shim_of(kind: Kind, v6: bool) -> Shim {
     let sender = site(if v6 { UP_V6 } else { UP_V4 });
-    Shim { kind, sender, origin: sender, wall_ms: wall_ms() as u32, asked: 0 }
+    Shim { kind, sender, origin: sender, receiver: site(US), wall_ms: wall_ms() as u32, asked: 0 }
 }
 
 #[test]
@@ -367,6 +367,7 @@ fn a_site_that_asks_whether_we_are_here_is_told() {
         assert_eq!((&answer.l4[..2], &answer.l4[2..4]), (&PORT.to_be_bytes()[..], &50000_u16.to_be_bytes()[..]));
         let shim = Shim::decode(&answer.l4[8..], KEYS[1], 0, wall_ms()).unwrap();
         assert_eq!((shim.kind, shim.sender, shim.asked), (Kind::Here, site(US), question.asked));
+        assert_eq!(shim.receiver, question.sender);
     }
 }
 
@@ -385,6 +386,8 @@ fn forged_shims_are_refused() {
     refused(&mut edge, from_site(&late, hash, false, inner), Counter::ShimForged);
     let early = Shim { wall_ms: good.wall_ms.wrapping_add(timestamp::SLACK_MS + 5000), ..good };
     refused(&mut edge, from_site(&early, hash, false, inner), Counter::ShimForged);
+    let for_another = Shim { receiver: site(UP_V6), ..good };
+    refused(&mut edge, from_site(&for_another, hash, false, inner), Counter::ShimForged);
     let stranger = Shim { sender: site(UP_V6), ..good };
     refused(&mut edge, from_site(&stranger, hash, false, inner), Counter::ShimStranger);
     let nobody = Shim { sender: site(UNKNOWN), ..good };

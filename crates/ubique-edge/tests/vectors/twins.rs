@@ -85,6 +85,7 @@ fn vector(case: &Case) -> Vector {
         kind: Kind::of(case.kind).unwrap(),
         sender: site,
         origin: Site::new(SITES_MAX - 1 - case.site).unwrap(),
+        receiver: Site::new(case.site / 2).unwrap(),
         wall_ms: sent_at as u32,
         asked: if matches!(case.kind, 1 | 5 | 6) { case.asked } else { 0 },
     };

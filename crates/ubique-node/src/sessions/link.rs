@@ -56,18 +56,18 @@ impl Sockets {
 
     /// Asks a site whether it is there. What is lost is asked again.
     pub fn ask(&mut self, keys: &Keys, whom: &Other, asked: u64, wall_ms: u64) -> io::Result<()> {
-        let shim = self.shim(Kind::Alive, asked, wall_ms).encode(keys.shim, 0);
+        let shim = self.shim(Kind::Alive, whom.site, asked, wall_ms).encode(keys.shim, 0);
         self.send(whom, &shim)
     }
 
     /// Tells a site that a connection is ours.
     pub fn tell(&mut self, keys: &Keys, whom: &Other, found: &Found, wall_ms: u64) -> io::Result<()> {
-        let shim = self.shim(Kind::Mine, 0, wall_ms).encode(keys.shim, found.flow.hash(keys.flow));
+        let shim = self.shim(Kind::Mine, whom.site, 0, wall_ms).encode(keys.shim, found.flow.hash(keys.flow));
         self.send(whom, &[&shim[..], &found.flow.octets()].concat())
     }
 
-    fn shim(&self, kind: Kind, asked: u64, wall_ms: u64) -> Shim {
-        Shim { kind, sender: self.site, origin: self.site, wall_ms: wall_ms as u32, asked }
+    fn shim(&self, kind: Kind, receiver: Site, asked: u64, wall_ms: u64) -> Shim {
+        Shim { kind, sender: self.site, origin: self.site, receiver, wall_ms: wall_ms as u32, asked }
     }
 
     fn send(&mut self, whom: &Other, octets: &[u8]) -> io::Result<()> {
@@ -102,7 +102,7 @@ impl Sockets {
                 let known = others.iter().any(|other| SocketAddr::new(other.address, self.port) == from);
                 let Ok(shim) = Shim::decode(&octets[..length], keys.shim, 0, wall_ms) else { continue };
                 let from_there = others.iter().any(|o| o.site == shim.sender && o.address == from.ip());
-                if known && from_there && shim.kind == Kind::Here && length == BYTES {
+                if known && from_there && shim.receiver == self.site && shim.kind == Kind::Here && length == BYTES {
                     let clock_ahead_ms = i64::from(shim.wall_ms.wrapping_sub(wall_ms as u32) as i32);
                     answers.push(Here { site: shim.sender, asked: shim.asked, clock_ahead_ms });
                 }
@@ -160,13 +160,15 @@ mod tests {
         let asked = Shim::decode(&octets[..length], keys().shim, 0, WALL).unwrap();
         assert_eq!((asked.kind, asked.sender, asked.asked, length, from.ip()), (Kind::Alive, site(1), 77, BYTES, ours));
 
-        let here = Shim { kind: Kind::Here, sender: site(2), origin: site(2), wall_ms: WALL as u32 + 900, asked: 77 };
+        let (kind, sender, receiver, wall_ms) = (Kind::Here, site(2), site(1), WALL as u32 + 900);
+        let here = Shim { kind, sender, origin: sender, receiver, wall_ms, asked: 77 };
+        let for_another = Shim { receiver: site(3), ..here }.encode(keys().shim, 0);
         let forged = here.encode(Key([9, 9]), 0);
         let strange = Shim { sender: site(3), ..here }.encode(keys().shim, 0);
         let question = Shim { kind: Kind::Alive, ..here }.encode(keys().shim, 0);
         let old = Shim { wall_ms: (WALL - 400_000) as u32, ..here }.encode(keys().shim, 0);
         let good = here.encode(keys().shim, 0);
-        for octets in [&forged[..], &strange, &question, &old, &[], &[&good[..], &[0]].concat()] {
+        for octets in [&forged[..], &strange, &for_another, &question, &old, &[], &[&good[..], &[0]].concat()] {
             there.send_to(octets, (ours, port)).unwrap();
         }
         // From another port of the same address.
@@ -184,6 +186,6 @@ mod tests {
         sockets.tell(&keys(), &other, &Found { flow, origin: site(2) }, WALL).unwrap();
         let (length, _) = there.recv_from(&mut octets).unwrap();
         let told = Shim::decode(&octets[..length], keys().shim, flow.hash(keys().flow), WALL).unwrap();
-        assert_eq!((told.kind, &octets[BYTES..length]), (Kind::Mine, &flow.octets()[..]));
+        assert_eq!((told.kind, told.receiver, &octets[BYTES..length]), (Kind::Mine, site(2), &flow.octets()[..]));
     }
 }

@@ -4,7 +4,7 @@
 //! ```text
 //!  0               8               16              24            31
 //! +-------+-------+---------------+---------------+---------------+
-//! |version| kind  | sender        | origin        | 0             |
+//! |version| kind  | sender        | origin        | receiver      |
 //! +-------+-------+---------------+---------------+---------------+
 //! | the sender's wall clock, ms, lower 32 bits                    |
 //! +---------------------------------------------------------------+
@@ -16,8 +16,8 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! The tag binds the shim to one connection and, by the clock, to some minutes: who has no key can neither make one nor use one that
-//! he saw for anything but that connection's own packets. Numbers are big-endian, hash and tag little-endian, as C reads them.
+//! The tag binds the shim to one connection, to the two sites and, by the clock, to some minutes: who has no key can neither make one nor
+//! use one that he saw for anything but that connection's own packets, sent to the same site once more. Numbers are big-endian, hash and tag little-endian, as C reads them.
 //! A packet that was forwarded is never forwarded again, except a [`Kind::Probe`], which goes to each site once.
 
 use super::siphash::siphash13;
@@ -84,6 +84,8 @@ pub struct Shim {
     pub sender: Site,
     /// The site that got the packet from its client.
     pub origin: Site,
+    /// Whom it is for: another site, which the kernel of one that never heard of the connection would answer by a reset, must not take it.
+    pub receiver: Site,
     /// When it was sent: wall clock of `sender`, ms since 1970, lower 32 bits.
     pub wall_ms: u32,
     /// Sites that a [`Kind::Probe`] has been to, bit `n` for site `n`. Of [`Kind::Alive`] any number, which [`Kind::Here`] returns. Of
@@ -109,6 +111,7 @@ impl Shim {
         octets[0] = VERSION << 4 | self.kind as u8;
         octets[1] = self.sender.number();
         octets[2] = self.origin.number();
+        octets[3] = self.receiver.number();
         octets[4..8].copy_from_slice(&self.wall_ms.to_be_bytes());
         octets[8..16].copy_from_slice(&self.asked.to_be_bytes());
         let tag = tag(self.kind, key, &octets, flow);
@@ -119,15 +122,16 @@ impl Shim {
     /// The shim at the beginning of `octets`. `flow` as for [`Shim::encode`]; `wall_ms`: our wall clock, ms since 1970.
     ///
     /// # Errors
-    /// [`Refusal`]; the tag is looked at before the time.
+    /// [`Refusal`]; the tag is looked at before the time. Whether it is for us is the caller's to see.
     pub fn decode(octets: &[u8], key: Key, flow: u64, wall_ms: u64) -> Result<Shim, Refusal> {
         let octets = octets.first_chunk::<BYTES>().ok_or(Refusal::Form)?;
-        let [first, sender, origin, zero, t0, t1, t2, t3, asked @ ..] = octets;
+        let [first, sender, origin, receiver, t0, t1, t2, t3, asked @ ..] = octets;
         let asked = asked.first_chunk().map_or(0, |asked| u64::from_be_bytes(*asked));
         let kind = Kind::of(first & 0xf).filter(|kind| kind.asks() || asked == 0);
-        let kind = kind.filter(|_| first >> 4 == VERSION && *zero == 0);
-        let sites = Site::new(*sender).zip(Site::new(*origin));
-        let (kind, (sender, origin)) = kind.zip(sites).ok_or(Refusal::Form)?;
+        let kind = kind.filter(|_| first >> 4 == VERSION);
+        let site = |number: &u8| Site::new(*number).ok_or(Refusal::Form);
+        let (kind, sender, origin, receiver) =
+            (kind.ok_or(Refusal::Form)?, site(sender)?, site(origin)?, site(receiver)?);
         if octets[TAG..] != tag(kind, key, octets, flow) {
             return Err(Refusal::Tag);
         }
@@ -135,7 +139,7 @@ impl Shim {
         if !is_fresh(sent, wall_ms) {
             return Err(Refusal::Time);
         }
-        Ok(Shim { kind, sender, origin, wall_ms: sent, asked })
+        Ok(Shim { kind, sender, origin, receiver, wall_ms: sent, asked })
     }
 
     /// The next site that a probe goes to: the lowest of `up` (bit `n` for site `n`) that was not asked yet. `None`: nobody is left.

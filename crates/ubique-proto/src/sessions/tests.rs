@@ -165,7 +165,7 @@ const WALL: u64 = 1_795_248_930_123;
 
 fn shim(kind: Kind) -> Shim {
     let asked = if matches!(kind, Kind::Probe | Kind::Alive | Kind::Here) { 1 << 63 | 1 << 9 } else { 0 };
-    Shim { kind, sender: Site(3), origin: Site(9), wall_ms: WALL as u32, asked }
+    Shim { kind, sender: Site(3), origin: Site(9), receiver: Site(5), wall_ms: WALL as u32, asked }
 }
 
 #[test]
