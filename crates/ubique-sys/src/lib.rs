@@ -7,6 +7,7 @@
 //! - [`process`]: pidfds and children, [`sockdiag`]: who serves a port and when that socket dies
 //! - [`packet`], [`tcp`], [`udp`]: sockets beyond the standard library; [`arrivals`]: packets counted for some addresses;
 //!   [`peer`]: who connected a Unix socket
+//! - [`xdp`]: what a veth needs beside programs of others
 //! - [`file`]: reads that wait for nothing
 //! - [`privilege`] and [`seccomp`]: giving up what is not needed
 //! - [`watchdog`]: a process that ends us when a thread stalls; [`clock`]: time;
@@ -33,3 +34,4 @@ mod sockopt;
 pub mod tcp;
 pub mod udp;
 pub mod watchdog;
+pub mod xdp;

@@ -1,6 +1,6 @@
 //! The data plane of the sites.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -195,6 +195,7 @@ fn peers(net: &Net, number: usize, setup: Setup) -> Vec<(Site, Peer)> {
 /// XDP programs that let everything pass, on all ends of links but the sites' own. Without one at the other end, a veth loses what XDP
 /// sends back to it; and with one, packets of a connection do not overtake each other when the kernel moves to another processor.
 pub fn let_pass(net: &Net) -> Vec<OwnedFd> {
+    let pass = |interface: &str| ubique_sys::xdp::let_pass(interface).unwrap();
     let mut passes = Vec::new();
     for end in End::all() {
         let name = end.name();
@@ -207,46 +208,4 @@ pub fn let_pass(net: &Net) -> Vec<OwnedFd> {
         }
     }
     passes
-}
-
-/// The link that keeps the program on the interface of this namespace.
-fn pass(interface: &str) -> OwnedFd {
-    const PROG_LOAD: libc::c_int = 5;
-    const LINK_CREATE: libc::c_int = 28;
-    const PROG_TYPE_XDP: u32 = 6;
-    const ATTACH_XDP: u32 = 37;
-    const IN_DRIVER: u32 = 1 << 2;
-    // r0 = XDP_PASS; exit
-    let instructions = [0x0000_0002_0000_00b7_u64, 0x0000_0000_0000_0095];
-    let mut load = [0_u64; 16];
-    load[0] = u64::from(PROG_TYPE_XDP) | (instructions.len() as u64) << 32;
-    load[1] = instructions.as_ptr() as u64;
-    load[2] = c"GPL".as_ptr() as u64;
-    // SAFETY: the instructions and the licence, which the kernel copies, live until the call has returned.
-    let program = unsafe { bpf(PROG_LOAD, &load) };
-    let index = ubique_sys::netlink::Netlink::open().unwrap().link_index(interface).unwrap();
-    let mut link = [0_u64; 16];
-    link[0] = program.as_raw_fd() as u64 | u64::from(index) << 32;
-    link[1] = u64::from(ATTACH_XDP) | u64::from(IN_DRIVER) << 32;
-    // SAFETY: no pointers.
-    let link = unsafe { bpf(LINK_CREATE, &link) };
-    // With the program came GRO: what is read here, or sent on, must be as on a cable.
-    match ubique_sys::packet::disable_offloads(interface) {
-        // The rest is off for good where both ends have a program.
-        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {}
-        other => other.unwrap(),
-    }
-    link
-}
-
-/// bpf(2) with a command that makes a descriptor.
-///
-/// # Safety
-/// Pointers in the attribute are what the command wants.
-unsafe fn bpf(command: libc::c_int, attribute: &[u64; 16]) -> OwnedFd {
-    // SAFETY: the attribute lives until the call has returned; what it points to is the caller's promise.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_ptr(), size_of_val(attribute)) };
-    assert!(fd >= 0, "bpf({command}): {}", std::io::Error::last_os_error());
-    // SAFETY: the call has just made it, and nobody else knows it.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
