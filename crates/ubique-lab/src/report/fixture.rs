@@ -255,6 +255,8 @@ pub(super) fn report() -> Report {
         events: events(),
         surprises: vec![surprise()],
         expectations: expectations(),
+        sessions: None,
+        control: None,
         agents: vec![AgentCost { site: "lon".into(), resident_mib: 5.7, cpu_percent: 0.3 }],
         verdict: Verdict { ok: false, failed: vec!["freeze: outage-worst should be at most 9 s, is 9.10 s".into()] },
         probe: ProbeQuality {

@@ -1,11 +1,13 @@
 //! The report as text for a terminal.
 
 use super::paint::{Paint, columns, duration, left, letter, moment, right, wrap};
-use super::{AgentCost, Fault, Phase, Report};
+use super::{AgentCost, Fault, Phase, Report, SessionFigures, SessionRow};
 use ubique_model::catchment::{Catchment, Landing};
 
 /// Narrowest width laid out for.
 const MIN_WIDTH: usize = 40;
+/// Widest kind of sessions.
+const MAX_KIND: usize = 9;
 /// Widest column of names.
 const MAX_NAME: usize = 24;
 
@@ -17,6 +19,7 @@ pub fn text(report: &Report, width: usize, color: bool) -> String {
     for fault in &report.faults {
         page.fault(fault);
     }
+    page.sessions();
     page.surprises();
     page.expectations();
     page.agents();
@@ -158,6 +161,46 @@ impl<'a> Page<'a> {
         format!("{word} {} {}", self.paint.site(index, site), self.paint.dim(&rtt(landing)))
     }
 
+    /// What became of sessions, and beside it what becomes of them without the data plane.
+    fn sessions(&mut self) {
+        let Some(sessions) = &self.report.sessions else { return };
+        let control = self.report.control.as_ref();
+        self.title(&format!("Sessions: {}", lost(&sessions.total)));
+        if let Some(why) = sessions.without_data_plane() {
+            let text = self.paint.loss(&format!("The data plane is not available here: {why}"));
+            self.words(2, &text);
+        }
+        if let Some(control) = control {
+            self.words(2, &format!("without the data plane: {}", lost(&control.total)));
+        }
+        let names = sessions
+            .rows
+            .iter()
+            .map(|row| columns(&row.vantage))
+            .chain(sessions.steps.iter().map(|s| columns(&s.label)));
+        let width = names.max().unwrap_or(0).min(MAX_NAME);
+        for step in &sessions.steps {
+            let beside = control.and_then(|control| control.step(&step.label));
+            self.session_line(&left(&step.label, width), "", &step.figures, beside);
+        }
+        for row in &sessions.rows {
+            let same = |other: &&SessionRow| (&other.vantage, &other.kind) == (&row.vantage, &row.kind);
+            let beside = control.and_then(|control| control.rows.iter().find(same)).map(|row| &row.figures);
+            self.session_line(&left(&row.vantage, width), &row.kind, &row.figures, beside);
+        }
+    }
+
+    fn session_line(&mut self, name: &str, kind: &str, figures: &SessionFigures, control: Option<&SessionFigures>) {
+        let count = format!("{} of {} lost", figures.lost, figures.sessions);
+        let count = if figures.lost == 0 { count } else { self.paint.loss(&count) };
+        let ways = if figures.lost == 0 { String::new() } else { format!(" ({})", figures.ways()) };
+        let longest = duration(figures.longest_wait_ms);
+        let beside =
+            control.map(|c| format!("; without: {} of {}, {}", c.lost, c.sessions, duration(c.longest_wait_ms)));
+        let beside = self.paint.dim(&beside.unwrap_or_default());
+        self.line(&format!("  {name} {} {count}{ways}, longest wait {longest}{beside}", left(kind, MAX_KIND)));
+    }
+
     fn surprises(&mut self) {
         if self.report.surprises.is_empty() {
             return;
@@ -243,6 +286,14 @@ impl<'a> Page<'a> {
     fn catchment(&self, phase: &'a Phase) -> Option<&'a Catchment> {
         phase.catchments.get(self.report.service.addresses.first()?)
     }
+}
+
+/// `3 of 90 lost (2 reset, 1 timeout), longest wait 400 ms; 12.3 MB compared`.
+fn lost(figures: &SessionFigures) -> String {
+    let ways = if figures.lost == 0 { String::new() } else { format!(" ({})", figures.ways()) };
+    let megabytes = figures.content_bytes as f64 / 1e6;
+    let longest = duration(figures.longest_wait_ms);
+    format!("{} of {} lost{ways}, longest wait {longest}; {megabytes:.1} MB compared", figures.lost, figures.sessions)
 }
 
 /// `34 ms`, or nothing.

@@ -22,7 +22,7 @@ use ubique_sys::netlink::{Link, Netlink};
 use super::hops;
 use super::keys::Secret;
 use super::link::Sockets;
-use super::plane::{Found, Plane, peer};
+use super::plane::{Found, Plane, peer, words};
 use super::{Notice, Order, Seen, Setup, Snapshot, Target};
 use crate::clock::now;
 use crate::random::seed;
@@ -308,7 +308,7 @@ impl Thread {
             self.load_again = now();
             return self.trouble("cookies", Some(format!("{error}; timestamps say the site instead")));
         }
-        self.trouble("data plane", loaded.as_ref().err().map(ToString::to_string));
+        self.trouble("data plane", loaded.as_ref().err().map(words));
         if let Ok(plane) = loaded {
             self.plane = Some(plane);
         }
