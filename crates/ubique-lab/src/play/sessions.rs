@@ -221,6 +221,10 @@ impl Stage<'_> {
 
     /// A network sends what goes to the service another way.
     pub(super) fn divert(&mut self, step: &Step, network: Asn, to: Option<Asn>) -> Result<u64, PlayError> {
+        let refused = |problem: String| PlayError::Step { step: step.label.clone(), problem };
+        if self.plan.network(network).is_none() {
+            return Err(refused(format!("the Internet has no network AS{network}")));
+        }
         for &address in &self.setup.service.addresses {
             let (Some(to), Some(prefix)) = (to, super::outcome::prefix_of(&self.setup.service, address)) else {
                 continue;
@@ -228,7 +232,7 @@ impl Stage<'_> {
             let candidates = Stage::candidates(&mut self.world, network, prefix);
             if !candidates.iter().any(|candidate| candidate.peer_asn == Some(to)) {
                 let problem = format!("AS{to} has told AS{network} no route to {prefix}: packets would not arrive");
-                return Err(PlayError::Step { step: step.label.clone(), problem });
+                return Err(refused(problem));
             }
         }
         let at_ns = self.world.divert(network, to)?.monotonic_ns;

@@ -6,8 +6,10 @@ use ubique_model::catchment::{Catchment, Landing};
 
 /// Narrowest width laid out for.
 const MIN_WIDTH: usize = 40;
-/// Widest kind of sessions.
-const MAX_KIND: usize = 9;
+/// Columns of sessions: their kind, lost of how many, the longest wait.
+const KIND_COLUMN: usize = 9;
+const LOST_COLUMN: usize = 9;
+const WAIT_COLUMN: usize = 8;
 /// Widest column of names.
 const MAX_NAME: usize = 24;
 
@@ -171,14 +173,15 @@ impl<'a> Page<'a> {
             self.words(2, &text);
         }
         if let Some(control) = control {
-            self.words(2, &format!("without the data plane: {}", lost(&control.total)));
+            self.words(2, &format!("Without the data plane, right: {}", lost(&control.total)));
         }
-        let names = sessions
-            .rows
-            .iter()
-            .map(|row| columns(&row.vantage))
-            .chain(sessions.steps.iter().map(|s| columns(&s.label)));
+        let labels = sessions.steps.iter().map(|step| &step.label);
+        let names = labels.chain(sessions.rows.iter().map(|row| &row.vantage)).map(|name| columns(name));
         let width = names.max().unwrap_or(0).min(MAX_NAME);
+        let heads = format!("{} {}", right("lost", LOST_COLUMN), right("longest", WAIT_COLUMN));
+        let beside = if control.is_some() { format!("  {heads}") } else { String::new() };
+        let head = self.paint.dim(&format!("{heads}{beside}"));
+        self.line(&format!("  {} {head}", left("", width + 1 + KIND_COLUMN)));
         for step in &sessions.steps {
             let beside = control.and_then(|control| control.step(&step.label));
             self.session_line(&left(&step.label, width), "", &step.figures, beside);
@@ -191,14 +194,13 @@ impl<'a> Page<'a> {
     }
 
     fn session_line(&mut self, name: &str, kind: &str, figures: &SessionFigures, control: Option<&SessionFigures>) {
-        let count = format!("{} of {} lost", figures.lost, figures.sessions);
-        let count = if figures.lost == 0 { count } else { self.paint.loss(&count) };
-        let ways = if figures.lost == 0 { String::new() } else { format!(" ({})", figures.ways()) };
-        let longest = duration(figures.longest_wait_ms);
-        let beside =
-            control.map(|c| format!("; without: {} of {}, {}", c.lost, c.sessions, duration(c.longest_wait_ms)));
-        let beside = self.paint.dim(&beside.unwrap_or_default());
-        self.line(&format!("  {name} {} {count}{ways}, longest wait {longest}{beside}", left(kind, MAX_KIND)));
+        let share = |f: &SessionFigures| right(&format!("{}/{}", f.lost, f.sessions), LOST_COLUMN);
+        let wait = |f: &SessionFigures| right(&duration(f.longest_wait_ms), WAIT_COLUMN);
+        let lost = if figures.lost == 0 { share(figures) } else { self.paint.loss(&share(figures)) };
+        let beside = control.map(|f| format!("  {} {}", share(f), wait(f))).unwrap_or_default();
+        let ways = if figures.lost == 0 { String::new() } else { format!("  {}", figures.ways()) };
+        let (kind, wait, beside) = (left(kind, KIND_COLUMN), wait(figures), self.paint.dim(&beside));
+        self.line(&format!("  {name} {kind} {lost} {wait}{beside}{ways}"));
     }
 
     fn surprises(&mut self) {
