@@ -434,7 +434,7 @@
       h('td', { class: f.lost ? 'num bad' : 'num ok' }, `${f.lost} of ${f.sessions}`, f.lost ? h('span', { class: 'small' }, ` ${ways(f)}`) : ''),
       h('td', { class: 'num' }, ms(f.longest_wait_ms))] : [h('td', null, ''), h('td', null, '')];
     const table = (names, rows) => h('div', { class: 'scroll' }, h('table', null,
-      h('thead', null, h('tr', null, [...names, 'Lost', 'Longest wait', ...(c ? ['Lost without', 'Longest without'] : [])].map(x => h('th', { scope: 'col' }, x)))),
+      h('thead', null, h('tr', null, [...names, 'Lost', 'Longest wait', ...(c ? ['Lost without', 'Longest without'] : [])].map((x, i) => h('th', { scope: 'col', class: i < names.length ? '' : 'num' }, x)))),
       h('tbody', null, rows.map(([words, f, without]) => h('tr', null, words.map(x => h('td', null, x)), figures(f), c ? figures(without) : null)))));
     return h('section', null, h('h2', null, 'Sessions'),
       off ? h('p', { class: 'bad' }, `The data plane is not available here: ${off.site}: ${off.troubles.join('; ')}`) : null,

@@ -61,11 +61,9 @@ impl Rehearsal {
     pub fn apply(&self, service: &mut Service) {
         service.agent.records = Records::default();
         service.agent.state = REHEARSED_STATE.into();
-        service.sessions = service
-            .sessions
-            .take()
-            .zip(self.secret.clone())
-            .map(|(sessions, secret_file)| Sessions { secret_file, ..sessions });
+        // A lab's interfaces have names of their own: those towards the upstreams are found.
+        let here = |(sessions, secret_file)| Sessions { secret_file, interfaces: vec![], ..sessions };
+        service.sessions = service.sessions.take().zip(self.secret.clone()).map(here);
     }
 }
 
@@ -231,5 +229,27 @@ impl Agent {
             }
         }
         Ok(change)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rehearsal_has_a_secret_of_its_own_or_no_data_plane() {
+        let text = include_str!("../../../../examples/sessions/service.toml");
+        let text = text.replace("tcp         =", "interfaces = [\"eth0\"]\ntcp         =");
+        let service = Service::parse("service.toml", text.as_bytes()).value.unwrap();
+        let rehearsed = |secret: Option<&str>| {
+            let mut service = service.clone();
+            Rehearsal { secret: secret.map(PathBuf::from) }.apply(&mut service);
+            service.sessions
+        };
+        assert_eq!(rehearsed(None), None);
+        let written = service.sessions.clone().unwrap();
+        assert_eq!(written.interfaces, ["eth0"]);
+        let (secret_file, interfaces) = ("of/the/lab".into(), vec![]);
+        assert_eq!(rehearsed(Some("of/the/lab")), Some(Sessions { secret_file, interfaces, ..written }));
     }
 }

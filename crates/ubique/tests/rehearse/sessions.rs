@@ -83,7 +83,7 @@ fn an_ordinary_user_is_told_that_there_is_no_data_plane() {
     fs::write(&scenario, text).expect("a scenario file");
     let file = |name: &str| directory.join(name).display().to_string();
     let report = lab.report(&["rehearse", &file("service.toml"), "--scenario", &file("scenario.toml")]);
-    assert!(without_data_plane(&report).is_some_and(|why| why.contains("CAP_BPF") || why.contains("built without")));
+    assert!(without_data_plane(&report).is_some_and(|why| why.contains("CAP_BPF") || why.contains("unavailable")));
     let events = report["events"].as_array().expect("events").iter();
     let told = events.filter_map(|event| event["text"].as_str()).any(|text| text.contains("is not available here"));
     assert!(told, "{:#}", report["events"]);
