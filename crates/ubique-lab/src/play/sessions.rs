@@ -26,7 +26,7 @@ use crate::sessions::{Holding, Log};
 const POLL: Duration = Duration::from_millis(20);
 /// How long what clients gave up may take to be known here.
 const SETTLE: Duration = Duration::from_millis(500);
-/// How long clients may take to open all sessions, beyond their own patience.
+/// How long clients may take to open all sessions, beyond their own patience, and to tell what they saw.
 const BEGIN: Duration = Duration::from_secs(10);
 
 /// Sessions that vantage points hold.
@@ -154,8 +154,12 @@ impl Stage<'_> {
     pub(super) fn end_sessions(&mut self) -> Result<(), PlayError> {
         let last = self.held.marks.len() as u32;
         self.held.mark().map_err(PlayError::Sessions)?;
+        let deadline_ns = monotonic_ns() + BEGIN.as_nanos() as u64;
         while self.held.log().is_some_and(|log| !log.has(last)) {
             self.held.check().map_err(PlayError::Sessions)?;
+            if monotonic_ns() > deadline_ns {
+                return Err(PlayError::Sessions(io::ErrorKind::TimedOut.into()));
+            }
             thread::sleep(POLL);
         }
         Ok(())
