@@ -68,13 +68,15 @@ fn ci() -> Result<(), String> {
     let everything = [&["--workspace", "--locked"], setup::data_plane()].concat();
     let cargo = |before: &[&str], after: &[&str]| command::cargo(&[before, &everything, after].concat());
     cargo(&["clippy", "--all-targets"], &["--", "-D", "warnings"])?;
-    // The agent without TLS and the data plane without its programs, which nothing else builds.
+    // The agent without TLS, the data plane without its programs, sessions without QUIC, which nothing else builds.
     command::cargo(&[
         "check",
         "--package",
         "ubique-node",
         "--package",
         "ubique-edge",
+        "--package",
+        "ubique-traffic",
         "--no-default-features",
         "--locked",
     ])?;

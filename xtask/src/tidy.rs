@@ -34,7 +34,8 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("ubique-node", &["ubique-model", "ubique-proto", "ubique-sys", "ubique-edge"]),
     ("ubique-fuzz", &["ubique-model", "ubique-proto", "ubique-sys", "ubique-node"]),
     ("ubique-quic", &["ubique-proto"]),
-    ("ubique", &["ubique-model", "ubique-proto", "ubique-sys", "ubique-lab", "ubique-node"]),
+    ("ubique-traffic", &["ubique-model", "ubique-sys", "ubique-quic"]),
+    ("ubique", &["ubique-model", "ubique-proto", "ubique-sys", "ubique-lab", "ubique-node", "ubique-traffic"]),
     ("xtask", &["ubique-model", "ubique-lab"]),
 ];
 /// Crates that must stay free of async and HTTP stacks.

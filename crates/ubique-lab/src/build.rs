@@ -52,6 +52,8 @@ const SETTINGS: [(&str, &str); 12] = [
 ];
 /// Further settings of networks.
 const ROUTER_SETTINGS: [(&str, &str); 2] = [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
+/// Further settings of sites with the data plane: one clock for the timestamps of all connections.
+const DATA_PLANE_SETTINGS: [(&str, &str); 1] = [("ipv4/tcp_timestamps", "2")];
 /// Settings of the wire's namespace: its interfaces must not speak by themselves.
 const WIRE_SETTINGS: [(&str, &str); 2] = [("ipv6/conf/all/disable_ipv6", "1"), ("ipv6/conf/default/disable_ipv6", "1")];
 
@@ -106,7 +108,11 @@ impl Built {
         let mut wanted: Vec<(&str, Vec<(&str, &str)>)> = vec![(WIRE, WIRE_SETTINGS.to_vec())];
         let router: Vec<_> = SETTINGS.iter().chain(&ROUTER_SETTINGS).copied().collect();
         wanted.extend(plan.networks.iter().map(|n| (n.netns.as_str(), router.clone())));
-        wanted.extend(plan.sites.iter().map(|s| (s.netns.as_str(), SETTINGS.to_vec())));
+        let site = |s: &SitePlan| match s.data_plane {
+            true => SETTINGS.iter().chain(&DATA_PLANE_SETTINGS).copied().collect(),
+            false => SETTINGS.to_vec(),
+        };
+        wanted.extend(plan.sites.iter().map(|s| (s.netns.as_str(), site(s))));
         let directory = &self.directory;
         let made = in_parallel(&wanted, |(name, settings)| {
             let namespace = NetNs::create_at(&directory.join(name)).map_err(failed(format!("namespace {name}")))?;
@@ -204,18 +210,22 @@ impl Work<'_> {
         for &address in self.network.iter().flat_map(|n| &n.loopback) {
             batch.add_address(LOOPBACK, IpNet::from(address))?;
         }
+        for &address in self.site.iter().flat_map(|s| &s.unicast) {
+            batch.add_address(LOOPBACK, IpNet::from(address))?;
+        }
+        // Whoever is at the other end is the gateway; stating it would need its route, which comes later.
+        let route = |destination, link: usize| -> io::Result<Route> {
+            let interface = Some(index(&format!("l{link}"))?);
+            let (gateway, metric, source) = (None, None, None);
+            let protocol = RTPROT_STATIC;
+            Ok(Route { destination, gateway, interface, protocol, metric, blackhole: false, source })
+        };
+        for &(prefix, link) in self.network.iter().flat_map(|n| &n.routed) {
+            batch.replace_route(&route(prefix, link)?)?;
+        }
         for &(gateway, link) in self.site.iter().flat_map(|s| &s.defaults) {
             let unspecified: IpAddr = if gateway.is_ipv4() { [0u8; 4].into() } else { [0u8; 16].into() };
-            batch.replace_route(&Route {
-                destination: IpNet::new_assert(unspecified, 0),
-                // Whoever is at the other end is the gateway; stating it would need its route, which comes later.
-                gateway: None,
-                interface: Some(index(&format!("l{link}"))?),
-                protocol: RTPROT_STATIC,
-                metric: None,
-                blackhole: false,
-                source: None,
-            })?;
+            batch.replace_route(&route(IpNet::new_assert(unspecified, 0), link)?)?;
         }
         batch.commit()?;
         self.wait_until_ready(&mut netlink)
@@ -250,7 +260,13 @@ pub fn wire_spec(plan: &Plan, socket: &Path, seed: u64) -> WireSpec {
         loss: l.loss,
         rate_bits_per_s: l.rate_bits_per_s,
     };
-    WireSpec { socket: socket.to_owned(), seed, links: plan.links.iter().map(link).collect() }
+    let sites = || plan.sites.iter().filter(|site| site.data_plane).flat_map(|site| &site.links);
+    WireSpec {
+        socket: socket.to_owned(),
+        seed,
+        links: plan.links.iter().map(link).collect(),
+        towards_xdp: sites().map(|&link| plan.links[link].a.wire_interface.clone()).collect(),
+    }
 }
 
 /// The address both ends of a link share.

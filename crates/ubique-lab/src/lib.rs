@@ -4,7 +4,7 @@
 //! that real as network namespaces and veth pairs; [`wire`] moves the frames between them with the delay, loss
 //! and rate of each link; [`routers`] runs the BGP routers of the networks, embedded or as BIRD or FRR processes;
 //! [`world`] ties these together and holds the sites' agents and services. [`dns`] is the built-in service,
-//! [`probe`] the clients, [`measure`], [`explain`] and [`report`] turn what they saw into answers, and [`play`]
+//! [`probe`] the clients, [`sessions`] what they hold open meanwhile, [`measure`], [`explain`] and [`report`] turn what they saw into answers, and [`play`]
 //! runs a scenario.
 //!
 //! Deliberately absent: protocol logic of its own. The lab starts processes and looks at them; BGP, health and
@@ -24,5 +24,6 @@ pub mod play;
 pub mod probe;
 pub mod report;
 pub mod routers;
+pub mod sessions;
 pub mod wire;
 pub mod world;

@@ -173,12 +173,14 @@ pub struct NetworkPlan {
     pub netns: String,
     /// BGP identifier: the AS number, unique and not zero, which is all RFC 6286 asks for.
     pub router_id: Ipv4Addr,
-    /// Prefixes it originates: those of its clients.
+    /// Prefixes it originates: those of its clients, and addresses of sites that are its customers' alone.
     pub originate: Vec<Prefix>,
     /// Addresses on its loopback: those of its vantage points.
     pub loopback: Vec<IpAddr>,
     /// Its BGP sessions, by link and family.
     pub sessions: Vec<SessionPlan>,
+    /// Prefixes of its own that lead out by a link: unicast addresses of sites.
+    pub routed: Vec<(Prefix, usize)>,
     /// It is not in the Internet file: only the service file knows it.
     pub added: bool,
 }
@@ -223,6 +225,10 @@ pub struct SitePlan {
     pub links: Vec<usize>,
     /// Next hop and link of the default route of each family it has: its first upstream.
     pub defaults: Vec<(IpAddr, usize)>,
+    /// Addresses of its own on the loopback: where other sites reach it, with `[sessions]`.
+    pub unicast: Vec<IpAddr>,
+    /// It has the data plane of `[sessions]`.
+    pub data_plane: bool,
 }
 
 /// A link: two ends with a wire between them.

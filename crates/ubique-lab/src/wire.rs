@@ -49,6 +49,8 @@ pub struct WireSpec {
     pub seed: u64,
     /// The links; a link's index is its number in control requests.
     pub links: Vec<WireLink>,
+    /// Interfaces whose other ends, at sites, get XDP programs of the data plane.
+    pub towards_xdp: Vec<String>,
 }
 
 /// A link of the wire.
@@ -150,6 +152,8 @@ pub struct Wire {
     armed_ns: u64,
     control: Server,
     stop: bool,
+    /// Programs on our ends of links whose other ends have some.
+    _programs: Vec<OwnedFd>,
 }
 
 impl Wire {
@@ -166,6 +170,7 @@ impl Wire {
             epoll::add(&epoll, fd.as_fd(), EventData::new_u64(data), EventFlags::IN).map_err(system("epoll"))
         };
         watch(&timer, TIMER)?;
+        let programs = let_pass(&spec.towards_xdp);
         let any = any_socket()?;
         let mut ends = Vec::with_capacity(spec.links.len() * 2);
         for interface in spec.links.iter().flat_map(|l| [&l.a, &l.b]) {
@@ -190,6 +195,7 @@ impl Wire {
             armed_ns: 0,
             control,
             stop: false,
+            _programs: programs,
         })
     }
 
@@ -310,4 +316,10 @@ fn apply(shaper: &mut Shaper, set: &Set) -> Result<(), String> {
         shape.rate_bits_per_s = set.rate_bits_per_s.unwrap_or(shape.rate_bits_per_s);
     }
     Ok(())
+}
+
+/// Where BPF is not to be had, as in a user namespace, the other ends have no programs either: their agents say so.
+fn let_pass(interfaces: &[String]) -> Vec<OwnedFd> {
+    let pass = |name: &String| ubique_sys::xdp::let_pass(name).inspect_err(|error| eprintln!("XDP on {name}: {error}"));
+    interfaces.iter().map_while(|name| pass(name).ok()).collect()
 }

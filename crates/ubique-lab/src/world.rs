@@ -9,22 +9,25 @@
 
 mod site;
 
-use std::io;
-use std::net::Ipv4Addr;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use ubique_model::service::Service;
-use ubique_model::{Asn, Prefix};
+use ubique_model::{Asn, IpNet, Prefix};
 use ubique_sys::clock;
+use ubique_sys::netlink::{Netlink, RTPROT_STATIC, Route};
 use ubique_sys::process::Signal;
 
 use crate::build::{BuildError, Built, WIRE, wire_spec};
 use crate::child::{self, Exit, Process};
 use crate::control::{self, ControlError};
-use crate::plan::Plan;
+use crate::plan::{Plan, SessionPlan};
 use crate::routers::{Backend, Candidate, Launch, Routers, RoutersError, Status};
+use crate::sessions::Holding;
 use crate::wire::Counters;
 use site::SiteState;
 
@@ -34,6 +37,9 @@ const WIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer over a control socket may take.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The secret of `[sessions]`, in the lab's directory.
+const SECRET: &str = "sessions.secret";
 
 /// Names and addresses of machines.
 const HOSTS: &str = "/etc/hosts";
@@ -57,6 +63,8 @@ pub struct WorldOptions {
     pub directory: PathBuf,
     /// The zone of the built-in DNS responder.
     pub zone: String,
+    /// Sessions that the stand-in service of each site is for.
+    pub holding: Holding,
 }
 
 /// When an act took effect, by two clocks.
@@ -144,6 +152,9 @@ impl World {
     pub fn start(plan: Plan, service: &Service, options: WorldOptions) -> Result<World, WorldError> {
         let logs = options.directory.join("log");
         std::fs::create_dir_all(&logs).map_err(system(logs.display().to_string()))?;
+        if plan.sites.iter().any(|site| site.data_plane) {
+            make_secret(&options.directory.join(SECRET)).map_err(system(SECRET))?;
+        }
         name_sites(&plan, &options.directory).map_err(system(HOSTS))?;
         let built = Built::new(&plan, &options.directory)?;
         let (wire, wire_socket) = start_wire(&plan, &built, &options)?;
@@ -244,6 +255,37 @@ impl World {
         Ok(moment)
     }
 
+    /// A network sends what goes to the service addresses by way of a neighbour, `None`: as BGP says. Its routers are not told.
+    ///
+    /// # Errors
+    /// There is no such network or neighbour, or the kernel refuses.
+    pub fn divert(&mut self, network: Asn, to: Option<Asn>) -> Result<Moment, WorldError> {
+        let plan = self.plan.network(network).ok_or_else(|| WorldError::NoSite(format!("AS{network}")))?;
+        let namespace = self.built.namespace(&plan.netns).ok_or_else(|| WorldError::NoSite(plan.netns.clone()))?;
+        let what = || format!("routes of AS{network}");
+        let mut netlink = Netlink::open_in(namespace).map_err(system(what()))?;
+        let route = |address: IpAddr, gateway| Route {
+            destination: IpNet::from(address),
+            gateway,
+            interface: None,
+            protocol: RTPROT_STATIC,
+            metric: None,
+            blackhole: false,
+            source: None,
+        };
+        let moment = Moment::now();
+        for &address in &self.service.addresses {
+            let is_way =
+                |s: &&SessionPlan| Some(s.asn) == to && s.site.is_none() && s.remote.is_ipv4() == address.is_ipv4();
+            let done = match plan.sessions.iter().find(is_way) {
+                Some(session) => netlink.replace_route(&route(address, Some(session.remote))),
+                None => netlink.delete_route(&route(address, None)).map(drop),
+            };
+            done.map_err(system(what()))?;
+        }
+        Ok(moment)
+    }
+
     fn ask_wire(&self, question: &Value) -> Result<Value, WorldError> {
         control::request(&self.wire_socket, question, CONTROL_TIMEOUT)
             .map_err(|source| WorldError::Control { name: "wire".into(), source })
@@ -264,6 +306,14 @@ impl Drop for World {
             }
         }
     }
+}
+
+/// A secret that only this rehearsal has: the service file's is of the real sites.
+fn make_secret(file: &Path) -> io::Result<()> {
+    let mut octets = [0_u8; 32];
+    rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty())?;
+    let text: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+    std::fs::File::options().write(true).create_new(true).mode(0o600).open(file)?.write_all(text.as_bytes())
 }
 
 /// Lets daemons look up the name of their machine, which is the site's: asking DNS for it would keep them waiting.

@@ -51,6 +51,7 @@ fn world(backend: Backend, internet: &Internet, directory: &str) -> Option<World
         backend,
         seed: 1,
         directory: directory.into(),
+        holding: Default::default(),
         zone: "example.test".into(),
     };
     match World::start(plan, &service, options) {

@@ -22,6 +22,7 @@ pub mod read;
 pub mod router;
 pub mod scenario;
 pub mod service;
+pub mod traffic;
 
 pub use diagnostic::{Diagnostic, Parsed, Severity};
 pub use ipnet::{IpNet, Ipv4Net, Ipv6Net};

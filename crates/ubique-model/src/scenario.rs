@@ -1,6 +1,7 @@
 //! Scenarios: timed steps and expectations, for what-ifs, rehearsals and drills.
 
 mod parse;
+mod session;
 pub mod spec;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::net::Asn;
+pub use session::{DEFAULT_PORT, Exchange, SessionKind, Sessions};
 
 /// A scenario.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +22,8 @@ pub struct Scenario {
     pub internet: Option<PathBuf>,
     /// Interval between two queries of a vantage point.
     pub query_every: Duration,
+    /// `[[session]]`: what vantage points hold open meanwhile.
+    pub sessions: Vec<Sessions>,
     /// `[[step]]`, in order.
     pub steps: Vec<Step>,
 }
@@ -46,6 +52,14 @@ pub enum Action {
     },
     /// Only observe.
     Wait,
+    /// A network sends what goes to the service by way of another neighbour, as when its preference changes: routes flip, and every
+    /// site is well.
+    Divert {
+        /// Which.
+        network: Asn,
+        /// The neighbour; `None`: by what BGP says again.
+        to: Option<Asn>,
+    },
     /// A vantage point asks more often from now on: a flash crowd.
     Crowd {
         /// Which.
@@ -151,6 +165,12 @@ pub struct Expect {
     pub outage_worst: Option<Duration>,
     /// At most so many queries are lost over all vantage points.
     pub lost: Option<u64>,
+    /// At most so many sessions are lost over all vantage points.
+    pub sessions_lost: Option<u64>,
+    /// No session waits longer than this for what is due.
+    pub sessions_stall: Option<Duration>,
+    /// At least so many sessions are lost in the control run, which has no data plane.
+    pub control_lost: Option<u64>,
     /// Every vantage point lands somewhere at the end of the step.
     pub answered: Option<bool>,
     /// Nobody lands on the site of the step at its end (`true`), or somebody does (`false`).

@@ -624,11 +624,20 @@ fn files_with_every_key_are_valid() {
 fn names_of_the_other_files_are_checked() {
     let service = Service::parse("s", SERVICE.as_bytes()).value.unwrap();
     let internet = Internet::parse("i", INTERNET.as_bytes()).value.unwrap();
-    let wrong = SCENARIO.replace("\"lon\"", "\"lno\"").replace("\"São Paulo\" =", "\"Sao Paulo\" =");
+    let wrong = SCENARIO.replace("\"lon\"", "\"lno\"").replace("\"São Paulo\"", "\"Sao Paulo\"");
     let found = Scenario::check_against(&service, Some(&internet), "f.toml", wrong.as_bytes());
     let codes: Vec<(&str, &str)> = found.iter().map(|d| (d.code.as_str(), d.fix.as_deref().unwrap())).collect();
     assert!(codes.contains(&("E0402", "did you mean \"lon\"?")), "{codes:?}");
     assert!(codes.contains(&("E0403", "did you mean \"São Paulo\"?")), "{codes:?}");
+    assert_eq!(found.iter().filter(|d| d.code == "E0403").count(), 2, "of an expectation, and of sessions");
+    let wrong = SCENARIO.replace("to = 64498", "to = 1300");
+    let found = Scenario::check_against(&service, Some(&internet), "f.toml", wrong.as_bytes());
+    assert_eq!(found.iter().map(|d| d.message.as_str()).collect::<Vec<_>>(), ["the Internet has no network AS1300"]);
+    let controlled = SCENARIO.replace("sessions-stall = \"1s\"", "control-lost = 1");
+    let found = |service: &Service| Scenario::check_against(service, Some(&internet), "f.toml", controlled.as_bytes());
+    assert_eq!(found(&service), []);
+    let codes: Vec<String> = found(&Service { sessions: None, ..service }).into_iter().map(|d| d.code).collect();
+    assert_eq!(codes, ["E0407"], "there is nothing that the control run could do without");
 }
 
 /// The files of `examples/`, and every `toml` block of the manual, are valid.

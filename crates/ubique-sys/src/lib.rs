@@ -8,6 +8,7 @@
 //! - [`packet`], [`tcp`], [`udp`]: sockets beyond the standard library; [`arrivals`]: packets counted for some addresses;
 //!   [`peer`]: who connected a Unix socket
 //! - [`mptcp`]: addresses that clients of MPTCP are told
+//! - [`xdp`]: what a veth needs beside programs of others
 //! - [`file`]: reads that wait for nothing
 //! - [`privilege`] and [`seccomp`]: giving up what is not needed
 //! - [`watchdog`]: a process that ends us when a thread stalls; [`clock`]: time;
@@ -35,3 +36,4 @@ mod sockopt;
 pub mod tcp;
 pub mod udp;
 pub mod watchdog;
+pub mod xdp;

@@ -178,6 +178,7 @@ Examples:
   ubique rehearse service.toml --report out/   your service; see out/index.html
   ubique rehearse --routers bird               BIRD 2 routes the Internet
   ubique rehearse service.toml --scenario drill.toml --output json
+  ubique rehearse service.toml --scenario sessions.toml --control   and without the data plane
 ")]
 pub struct RehearseArguments {
     /// Service file; without one the embedded quickstart is played.
@@ -191,6 +192,10 @@ pub struct RehearseArguments {
     /// Write an HTML page and its JSON into this directory.
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
+    /// Play the scenario without the data plane of `[sessions]` first, and show what became of sessions beside it; a scenario that expects
+    /// `control-lost` does so by itself.
+    #[arg(long)]
+    pub control: bool,
     /// Leave the lab up after the last step, until Ctrl-C.
     #[arg(long)]
     pub keep: bool,
@@ -236,9 +241,12 @@ pub struct RunArguments {
     /// Log as JSON lines.
     #[arg(long)]
     pub log_json: bool,
-    /// Record and export nothing, whatever the service file says: for rehearsals.
+    /// Record and export nothing, whatever the service file says.
     #[arg(long, hide = true)]
-    pub no_records: bool,
+    pub rehearsal: bool,
+    /// The secret of `[sessions]` in a rehearsal; without one it has no data plane.
+    #[arg(long, hide = true, requires = "rehearsal", value_name = "FILE")]
+    pub secret: Option<PathBuf>,
 }
 
 /// How to reach an agent.
@@ -437,6 +445,16 @@ pub enum InternalCommand {
     },
     /// The vantage points.
     Probe {
+        /// Specification.
+        spec: PathBuf,
+    },
+    /// Sessions at the vantage points.
+    Clients {
+        /// Specification.
+        spec: PathBuf,
+    },
+    /// The stand-in service of a site that has sessions.
+    Sessions {
         /// Specification.
         spec: PathBuf,
     },

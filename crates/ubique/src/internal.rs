@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use ubique_lab::dns::{self, DnsOptions};
 use ubique_lab::{probe, wire};
+use ubique_model::traffic::ServerSpec;
+use ubique_node::sessions::connection_id_key;
 use ubique_node::{bfd, routers};
 use ubique_sys::sandbox;
 
@@ -31,6 +33,9 @@ pub fn internal(command: InternalCommand) -> Exit {
             let stop = AtomicBool::new(false);
             probe::run(&spec, io::stdin(), io::stdout(), &stop).map_err(Into::into)
         }),
+        InternalCommand::Clients { spec } => read(&spec)
+            .and_then(|spec| ubique_traffic::run_clients(&spec, io::stdin(), io::stdout()).map_err(Into::into)),
+        InternalCommand::Sessions { spec } => read(&spec).and_then(|spec| stand_in(&spec)),
         InternalCommand::Dns { site, zone, address, listen } => {
             let stop = AtomicBool::new(false);
             dns::run(&DnsOptions { site, zone, addresses: address, listen }, &stop).map_err(Into::into)
@@ -46,6 +51,13 @@ pub fn internal(command: InternalCommand) -> Exit {
             Exit::CouldNotRun
         }
     }
+}
+
+/// The stand-in service of a site, until it is killed.
+fn stand_in(spec: &ServerSpec) -> Result<(), Box<dyn Error>> {
+    let secret = spec.identifiers.as_ref().map(|(_, secret)| secret);
+    let key = secret.map(|secret| connection_id_key(secret)).transpose()?;
+    Ok(ubique_traffic::serve(spec, key.as_deref())?)
 }
 
 /// BFD sessions for so many minutes, in a sandbox; JSON on stdout.

@@ -2,20 +2,20 @@
 
 use std::error::Error;
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ubique_lab::plan::Plan;
 use ubique_lab::play::{self, Observer, PlayError, Setup};
 use ubique_lab::report::live::{self, LiveState};
-use ubique_lab::report::{self, Event, Report};
+use ubique_lab::report::{self, Event, Report, SessionsReport};
 use ubique_lab::routers::Backend;
 use ubique_lab::wire::{self, WireLink};
 use ubique_model::internet::Internet;
 use ubique_model::scenario::Scenario;
 use ubique_model::service::Service;
-use ubique_sys::sandbox;
+use ubique_sys::sandbox::{self, Sandbox};
 
 use crate::Exit;
 use crate::arguments::{Color, Output, RehearseArguments, Routers};
@@ -49,6 +49,13 @@ pub fn rehearse(arguments: &RehearseArguments, output: Output, color: Color) -> 
         say!("ubique: cannot make the report's directory {}: {error}", directory.display());
         return Exit::CouldNotRun;
     }
+    let mut setup = setup;
+    if arguments.control || setup.scenario.steps.iter().any(|step| step.expect.control_lost.is_some()) {
+        match control(&setup, output, color) {
+            Ok(control) => setup.control = Some(control),
+            Err(exit) => return exit,
+        }
+    }
     let screen = Screen {
         live: std::io::stderr().is_terminal(),
         drawn: 0,
@@ -57,6 +64,7 @@ pub fn rehearse(arguments: &RehearseArguments, output: Output, color: Color) -> 
         report: arguments.report.clone(),
         keep: arguments.keep,
         failed: false,
+        is_control: false,
     };
     // The parent only waits: Ctrl-C ends it, and with it the sandbox and everything inside.
     let lab = match sandbox::spawn(move || play(&setup, screen) as i32) {
@@ -70,6 +78,10 @@ pub fn rehearse(arguments: &RehearseArguments, output: Output, color: Color) -> 
         say!("look around in the lab, from another terminal: nsenter --all --target {}", lab.pid());
         say!("and there for example: nsenter --net=/run/ubique/ns/site-lon ip route");
     }
+    ended(lab)
+}
+
+fn ended(lab: Sandbox) -> Exit {
     match lab.wait() {
         Ok(0) => Exit::Fine,
         Ok(1) => Exit::Findings,
@@ -80,6 +92,53 @@ pub fn rehearse(arguments: &RehearseArguments, output: Output, color: Color) -> 
             Exit::CouldNotRun
         }
     }
+}
+
+/// Plays the scenario without the data plane, in a lab of its own: what became of sessions.
+fn control(setup: &Setup, output: Output, color: Color) -> Result<SessionsReport, Exit> {
+    let why = match (&setup.service.sessions, setup.scenario.sessions.is_empty()) {
+        (None, _) => Some("the service has no [sessions], so that a control run without them is the same"),
+        (_, true) => Some("the scenario has no [[session]], so that a control run shows nothing"),
+        _ => None,
+    };
+    if let Some(why) = why {
+        say!("ubique: {why}");
+        return Err(Exit::BadInput);
+    }
+    let failed = |error: &dyn Error| {
+        say!("ubique: the control run: {}", chain(error));
+        Exit::CouldNotRun
+    };
+    // Outlives the lab's file system, and has no name that could be left behind.
+    let told = rustix::fs::memfd_create("ubique-control", rustix::fs::MemfdFlags::CLOEXEC);
+    let mut told = fs::File::from(told.map_err(|error| failed(&std::io::Error::from(error)))?);
+    let into = told.try_clone().map_err(|error| failed(&error))?;
+    let without = Setup { data_plane: false, ..setup.clone() };
+    let live = std::io::stderr().is_terminal();
+    let screen = Screen { live, drawn: 0, output, color, report: None, keep: false, failed: false, is_control: true };
+    say!("the control run: without the data plane");
+    let lab = sandbox::spawn(move || match play_control(&without, screen, into) {
+        Ok(()) => Exit::Fine as i32,
+        Err(exit) => exit as i32,
+    });
+    match ended(lab.map_err(|error| failed(&error))?) {
+        Exit::Fine => {}
+        exit => return Err(exit),
+    }
+    let mut json = Vec::new();
+    let read = told.seek(SeekFrom::Start(0)).and_then(|_| told.read_to_end(&mut json)).map_err(|error| failed(&error));
+    read?;
+    say!("the rehearsal: with the data plane");
+    serde_json::from_slice(&json).map_err(|error| failed(&error))
+}
+
+fn play_control(setup: &Setup, mut screen: Screen, mut into: fs::File) -> Result<(), Exit> {
+    let report = play::rehearse(setup, &mut screen).map_err(|error| screen.refused(&error))?;
+    let json = serde_json::to_vec(&report.sessions.unwrap_or_default()).map_err(std::io::Error::from);
+    json.and_then(|json| into.write_all(&json)).map_err(|error| {
+        say!("ubique: {error}");
+        Exit::CouldNotRun
+    })
 }
 
 fn setup(arguments: &RehearseArguments, color: Color) -> Result<Setup, Exit> {
@@ -120,7 +179,19 @@ fn setup(arguments: &RehearseArguments, color: Color) -> Result<Setup, Exit> {
         })?;
     let service_directory = file.parent().map(Path::to_path_buf).unwrap_or_default();
     let seed = arguments.seed;
-    Ok(Setup { service, service_text, service_directory, scenario, internet, backend, executable, seed })
+    let (control, data_plane) = (None, true);
+    Ok(Setup {
+        service,
+        service_text,
+        service_directory,
+        scenario,
+        internet,
+        backend,
+        executable,
+        seed,
+        control,
+        data_plane,
+    })
 }
 
 /// Parses a file that is part of the program. A test proves that it parses.
@@ -155,6 +226,13 @@ fn dry_run(setup: &Setup) -> Exit {
     for note in &plan.notes {
         tell!("note: {note}");
     }
+    for sessions in &setup.scenario.sessions {
+        let vantages = match sessions.vantages.len() {
+            0 => plan.vantages.len(),
+            some => some,
+        };
+        tell!("sessions {}: {} at once from each of {vantages} vantage points", sessions.kind.as_str(), sessions.count);
+    }
     for step in &setup.scenario.steps {
         tell!("step {}: observed for {:?}", step.label, step.observe);
     }
@@ -167,14 +245,7 @@ fn play(setup: &Setup, mut screen: Screen) -> Exit {
         Ok(_) if screen.failed => Exit::CouldNotRun,
         Ok(report) if report.verdict.ok => Exit::Fine,
         Ok(_) => Exit::Findings,
-        Err(error) => {
-            screen.clear();
-            say!("ubique: {}", chain(&error));
-            match error {
-                PlayError::Plan(_) | PlayError::Step { .. } | PlayError::TooLong { .. } => Exit::BadInput,
-                _ => Exit::CouldNotRun,
-            }
-        }
+        Err(error) => screen.refused(&error),
     }
 }
 
@@ -188,9 +259,21 @@ struct Screen {
     report: Option<PathBuf>,
     keep: bool,
     failed: bool,
+    /// What is found out is for the rehearsal that follows.
+    is_control: bool,
 }
 
 impl Screen {
+    /// Why it could not be played.
+    fn refused(&mut self, error: &PlayError) -> Exit {
+        self.clear();
+        say!("ubique: {}", chain(error));
+        match error {
+            PlayError::Plan(_) | PlayError::Step { .. } | PlayError::TooLong { .. } => Exit::BadInput,
+            _ => Exit::CouldNotRun,
+        }
+    }
+
     /// Removes the live table.
     fn clear(&mut self) {
         if self.drawn > 0 {
@@ -239,6 +322,9 @@ impl Observer for Screen {
 
     fn finished(&mut self, report: &Report) {
         self.clear();
+        if self.is_control {
+            return;
+        }
         match self.output {
             Output::Json => match serde_json::to_string_pretty(report) {
                 Ok(json) => tell!("{json}"),

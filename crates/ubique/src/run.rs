@@ -7,7 +7,7 @@ use std::process::Command;
 
 use ubique_model::policy::{Stance, announcements};
 use ubique_model::service::{Service, Site};
-use ubique_node::agent::{self, AgentOptions, End, Privileges};
+use ubique_node::agent::{self, AgentOptions, End, Privileges, Rehearsal};
 
 use crate::Exit;
 use crate::arguments::{Color, RunArguments};
@@ -31,14 +31,15 @@ pub fn run(arguments: &RunArguments, color: Color) -> Exit {
         return Exit::Fine;
     }
     let mut service = service;
-    if arguments.no_records {
-        agent::without_records(&mut service);
+    let rehearsal = arguments.rehearsal.then(|| Rehearsal { secret: arguments.secret.clone() });
+    if let Some(rehearsal) = &rehearsal {
+        rehearsal.apply(&mut service);
     }
     let options = AgentOptions {
         socket: arguments.socket.clone(),
         // A reload finds it wherever the agent is by then.
         file: std::path::absolute(&arguments.file).ok(),
-        no_records: arguments.no_records,
+        rehearsal,
         // Before the log's thread.
         privileges: Some(Privileges::reduce(&service)),
         ..AgentOptions::default()

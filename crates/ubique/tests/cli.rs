@@ -121,6 +121,13 @@ fn exit_codes() {
     let output = ubique(&["rehearse", "--scenario", &wrong_step.display().to_string()]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("atlantis"), "{}", stderr(&output));
+    for (file, missing) in
+        [("examples/quickstart.toml", "[sessions]"), ("examples/sessions/service.toml", "[[session]]")]
+    {
+        let nothing_to_control = ubique(&["rehearse", file, "--control"]);
+        assert_eq!(nothing_to_control.status.code(), Some(2));
+        assert!(stderr(&nothing_to_control).contains(&format!("has no {missing}")), "{}", stderr(&nothing_to_control));
+    }
 }
 
 #[test]

@@ -61,6 +61,7 @@ impl<'a> Builder<'a> {
             let length = if address.is_ipv4() { 30 } else { 126 };
             reserved.extend(Prefix::new(address, length).map(|p| p.trunc()));
         }
+        reserved.extend(service.sites.iter().flat_map(|s| s.unicast.addresses()).map(Prefix::from));
         too_many("networks", internet.networks.len(), MAX_NETWORKS)?;
         Ok(Builder {
             internet,
@@ -272,6 +273,8 @@ impl<'a> Builder<'a> {
             netns: format!("site-{}", site.name),
             links: Vec::new(),
             defaults: Vec::new(),
+            unicast: Vec::new(),
+            data_plane: self.service.sessions.is_some(),
         };
         let mut groups: Vec<Vec<&Upstream>> = Vec::new();
         let refused = |upstream: String, key| PlanError::NotInLab { site: site.name.clone(), upstream, key };
@@ -308,8 +311,33 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+        if plan.data_plane {
+            self.add_unicast(site, &mut plan);
+        }
         self.sites.push(plan);
         Ok(())
+    }
+
+    /// Has the first upstream of its family route each unicast address of the site.
+    fn add_unicast(&mut self, site: &Site, plan: &mut SitePlan) {
+        for address in site.unicast.addresses() {
+            let Some(&(_, index)) = plan.defaults.iter().find(|(hop, _)| hop.is_ipv4() == address.is_ipv4()) else {
+                let note = format!("site {} has no upstream of the family of {address}: nobody reaches it", site.name);
+                self.notes.push(note);
+                continue;
+            };
+            let link = &self.links[index];
+            let on_link = link.a.addresses.iter().any(|(local, _)| *local == address);
+            let prefix = Prefix::from(address);
+            let netns = link.b.netns.clone();
+            if let Some(network) = self.networks.values_mut().find(|network| network.netns == netns) {
+                network.originate.push(prefix);
+                if !on_link {
+                    network.routed.push((prefix, index));
+                    plan.unicast.push(address);
+                }
+            }
+        }
     }
 
     fn add_site_link(&mut self, site: &Site, group: &[&Upstream]) -> Result<usize, PlanError> {
@@ -437,6 +465,7 @@ fn network_plan(asn: Asn, name: String, location: Location) -> NetworkPlan {
         originate: Vec::new(),
         loopback: Vec::new(),
         sessions: Vec::new(),
+        routed: Vec::new(),
         added: false,
     }
 }

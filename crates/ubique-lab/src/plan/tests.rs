@@ -5,10 +5,10 @@ use std::time::Duration;
 use ubique_model::internet::{Internet, Ixp, Link, Network, Vantage};
 use ubique_model::location::Location;
 use ubique_model::service::{
-    AdminSettings, AgentSettings, Capacity, Guard, Levels, Records, RehearseSettings, Service, Site, Unicast, Upstream,
-    site_number,
+    AdminSettings, AgentSettings, Capacity, Guard, Levels, Records, RehearseSettings, ReturnPath, Service, Sessions,
+    Site, TcpMethod, Unicast, Upstream, site_number,
 };
-use ubique_model::{AddressFamily, Asn, Relation};
+use ubique_model::{AddressFamily, Asn, Prefix, Relation};
 
 use super::{MIN_DELAY, Plan, PlanError, cable_delay};
 
@@ -103,6 +103,44 @@ fn two_sites() -> Service {
 #[test]
 fn same_input_same_plan() {
     assert_eq!(Plan::new(&internet(), &two_sites()), Plan::new(&internet(), &two_sites()));
+}
+
+#[test]
+fn unicast_addresses_of_sites_are_routed_where_there_is_a_data_plane() {
+    let mut service = two_sites();
+    let unicast = ["203.0.113.1", "2001:db8:9::1"].map(|address| address.parse().unwrap());
+    service.sites[0].unicast = Unicast::of(unicast);
+    // That of its link: it is there already.
+    service.sites[1].unicast = Unicast::of(["192.0.2.5".parse().unwrap()]);
+    service.sites[1].upstreams[0].local_address = Some("192.0.2.5".parse().unwrap());
+    let plan = Plan::new(&internet(), &service).unwrap();
+    assert!(plan.sites.iter().all(|site| site.unicast.is_empty() && !site.data_plane), "nothing needs them");
+    service.sessions = Some(Sessions {
+        secret_file: "secret".into(),
+        tcp: TcpMethod::Auto,
+        tcp_ports: vec![],
+        quic_ports: vec![],
+        port: 8474,
+        budget_per_s: 1,
+        return_path: ReturnPath::Direct,
+        mtu_bytes: 1500,
+        mptcp: false,
+        interfaces: vec![],
+    });
+    let plan = Plan::new(&internet(), &service).unwrap();
+    let [lon, nyc] = &plan.sites[..] else { panic!("{:?}", plan.sites) };
+    assert_eq!((&lon.unicast[..], &nyc.unicast[..]), (&unicast[..], &[][..]));
+    let own = |asn| plan.network(Asn(asn)).unwrap();
+    let prefixes = unicast.map(Prefix::from);
+    assert_eq!(own(100).originate, prefixes);
+    assert_eq!(own(100).routed, prefixes.map(|prefix| (prefix, lon.links[0])));
+    assert_eq!((&own(200).originate[..], &own(200).routed[..]), (&["192.0.2.5/32".parse().unwrap()][..], &[][..]));
+    let wire = crate::build::wire_spec(&plan, std::path::Path::new("w"), 1);
+    let ends = [lon.links[0], nyc.links[0]].map(|link| format!("w{link}a"));
+    assert_eq!(wire.towards_xdp, ends);
+    service.sites[0].upstreams.pop();
+    let plan = Plan::new(&internet(), &service).unwrap();
+    assert!(plan.notes.iter().any(|note| note.contains("2001:db8:9::1")), "{:?}", plan.notes);
 }
 
 #[test]

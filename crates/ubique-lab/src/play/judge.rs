@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ubique_model::scenario::Expect;
 
-use crate::report::Expectation;
+use crate::report::{Expectation, SessionFigures};
 
 /// What came out of a step.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,10 @@ pub(super) struct Outcome<'a> {
     pub open: usize,
     /// Queries lost by all vantage points.
     pub lost: u64,
+    /// Sessions, where there are some.
+    pub sessions: Option<&'a SessionFigures>,
+    /// Those of the control run, where it was played.
+    pub control: Option<&'a SessionFigures>,
     /// Vantage point → its site, for each service address, at the end of the step.
     pub landings: Vec<BTreeMap<&'a str, Option<&'a str>>>,
 }
@@ -44,6 +48,7 @@ pub(super) fn judge(expect: &Expect, outcome: &Outcome) -> Vec<Expectation> {
         let ok = outcome.lost <= limit;
         verdicts.push("lost", format!("at most {limit}"), outcome.lost.to_string(), ok);
     }
+    verdicts.sessions(expect, outcome);
     if let Some(wanted) = expect.answered {
         verdicts.answered(wanted, outcome);
     }
@@ -81,6 +86,31 @@ impl Verdicts<'_> {
         self.push(what, format!("at most {limit_ms:.0} ms"), actual, ok);
     }
 
+    /// Sessions that were not measured are what nobody expects.
+    fn sessions(&mut self, expect: &Expect, outcome: &Outcome) {
+        let lost = |of: Option<&SessionFigures>| match of {
+            Some(figures) if figures.lost > 0 => format!("{} ({})", figures.lost, figures.ways()),
+            Some(_) => "0".to_owned(),
+            None => "not measured".to_owned(),
+        };
+        let (sessions, control) = (outcome.sessions, outcome.control);
+        if let Some(limit) = expect.sessions_lost {
+            let ok = sessions.is_some_and(|s| s.sessions > 0 && s.lost <= limit);
+            self.push("sessions-lost", format!("at most {limit}"), lost(sessions), ok);
+        }
+        if let Some(limit) = expect.sessions_stall {
+            let limit_ms = limit.as_secs_f64() * 1000.0;
+            let longest = sessions.map(|s| s.longest_wait_ms);
+            let actual = longest.map_or("not measured".to_owned(), |ms| format!("{ms:.0} ms"));
+            let ok = longest.is_some_and(|ms| ms <= limit_ms);
+            self.push("sessions-stall", format!("at most {limit_ms:.0} ms"), actual, ok);
+        }
+        if let Some(least) = expect.control_lost {
+            let ok = control.is_some_and(|s| s.lost >= least);
+            self.push("control-lost", format!("at least {least}"), lost(control), ok);
+        }
+    }
+
     fn answered(&mut self, wanted: bool, outcome: &Outcome) {
         let mut silent: Vec<&str> =
             outcome.landings.iter().flatten().filter(|(_, site)| site.is_none()).map(|(vantage, _)| *vantage).collect();
@@ -108,6 +138,7 @@ impl Verdicts<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ubique_model::traffic::How;
 
     fn outcome() -> Outcome<'static> {
         Outcome {
@@ -118,6 +149,8 @@ mod tests {
             unrecovered: 0,
             open: 0,
             lost: 7,
+            sessions: None,
+            control: None,
             landings: vec![BTreeMap::from([("Tokyo", Some("tyo")), ("Sydney", None)])],
         }
     }
@@ -137,6 +170,32 @@ mod tests {
         assert!(!one(Expect { outage_worst: ms(59), ..Expect::default() }, &outcome()));
         assert!(one(Expect { lost: Some(7), ..Expect::default() }, &outcome()));
         assert!(!one(Expect { lost: Some(6), ..Expect::default() }, &outcome()));
+    }
+
+    #[test]
+    fn sessions_that_were_not_measured_meet_nothing() {
+        let ms = |n| Some(Duration::from_millis(n));
+        let mut figures = SessionFigures { sessions: 9, longest_wait_ms: 80.0, ..SessionFigures::default() };
+        figures.lose(How::Reset);
+        let lost = |limit| Expect { sessions_lost: Some(limit), ..Expect::default() };
+        let stall = |n| Expect { sessions_stall: ms(n), ..Expect::default() };
+        let control = |least| Expect { control_lost: Some(least), ..Expect::default() };
+        for expect in [lost(u64::MAX), stall(1_000_000), control(1)] {
+            assert!(!one(expect, &outcome()));
+        }
+        let none = SessionFigures::default();
+        assert!(!one(lost(0), &Outcome { sessions: Some(&none), ..outcome() }), "nobody held any");
+        let held = Outcome { sessions: Some(&figures), control: Some(&figures), ..outcome() };
+        for (expect, ok) in [
+            (lost(1), true),
+            (lost(0), false),
+            (stall(80), true),
+            (stall(79), false),
+            (control(1), true),
+            (control(2), false),
+        ] {
+            assert_eq!(one(expect.clone(), &held), ok, "{expect:?}");
+        }
     }
 
     #[test]

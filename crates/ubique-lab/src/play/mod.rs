@@ -7,9 +7,11 @@
 //! Queries that are never answered are known as lost only after a timeout, so steps are judged after the last one.
 //! Deliberately absent: rendering; an [`Observer`] is told what happens while it happens.
 
+mod action;
 mod judge;
 mod outcome;
 mod prober;
+mod sessions;
 mod stage;
 
 use std::path::PathBuf;
@@ -24,7 +26,7 @@ use crate::measure::MAX_LANE_SAMPLES;
 use crate::plan::{Plan, PlanError};
 use crate::probe::record::ReadError;
 use crate::report::live::LiveState;
-use crate::report::{Event, Report};
+use crate::report::{Event, Report, SessionsReport};
 use crate::routers::Backend;
 use crate::world::WorldError;
 
@@ -47,6 +49,10 @@ pub struct Setup {
     pub executable: PathBuf,
     /// Seed of everything random.
     pub seed: u64,
+    /// What became of sessions without the data plane, when that was played first; `None`: it was not, or this is it.
+    pub control: Option<SessionsReport>,
+    /// Whether sites have the data plane of `[sessions]`: the control run is without.
+    pub data_plane: bool,
 }
 
 /// Is told what happens.
@@ -74,6 +80,9 @@ pub enum PlayError {
     /// The vantage points could not be started.
     #[error("cannot start the vantage points")]
     Prober(#[source] std::io::Error),
+    /// The clients that hold sessions broke.
+    #[error("the clients that hold sessions")]
+    Sessions(#[source] std::io::Error),
     /// The vantage points broke.
     #[error("the vantage points' records cannot be read")]
     Records(#[source] ReadError),
@@ -111,7 +120,9 @@ fn check_length(scenario: &Scenario) -> Result<(), PlayError> {
 
 /// Plays the scenario from start to end.
 pub fn rehearse(setup: &Setup, observer: &mut dyn Observer) -> Result<Report, PlayError> {
-    let plan = Plan::new(&setup.internet, &setup.service)?;
+    let mut without = setup.service.clone();
+    without.sessions = without.sessions.filter(|_| setup.data_plane);
+    let plan = Plan::new(&setup.internet, &without)?;
     check_length(&setup.scenario)?;
     // Every link has two sockets, every vantage point one for each address: children inherit the limit.
     let limit = getrlimit(Resource::Nofile);

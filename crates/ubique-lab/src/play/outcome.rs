@@ -11,8 +11,9 @@ use ubique_model::{Asn, Prefix};
 use ubique_sys::clock::monotonic_ns;
 
 use super::Setup;
+use super::action::{action_name, is_fault};
 use super::judge::{self, judge};
-use super::stage::{LANDING_WINDOW, Played, Stage, action_name, is_fault};
+use super::stage::{LANDING_WINDOW, Played, Stage};
 use crate::measure::{Effect, FaultWindow, Log, summary};
 use crate::plan::Plan;
 use crate::report::{
@@ -113,13 +114,19 @@ pub(super) fn site_links(plan: &Plan) -> BTreeMap<IpAddr, String> {
 pub(super) fn report(stage: &Stage) -> Report {
     let log = stage.prober.log();
     let setup = stage.setup;
+    let sessions = stage.sessions_report();
     let mut faults = Vec::new();
     let mut expectations = Vec::new();
     for played in &stage.played {
         let step = &setup.scenario.steps[played.step];
         let effects = effects(&log, played);
         let fault = fault(stage, &log, played, &effects);
-        expectations.extend(judge(&step.expect, &judged(stage, &log, played, &effects, &fault)));
+        let outcome = judge::Outcome {
+            sessions: sessions.as_ref().and_then(|s| s.step(&step.label)),
+            control: setup.control.as_ref().and_then(|s| s.step(&step.label)),
+            ..judged(stage, &log, played, &effects, &fault)
+        };
+        expectations.extend(judge(&step.expect, &outcome));
         if is_fault(&step.action) {
             faults.push(fault);
         }
@@ -152,6 +159,8 @@ pub(super) fn report(stage: &Stage) -> Report {
         surprises: stage.surprises.clone(),
         expectations,
         agents: agents(stage),
+        sessions,
+        control: setup.control.clone(),
         probe: quality(&log, super::prober::every(setup)),
         timeline: timeline(stage, &log),
     };
@@ -263,6 +272,8 @@ fn judged<'a>(
         unrecovered: fault.unrecovered.len(),
         open: effects.iter().filter(|e| e.open).count(),
         lost: fault.lost,
+        sessions: None,
+        control: None,
         landings: landings.collect(),
     }
 }

@@ -12,8 +12,10 @@ use ubique_model::service::Ask;
 use ubique_model::{Asn, Prefix};
 use ubique_sys::clock::{monotonic_ns, realtime_ns};
 
+use super::action::{action_name, is_fault, selector};
 use super::outcome;
 use super::prober::{Prober, settle};
+use super::sessions::Held;
 use super::{Observer, PlayError, Setup};
 use crate::explain::{Candidate, Explainer, Surprise};
 use crate::measure::Landing;
@@ -55,6 +57,8 @@ pub(super) struct Stage<'a> {
     pub plan: Plan,
     pub world: World,
     pub prober: Prober,
+    /// Sessions that vantage points hold, and what became of them.
+    pub held: Held,
     observer: &'a mut dyn Observer,
     pub sites: Vec<String>,
     pub started_ns: u64,
@@ -96,6 +100,7 @@ impl<'a> Stage<'a> {
         let service_file = directory.join("service.toml");
         let file = fs::create_dir_all(directory).and_then(|()| fs::write(&service_file, &setup.service_text));
         file.map_err(PlayError::Directory)?;
+        let held = Held::new(setup, &plan, directory);
         let options = WorldOptions {
             executable: setup.executable.clone(),
             service_file,
@@ -104,6 +109,7 @@ impl<'a> Stage<'a> {
             seed: setup.seed,
             directory: directory.to_path_buf(),
             zone: outcome::zone(&setup.service),
+            holding: held.holding.clone(),
         };
         let world = World::start(plan.clone(), &setup.service, options)?;
         let routers_ns = world.routers_started_ns();
@@ -114,6 +120,7 @@ impl<'a> Stage<'a> {
             plan,
             world,
             prober,
+            held,
             observer,
             sites: setup.service.sites.iter().map(|s| s.name.clone()).collect(),
             started_ns,
@@ -156,6 +163,7 @@ impl<'a> Stage<'a> {
         if let Some(site) = &site {
             self.touched.insert(site.clone());
         }
+        self.begin_sessions(&step.label, index, &step.action)?;
         let mut at_ns = monotonic_ns();
         match (&step.action, &site) {
             (Action::Converge { within }, _) => {
@@ -166,6 +174,9 @@ impl<'a> Stage<'a> {
             (Action::Crowd { vantage, times }, _) => {
                 at_ns = self.crowd(step, vantage, *times)?;
                 self.event_at(at_ns, EventKind::Action, format!("crowd {vantage}: {times} times as many queries"));
+            }
+            (Action::Divert { network, to }, _) => {
+                at_ns = self.divert(step, *network, *to)?;
             }
             (action, Some(site)) => {
                 at_ns = self.act(action, site)?;
@@ -246,7 +257,9 @@ impl<'a> Stage<'a> {
         }
         let world = &mut self.world;
         let moment = match action {
-            Action::Converge { .. } | Action::Wait | Action::Crowd { .. } => return Ok(monotonic_ns()),
+            Action::Converge { .. } | Action::Wait | Action::Crowd { .. } | Action::Divert { .. } => {
+                return Ok(monotonic_ns());
+            }
             Action::KillService { .. } => world.kill_service(site),
             Action::HangService { .. } => world.hang_service(site),
             Action::FailCheck { .. } => world.fail_check(site, true),
@@ -279,7 +292,8 @@ impl<'a> Stage<'a> {
             let silent: Vec<String> =
                 self.landings().into_iter().filter(|(_, site, _)| site.is_none()).map(|(v, _, _)| v).collect();
             let quiet = Duration::from_millis(status.quiet_ms);
-            if status.established == status.sessions && silent.is_empty() && quiet >= QUIET {
+            let waiting = self.data_plane_waits_for();
+            if status.established == status.sessions && silent.is_empty() && quiet >= QUIET && waiting.is_none() {
                 let took = Duration::from_nanos(monotonic_ns() - from_ns).saturating_sub(quiet);
                 if self.idle_from.is_none() {
                     self.convergence_ms = Some(report::ms(took.as_nanos() as u64));
@@ -293,6 +307,9 @@ impl<'a> Stage<'a> {
             reason = format!("{} of {} BGP sessions are up", status.established, status.sessions);
             if !silent.is_empty() {
                 reason.push_str(&format!(", no site answers {}", silent.join(", ")));
+            }
+            if let Some(waiting) = waiting {
+                reason.push_str(&format!(", the data plane of {waiting}"));
             }
             if let Some(name) = self.stranger() {
                 reason.push_str(&format!("; answers name {name:?}, which is no site: see docs/service-file.md"));
@@ -319,8 +336,9 @@ impl<'a> Stage<'a> {
     }
 
     /// Errors when a part of the lab broke; tells of processes that ended by themselves.
-    fn check(&mut self) -> Result<(), PlayError> {
+    pub(super) fn check(&mut self) -> Result<(), PlayError> {
         self.prober.check()?;
+        self.tell_losses()?;
         for exit in self.world.exits() {
             self.trouble(exit.to_string());
         }
@@ -381,7 +399,7 @@ impl<'a> Stage<'a> {
             .collect()
     }
 
-    fn frame(&mut self, step: &str) {
+    pub(super) fn frame(&mut self, step: &str) {
         let now_ns = monotonic_ns();
         let settle_ns = settle(self.setup).as_nanos() as u64;
         let mut rows = Vec::new();
@@ -428,18 +446,18 @@ impl<'a> Stage<'a> {
         self.troubles.push(text);
     }
 
-    fn event(&mut self, kind: EventKind, text: String) {
+    pub(super) fn event(&mut self, kind: EventKind, text: String) {
         self.event_at(monotonic_ns(), kind, text);
     }
 
-    fn event_at(&mut self, at_ns: u64, kind: EventKind, text: String) {
+    pub(super) fn event_at(&mut self, at_ns: u64, kind: EventKind, text: String) {
         let event = Event { at_ms: self.ms(at_ns), text, kind };
         self.observer.event(&event);
         self.events.push(event);
     }
 
     /// The routes of a network for a prefix; none when its router does not answer.
-    fn candidates(world: &mut World, asn: Asn, prefix: Prefix) -> Vec<Candidate> {
+    pub(super) fn candidates(world: &mut World, asn: Asn, prefix: Prefix) -> Vec<Candidate> {
         world.candidates(asn, prefix).unwrap_or_default()
     }
 
@@ -489,12 +507,14 @@ impl<'a> Stage<'a> {
 
     /// Waits until every query has an outcome, and judges.
     pub fn report(&mut self) -> Result<Report, PlayError> {
-        let until_ns = monotonic_ns() + settle(self.setup).as_nanos() as u64;
+        let settle = self.held.settle().max(settle(self.setup));
+        let until_ns = monotonic_ns() + settle.as_nanos() as u64;
         while monotonic_ns() < until_ns {
             self.check()?;
             self.frame("verdict");
             thread::sleep(FRAME);
         }
+        self.end_sessions()?;
         Ok(outcome::report(self))
     }
 
@@ -502,65 +522,4 @@ impl<'a> Stage<'a> {
     pub fn finished(&mut self, report: &Report) {
         self.observer.finished(report);
     }
-}
-
-/// The site selector of an action.
-fn selector(action: &Action) -> Option<&SiteSelector> {
-    match action {
-        Action::Converge { .. } | Action::Wait | Action::Crowd { .. } => None,
-        Action::KillService { site }
-        | Action::HangService { site }
-        | Action::FailCheck { site }
-        | Action::PassCheck { site }
-        | Action::ResumeService { site }
-        | Action::StartService { site }
-        | Action::KillAgent { site }
-        | Action::StopAgent { site }
-        | Action::StartAgent { site }
-        | Action::Drain { site }
-        | Action::Undrain { site }
-        | Action::FreezeSite { site }
-        | Action::ThawSite { site }
-        | Action::CutSite { site }
-        | Action::RestoreSite { site } => Some(site),
-    }
-}
-
-/// The action as scenario files spell it.
-pub(super) fn action_name(action: &Action) -> &'static str {
-    match action {
-        Action::Converge { .. } => "converge",
-        Action::Wait => "wait",
-        Action::Crowd { .. } => "crowd",
-        Action::KillService { .. } => "kill-service",
-        Action::HangService { .. } => "hang-service",
-        Action::FailCheck { .. } => "fail-check",
-        Action::PassCheck { .. } => "pass-check",
-        Action::ResumeService { .. } => "resume-service",
-        Action::StartService { .. } => "start-service",
-        Action::KillAgent { .. } => "kill-agent",
-        Action::StopAgent { .. } => "stop-agent",
-        Action::StartAgent { .. } => "start-agent",
-        Action::Drain { .. } => "drain",
-        Action::Undrain { .. } => "undrain",
-        Action::FreezeSite { .. } => "freeze-site",
-        Action::ThawSite { .. } => "thaw-site",
-        Action::CutSite { .. } => "cut-site",
-        Action::RestoreSite { .. } => "restore-site",
-    }
-}
-
-/// Whether an action takes something away, as opposed to giving it back.
-pub(super) fn is_fault(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::KillService { .. }
-            | Action::HangService { .. }
-            | Action::FailCheck { .. }
-            | Action::KillAgent { .. }
-            | Action::StopAgent { .. }
-            | Action::Drain { .. }
-            | Action::FreezeSite { .. }
-            | Action::CutSite { .. }
-    )
 }

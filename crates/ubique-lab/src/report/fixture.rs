@@ -8,6 +8,7 @@ use ubique_model::{Asn, Relation};
 
 use super::*;
 use crate::explain::Reason;
+use ubique_model::traffic::How;
 
 const SITES: [(&str, &str, f64, f64); 6] = [
     ("nyc", "New York, US", 40.71, -74.01),
@@ -225,6 +226,34 @@ fn expectations() -> Vec<Expectation> {
     ]
 }
 
+/// Two kinds from two vantage points; from the second one so many of each were lost.
+fn sessions(how: How, lost: u64) -> SessionsReport {
+    let figures = |lost| {
+        let how = if lost > 0 { BTreeMap::from([(how, lost)]) } else { BTreeMap::new() };
+        let sites = BTreeMap::from([("lon".to_owned(), 8)]);
+        SessionFigures { sessions: 8, done: 2, lost, how, longest_wait_ms: 81.5, content_bytes: 1_000_000, sites }
+    };
+    let pairs = ["London", "Johannesburg"].into_iter().flat_map(|v| [(v, "tcp"), (v, "tcp-short")]);
+    let row = |(vantage, kind): (&str, &str)| {
+        let figures = figures(if vantage == "London" { 0 } else { lost });
+        SessionRow { vantage: vantage.into(), kind: kind.into(), figures }
+    };
+    let step = |step: &Step| SessionStep {
+        label: step.0.into(),
+        figures: figures(if step.0 == "kill" { 2 * lost } else { 0 }),
+    };
+    let plane = |site: &str| {
+        let troubles = vec!["cookies: an old kernel".to_owned()];
+        DataPlaneInfo { site: site.into(), state: "native".into(), tcp: "timestamp".into(), troubles }
+    };
+    SessionsReport {
+        data_plane: SITES.iter().map(|site| plane(site.0)).collect(),
+        rows: pairs.map(row).collect(),
+        total: SessionFigures { sessions: 32, ..figures(2 * lost) },
+        steps: STEPS.iter().skip(1).map(step).collect(),
+    }
+}
+
 /// The report.
 pub(super) fn report() -> Report {
     let transit = LinkInfo { a: Asn(64611), b: Some(Asn(64701)), site: None, relation: Relation::Customer, ixp: None };
@@ -255,6 +284,8 @@ pub(super) fn report() -> Report {
         events: events(),
         surprises: vec![surprise()],
         expectations: expectations(),
+        sessions: Some(sessions(How::Timeout, 0)),
+        control: Some(SessionsReport { data_plane: vec![], ..sessions(How::Reset, 3) }),
         agents: vec![AgentCost { site: "lon".into(), resident_mib: 5.7, cpu_percent: 0.3 }],
         verdict: Verdict { ok: false, failed: vec!["freeze: outage-worst should be at most 9 s, is 9.10 s".into()] },
         probe: ProbeQuality {

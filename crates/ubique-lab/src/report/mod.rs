@@ -19,9 +19,11 @@ mod geo;
 mod html;
 pub mod live;
 mod paint;
+mod sessions;
 mod text;
 
 pub use html::html;
+pub use sessions::{DataPlaneInfo, SessionFigures, SessionRow, SessionStep, SessionsReport};
 pub use text::text;
 
 /// Version of the JSON form of [`Report`].
@@ -71,6 +73,12 @@ pub struct Report {
     /// What the agents that ran all the time cost.
     #[serde(default)]
     pub agents: Vec<AgentCost>,
+    /// What became of sessions; absent: the scenario has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<SessionsReport>,
+    /// The same of the control run: the same scenario without the data plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<SessionsReport>,
     /// How good the measurement itself was.
     pub probe: ProbeQuality,
     /// Who answered each vantage point when, for the first service address.

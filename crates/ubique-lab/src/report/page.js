@@ -425,6 +425,24 @@
         h('tbody', null, hit.map(([name, x]) => row(name, x)), others.map(name => row(name, null)))) : h('p', { class: 'soft' }, 'Nobody was on the site.'));
   }
 
+  function sessions() {
+    const s = report.sessions, c = report.control;
+    if (!s) return null;
+    const off = s.data_plane.find(p => p.state === 'off');
+    const ways = f => Object.entries(f.how).map(([how, n]) => `${n} ${how}`).join(', ');
+    const figures = f => f ? [
+      h('td', { class: f.lost ? 'num bad' : 'num ok' }, `${f.lost} of ${f.sessions}`, f.lost ? h('span', { class: 'small' }, ` ${ways(f)}`) : ''),
+      h('td', { class: 'num' }, ms(f.longest_wait_ms))] : [h('td', null, ''), h('td', null, '')];
+    const table = (names, rows) => h('div', { class: 'scroll' }, h('table', null,
+      h('thead', null, h('tr', null, [...names, 'Lost', 'Longest wait', ...(c ? ['Lost without', 'Longest without'] : [])].map((x, i) => h('th', { scope: 'col', class: i < names.length ? '' : 'num' }, x)))),
+      h('tbody', null, rows.map(([words, f, without]) => h('tr', null, words.map(x => h('td', null, x)), figures(f), c ? figures(without) : null)))));
+    return h('section', null, h('h2', null, 'Sessions'),
+      off ? h('p', { class: 'bad' }, `The data plane is not available here: ${off.site}: ${off.troubles.join('; ')}`) : null,
+      c ? h('p', { class: 'soft' }, 'The same scenario was played without the data plane first: the columns on the right.') : null,
+      table(['Step'], [...s.steps.map(x => [[x.label], x, c && c.steps.find(y => y.label === x.label)]), [['all'], s.total, c && c.total]]),
+      table(['Vantage point', 'Kind'], s.rows.map(x => [[x.vantage, x.kind], x, c && c.rows.find(y => y.vantage === x.vantage && y.kind === x.kind)])));
+  }
+
   function surprises() {
     if (!report.surprises.length) return null;
     return h('section', null, h('h2', null, 'Surprises'),
@@ -498,5 +516,5 @@
       h('p', null, 'Map: Natural Earth (public domain), Miller projection.'));
   }
 
-  document.getElementById('page').append(...[header(), tiles(), landings(), faults(), timeline(), surprises(), expectations(), events(), footer()].flat().filter(x => x));
+  document.getElementById('page').append(...[header(), tiles(), landings(), faults(), timeline(), sessions(), surprises(), expectations(), events(), footer()].flat().filter(x => x));
 })();

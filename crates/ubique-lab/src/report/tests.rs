@@ -31,7 +31,8 @@ fn every_key_is_documented() {
     fn keys(value: &serde_json::Value, path: &str, out: &mut Vec<String>) {
         // Keys of these are names and addresses.
         let names =
-            ["catchments", "outage_ms", "moved_to", "lanes", "198.51.100.53", "2001:db8:53::53"].contains(&path);
+            ["catchments", "outage_ms", "moved_to", "lanes", "sites", "how", "198.51.100.53", "2001:db8:53::53"]
+                .contains(&path);
         match value {
             serde_json::Value::Object(map) => map.iter().for_each(|(key, value)| {
                 if !names {
@@ -59,6 +60,10 @@ fn the_text_says_what_matters() {
         "Frankfurt",
         "→ nyc",
         "AS64715 chose [AS64616 AS64500] over\n    [AS64621 AS64615 AS64500]: AS path 2 < 3",
+        "Sessions: 0 of 32 lost, longest wait 81.5 ms; 1.0 MB compared",
+        "Without the data plane, right: 6 of 32 lost (6 reset)",
+        "  kill                            0/8  81.5 ms        6/8  81.5 ms\n",
+        "  Johannesburg    tcp-short       0/8  81.5 ms        3/8  81.5 ms\n",
         "Expectations: 2 of 3 hold",
         "✗ freeze: outage-worst should be at most 9 s, is 9.10 s",
         "doubtful",
@@ -102,6 +107,7 @@ fn an_empty_report_renders() {
     empty.events.clear();
     empty.surprises.clear();
     empty.expectations.clear();
+    (empty.sessions, empty.control) = (Some(SessionsReport::default()), None);
     empty.timeline = Timeline::default();
     empty.service.addresses.clear();
     empty.convergence_ms = None;

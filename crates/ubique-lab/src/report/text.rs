@@ -1,11 +1,15 @@
 //! The report as text for a terminal.
 
 use super::paint::{Paint, columns, duration, left, letter, moment, right, wrap};
-use super::{AgentCost, Fault, Phase, Report};
+use super::{AgentCost, Fault, Phase, Report, SessionFigures, SessionRow};
 use ubique_model::catchment::{Catchment, Landing};
 
 /// Narrowest width laid out for.
 const MIN_WIDTH: usize = 40;
+/// Columns of sessions: their kind, lost of how many, the longest wait.
+const KIND_COLUMN: usize = 9;
+const LOST_COLUMN: usize = 9;
+const WAIT_COLUMN: usize = 8;
 /// Widest column of names.
 const MAX_NAME: usize = 24;
 
@@ -17,6 +21,7 @@ pub fn text(report: &Report, width: usize, color: bool) -> String {
     for fault in &report.faults {
         page.fault(fault);
     }
+    page.sessions();
     page.surprises();
     page.expectations();
     page.agents();
@@ -158,6 +163,46 @@ impl<'a> Page<'a> {
         format!("{word} {} {}", self.paint.site(index, site), self.paint.dim(&rtt(landing)))
     }
 
+    /// What became of sessions, and beside it what becomes of them without the data plane.
+    fn sessions(&mut self) {
+        let Some(sessions) = &self.report.sessions else { return };
+        let control = self.report.control.as_ref();
+        self.title(&format!("Sessions: {}", lost(&sessions.total)));
+        if let Some(why) = sessions.without_data_plane() {
+            let text = self.paint.loss(&format!("The data plane is not available here: {why}"));
+            self.words(2, &text);
+        }
+        if let Some(control) = control {
+            self.words(2, &format!("Without the data plane, right: {}", lost(&control.total)));
+        }
+        let labels = sessions.steps.iter().map(|step| &step.label);
+        let names = labels.chain(sessions.rows.iter().map(|row| &row.vantage)).map(|name| columns(name));
+        let width = names.max().unwrap_or(0).min(MAX_NAME);
+        let heads = format!("{} {}", right("lost", LOST_COLUMN), right("longest", WAIT_COLUMN));
+        let beside = if control.is_some() { format!("  {heads}") } else { String::new() };
+        let head = self.paint.dim(&format!("{heads}{beside}"));
+        self.line(&format!("  {} {head}", left("", width + 1 + KIND_COLUMN)));
+        for step in &sessions.steps {
+            let beside = control.and_then(|control| control.step(&step.label));
+            self.session_line(&left(&step.label, width), "", &step.figures, beside);
+        }
+        for row in &sessions.rows {
+            let same = |other: &&SessionRow| (&other.vantage, &other.kind) == (&row.vantage, &row.kind);
+            let beside = control.and_then(|control| control.rows.iter().find(same)).map(|row| &row.figures);
+            self.session_line(&left(&row.vantage, width), &row.kind, &row.figures, beside);
+        }
+    }
+
+    fn session_line(&mut self, name: &str, kind: &str, figures: &SessionFigures, control: Option<&SessionFigures>) {
+        let share = |f: &SessionFigures| right(&format!("{}/{}", f.lost, f.sessions), LOST_COLUMN);
+        let wait = |f: &SessionFigures| right(&duration(f.longest_wait_ms), WAIT_COLUMN);
+        let lost = if figures.lost == 0 { share(figures) } else { self.paint.loss(&share(figures)) };
+        let beside = control.map(|f| format!("  {} {}", share(f), wait(f))).unwrap_or_default();
+        let ways = if figures.lost == 0 { String::new() } else { format!("  {}", figures.ways()) };
+        let (kind, wait, beside) = (left(kind, KIND_COLUMN), wait(figures), self.paint.dim(&beside));
+        self.line(&format!("  {name} {kind} {lost} {wait}{beside}{ways}"));
+    }
+
     fn surprises(&mut self) {
         if self.report.surprises.is_empty() {
             return;
@@ -243,6 +288,14 @@ impl<'a> Page<'a> {
     fn catchment(&self, phase: &'a Phase) -> Option<&'a Catchment> {
         phase.catchments.get(self.report.service.addresses.first()?)
     }
+}
+
+/// `3 of 90 lost (2 reset, 1 timeout), longest wait 400 ms; 12.3 MB compared`.
+fn lost(figures: &SessionFigures) -> String {
+    let ways = if figures.lost == 0 { String::new() } else { format!(" ({})", figures.ways()) };
+    let megabytes = figures.content_bytes as f64 / 1e6;
+    let longest = duration(figures.longest_wait_ms);
+    format!("{} of {} lost{ways}, longest wait {longest}; {megabytes:.1} MB compared", figures.lost, figures.sessions)
 }
 
 /// `34 ms`, or nothing.

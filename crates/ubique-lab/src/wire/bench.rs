@@ -86,7 +86,8 @@ pub fn bench(directory: &Path, link: &WireLink, rate: u64, duration: Duration) -
     let from = a.run(|| UdpSocket::bind(SocketAddr::new(sender, 0)))??;
     let to = b.run(|| UdpSocket::bind(SocketAddr::new(receiver, PORT)))??;
     prepare(&to)?;
-    let spec = WireSpec { socket: directory.join("bench-wire.sock"), seed: 1, links: vec![link.clone()] };
+    let spec =
+        WireSpec { socket: directory.join("bench-wire.sock"), seed: 1, links: vec![link.clone()], towards_xdp: vec![] };
     let mut wire = middle.run(|| Wire::open(&spec))?.map_err(io::Error::other)?;
     let run = std::thread::scope(|scope| {
         let wire = scope.spawn(|| {

@@ -13,7 +13,7 @@ use ubique_sys::netlink::Netlink;
 use ubique_sys::netns::NetNs;
 use ubique_sys::process::{self, Cost, PidFd, Signal};
 
-use super::{ADDRESS_TIMEOUT, CONTROL_TIMEOUT, Moment, World, WorldError, system, timed_out};
+use super::{ADDRESS_TIMEOUT, CONTROL_TIMEOUT, Moment, SECRET, World, WorldError, system, timed_out};
 use crate::child::{self, Exit, Process};
 use crate::control;
 
@@ -21,6 +21,8 @@ use crate::control;
 const DNS_PORT: u16 = 53;
 /// `lo` is the first interface of every namespace.
 const LOOPBACK: u32 = 1;
+/// How long the stand-in service may take until it listens.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a killed process may take to be gone.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rounds of looking for processes that were made while others were being stopped.
@@ -79,7 +81,8 @@ impl World {
             let socket = self.agent_socket(site).display().to_string();
             // What a rehearsal plays is no news for collectors, and its files are not the machine's.
             let mut arguments: Vec<String> = ["run", &file, "--site", site, "--socket", &socket].map(Into::into).into();
-            arguments.push("--no-records".into());
+            arguments.push("--rehearsal".into());
+            arguments.extend(self.secret(site).into_iter().flat_map(|secret| ["--secret".into(), secret]));
             return Ok((self.options.executable.clone(), arguments));
         };
         let mut netlink = Netlink::open_in(self.site_namespace(site)?).map_err(system("netlink"))?;
@@ -156,8 +159,46 @@ impl World {
             let started = Process::start_on(site, name.clone(), (&program, &arguments), namespace, log);
             services.push(started.map_err(system(name))?);
         }
+        services.extend(self.start_sessions(site)?);
         self.sites[index].services = services;
         Ok(moment)
+    }
+
+    /// The secret of the data plane, where the site has one.
+    fn secret(&self, site: &str) -> Option<String> {
+        let has = self.plan.site(site).is_some_and(|site| site.data_plane);
+        has.then(|| self.options.directory.join(SECRET).display().to_string())
+    }
+
+    /// Starts the stand-in service for sessions, when anybody holds some, and waits until it listens.
+    fn start_sessions(&self, site: &str) -> Result<Option<Process>, WorldError> {
+        let holding = &self.options.holding;
+        let Some(of_file) = self.service.site(site).filter(|_| !holding.is_empty()) else { return Ok(None) };
+        let file = |suffix: &str| self.options.directory.join(format!("sessions-{site}.{suffix}"));
+        let (spec, ready) = (file("json"), file("ready"));
+        match fs::remove_file(&ready) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(system(ready.display().to_string())(error));
+            }
+            _ => {}
+        }
+        let secret = self.secret(site).map(PathBuf::from);
+        let told = holding.server(of_file, &self.service.addresses, secret.as_deref(), &ready);
+        let written = serde_json::to_vec(&told).map_err(io::Error::from).and_then(|json| fs::write(&spec, json));
+        written.map_err(system(spec.display().to_string()))?;
+        let name = format!("sessions of site {site}");
+        let arguments = ["internal".into(), "sessions".into(), spec.display().to_string()];
+        let log = self.log(&format!("sessions-{site}"));
+        let command = (self.options.executable.as_path(), &arguments[..]);
+        let started = Process::start_on(site, name.clone(), command, self.site_namespace(site)?, log.clone());
+        let mut process = started.map_err(system(name.clone()))?;
+        if !child::wait_until(LISTEN_TIMEOUT, || ready.exists() || process.status().is_some()) {
+            return Err(timed_out(format!("{name} do not listen"), LISTEN_TIMEOUT, &log));
+        }
+        match process.unexpected_exit() {
+            Some(exit) => Err(WorldError::Ended(exit)),
+            None => Ok(Some(process)),
+        }
     }
 
     /// The old service must be gone before the new one can have its sockets, also when it hangs.

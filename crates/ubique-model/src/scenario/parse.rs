@@ -1,5 +1,7 @@
 //! From a scenario file to a [`Scenario`], and its comparison with a service and an Internet.
 
+mod session;
+
 use std::collections::BTreeMap;
 
 use toml::Spanned;
@@ -8,6 +10,7 @@ use toml::de::DeTable;
 use super::{Action, Expect, Scenario, SiteSelector, Step, spec};
 use crate::diagnostic::{self as code, Diagnostic, Parsed};
 use crate::internet::Internet;
+use crate::net::Asn;
 use crate::read::MAX_NAME_CHARS;
 use crate::read::sink::{At, Finding, Sink, read_file};
 use crate::read::table::{TableReader, report_duplicates};
@@ -20,6 +23,31 @@ use crate::service::Service;
 struct World<'a> {
     service: Option<&'a Service>,
     internet: Option<&'a Internet>,
+}
+
+impl World<'_> {
+    fn check_vantage(&self, table: &TableReader<'_>, name: &At<String>) {
+        if let Some(internet) = self.internet
+            && !internet.vantages.iter().any(|v| v.name == name.value)
+        {
+            let known = internet.vantages.iter().map(|v| v.name.as_str());
+            let message = format!("the Internet has no vantage point \"{}\"", shorten(&name.value));
+            let finding = Finding::new(code::UNKNOWN_VANTAGE, message).fix(did_you_mean(&name.value, known));
+            table.sink().report(&name.span, finding);
+        }
+    }
+
+    fn check_network(&self, table: &TableReader<'_>, asn: &At<Asn>) {
+        let named = |service: &Service| service.sites.iter().flat_map(|s| &s.upstreams).any(|u| u.asn == asn.value);
+        if let Some(internet) = self.internet
+            && !internet.networks.iter().any(|n| n.asn == asn.value)
+            && !self.service.is_some_and(named)
+        {
+            let message = format!("the Internet has no network AS{}", asn.value);
+            let finding = Finding::new(code::UNKNOWN_ASN, message);
+            table.sink().report(&asn.span, finding.fix("write the AS number of an [[as]] entry"));
+        }
+    }
 }
 
 impl Scenario {
@@ -38,7 +66,8 @@ impl Scenario {
     ) -> Vec<Diagnostic> {
         let world = World { service: Some(service), internet };
         let parsed = read_file(file_name, text, |sink, root| build(sink, root, world));
-        let beyond = [code::UNKNOWN_SITE.code, code::UNKNOWN_VANTAGE.code];
+        let beyond = [code::UNKNOWN_SITE, code::UNKNOWN_VANTAGE, code::UNKNOWN_ASN, code::NOTHING_TO_CONTROL];
+        let beyond = beyond.map(|code| code.code);
         parsed.diagnostics.into_iter().filter(|d| beyond.contains(&d.code.as_str())).collect()
     }
 }
@@ -54,13 +83,17 @@ fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>, world: World<'_>) -> Opti
         let fix = "begin with [[step]] action = \"converge\"";
         sink.report_absent(&root.span_of("step"), finding.fix(fix));
     }
-    let mut steps = Steps { world, with_site: BTreeMap::new(), uses: BTreeMap::new(), labels: Vec::new() };
+    let sessions = session::read(&root, world);
+    let has_sessions = root.has("session");
+    let mut steps =
+        Steps { world, has_sessions, with_site: BTreeMap::new(), uses: BTreeMap::new(), labels: Vec::new() };
     let read: Vec<Option<Step>> = tables.iter().map(|table| steps.read(table)).collect();
     report_duplicates(sink, "step label", &steps.labels);
     Some(Scenario {
         name: name?.value,
         internet: internet.map(|at| at.value),
         query_every: query_every?.value,
+        sessions: sessions?,
         steps: read.into_iter().collect::<Option<Vec<Step>>>()?,
     })
 }
@@ -68,6 +101,8 @@ fn build(sink: &Sink<'_>, root: &Spanned<DeTable<'_>>, world: World<'_>) -> Opti
 /// Reads steps in order, since later ones refer to earlier ones.
 struct Steps<'a> {
     world: World<'a>,
+    /// There is a `[[session]]`.
+    has_sessions: bool,
     /// Label → whether the step has a site.
     with_site: BTreeMap<String, bool>,
     /// Action → how often it was used.
@@ -83,6 +118,7 @@ impl Steps<'_> {
         let expect = table.table("expect").map(|t| self.expect(&t, table.variant())).unwrap_or_default();
         let action = match table.variant() {
             Some("crowd") => self.crowd(table),
+            Some("divert") => self.divert(table),
             name => name.and_then(|name| action(name, table, site)),
         };
         if let Some(label) = &label {
@@ -163,19 +199,34 @@ impl Steps<'_> {
         let vantage = table.text("vantage", text::free);
         let times = table.integer("times").and_then(|at| u32::try_from(at.value).ok());
         if let Some(vantage) = &vantage {
-            self.check_vantage(table, vantage);
+            self.world.check_vantage(table, vantage);
         }
         Some(Action::Crowd { vantage: vantage?.value, times: times? })
     }
 
-    fn check_vantage(&self, table: &TableReader<'_>, name: &At<String>) {
-        if let Some(internet) = self.world.internet
-            && !internet.vantages.iter().any(|v| v.name == name.value)
-        {
-            let known = internet.vantages.iter().map(|v| v.name.as_str());
-            let message = format!("the Internet has no vantage point \"{}\"", shorten(&name.value));
-            let finding = Finding::new(code::UNKNOWN_VANTAGE, message).fix(did_you_mean(&name.value, known));
-            table.sink().report(&name.span, finding);
+    fn divert(&self, table: &TableReader<'_>) -> Option<Action> {
+        let network = table.asn("network");
+        let to = table.asn("to");
+        for asn in [&network, &to].into_iter().flatten() {
+            self.world.check_network(table, asn);
+        }
+        Some(Action::Divert { network: network?.value, to: to.map(|at| at.value) })
+    }
+
+    /// Expectations of sessions need some, and a control run something that it does without.
+    fn check_sessions(&self, table: &TableReader<'_>) {
+        let keys = ["sessions-lost", "sessions-stall", "control-lost"];
+        for key in keys.into_iter().filter(|key| table.has(key) && !self.has_sessions) {
+            let finding = Finding::new(code::EXPECTATION_WITHOUT_SESSIONS, format!("`{key}` needs a [[session]]"));
+            let fix = "add [[session]] kind = \"tcp\", or remove it";
+            table.sink().report(&table.span_of(key), finding.fix(fix));
+        }
+        let key = "control-lost";
+        if table.has(key) && self.world.service.is_some_and(|service| service.sessions.is_none()) {
+            let finding = Finding::new(code::NOTHING_TO_CONTROL, "`control-lost`, and the service has no [sessions]")
+                .cause("the control run is the same scenario without the data plane, which this service does not have");
+            let fix = "add [sessions] to the service file, or remove it";
+            table.sink().report(&table.span_of(key), finding.fix(fix));
         }
     }
 
@@ -183,7 +234,7 @@ impl Steps<'_> {
         let mut lands = BTreeMap::new();
         for (vantage, site) in table.map("lands") {
             self.check_site(table, &site);
-            self.check_vantage(table, &vantage);
+            self.world.check_vantage(table, &vantage);
             lands.insert(vantage.value, site.value);
         }
         if let Some(action) = action.filter(|a| !acts_on_site(a)) {
@@ -193,10 +244,15 @@ impl Steps<'_> {
                 table.sink().report(&table.span_of(key), finding.fix("move it to a step with a site, or remove it"));
             }
         }
+        self.check_sessions(table);
+        let count = |key| table.integer(key).and_then(|at| u64::try_from(at.value).ok());
         Expect {
             outage_median: table.duration("outage-median").map(|at| at.value),
             outage_worst: table.duration("outage-worst").map(|at| at.value),
-            lost: table.integer("lost").and_then(|at| u64::try_from(at.value).ok()),
+            lost: count("lost"),
+            sessions_lost: count("sessions-lost"),
+            sessions_stall: table.duration("sessions-stall").map(|at| at.value),
+            control_lost: count("control-lost"),
             answered: table.boolean("answered").map(|at| at.value),
             evacuated: table.boolean("evacuated").map(|at| at.value),
             lands,
@@ -205,7 +261,7 @@ impl Steps<'_> {
 }
 
 fn acts_on_site(action: &str) -> bool {
-    !matches!(action, "converge" | "wait" | "crowd")
+    !matches!(action, "converge" | "wait" | "crowd" | "divert")
 }
 
 fn action(name: &str, table: &TableReader<'_>, site: Option<SiteSelector>) -> Option<Action> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::read::formats::{FREE, NAME};
+use crate::read::formats::{BIT_RATE, FREE, NAME};
 use crate::read::spec::{Field, Format, Need, Spec, Type, Variant, Variants};
 
 /// Most steps of a scenario.
@@ -11,6 +11,13 @@ pub const MAX_STEPS: usize = 256;
 pub const MAX_LANDS: usize = 1024;
 /// Most times as often as at first that a crowd asks; the prober stops at one query each millisecond.
 pub const MAX_TIMES: u32 = 1000;
+
+/// Most `[[session]]`.
+pub const MAX_SESSIONS: usize = 64;
+/// Most sessions at once from a vantage point to an address, of one `[[session]]`.
+pub const MAX_COUNT: u32 = 1000;
+/// Longest transfer, KiB: 4 GiB.
+pub const MAX_SIZE_KIB: u32 = 4 << 20;
 
 const INTERNET: Format = Format { what: "a path", pattern: None, example: "internet.toml" };
 const SITE: Format = Format { what: "a site", pattern: Some("^@?[a-z0-9-]+$"), example: "busiest" };
@@ -40,6 +47,12 @@ pub(crate) static FILE: Spec = Spec {
             Type::Duration { min: MS, max: MAX_QUERY_EVERY },
             Need::Text("5ms"),
             "Interval between two queries of a vantage point; outages are known to this precision.",
+        ),
+        field(
+            "session",
+            Type::Tables { spec: &SESSION, max: MAX_SESSIONS },
+            Need::Optional,
+            "Sessions that vantage points hold from the first convergence to the end, with a stand-in service that each site has for them.",
         ),
         field(
             "step",
@@ -77,6 +90,77 @@ static STEP: Spec = Spec {
     later: &[],
 };
 
+const VANTAGE: Type = Type::Text(&FREE);
+
+static SESSION: Spec = Spec {
+    doc: "Sessions of one kind, to every service address. One that is lost is counted, with how it ended, and opened anew.",
+    fields: &[
+        field("kind", Type::Tag, Need::Required, "What kind of sessions."),
+        field(
+            "vantages",
+            Type::List { item: &VANTAGE, min: 1, max: MAX_LANDS },
+            Need::Described("all vantage points"),
+            "Names of the vantage points that hold them.",
+        ),
+        field(
+            "count",
+            Type::Integer { min: 1, max: MAX_COUNT as i64 },
+            Need::Integer(1),
+            "So many at once, from each of these vantage points to each service address.",
+        ),
+        field(
+            "port",
+            Type::Integer { min: 1, max: u16::MAX as i64 },
+            Need::Described("the first of `tcp-ports` or `quic-ports` of the service's [sessions], else 8480"),
+            "Port at the service addresses, TCP or UDP, that nothing else at a site listens on.",
+        ),
+    ],
+    variants: Some(&KINDS),
+    later: &[],
+};
+
+const fn every(default: &'static str, doc: &'static str) -> Field {
+    field("every", Type::Duration { min: MS, max: MAX_SESSION_EVERY }, Need::Text(default), doc)
+}
+
+/// Longest interval of messages: what is silent for longer counts as lost.
+const MAX_SESSION_EVERY: Duration = Duration::from_secs(1);
+const MESSAGES: &[Field] = &[every("20ms", "Interval of messages, each way.")];
+const BULK: &[Field] = &[
+    field(
+        "size-kib",
+        Type::Integer { min: 1, max: MAX_SIZE_KIB as i64 },
+        Need::Integer(1024),
+        "Length of a transfer, KiB; then the next one begins. Every octet is checked at the other end.",
+    ),
+    field("rate", Type::Text(&BIT_RATE), Need::Text("4Mbit/s"), "Pace of the sender: a lab has one machine for all."),
+];
+
+const fn kind(name: &'static str, doc: &'static str, fields: &'static [Field]) -> Variant {
+    Variant { name, doc, fields }
+}
+
+static KINDS: Variants = Variants {
+    tag: "kind",
+    list: &[
+        kind(
+            "tcp-short",
+            "Connections over TCP, one after the other: a request, its answer, the end.",
+            &[every("100ms", "A connection each so often.")],
+        ),
+        kind("tcp", "A connection over TCP with messages both ways.", MESSAGES),
+        kind("upload", "Bulk from the client, over TCP.", BULK),
+        kind("download", "Bulk to the client, over TCP.", BULK),
+        kind("tls", "A connection over TLS 1.3 with messages both ways.", MESSAGES),
+        kind(
+            "quic",
+            "A connection over QUIC with messages both ways; identifiers say the site where the service has [sessions].",
+            MESSAGES,
+        ),
+    ],
+    later: &[],
+};
+
 static EXPECT: Spec = Spec {
     doc: "What must hold at the end of the step.",
     fields: &[
@@ -97,6 +181,24 @@ static EXPECT: Spec = Spec {
             Type::Integer { min: 0, max: i64::MAX },
             Need::Optional,
             "At most so many queries are lost over all vantage points.",
+        ),
+        field(
+            "sessions-lost",
+            Type::Integer { min: 0, max: i64::MAX },
+            Need::Optional,
+            "At most so many sessions are lost from this step to the next, over all vantage points.",
+        ),
+        field(
+            "sessions-stall",
+            Type::Duration { min: Duration::ZERO, max: DAY },
+            Need::Optional,
+            "No session waits longer than this for what is due: to be open, an answer, a message, content.",
+        ),
+        field(
+            "control-lost",
+            Type::Integer { min: 1, max: i64::MAX },
+            Need::Optional,
+            "At least so many sessions are lost in the same step without the data plane: the scenario is played without it first.",
         ),
         field(
             "answered",
@@ -157,6 +259,20 @@ static ACTIONS: Variants = Variants {
                     Type::Integer { min: 1, max: MAX_TIMES as i64 },
                     Need::Required,
                     "So many times as often as at first; 1: the crowd is gone.",
+                ),
+            ],
+        },
+        Variant {
+            name: "divert",
+            doc: "A network sends what goes to the service by way of another neighbour, as when its preference changes: \
+                  routes flip while every site is well. BGP is not told.",
+            fields: &[
+                field("network", Type::Asn, Need::Required, "The network."),
+                field(
+                    "to",
+                    Type::Asn,
+                    Need::Described("what BGP says again"),
+                    "The neighbour, which must have told it a route to the service.",
                 ),
             ],
         },

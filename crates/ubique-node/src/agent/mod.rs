@@ -74,7 +74,7 @@ use crate::state::Receipt;
 pub use confine::Privileges;
 pub use http::HttpError;
 pub use neighbours::{Lacking, lacking};
-pub use reload::without_records;
+pub use reload::Rehearsal;
 
 /// Requests of admin clients and scrapes that wait for the loop.
 const REQUESTS: usize = 16;
@@ -100,8 +100,8 @@ pub struct AgentOptions {
     pub metrics: Option<SocketAddr>,
     /// The service file, to read it again; `None`: there is no reload.
     pub file: Option<PathBuf>,
-    /// Record and export nothing: see [`without_records`].
-    pub no_records: bool,
+    /// This is a rehearsal.
+    pub rehearsal: Option<Rehearsal>,
     /// Port to accept BGP connections on; `None`: only connect.
     pub listen: Option<u16>,
     /// What was given up before threads were started; `None`: [`run`] does that.
@@ -115,7 +115,7 @@ impl Default for AgentOptions {
             socket: None,
             metrics: None,
             file: None,
-            no_records: false,
+            rehearsal: None,
             listen: Some(BGP_PORT),
             privileges: None,
         }

@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use ubique_model::change::{self, Change};
 use ubique_model::diagnostic::Severity;
-use ubique_model::service::{Records, Service};
+use ubique_model::service::{Records, Service, Sessions};
 use ubique_model::{Diagnostic, MAX_FILE_BYTES};
 
 use super::site::Agent;
@@ -49,17 +49,29 @@ impl From<String> for Unusable {
     }
 }
 
-/// Records and exports nothing, and leaves nothing on the machine: for rehearsals.
-pub fn without_records(service: &mut Service) {
-    service.agent.records = Records::default();
-    service.agent.state = REHEARSED_STATE.into();
+/// What an agent does otherwise in a rehearsal: it records and exports nothing, and leaves nothing on the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rehearsal {
+    /// The secret of `[sessions]`, which is the rehearsal's own; `None`: there is no data plane, whatever the service file says.
+    pub secret: Option<PathBuf>,
+}
+
+impl Rehearsal {
+    /// Changes what the service file says.
+    pub fn apply(&self, service: &mut Service) {
+        service.agent.records = Records::default();
+        service.agent.state = REHEARSED_STATE.into();
+        // A lab's interfaces have names of their own: those towards the upstreams are found.
+        let here = |(sessions, secret_file)| Sessions { secret_file, interfaces: vec![], ..sessions };
+        service.sessions = service.sessions.take().zip(self.secret.clone()).map(here);
+    }
 }
 
 /// Reads the service file again, for whoever asks.
 #[derive(Clone)]
 pub(super) struct Reloader {
     file: Option<PathBuf>,
-    records: bool,
+    rehearsal: Option<Rehearsal>,
     site: String,
     busy: Arc<Semaphore>,
     requests: mpsc::Sender<Request>,
@@ -67,8 +79,8 @@ pub(super) struct Reloader {
 
 impl Reloader {
     pub(super) fn new(options: &AgentOptions, site: &str, requests: mpsc::Sender<Request>) -> Reloader {
-        let (file, records) = (options.file.clone(), !options.no_records);
-        Reloader { file, records, site: site.to_owned(), busy: Arc::new(Semaphore::new(1)), requests }
+        let (file, rehearsal) = (options.file.clone(), options.rehearsal.clone());
+        Reloader { file, rehearsal, site: site.to_owned(), busy: Arc::new(Semaphore::new(1)), requests }
     }
 
     /// Reads, compares, and carries out; `who` asked for it.
@@ -103,17 +115,17 @@ impl Reloader {
         let Ok(Ok(turn)) = timeout(PATIENCE, self.busy.clone().acquire_owned()).await else {
             return Err("another reload is being read, and its disk does not answer".to_owned().into());
         };
-        let (site, records) = (self.site.clone(), self.records);
+        let (site, rehearsal) = (self.site.clone(), self.rehearsal.clone());
         let read = spawn_blocking(move || {
             let _turn = turn;
-            reread(&file, &site, records)
+            reread(&file, &site, rehearsal.as_ref())
         });
         read.await.map_err(|error| Unusable::from(error.to_string()))?
     }
 }
 
 /// Reads the file and the keys it names.
-fn reread(file: &Path, site: &str, records: bool) -> Result<Reread, Unusable> {
+fn reread(file: &Path, site: &str, rehearsal: Option<&Rehearsal>) -> Result<Reread, Unusable> {
     let text = read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     let parsed = Service::parse(&file.display().to_string(), &text);
     let Some(mut service) = parsed.value else {
@@ -121,8 +133,8 @@ fn reread(file: &Path, site: &str, records: bool) -> Result<Reread, Unusable> {
         let message = format!("{} has {errors} errors: what ran before runs on", file.display());
         return Err(Unusable { message, diagnostics: parsed.diagnostics });
     };
-    if !records {
-        without_records(&mut service);
+    if let Some(rehearsal) = rehearsal {
+        rehearsal.apply(&mut service);
     }
     if let Some(lacking) = neighbours::lacking(&service) {
         return Err(lacking.to_string().into());
@@ -217,5 +229,27 @@ impl Agent {
             }
         }
         Ok(change)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rehearsal_has_a_secret_of_its_own_or_no_data_plane() {
+        let text = include_str!("../../../../examples/sessions/service.toml");
+        let text = text.replace("tcp         =", "interfaces = [\"eth0\"]\ntcp         =");
+        let service = Service::parse("service.toml", text.as_bytes()).value.unwrap();
+        let rehearsed = |secret: Option<&str>| {
+            let mut service = service.clone();
+            Rehearsal { secret: secret.map(PathBuf::from) }.apply(&mut service);
+            service.sessions
+        };
+        assert_eq!(rehearsed(None), None);
+        let written = service.sessions.clone().unwrap();
+        assert_eq!(written.interfaces, ["eth0"]);
+        let (secret_file, interfaces) = ("of/the/lab".into(), vec![]);
+        assert_eq!(rehearsed(Some("of/the/lab")), Some(Sessions { secret_file, interfaces, ..written }));
     }
 }

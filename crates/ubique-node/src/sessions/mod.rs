@@ -27,6 +27,7 @@ mod off;
 mod plane;
 mod taps;
 mod thread;
+mod wall;
 
 use std::io;
 use std::net::IpAddr;

@@ -205,7 +205,7 @@ pub(super) fn peer(address: IpAddr, up: bool, next_hop: Option<ubique_edge::Next
     Peer { address, up, next_hop }
 }
 
-fn words(error: &Error) -> String {
+pub(super) fn words(error: &Error) -> String {
     // Its own prefix is said by whoever tells of the trouble.
     let text = error.to_string();
     text.strip_prefix("data plane: ").map_or(text.clone(), str::to_owned)

@@ -15,17 +15,15 @@ use ubique_model::service::TcpMethod;
 use ubique_proto::Time;
 use ubique_proto::sessions::Site;
 use ubique_proto::sessions::peers::{In, Out, Peers};
-use ubique_proto::sessions::timestamp::{IDLE_MS, SLACK_MS};
-use ubique_sys::clock::{monotonic_ns, realtime_ns};
 use ubique_sys::netlink::{Link, Netlink, PathMonitor};
 
 use super::hops::{self, NoWay};
 use super::keys::Secret;
 use super::link::Sockets;
 use super::mptcp;
-use super::plane::{Found, Plane, peer};
-use super::taps;
+use super::plane::{Found, Plane, peer, words};
 use super::{Notice, Order, Seen, Setup, Shared, Snapshot, Target};
+use super::{taps, wall};
 use crate::clock::now;
 use crate::random::seed;
 
@@ -87,14 +85,6 @@ pub(super) struct Thread {
     handed_over: (Time, u64, f64),
     /// What may still be told in this second.
     found_left: usize,
-}
-
-fn wall_ms() -> u64 {
-    realtime_ns() / 1_000_000
-}
-
-fn wall_base_ms() -> u64 {
-    realtime_ns().saturating_sub(monotonic_ns()) / 1_000_000
 }
 
 impl Thread {
@@ -329,7 +319,7 @@ impl Thread {
                 Err(NoWay { why, is_unresolved }) => {
                     if let Some(keys) = self.keys.as_ref().filter(|_| is_unresolved) {
                         // The kernel learns by sending, and tells; nobody waits for this answer.
-                        let _ = self.sockets.ask(keys, other, 0, wall_ms());
+                        let _ = self.sockets.ask(keys, other, 0, wall::now_ms());
                     }
                     self.no_way.insert(other.site, why);
                 }
@@ -392,7 +382,7 @@ impl Thread {
         }
         let found = found.unwrap_or_else(|| Found::look(&self.setup, &self.interfaces));
         self.load_again = now() + RETRY;
-        let loaded = Plane::load(&self.setup, &keys, tier, found, wall_base_ms());
+        let loaded = Plane::load(&self.setup, &keys, tier, found, wall::base_ms());
         if let Err(error @ Error::Cookies(_)) = &loaded {
             self.is_without_cookies = true;
             self.load_again = now();
@@ -400,7 +390,7 @@ impl Thread {
             let is_missed = self.setup.sessions.tcp == TcpMethod::Cookie;
             return self.trouble("cookies", is_missed.then(|| format!("{error}; timestamps say the site instead")));
         }
-        self.trouble("data plane", loaded.as_ref().err().map(ToString::to_string));
+        self.trouble("data plane", loaded.as_ref().err().map(words));
         if let Ok(plane) = loaded {
             self.plane = Some(plane);
         }
@@ -408,11 +398,11 @@ impl Thread {
 
     fn look_at_clock(&mut self) {
         let Some(plane) = &mut self.plane else { return };
-        let wall = wall_base_ms();
+        let base_ms = wall::base_ms();
         // The kernel's next refusal tells; this one changes nothing.
-        let _ = plane.set_clock(wall);
-        let ahead = ahead_ms(wall, plane.clock_base_ms);
-        let why = set_wrong(ahead).filter(|_| plane.tier == Tier::Timestamps);
+        let _ = plane.set_clock(base_ms);
+        let ahead = wall::ahead_ms(base_ms, plane.clock_base_ms);
+        let why = wall::set_wrong(ahead).filter(|_| plane.tier == Tier::Timestamps);
         self.trouble("clock", why);
     }
 
@@ -428,7 +418,7 @@ impl Thread {
     /// Takes answers, asks, and finds out who is up; whether that changed.
     fn hear(&mut self) -> bool {
         let Some(keys) = self.keys.clone() else { return false };
-        let wall = wall_ms();
+        let wall = wall::now_ms();
         for here in self.sockets.answers(&keys, &self.setup.others, wall) {
             self.clock_ahead_ms.insert(here.site, here.clock_ahead_ms);
             self.peers.handle_input(now(), In::Here { site: here.site, asked: here.asked });
@@ -462,7 +452,7 @@ impl Thread {
             self.found_left = self.found_left.saturating_sub(1);
             let Some(other) = self.setup.others.iter().find(|other| other.site == found.origin) else { continue };
             // What is lost is asked for again.
-            if self.sockets.tell(keys, other, &found, wall_ms()).is_ok() {
+            if self.sockets.tell(keys, other, &found, wall::now_ms()).is_ok() {
                 self.found += 1;
             }
         }
@@ -551,7 +541,7 @@ impl Thread {
             sites: self.peers.iter().filter_map(seen).collect(),
             counters,
             clock_base_ms: plane.map(|plane| plane.clock_base_ms),
-            clock_ahead_ms: plane.map_or(0, |plane| ahead_ms(wall_base_ms(), plane.clock_base_ms)),
+            clock_ahead_ms: plane.map_or(0, |plane| wall::ahead_ms(wall::base_ms(), plane.clock_base_ms)),
             adopted: plane.is_some_and(|plane| plane.adopted),
             counts_on: plane.is_some_and(|plane| plane.counts_on),
             hands_over_to: self.hands_over_to.map(|site| self.setup.name(site).to_owned()),
@@ -560,50 +550,5 @@ impl Thread {
             silent: Duration::ZERO,
         };
         self.shared.publish(snapshot);
-    }
-}
-
-/// What a clock means that is so far ahead of what timestamps say; `None`: nothing, other sites can still tell.
-fn set_wrong(ahead_ms: i64) -> Option<String> {
-    let told = -i64::from(SLACK_MS)..=i64::from(IDLE_MS);
-    (!told.contains(&ahead_ms)).then(|| {
-        format!(
-            "the clock was set by {:+} s since the data plane began: other sites cannot tell whose connections are, and have to ask; \
-             set it right, or begin anew (`ubique sessions off`, and a restart)",
-            ahead_ms / 1000
-        )
-    })
-}
-
-/// How far one clock is ahead of another.
-fn ahead_ms(one: u64, other: u64) -> i64 {
-    i64::try_from(one).unwrap_or(i64::MAX).saturating_sub(i64::try_from(other).unwrap_or(i64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ubique_proto::sessions::{Mask, timestamp};
-
-    /// The alarm is where decoding ends, not before.
-    #[test]
-    fn a_clock_is_wrong_where_sites_cannot_tell_any_more() {
-        let (base, mask) = (1_795_248_930_123_u64, Mask { code: 77, sequence: 0 });
-        let site = Site::new(17).unwrap();
-        for ahead in [
-            0,
-            200_000,
-            -200_000,
-            i64::from(IDLE_MS),
-            i64::from(IDLE_MS) + 1,
-            -i64::from(SLACK_MS),
-            -i64::from(SLACK_MS) - 1,
-        ] {
-            let sent = timestamp::encode(base, site, mask);
-            let read = timestamp::decode(sent, base.checked_add_signed(ahead).unwrap(), mask);
-            assert_eq!(read.is_none(), set_wrong(ahead).is_some(), "{ahead}");
-        }
-        assert!(set_wrong(-400_000).is_some_and(|why| why.contains("-400 s")));
-        assert_eq!((ahead_ms(5, 7), ahead_ms(u64::MAX, 0)), (-2, i64::MAX));
     }
 }

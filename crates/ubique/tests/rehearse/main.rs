@@ -8,6 +8,7 @@ mod common;
 mod crowd;
 mod guards;
 mod run;
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::fs;
