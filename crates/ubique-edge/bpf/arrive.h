@@ -180,7 +180,8 @@ __noinline int arrive(struct xdp_md *ctx, __u32 family)
 		count(COUNT_SHIM_MALFORMED);
 		return XDP_DROP;
 	}
-	if (!shim_is_good(config.shim_key, &shim, id.hash, wall)) {
+	/* The time of an answer is for the agent, which may learn from it that our clock is wrong. */
+	if (!shim_is_good(config.shim_key, &shim, id.hash, kind == KIND_HERE ? bpf_ntohl(shim.wall_ms) : wall)) {
 		count(COUNT_SHIM_FORGED);
 		return XDP_DROP;
 	}

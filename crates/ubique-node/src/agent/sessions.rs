@@ -313,10 +313,10 @@ impl Agent {
 
 /// The programs' own counters.
 fn decisions(out: &mut Exposition, seen: &Snapshot) {
-    for (counter, count) in &seen.counters {
+    for counter in Counter::ALL {
         let name = format!("ubique_sessions_{}_packets_total", counter.word());
         out.family(&name, "counter", &format!("{}.", counter.help()));
-        out.sample(&name, &[], count);
+        out.sample(&name, &[], count(seen, *counter));
     }
 }
 

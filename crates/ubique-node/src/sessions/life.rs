@@ -22,6 +22,9 @@ pub(super) struct Life {
     boot: String,
     /// The wall clock at 0 of the monotonic one as timestamps say it, ms since 1970.
     pub clock_base_ms: u64,
+    /// The same as it was gone by of late; `None`: not written by those who went by no clock of their own.
+    #[serde(default)]
+    pub wall_base_ms: Option<u64>,
     /// How connections carry their site, as [`tier_word`](super::tier_word) says it: as long as they live, it must be so.
     pub tcp: String,
     /// Programs that may be on interfaces, by number.
@@ -38,7 +41,14 @@ fn boot() -> String {
 impl Life {
     /// Of a data plane that begins.
     pub fn new(clock_base_ms: u64) -> Life {
-        Life { boot: boot(), clock_base_ms, tcp: String::new(), programs: vec![], interfaces: vec![] }
+        Life {
+            boot: boot(),
+            clock_base_ms,
+            wall_base_ms: None,
+            tcp: String::new(),
+            programs: vec![],
+            interfaces: vec![],
+        }
     }
 
     /// What the last one of this boot left at `path`.

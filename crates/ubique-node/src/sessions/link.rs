@@ -9,6 +9,7 @@ use ubique_proto::sessions::Site;
 use ubique_proto::sessions::shim::{BYTES, Kind, Shim};
 use ubique_sys::udp;
 
+use super::wall::By;
 use super::{Other, Setup};
 
 /// Datagrams taken in a turn, of each socket.
@@ -27,7 +28,9 @@ pub(super) struct Here {
     pub site: Site,
     /// What was asked.
     pub asked: u64,
-    /// How far the clock of the site is ahead of ours, its answer having taken no time.
+    /// By which of our clocks it is believed.
+    pub by: By,
+    /// How far the clock of the site is ahead of that, its answer having taken no time.
     pub clock_ahead_ms: i64,
 }
 
@@ -88,8 +91,8 @@ impl Sockets {
         }
     }
 
-    /// The answers that wait.
-    pub fn answers(&mut self, keys: &Keys, others: &[Other], wall_ms: u64) -> Vec<Here> {
+    /// The answers that wait, each by the first of our clocks (ms since 1970) that it agrees with.
+    pub fn answers(&mut self, keys: &Keys, others: &[Other], clocks: &[(By, u64)]) -> Vec<Here> {
         let mut answers = Vec::new();
         let mut octets = [0; BYTES + 1];
         for (_, socket) in &self.open {
@@ -100,11 +103,13 @@ impl Sockets {
                     Err(_) => break,
                 };
                 let known = others.iter().any(|other| SocketAddr::new(other.address, self.port) == from);
-                let Ok(shim) = Shim::decode(&octets[..length], keys.shim, 0, wall_ms) else { continue };
+                let decode = |wall_ms| Shim::decode(&octets[..length], keys.shim, 0, wall_ms).ok();
+                let read = clocks.iter().find_map(|(by, wall_ms)| Some((*by, *wall_ms, decode(*wall_ms)?)));
+                let Some((by, wall_ms, shim)) = read else { continue };
                 let from_there = others.iter().any(|o| o.site == shim.sender && o.address == from.ip());
                 if known && from_there && shim.receiver == self.site && shim.kind == Kind::Here && length == BYTES {
                     let clock_ahead_ms = i64::from(shim.wall_ms.wrapping_sub(wall_ms as u32) as i32);
-                    answers.push(Here { site: shim.sender, asked: shim.asked, clock_ahead_ms });
+                    answers.push(Here { site: shim.sender, asked: shim.asked, by, clock_ahead_ms });
                 }
             }
         }
@@ -174,9 +179,15 @@ mod tests {
         // From another port of the same address.
         UdpSocket::bind((theirs, 0)).unwrap().send_to(&good, (ours, port)).unwrap();
         there.send_to(&good, (ours, port)).unwrap();
-        let answers = sockets.answers(&keys(), std::slice::from_ref(&other), WALL);
+        let clocks = [(By::Ours, WALL), (By::Machine, WALL + 3_600_000)];
+        let answers = sockets.answers(&keys(), std::slice::from_ref(&other), &clocks);
         let [answer] = answers.as_slice() else { panic!("{answers:?}") };
-        assert_eq!((answer.site, answer.asked, answer.clock_ahead_ms), (site(2), 77, 900));
+        assert_eq!((answer.site, answer.asked, answer.by, answer.clock_ahead_ms), (site(2), 77, By::Ours, 900));
+        let by_the_machine = Shim { wall_ms: here.wall_ms + 3_600_000, ..here }.encode(keys().shim, 0);
+        there.send_to(&by_the_machine, (ours, port)).unwrap();
+        let answers = sockets.answers(&keys(), std::slice::from_ref(&other), &clocks);
+        let [answer] = answers.as_slice() else { panic!("{answers:?}") };
+        assert_eq!((answer.by, answer.clock_ahead_ms), (By::Machine, 900));
 
         // That a connection is ours: its octets follow, under a tag of its own.
         let flow = ubique_proto::sessions::Flow {

@@ -35,6 +35,9 @@ pub(super) struct Plane {
     answers_syns: bool,
 }
 
+/// A clock that was set by more is written down for a successor, ms.
+const REMEMBER_MS: u64 = 1000;
+
 /// What is on interfaces before anything is done.
 pub(super) struct Found {
     /// What the former agent left; `None`: nothing, or nothing of it is there any more.
@@ -136,6 +139,7 @@ impl Plane {
     fn leave(&mut self, setup: &Setup, interface: &str) -> Result<(), String> {
         let mut life = self.life.clone();
         life.tcp = super::tier_word(self.tier).to_owned();
+        life.wall_base_ms = self.wall_base_ms;
         if !life.programs.contains(&self.number) {
             let surplus = (life.programs.len() + 1).saturating_sub(FORMER_MAX);
             life.programs.drain(..surplus);
@@ -144,6 +148,10 @@ impl Plane {
         if !life.interfaces.iter().any(|known| known == interface) {
             life.interfaces.push(interface.to_owned());
         }
+        self.become_life(setup, life)
+    }
+
+    fn become_life(&mut self, setup: &Setup, life: Life) -> Result<(), String> {
         if life != self.life {
             life.write(&setup.life).map_err(|error| format!("cannot write {}: {error}", setup.life.display()))?;
             self.life = life;
@@ -166,10 +174,17 @@ impl Plane {
     }
 
     /// The wall clock at 0 of the monotonic one, as it is now.
-    pub fn set_clock(&mut self, wall_base_ms: u64) -> Result<(), Error> {
+    pub fn set_clock(&mut self, setup: &Setup, wall_base_ms: u64) -> Result<(), Error> {
         if self.wall_base_ms != Some(wall_base_ms) {
             self.edge.set_wall_base(wall_base_ms)?;
             self.wall_base_ms = Some(wall_base_ms);
+        }
+        let was_set = self.life.wall_base_ms.is_some_and(|left| left.abs_diff(wall_base_ms) > REMEMBER_MS);
+        if was_set {
+            // Of what cannot be written a successor knows an older one, and asks the other sites.
+            let mut life = self.life.clone();
+            life.wall_base_ms = Some(wall_base_ms);
+            let _ = self.become_life(setup, life);
         }
         Ok(())
     }

@@ -19,9 +19,10 @@ use ubique_sys::netlink::{Link, Netlink, PathMonitor};
 
 use super::hops::{self, NoWay};
 use super::keys::Secret;
-use super::link::Sockets;
+use super::link::{Here, Sockets};
 use super::mptcp;
 use super::plane::{Found, Plane, peer, words};
+use super::wall::{By, Wall};
 use super::{Notice, Order, Seen, Setup, Shared, Snapshot, Target};
 use super::{taps, wall};
 use crate::clock::now;
@@ -70,6 +71,7 @@ pub(super) struct Thread {
     /// How each site is reached, as far as is known; and why not, when that is so.
     hops: BTreeMap<Site, NextHop>,
     no_way: BTreeMap<Site, String>,
+    wall: Wall,
     clock_ahead_ms: BTreeMap<Site, i64>,
     troubles: BTreeMap<String, String>,
     hand_over: Option<Target>,
@@ -114,6 +116,7 @@ impl Thread {
             lossy: BTreeSet::new(),
             hops: BTreeMap::new(),
             no_way: BTreeMap::new(),
+            wall: Wall::new(),
             clock_ahead_ms: BTreeMap::new(),
             troubles: BTreeMap::new(),
             hand_over: None,
@@ -319,7 +322,7 @@ impl Thread {
                 Err(NoWay { why, is_unresolved }) => {
                     if let Some(keys) = self.keys.as_ref().filter(|_| is_unresolved) {
                         // The kernel learns by sending, and tells; nobody waits for this answer.
-                        let _ = self.sockets.ask(keys, other, 0, wall::now_ms());
+                        let _ = self.sockets.ask(keys, other, 0, self.wall.now_ms());
                     }
                     self.no_way.insert(other.site, why);
                 }
@@ -382,7 +385,10 @@ impl Thread {
         }
         let found = found.unwrap_or_else(|| Found::look(&self.setup, &self.interfaces));
         self.load_again = now() + RETRY;
-        let loaded = Plane::load(&self.setup, &keys, tier, found, wall::base_ms());
+        if let Some(base_ms) = found.life.as_ref().and_then(|life| life.wall_base_ms) {
+            self.wall.go_on(base_ms);
+        }
+        let loaded = Plane::load(&self.setup, &keys, tier, found, self.wall.base_ms());
         if let Err(error @ Error::Cookies(_)) = &loaded {
             self.is_without_cookies = true;
             self.load_again = now();
@@ -397,13 +403,28 @@ impl Thread {
     }
 
     fn look_at_clock(&mut self) {
+        self.wall.look(wall::machine_base_ms());
         let Some(plane) = &mut self.plane else { return };
-        let base_ms = wall::base_ms();
+        let base_ms = self.wall.base_ms();
         // The kernel's next refusal tells; this one changes nothing.
-        let _ = plane.set_clock(base_ms);
-        let ahead = wall::ahead_ms(base_ms, plane.clock_base_ms);
-        let why = wall::set_wrong(ahead).filter(|_| plane.tier == Tier::Timestamps);
+        let _ = plane.set_clock(&self.setup, base_ms);
+        let said = wall::set_wrong(wall::ahead_ms(base_ms, plane.clock_base_ms));
+        let said = said.filter(|_| plane.tier == Tier::Timestamps);
+        let why = self.wall.disputed_ms().map(wall::disputed).or(said);
         self.trouble("clock", why);
+    }
+
+    /// An answer; by the machine's clock where that was set, it counts if no site answers by ours.
+    fn take_answer(&mut self, here: Here) {
+        if here.by == By::Machine {
+            if self.peers.iter().any(|(_, peer)| peer.up == Some(true)) {
+                return;
+            }
+            self.wall.accept();
+            self.look_at_clock();
+        }
+        self.clock_ahead_ms.insert(here.site, here.clock_ahead_ms);
+        self.peers.handle_input(now(), In::Here { site: here.site, asked: here.asked });
     }
 
     /// Who is in the way of cookies. Where none can be had that is told already.
@@ -418,19 +439,20 @@ impl Thread {
     /// Takes answers, asks, and finds out who is up; whether that changed.
     fn hear(&mut self) -> bool {
         let Some(keys) = self.keys.clone() else { return false };
-        let wall = wall::now_ms();
-        for here in self.sockets.answers(&keys, &self.setup.others, wall) {
-            self.clock_ahead_ms.insert(here.site, here.clock_ahead_ms);
-            self.peers.handle_input(now(), In::Here { site: here.site, asked: here.asked });
+        let clocks: Vec<_> = self.wall.clocks().collect();
+        for here in self.sockets.answers(&keys, &self.setup.others, &clocks) {
+            self.take_answer(here);
         }
         self.peers.handle_deadline(now());
         let mut changed = false;
         while let Some(out) = self.peers.poll_output() {
             match out {
                 Out::Ask { site, asked } => {
-                    let other = self.setup.others.iter().find(|other| other.site == site);
-                    // That it could not be sent shows as silence.
-                    let _ = other.map(|other| self.sockets.ask(&keys, other, asked, wall));
+                    let Some(other) = self.setup.others.iter().find(|other| other.site == site) else { continue };
+                    for (_, wall_ms) in self.wall.clocks() {
+                        // That it could not be sent shows as silence.
+                        let _ = self.sockets.ask(&keys, other, asked, wall_ms);
+                    }
                 }
                 Out::State { site, up } => {
                     changed = true;
@@ -452,7 +474,7 @@ impl Thread {
             self.found_left = self.found_left.saturating_sub(1);
             let Some(other) = self.setup.others.iter().find(|other| other.site == found.origin) else { continue };
             // What is lost is asked for again.
-            if self.sockets.tell(keys, other, &found, wall::now_ms()).is_ok() {
+            if self.sockets.tell(keys, other, &found, self.wall.now_ms()).is_ok() {
                 self.found += 1;
             }
         }
@@ -541,7 +563,7 @@ impl Thread {
             sites: self.peers.iter().filter_map(seen).collect(),
             counters,
             clock_base_ms: plane.map(|plane| plane.clock_base_ms),
-            clock_ahead_ms: plane.map_or(0, |plane| wall::ahead_ms(wall::base_ms(), plane.clock_base_ms)),
+            clock_ahead_ms: plane.map_or(0, |plane| wall::ahead_ms(wall::machine_base_ms(), plane.clock_base_ms)),
             adopted: plane.is_some_and(|plane| plane.adopted),
             counts_on: plane.is_some_and(|plane| plane.counts_on),
             hands_over_to: self.hands_over_to.map(|site| self.setup.name(site).to_owned()),

@@ -83,7 +83,7 @@ pub fn start(ns: &NetNs, name: &str, program: &Path, arguments: &[&str]) -> Proc
 }
 
 /// The same with these variables of the environment.
-fn start_in(ns: &NetNs, name: &str, program: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+pub fn start_in(ns: &NetNs, name: &str, program: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
     let (log, file) = new_log(name);
     let mut command = command_in(program, Some(ns));
     command.args(arguments).envs(variables.iter().copied());

@@ -7,6 +7,7 @@
 
 mod agent;
 mod bfd;
+mod clock;
 mod confine;
 mod conformance;
 mod daemons;

@@ -1,5 +1,5 @@
-//! The data plane of an agent whose thread hangs, whose ways change, whose cookies somebody is in the way of, and that begins again and
-//! again.
+//! The data plane of an agent whose thread hangs, whose ways change, whose cookies somebody is in the way of, whose clock is set, and that
+//! begins again and again.
 
 use std::fs;
 use std::net::TcpStream;
@@ -16,11 +16,13 @@ use ubique_sys::netns::NetNs;
 use ubique_sys::packet::{self, Batch, PacketSocket};
 use ubique_sys::process::Signal;
 
-use crate::lab::{self, SERVICE_V4, until, until_true};
+use crate::clock::{Clock, FAKETIME};
+use crate::lab::{self, Process, SERVICE_V4, SERVICE_V6, until, until_true};
+use crate::roles::myself;
 use crate::runner::Test;
 use crate::survive::{
-    IPV4, LINKS, Net, PORT, SECRET, bare, both_ready, decided, program_on, ready, said, service, sessions, set,
-    try_status_of, until_decided,
+    IPV4, LINKS, Net, PORT, SECRET, SITES, bare, both_ready, decided, program_on, ready, said, service, service_file,
+    sessions, set, try_status_of, until_decided,
 };
 use crate::two_sites::link;
 
@@ -31,6 +33,8 @@ pub const TESTS: &[Test] = &[
     Test { name: "a_thread_of_the_data_plane_that_hangs_is_told", needs: &[MOUNT], run: hangs },
     Test { name: "forwarded_packets_follow_what_the_kernel_learns_at_once", needs: &[IP], run: follows },
     Test { name: "a_socket_in_the_way_of_cookies_harms_nobody", needs: &[], run: in_the_way },
+    Test { name: "connections_survive_clocks_that_are_set", needs: &[FAKETIME], run: set_clocks },
+    Test { name: "a_clock_that_is_put_right_is_believed", needs: &[FAKETIME], run: wrong_from_the_start },
     Test { name: "restarts_leave_nothing_in_the_kernel", needs: &[], run: leaves_nothing },
 ];
 
@@ -312,4 +316,104 @@ fn leaves_nothing() {
         }
         until_true("taken off, nothing is left at all", || plane.loaded() == (0, 0));
     }
+}
+
+/// How far the clock of the other site is ahead of this one's, s.
+fn ahead_s(site: usize) -> Option<i64> {
+    let seen = try_status_of(site)?.sessions?.sites.first()?.clock_ahead_ms?;
+    Some((seen + 500 * seen.signum()) / 1000)
+}
+
+/// Its agent goes by this clock.
+fn agent_by(net: &Net, site: usize, clock: &Clock) -> Process {
+    let mut service = service(IPV4);
+    service.sessions = Some(Sessions { tcp: TcpMethod::Timestamp, ..sessions() });
+    let file = service_file(&service, site);
+    let arguments = ["role", "agent", &file, SITES[site]];
+    lab::start_in(&net.sites[site], "agent", &myself(), &arguments, &clock.variables())
+}
+
+/// Connections to one site, and one more each time that all of them are tried: from both sites.
+struct Tried<'n> {
+    net: &'n Net,
+    home: usize,
+    streams: Vec<TcpStream>,
+}
+
+impl Tried<'_> {
+    fn go_on(&mut self, when: &str) {
+        self.net.route_to(self.home);
+        self.streams.push(self.net.connect(SERVICE_V4));
+        self.streams.push(self.net.connect(&format!("[{SERVICE_V6}]")));
+        for site in [AMS, FRA] {
+            self.net.route_to(site);
+            for (number, stream) in self.streams.iter_mut().enumerate() {
+                let at = SITES[site];
+                let site = said(stream, 7).unwrap_or_else(|error| panic!("{when}: {number} at {at}: {error}"));
+                assert_eq!(site, self.home, "{when}");
+            }
+        }
+    }
+}
+
+/// Of steps up to the slack nobody notices anything; of longer ones the agent tells, and goes by the clock as it was.
+fn set_clocks() {
+    let Some(net) = Net::new() else { return };
+    let clocks = SITES.map(Clock::new);
+    let mut agents = [AMS, FRA].map(|site| agent_by(&net, site, &clocks[site]));
+    net.serve();
+    both_ready();
+    let mut tried = Tried { net: &net, home: AMS, streams: vec![] };
+    tried.go_on("clocks that agree");
+    for (site, other) in [(AMS, FRA), (FRA, AMS)] {
+        for by in [200, 0, -200, 0] {
+            clocks[site].set_by(by);
+            until_true("the other site sees it", || ahead_s(other) == Some(by));
+            tried.go_on(&format!("{} set by {by:+} s", SITES[site]));
+            assert_eq!((trouble(AMS, "clock"), trouble(FRA, "clock")), (None, None));
+        }
+    }
+    for site in [AMS, FRA] {
+        for by in [3600, -86_400] {
+            clocks[site].set_by(by);
+            let told = format!("set by {by:+} s, more than other sites believe");
+            until_true("the alarm", || trouble(site, "clock").is_some_and(|why| why.contains(&told)));
+            tried.go_on(&format!("{} set by {by:+} s", SITES[site]));
+            // Its successor starts by that clock.
+            agents[site].kill();
+            agents[site] = agent_by(&net, site, &clocks[site]);
+            both_ready();
+            until_true("the successor's alarm", || trouble(site, "clock").is_some_and(|why| why.contains(&told)));
+            tried.go_on("the same with its next agent");
+            assert_eq!(
+                [AMS, FRA].map(|site| try_status_of(site).unwrap().sessions.unwrap().sites[0].up),
+                [Some(true); 2]
+            );
+            clocks[site].set_by(0);
+            until_true("over", || trouble(site, "clock").is_none());
+        }
+    }
+    assert_eq!([AMS, FRA].map(|site| decided(site, "forward_probe")), [0, 0], "timestamps said it every time");
+}
+
+/// A site that begins by a wrong clock is nobody's neighbour until it is put right; then others ask it for what began before.
+fn wrong_from_the_start() {
+    let Some(net) = Net::new() else { return };
+    let clocks = SITES.map(Clock::new);
+    clocks[FRA].set_by(-7200);
+    let _agents = [AMS, FRA].map(|site| agent_by(&net, site, &clocks[site]));
+    net.serve();
+    let is_up = |site| try_status_of(site)?.sessions?.sites.first()?.up;
+    until_true("neither believes the other", || is_up(AMS) == Some(false) && is_up(FRA) == Some(false));
+    net.route_to(FRA);
+    let mut early = net.connect(SERVICE_V4);
+    assert_eq!(said(&mut early, 1).unwrap(), FRA);
+    clocks[FRA].set_by(0);
+    both_ready();
+    until_true("its timestamps say another time", || {
+        trouble(FRA, "clock").is_some_and(|why| why.contains("set by +7200 s since the data plane began"))
+    });
+    let mut tried = Tried { net: &net, home: FRA, streams: vec![early] };
+    tried.go_on("put right");
+    until_decided(AMS, "forward_probe");
 }

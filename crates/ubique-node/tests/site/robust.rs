@@ -17,6 +17,7 @@ use ubique_proto::site::State;
 use ubique_sys::netlink::Netlink;
 use ubique_sys::process::Signal;
 
+use crate::clock::{Clock, FAKETIME};
 use crate::conformance::{OURS_V4, Upstream};
 use crate::daemons::{BIRD, Bird};
 use crate::lab::{self, Lab, Process, SOCKET, STATE, ask, status, try_status, until_true};
@@ -329,39 +330,18 @@ fn kills() {
     }
 }
 
-/// Stands between a program and the kernel's wall clock.
-const FAKETIME: &str = "/usr/bin/faketime";
-
-/// How far that clock is wrong, read at every look at it.
-const CLOCK: &str = "/run/clock";
-
-/// Where Debian keeps the library, by architecture.
-fn library() -> String {
-    let places = fs::read_dir("/usr/lib").unwrap().flatten();
-    let library = places.map(|place| place.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
-    library.expect("faketime is installed with its library").display().to_string()
-}
-
 fn clock_jumps() {
-    fs::write(CLOCK, "+0").unwrap();
-    let library = library();
-    let faked: [(&str, &str); 5] = [
-        ("LD_PRELOAD", &library),
-        ("FAKETIME_TIMESTAMP_FILE", CLOCK),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ("FAKETIME_DISABLE_SHM", "1"),
-    ];
+    let clock = Clock::new("ams");
     let service = patient_service();
     let lab = Lab::new();
     let mut bird = Bird::start(&lab.router, "");
-    let mut agent = lab.agent_in(&service, &faked);
+    let mut agent = lab.agent_in(&service, &clock.variables());
     lab.wait_for_addresses();
     let _dns = lab.dns();
     until_true("both prefixes announced", || bird.has_both());
     let jumps = || status().events.iter().filter(|event| event.what == "clock jumped").count();
-    let jump = |by: &str, count: usize| {
-        fs::write(CLOCK, by).unwrap();
+    let jump = |by: i64, count: usize| {
+        clock.set_by(by);
         until_true("the jump is told", || jumps() == count);
     };
     let begin = |prefix: &str, for_s: f64| {
@@ -372,11 +352,11 @@ fn clock_jumps() {
     begin("198.51.100.0/25", 600.0);
     let until = || status().actions[0].until.clone();
     let at_first = until();
-    jump("+3600", 1);
+    jump(3600, 1);
     assert!(until() > at_first, "its end by the clock moved with the clock");
     // One that lasts seconds, and hours by a clock that goes back.
     begin("198.51.100.128/25", 3.0);
-    jump("-3600", 2);
+    jump(-3600, 2);
     assert!(until() < at_first);
     let over = |event: &Event| event.what.starts_with("action 2 ended") && event.cause == "its time is over";
     until_true("it ends in its time", || status().events.iter().any(over));
@@ -384,7 +364,7 @@ fn clock_jumps() {
     let slowly = DrainRequest { reason: "clocks".into(), within_s: Some(600.0), ..DrainRequest::default() };
     ask(&Request::DrainWatched(slowly)).unwrap();
     until_true("the site is leaving", || status().state == State::Draining);
-    jump("+3600", 3);
+    jump(3600, 3);
     assert_eq!((status().state, bird.has_both()), (State::Draining, true), "it goes on leaving");
     undrain();
 
@@ -394,7 +374,7 @@ fn clock_jumps() {
     assert!(down.is_empty(), "no session and no check ended: {down:?}");
     assert!(agent.log().contains("the wall clock jumped"), "{}", agent.log());
     agent.kill();
-    agent = lab.agent_in(&service, &faked);
+    agent = lab.agent_in(&service, &clock.variables());
     until_true("announced again", || bird.has_both());
     let left = status().actions[0].left_s;
     assert!((300..=600).contains(&left), "{left} s are left after a restart by the new clock");

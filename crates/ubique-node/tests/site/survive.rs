@@ -163,8 +163,7 @@ impl Net {
     }
 
     pub fn agent(&self, service: &Service, site: usize) -> Process {
-        let file = format!("/run/service-{}.json", SITES[site]);
-        fs::write(&file, serde_json::to_vec(service).unwrap()).unwrap();
+        let file = service_file(service, site);
         lab::start(&self.sites[site], "agent", &myself(), &["role", "agent", &file, SITES[site]])
     }
 
@@ -232,6 +231,13 @@ pub fn sessions() -> Sessions {
         mptcp: false,
         interfaces: vec![],
     }
+}
+
+/// Where the agent of a site finds its service.
+pub fn service_file(service: &Service, site: usize) -> String {
+    let file = format!("/run/service-{}.json", SITES[site]);
+    fs::write(&file, serde_json::to_vec(service).unwrap()).unwrap();
+    file
 }
 
 /// Both sites; `family`: of the addresses between them, in [`LINKS`].
@@ -575,7 +581,7 @@ fn hands_over() {
 }
 
 /// The standard lab with a second site that is not there.
-fn lonely() -> Service {
+pub fn lonely() -> Service {
     let mut service = lab::service();
     service.sites[0].unicast = Unicast::of([lab::SITE_V4.parse().unwrap()]);
     let other = Unicast::of(["192.0.2.99".parse().unwrap()]);
